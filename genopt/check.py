@@ -1,0 +1,102 @@
+"""What is refused at construction: parameters that cannot be optimized, and chains that cannot work. A chain is rehearsed, run
+once on a small stand-in of a parameter, so that its faults are told there, by callback, argument and remedy, not in training."""
+
+from types import ModuleType
+from fastcore.basics import is_iter
+from torch import Tensor
+import torch
+from .core import Block,Namespace,given,plurals,returned_names
+from .hypers import did_you_mean
+
+__all__ = ['as_groups', 'check_params', 'rehearse']
+
+
+# -- Parameters --
+
+def as_groups(params):
+    "`params` as torch's base class takes them: tensors, named tensors or dicts. A list of lists (fastai's splitter) becomes dicts"
+    if isinstance(params, (Tensor,set)): return params                      # torch itself says what is wrong with these
+    if isinstance(params, (str,bytes,dict,torch.nn.Module)) or not is_iter(params):
+        hint = ': pass model.parameters()' if isinstance(params, torch.nn.Module) else ': pass its items(), which keeps the names' if isinstance(params, dict) else ''
+        raise TypeError(f"params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, but got {type(params).__name__}{hint}")
+    params = list(params)
+    if not params: raise ValueError("optimizer got an empty parameter list; was the generator model.parameters() used before?")
+    kinds = ['group' if isinstance(o, dict) else 'parameter' if isinstance(o, Tensor) or is_named(o) or not is_iter(o) else 'list' for o in params]
+    if len(set(kinds))>1:
+        i = next(i for i,k in enumerate(kinds) if k!=kinds[0])
+        raise TypeError(f"params mixes kinds: item 0 is a {kinds[0]}, item {i} is a {kinds[i]} ({type(params[i]).__name__}); give one kind")
+    return [dict(params=list(o)) for o in params] if kinds[0]=='list' else params
+
+def is_named(o): return isinstance(o, tuple) and len(o)==2 and isinstance(o[0], str)
+
+def check_params(params, who):
+    for i,p in enumerate(params):
+        if not (p.is_floating_point() or p.is_complex()): raise ValueError(f"{who}: parameter {i} is {p.dtype}; only floating point and complex tensors can be optimized")
+
+
+# -- The chain --
+
+
+def rehearse(chain, p, hypers, who='Optimizer'):
+    """Run `chain` once on a stand-in with the rank, dtype and device of `p`; learn what each callback changes and where it runs.
+    Raises `ValueError` naming the callback for a name that nothing provides, a write in place, or a result of the wrong shape."""
+    devices = [p.device] if p.is_cuda else []
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
+        ns = stand_in(chain, p, hypers)
+        known = given | hypers.keys() | {'lr'}
+        for i,b in enumerate(chain.blocks):
+            known |= b.state.keys()
+            for n in b.reads:
+                if n not in known: raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
+            moved,args = 'new_p' in ns or 'new_p' in b.reads,{n: ns[plurals.get(n,n)] for n in b.reads}
+            versions = {n: v._version for n,v in args.items() if isinstance(v, Tensor)}
+            out = attempt(b, ns, who)
+            for n,v in versions.items():
+                if args[n]._version!=v: raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")
+            for n,v in out.items(): check_result(b, n, v, ns, moved, who)
+            ns.update(out)
+            known |= out.keys()
+            chain.writes[b] = list(out)
+            chain.where[b]  = 'all parameters' if b.is_global else 'each parameter' if versions else 'host'
+            chain.rehearsed.add((p.ndim, p.dtype))
+
+
+def stand_in(chain, p, hypers):
+    "A namespace like that of `p`, at most 8 long in each dimension, with fixed random values"
+    rand = torch.Generator().manual_seed(0)
+    shape = [min(d, 8) for d in p.shape] + [2]*p.is_complex()
+    dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
+    q,grad = [torch.rand(shape, generator=rand, dtype=dtype).add_(0.5).to(p.device) for _ in range(2)]
+    return Namespace(hypers, p=q, grad=grad, **{n: init(q) for n,init in chain.state.items()})
+
+def attempt(b, ns, who):
+    try: return b.call_all([ns])[0] if b.is_global else b(ns)
+    except Exception as e:
+        what = str(e) if str(e).startswith(b.name) else f"{b} fails on a parameter of rank {ns['p'].ndim}, tried on small values: {type(e).__name__}: {e}"
+        raise (type(e) if type(e) in (TypeError, ValueError) else ValueError)(f"{who}: {what}") from e
+
+def check_result(b, n, v, ns, moved, who):
+    if n in plurals: raise ValueError(f"{who}: {b} returned {n!r}, but reads no lists; one that changes all parameters asks for {', '.join(plurals)}")
+    if moved and n in ('p', 'update'): raise ValueError(f"{who}: {b} returned {n!r} after the parameter has moved, where it has no effect; return new_p, or put {b} before the first callback that reads new_p")
+    old = ns[n] if n in ns or n in ('update', 'new_p') else v
+    if n in given and not isinstance(v, Tensor): raise TypeError(f"{who}: {b} returned {n}={v!r}; it must be a tensor")
+    if isinstance(old, Tensor) and n not in given and not isinstance(v, Tensor) or isinstance(v, Tensor) and not isinstance(old, Tensor) and n in ns:
+        raise TypeError(f"{who}: {b} returned a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
+    if isinstance(v, Tensor) and isinstance(old, Tensor) and v.shape!=old.shape:
+        raise ValueError(f"{who}: {b} returned {n!r} of shape {tuple(v.shape)}, where {tuple(old.shape)} is kept, for a parameter of shape {tuple(ns['p'].shape)}")
+
+
+def advice(chain, i, n, known):
+    "What to do about `n`, which the `i`-th callback reads and nothing before it provides"
+    if late := [b for b in chain.blocks[i+1:] if n in b.state or n in returned_names(b.cb)]:
+        return f": {late[0]} comes later, move it before {chain.blocks[i]} (or declare {n}=zeros there, to read the last step's value)"
+    for where in ('state', 'returns', 'hypers'):
+        if found := [b.name for b in map(Block, library()) if n in (returned_names(b.cb) if where=='returns' else getattr(b, where))]: return f": add {found[0]}"
+    if near := did_you_mean(n, known): return near
+    return f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
+
+def library():
+    "The callbacks that come with genopt"
+    import genopt
+    modules = [m for m in vars(genopt).values() if isinstance(m, ModuleType) and m.__name__ in ('genopt.stats', 'genopt.steps', 'genopt.transforms')]
+    return [getattr(m, n) for m in modules for n in m.__all__]

@@ -1,0 +1,197 @@
+"""The contract, in one sentence:
+
+A callback is a plain function for one parameter: **its argument names say what it reads, its defaults say what it
+declares, and what it returns says what it changes.**
+
+    def average_grad(grad, mom=0.9, grad_avg=zeros):         # reads grad, declares the hyper mom and the state grad_avg
+        return dict(grad_avg = grad_avg*mom + grad*(1-mom))  # changes grad_avg
+
+An algorithm is a list of callbacks. A step folds that list over a `Namespace` that starts as the parameter `p`, its `grad`,
+its state and its hypers: each callback is given the names it asks for, and what it returns is put back. Nothing is written
+in place. At the end, or as soon as a callback asks for `new_p`, the parameter moves: `new_p = p - lr*update`.
+
+This file only says what a chain of callbacks *is*; `engine` runs it, `check` refuses what cannot work, `optimizer` owns
+parameters and state. Order here: initializers, ranges, `rename`, one callback, the namespace, the chain."""
+
+import inspect
+from functools import partial
+from torch import Tensor
+import torch
+
+__all__ = ['Init', 'zeros', 'ones', 'full', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
+           'rename', 'Block', 'Namespace', 'Chain']
+
+
+# -- What a default may be: an initializer (state), or a number, bool or string (a hyper-parameter) --
+
+class Init:
+    "First value of a state: `make(p, *args)`, called once for each parameter. A plain number stays on the host"
+    def __init__(self, make, *args): self.make,self.args = make,args
+    def __call__(self, p): return self.make(p, *self.args)
+    def __eq__(self, o): return isinstance(o, Init) and (self.make,self.args)==(o.make,o.args)
+    def __hash__(self): return hash((self.make, self.args))
+    def __repr__(self):
+        name = name_of(self.make).removesuffix('_like').strip('_')
+        return f'{name}({", ".join(map(str, self.args))})' if self.args else name
+
+def _scalar(p, v): return v
+def _count(p): return 0
+
+zeros,ones,copy_of_p,count = map(Init, (torch.zeros_like, torch.ones_like, torch.clone, _count))
+def full(v):
+    "A state that starts as a tensor like `p`, filled with `v`"
+    return Init(torch.full_like, v)
+def scalar(v):
+    "A state that is one Python number for each parameter, exact, kept on the host; starts at `v`"
+    return Init(_scalar, v)
+
+
+class Range:
+    "Values a hyper-parameter may take, written as an interval: `mom:Range('[0,1)')=0.9`"
+    def __init__(self, s):
+        self.s,(self.lo,self.hi) = s,map(float, s[1:-1].split(','))
+        self.lo_closed,self.hi_closed = s[0]=='[',s[-1]==']'
+    def __contains__(self, v):
+        return (self.lo<=v if self.lo_closed else self.lo<v) and (v<=self.hi if self.hi_closed else v<self.hi)
+    def __repr__(self): return self.s
+
+nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-inf,inf)'))
+
+
+def name_of(cb):
+    "A name to show for a callback: a `partial` and a `rename` go by the function inside"
+    while isinstance(cb, (partial, rename)): cb = cb.func
+    return getattr(cb, '__name__', type(cb).__name__)
+
+class rename:
+    """`func` under other names: `rename(average_grad, grad_avg='slow_avg')` reads, keeps and returns `slow_avg` instead.
+    Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""
+    def __init__(self, func, **names):
+        self.func,self.names,self.old = func,names,{new:old for old,new in names.items()}
+        ps = inspect.signature(func).parameters
+        known = ps.keys() | returned_names(func) | {'update'}
+        if bad := names.keys()-known: raise TypeError(f"rename: {name_of(func)} has no name {sorted(bad)[0]!r}; it has {', '.join(sorted(known))}")
+        self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
+    def __call__(self, **kw):
+        out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})
+        if isinstance(out, Tensor) and 'update' in self.names: out = dict(update=out)
+        return {self.names.get(k,k):v for k,v in out.items()} if isinstance(out, dict) else out
+    def __eq__(self, o): return isinstance(o, rename) and (self.func,self.names)==(o.func,o.names)
+    def __hash__(self): return hash((self.func, *self.names.items()))
+    def __reduce__(self): return _rename,(self.func, self.names)
+    def __repr__(self): return f"rename({name_of(self.func)}, {', '.join(f'{k}={v!r}' for k,v in self.names.items())})"
+
+def _rename(func, names): return rename(func, **names)
+
+def returned_names(cb):
+    "Best guess, from its code, at the names that `cb` returns in a `dict`; for advice in messages only"
+    while isinstance(cb, (partial, rename)): cb = cb.func
+    consts = getattr(getattr(cb, '__code__', None), 'co_consts', ())
+    return {n for c in consts if isinstance(c, tuple) for n in c if isinstance(n, str)}
+
+
+# -- One callback --
+
+plurals = dict(params='p', grads='grad', updates='update')        # what a global callback reads and returns: lists over all parameters
+given   = {'p', 'grad', 'update', 'new_p', *plurals}              # names that the engine provides
+
+class Block:
+    "One callback, read from its signature: what it `reads`, the `state` and `hypers` it declares, the `ranges` of those"
+    def __init__(self, cb):
+        self.cb,self.name = cb,name_of(cb)
+        self.state,self.hypers,self.ranges = {},{},{}
+        if not callable(cb) or isinstance(cb, type):
+            raise TypeError(f"a callback is a function of names like p, grad, update; got {cb!r}")
+        try: ps = inspect.signature(cb).parameters.values()
+        except ValueError as e: raise TypeError(f"{self.name}: {e}; wrap it in a function whose arguments say what it reads") from None
+        self.reads = [p.name for p in ps]
+        for p in ps: self._declare(p)
+        self.is_global = any(n in plurals for n in self.reads)
+        if self.is_global and (bad := [n for n in self.reads if n in self.state or n in given and n not in plurals]):
+            raise TypeError(f"{self.name} reads {bad[0]!r} beside lists over all parameters; such a callback reads "
+                            f"{', '.join(plurals)} and hyper-parameters, and keeps no state")
+
+    def _declare(self, p):
+        n,d = p.name,p.default
+        if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
+            raise TypeError(f"{self.name} takes {'*' if p.kind==p.VAR_POSITIONAL else '**'}{n}; name each value it reads instead. "
+                            "A fastai callback is rewritten by naming its arguments and returning what it changes")
+        if p.kind==p.POSITIONAL_ONLY: raise TypeError(f"{self.name}: {n!r} is positional-only; callbacks are called by name")
+        if isinstance(p.annotation, Range): self.ranges[n] = p.annotation
+        if d is p.empty: return
+        if n in given: raise TypeError(f"{self.name}: {n!r} is given by the optimizer and takes no default; got {n}={d!r}")
+        if isinstance(d, Init): self.state[n] = d
+        elif isinstance(d, (bool, int, float, str)): self.hypers[n] = d
+        else: raise TypeError(f"{self.name}: the default of {n!r} is {d!r}; a state has an initializer (zeros, ones, full(v), count, "
+                              "copy_of_p ...), a hyper-parameter a number, bool or string")
+
+    def __call__(self, ns):
+        "What this callback changes, as a `dict`, when it reads from `ns`"
+        return self._changes(self.cb(**{n: ns[n] for n in self.reads}), Tensor, 'update')
+
+    def call_all(self, spaces):
+        "The same for a global callback: one call over all `spaces`, one `dict` for each"
+        args = {}
+        for n in self.reads:
+            vs = [s[plurals.get(n,n)] for s in spaces]
+            if n not in plurals and any(v!=vs[0] for v in vs):
+                raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same in every group; got {vs[0]} and {next(v for v in vs if v!=vs[0])}")
+            args[n] = vs if n in plurals else vs[0]
+        out = self._changes(self.cb(**args), list, 'updates')
+        for n in out.keys() & plurals:
+            if len(out[n])!=len(spaces): raise ValueError(f"{self.name} returned {len(out[n])} {n} for {len(spaces)} parameters")
+        return [{plurals.get(n,n): v[i] if n in plurals else v for n,v in out.items()} for i in range(len(spaces))]
+
+    def _changes(self, out, bare, name):
+        if isinstance(out, dict): return out
+        if isinstance(out, bare): return {name: out}
+        raise TypeError(f"{self.name} returned {type(out).__name__}; return the new {name} ({bare.__name__}) or a dict of what it "
+                        "changes, {} for a callback that only looks")
+
+    def __eq__(self, o): return isinstance(o, Block) and self.cb==o.cb
+    def __hash__(self): return hash(self.cb)
+    def __repr__(self): return self.name
+
+
+# -- The chain --
+
+class Namespace(dict):
+    "What the callbacks of one parameter read and change. `update` is `grad` until it is returned; asking for `new_p` makes the move"
+    def __missing__(self, n):
+        if n=='update': return self['grad']
+        if n!='new_p': raise KeyError(n)
+        self['new_p'] = self['p'] - self['lr']*self['update']
+        return self['new_p']
+
+class Chain:
+    "The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups"
+    def __init__(self, cbs):
+        self.cbs,self.blocks = cbs,[Block(cb) for cb in cbs]
+        self.state,self.reads = {},{n for b in self.blocks for n in b.reads}
+        self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
+        for b in self.blocks:
+            for n,init in b.state.items():
+                if self.state.setdefault(n, init)!=init:
+                    raise ValueError(f"{b} declares the state {n}={init}, but {self._who('state', n)} declares {n}={self.state[n]}; rename one: rename({b}, {n}='...')")
+        for b in self.blocks:
+            if bad := [n for n in b.hypers if n in self.state]:
+                raise ValueError(f"{b} declares {bad[0]!r} a hyper-parameter, but for {self._who('state', bad[0])} it is a state; rename one")
+
+    def _who(self, kind, n): return next(b for b in self.blocks if n in getattr(b, kind))
+
+    def default(self, n, other): return next((b.hypers[n] for b in self.blocks if n in b.hypers), other)
+    def hypers(self, known=()):
+        "Hyper-parameters not in `known`, with their defaults; two callbacks that disagree about one are an error"
+        res = {}
+        for b in self.blocks:
+            for n,v in b.hypers.items():
+                if n not in known and res.setdefault(n, v)!=v:
+                    raise ValueError(f"{b} has the default {n}={v}, but {self._who('hypers', n)} has {n}={res[n]}; say which: {n}=...")
+        return res
+
+    def fold(self, ns):
+        "Run on one namespace. A generator, because a global callback must wait for all parameters: yields it, is sent what it changed"
+        for b in self.blocks: ns.update((yield b) if b.is_global else b(ns))
+        ns['new_p']
+
+    def __repr__(self): return ' > '.join(map(str, self.blocks)) or 'grad'

@@ -1,0 +1,49 @@
+"""How a chain is run. One parameter on its way is an `Item`; a way of running takes all items of a step and folds each
+one's chain over its namespace. Nothing is written until all have arrived, so a step that fails changes nothing."""
+
+from torch import Tensor
+import torch
+from .core import Namespace
+
+__all__ = ['Item', 'loop']
+
+
+def real(x): return torch.view_as_real(x) if x.is_complex() else x
+
+def compute(x):
+    "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"
+    x = real(x.detach())
+    return x.float() if x.dtype.itemsize<4 else x
+
+
+class Item:
+    "One parameter on its way through its chain: `ns` is what callbacks see, `state` what is kept"
+    def __init__(self, p, state, chain, hypers):
+        self.p,self.chain,x = p,chain,compute(p)
+        self.state = {n: state[n] if n in state else init(x) for n,init in chain.state.items()}
+        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **{n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()})
+
+    def write(self):
+        "Put what the chain arrived at into the parameter and its state; returns the state"
+        stores = {'new_p': self.p, **{n:v for n,v in self.state.items() if isinstance(v, Tensor)}}
+        ptrs = {n: storage(v) for n,v in stores.items()}
+        news = {n: self.ns[n] for n in stores}
+        for n,v in news.items():            # a callback may return one stored tensor as another's new value
+            if storage(v) in {a for m,a in ptrs.items() if m!=n}: news[n] = v.clone()
+        for n,v in news.items(): real(stores[n].detach()).copy_(v)
+        return self.state | {n: self.ns[n] for n in self.state if n not in stores}
+
+def storage(x): return x.untyped_storage().data_ptr()
+
+
+def loop(items):
+    "`foreach=False`, the reference: each parameter by itself; a global callback waits until all that have it have reached it"
+    def advance(it, run, out=None):
+        try: return run.send(out),it,run
+        except StopIteration: return None
+    waiting = [advance(it, it.chain.fold(it.ns)) for it in items]
+    while waiting := [w for w in waiting if w]:
+        b = waiting[0][0]
+        here = [(it,run) for o,it,run in waiting if o==b]
+        outs = b.call_all([it.ns for it,_ in here])
+        waiting = [w for w in waiting if w[0]!=b] + [advance(it, run, out) for (it,run),out in zip(here, outs)]

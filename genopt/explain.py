@@ -1,0 +1,63 @@
+"""`opt.explain()`: the chain as a table, for a terminal and for a notebook."""
+
+from html import escape
+from torch import Tensor
+import torch
+from .engine import compute
+
+__all__ = ['Explanation']
+
+columns = ['callback', 'reads', 'changes', 'state', 'hypers', 'runs']
+
+
+def size(n):
+    "Bytes for a reader: 512 B, 93.5 MB"
+    for unit in ('B', 'kB', 'MB', 'GB'):
+        if n<1000 or unit=='GB': return f'{n:.3g} {unit}'
+        n/=1000
+
+def state_bytes(init, p):
+    "Bytes that the state made by `init` takes for `p`; a number on the host takes none"
+    s = init(compute(torch.empty_like(p, device='meta')))
+    return s.numel()*s.element_size() if isinstance(s, Tensor) else 0
+
+
+class Explanation:
+    "One table for each chain of an optimizer: what each callback reads and changes, state and bytes, hypers, how it runs"
+    def __init__(self, opt):
+        self.name,chains = opt.name,{}
+        for i,g in enumerate(opt.param_groups): chains.setdefault(id(c := opt._chain(g)), (c, []))[1].append(i)
+        self.parts = [self._part(opt, chain, groups) for chain,groups in chains.values()]
+
+    def _part(self, opt, chain, groups):
+        groups = [opt.param_groups[i] for i in groups]
+        params = [p for g in groups for p in g['params']]
+        n,seen = sum(p.numel() for p in params) or 1,set()
+        values = [opt._hypers(g, chain) for g in groups]
+        def hyper(k): return f"{k}={' | '.join(dict.fromkeys(f'{v[k]:g}' if isinstance(v[k], float) else str(v[k]) for v in values))}"
+        rows,total = [],0
+        for b in chain.blocks:
+            new = [k for k in b.state if k not in seen]
+            bytes_ = {k: sum(state_bytes(b.state[k], p) for p in params) for k in new}
+            total += sum(bytes_.values())
+            seen |= {*new}
+            rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(chain.writes.get(b, [])),
+                         ', '.join(f"{k}={b.state[k]} {f'{bytes_[k]/n:.3g} B' if bytes_[k] else 'host'}" for k in new),
+                         ', '.join(hyper(k) for k in b.reads if k in values[0]), chain.where.get(b, '')])
+        rows.append(['the move', 'p, update', 'p', '', hyper('lr'), 'each parameter'])
+        where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(str(opt.param_groups.index(g)) for g in groups)}"
+        note = (f"{len(params)} tensors, {n:,} elements{where}; state {size(total)}, {total/n:.3g} B for each element; "
+                "run: each parameter by itself (foreach=False)")
+        return rows,note
+
+    def __repr__(self):
+        out = []
+        for rows,note in self.parts:
+            widths = [max(map(len, col)) for col in zip(columns, *rows)]
+            line = lambda row: '  '.join(c.ljust(w) for c,w in zip(row, widths)).rstrip()
+            out += [f'{self.name}: {note}', line(columns), line(['-'*w for w in widths]), *map(line, rows), '']
+        return '\n'.join(out[:-1])
+
+    def _repr_html_(self):
+        cells = lambda tag,row: '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in row) + '</tr>'
+        return ''.join(f"<p><b>{self.name}</b>: {note}</p><table>{cells('th', columns)}{''.join(cells('td', r) for r in rows)}</table>" for rows,note in self.parts)

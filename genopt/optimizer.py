@@ -1,0 +1,184 @@
+"""`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
+
+import inspect
+from functools import partial
+import torch
+from . import engine
+from .check import as_groups,check_params,rehearse
+from .core import Chain
+from .explain import Explanation
+from .hypers import Hypers,assign,check_flags,check_kinds,check_ranges,engine_flags,number,plain,to_short,to_torch,typo
+from .transforms import maximize
+
+__all__ = ['Optimizer', 'algorithm']
+
+
+def flatten(cbs):
+    "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
+    if callable(cbs) or isinstance(cbs, str): return cbs,
+    if hasattr(cbs, '__iter__'): return tuple(c for cb in cbs for c in flatten(cb))
+    return (cbs,) if cbs else ()
+
+def same(cb):
+    "What makes two callbacks equal, also `partial`s made anew on every call"
+    return (cb.func, cb.args, cb.keywords) if isinstance(cb, partial) else cb
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
+
+    `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists. `cbs`: callbacks as `genopt.core` describes
+    them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. `hypers`: `lr` and what the
+    callbacks declare, in torch's or fastai's spelling, and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`.
+
+    Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
+
+    def __init__(self, params, cbs, **hypers):
+        self._cbs = cbs
+        chain = Chain(flatten(cbs))
+        short = to_short({k:v for k,v in hypers.items() if k not in engine_flags}, chain.reads)
+        declared = {n: chain.default(n, 0.) for n in ('lr', *short) if n in short and n in chain.reads|{'lr'}} | chain.hypers(known=short)
+        if 'lr' not in declared: raise TypeError(f"{self.name} needs a learning rate: lr=...")
+        self._setup(params, to_torch(declared), hypers)
+
+    def _setup(self, params, declared, hypers):
+        "`declared`: all hyper-parameters, in torch's spelling, with their defaults; `hypers`: those given, in either"
+        defaults = declared|engine_flags
+        assign(Hypers(defaults), hypers, self.name)
+        self._declared,self._chains = declared|engine_flags,[]
+        more = to_torch(self._check(defaults).hypers(known=Hypers(defaults)))       # of callbacks that say more than the signature
+        super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|more).items()})
+
+    def add_param_group(self, param_group):
+        "Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied"
+        if not isinstance(param_group, dict): raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        i,group = len(self.param_groups),{k: plain(v) for k,v in self.defaults.items()}
+        hypers,own,who = Hypers(group),{},f'{self.name}, param group {i}'
+        if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
+        for k,v in param_group.items():
+            if k in hypers: own[k] = plain(v)
+            elif typo(k, hypers): raise TypeError(f"{who} has an unexpected key {k!r}, did you mean {typo(k, hypers)!r}?")
+            else: group[k] = v                                                       # the user's own notes, such as a name
+        assign(hypers, own, who)
+        super().add_param_group(group)
+        try:
+            check_params(group['params'], who)
+            self._check(group, who)
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def _check(self, group, who=None):
+        "The chain of `group`, if that and its values can work"
+        check_flags(group, who or self.name)
+        check_kinds(group, self._declared, who or self.name)
+        chain = self._chain(group, rehearsed=False)
+        check_ranges(group, chain, who or self.name)
+        return self._chain(group)
+
+    # -- the chain of a group; which callbacks it has may depend on its hyper-parameters --
+
+    def build(self, **hypers):
+        "The callbacks for these hyper-parameters"
+        return self._cbs
+
+    def _chain(self, group, rehearsed=True):
+        names = [n for n,p in inspect.signature(self.build).parameters.items() if p.kind!=p.VAR_KEYWORD]
+        cbs = flatten([group['maximize'] and maximize, self.build(**{n: group[n] for n in names})])
+        key = [*map(same, cbs)]
+        chain = next((c for c in self._chains if [*map(same, c.cbs)]==key), None)
+        if not chain: self._chains.append(chain := Chain(cbs))
+        for p in group.get('params', ()) if rehearsed else ():
+            if (p.ndim, p.dtype) not in chain.rehearsed: rehearse(chain, p, self._hypers(group, chain), self.name)
+        return chain
+
+    def _hypers(self, group, chain):
+        "The values of `group` that `chain` reads, as plain numbers"
+        hypers = Hypers(group, chain.hypers(known=Hypers(group)))
+        return {n: number(hypers[n]) for n in chain.reads|{'lr'} if n in hypers}
+
+    # -- a step --
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step for every parameter that has a gradient. `closure` re-evaluates the model and returns the loss, which is returned.
+        Raises before anything changes; `p.grad` is read only."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad(): loss = closure()
+        items = []
+        for group in self.param_groups:
+            chain = self._chain(group)
+            hypers = self._hypers(group, chain)
+            items += [engine.Item(p, self.state.get(p, {}), chain, hypers) for p in group['params'] if self._active(p)]
+        engine.loop(items)
+        for it in items: self.state[it.p].update(it.write())
+        return loss
+
+    def _active(self, p):
+        if p.grad is not None and p.grad.is_sparse:
+            raise RuntimeError(f"{self.name} does not support sparse gradients; make the layer dense (sparse=False), or p.grad = p.grad.to_dense()")
+        return p.grad is not None
+
+    # -- what a user looks at --
+
+    @property
+    def name(self): return type(self).__name__
+    @property
+    def cbs(self):
+        "The callbacks of the first group, in order"
+        return list(self._chain(self.param_groups[0]).cbs)
+    @property
+    def hypers(self):
+        "fastai's view: for each group a live mapping of its hyper-parameters, in either spelling"
+        return [Hypers(g) for g in self.param_groups]
+
+    def explain(self):
+        "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
+        return Explanation(self)
+
+    def __repr__(self):
+        g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
+        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v not in (False, None) or k in ('lr', 'weight_decay'))
+        return f"{self.name}({self._chain(g)}; {hypers}; {n} tensor{'s'*(n!=1)} in {len(self.param_groups)} group{'s'*(len(self.param_groups)!=1)})"
+
+    # -- what outlives the process --
+
+    def __getstate__(self): return super().__getstate__() | {k:v for k,v in vars(self).items() if k in ('_cbs', '_declared')}
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._chains = []
+
+    def load_state_dict(self, state_dict):
+        "As torch's, but the state keeps its own dtype (float32 for low-precision parameters) and shares nothing with `state_dict`"
+        super().load_state_dict(state_dict)
+        params = [p for g in self.param_groups for p in g['params']]
+        for i,saved in state_dict['state'].items():
+            self.state[params[i]].update({k: v.to(params[i].device, copy=True) for k,v in saved.items() if torch.is_tensor(v)})
+
+
+def algorithm(f):
+    """The `Optimizer` class of the algorithm `f`. Its arguments, with defaults, are the algorithm's hyper-parameters, as in
+    torch.optim; its result the callbacks for such values; its name and docstring those of the class.
+
+        @algorithm
+        def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):
+            "Symbolic Discovery of Optimization Algorithms, https://arxiv.org/abs/2302.06675"
+            return [weight_decay and transforms.weight_decay, lion_step]"""
+    ps = inspect.signature(f).parameters
+    if bad := [n for n,p in ps.items() if p.default is p.empty]: raise TypeError(f"{f.__name__}: {bad[0]!r} needs a default, as in torch.optim")
+    if 'lr' not in ps: raise TypeError(f"{f.__name__} needs an argument lr with a default")
+    if bad := ps.keys()&{*engine_flags, 'params'}: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
+    positional = [n for n,p in ps.items() if p.kind==p.POSITIONAL_OR_KEYWORD]
+
+    def __init__(self, params, *args, **hypers):
+        if len(args)>len(positional): raise TypeError(f"{self.name} takes at most {len(positional)+1} positional arguments, got {len(args)+1}")
+        for k,v in zip(positional, args):
+            if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
+            hypers[k] = v
+        self._setup(params, {n: p.default for n,p in ps.items()}, hypers)
+
+    P = inspect.Parameter
+    __init__.__signature__ = inspect.Signature([P('self', P.POSITIONAL_OR_KEYWORD), P('params', P.POSITIONAL_OR_KEYWORD), *ps.values(),
+        *[P(k, P.KEYWORD_ONLY, default=v) for k,v in engine_flags.items()]])
+    return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))

@@ -1,0 +1,41 @@
+"""Statistics: what an algorithm remembers of the gradients it has seen. Simplest first; each keeps one state.
+
+Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradient g, decay rate beta (`mom`, `sqr_mom`),
+first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
+
+import torch
+from .core import count,fraction,zeros
+
+__all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad']
+
+
+def step_stat(step=count):
+    "Count the steps, for each parameter by itself: `t <- t + 1`, so the first step sees 1"
+    return dict(step=step+1)
+
+def debias(step, mom:fraction, sqr_mom:fraction):
+    """What the averages, started at zero, lack after `step` steps: `1 - mom^t` and `1 - sqr_mom^t`, to divide by.
+    On the host, in double precision. Kingma and Ba 2015, section 3, https://arxiv.org/abs/1412.6980"""
+    return dict(debias1=1-mom**step, debias2=1-sqr_mom**step)
+
+def average_grad(grad, mom:fraction=0.9, dampening=True, grad_avg=zeros):
+    """Running average of gradients, `m <- mom*m + (1-dampening)*g`. `dampening=True` means `mom`, the exponential average of Adam;
+    0 the plain sum of Polyak's momentum; any number between is torch's SGD. https://arxiv.org/abs/1412.6980"""
+    damp = mom if dampening is True else dampening
+    return dict(grad_avg = grad_avg*mom + grad*(1-damp))
+
+def undamped_start(step, dampening):
+    "No dampening at the first step, so the average starts at the gradient itself, as in torch's SGD"
+    return dict(dampening=0. if step==1 else dampening)
+
+def average_sqr_grad(grad, sqr_mom:fraction=0.99, sqr_avg=zeros):
+    "Exponential average of squared gradients, `v <- sqr_mom*v + (1-sqr_mom)*g^2`. Hinton 2012, RMSprop, lecture 6e"
+    return dict(sqr_avg = sqr_avg*sqr_mom + grad*grad*(1-sqr_mom))
+
+def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
+    "Largest `v` so far, `vmax <- max(vmax, v)`. AMSGrad, Reddi et al. 2018, https://arxiv.org/abs/1904.09237"
+    return dict(max_sqr_avg=torch.maximum(max_sqr_avg, sqr_avg))
+
+def center_sqr_grad(grad_avg, sqr_avg):
+    "Variance instead of second moment, `v - m^2`. Graves 2013, https://arxiv.org/abs/1308.0850, equation 40"
+    return dict(grad_var = sqr_avg - grad_avg*grad_avg)

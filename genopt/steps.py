@@ -1,0 +1,26 @@
+"""Steps: which way to go. Each returns the `update`, which is then subtracted, times `lr`. In the order of history."""
+
+from .core import nonneg
+
+__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step']
+
+
+def sgd_step(grad):
+    "Down the gradient: `g`. Robbins and Monro 1951"
+    return grad
+
+def momentum_step(grad_avg):
+    "Along the average: `m`. Polyak 1964, the heavy ball, when the average is a plain sum"
+    return grad_avg
+
+def nesterov_step(grad, grad_avg, mom):
+    "Where the average will be: `g + mom*m`. Nesterov 1983, in the form of Sutskever et al. 2013, http://proceedings.mlr.press/v28/sutskever13.html"
+    return grad + grad_avg*mom
+
+def rms_prop_step(grad, sqr_avg, eps:nonneg=1e-8):
+    "Scaled by the root of the mean square: `g / (sqrt(v) + eps)`. Hinton 2012, lecture 6e"
+    return grad / (sqr_avg.sqrt() + eps)
+
+def adam_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
+    "Both averages, debiased: `m/(1-mom^t) / (sqrt(v/(1-sqr_mom^t)) + eps)`. Kingma and Ba 2015, https://arxiv.org/abs/1412.6980"
+    return (grad_avg/debias1) / ((sqr_avg/debias2).sqrt() + eps)

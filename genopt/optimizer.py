@@ -2,6 +2,7 @@
 
 import inspect
 from functools import partial
+from fastcore.basics import is_iter
 import torch
 from . import engine
 from .check import as_groups,check_params,rehearse
@@ -16,7 +17,7 @@ __all__ = ['Optimizer', 'algorithm']
 def flatten(cbs):
     "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
     if callable(cbs) or isinstance(cbs, str): return cbs,
-    if hasattr(cbs, '__iter__'): return tuple(c for cb in cbs for c in flatten(cb))
+    if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
 
 def same(cb):
@@ -34,6 +35,7 @@ class Optimizer(torch.optim.Optimizer):
     Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
 
     def __init__(self, params, cbs, **hypers):
+        if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
         self._cbs = cbs
         chain = Chain(flatten(cbs))
         short = to_short({k:v for k,v in hypers.items() if k not in engine_flags}, chain.reads)
@@ -139,7 +141,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
-        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v not in (False, None) or k in ('lr', 'weight_decay'))
+        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v is not False and v is not None)
         return f"{self.name}({self._chain(g)}; {hypers}; {n} tensor{'s'*(n!=1)} in {len(self.param_groups)} group{'s'*(len(self.param_groups)!=1)})"
 
     # -- what outlives the process --

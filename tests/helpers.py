@@ -1,0 +1,83 @@
+"""What the common tests share: the table of algorithms, a model of awkward parameters, and one run of an optimizer over it."""
+
+import copy,random
+from dataclasses import dataclass
+import torch
+import torch.testing._internal.common_optimizers as common
+import genopt
+
+
+@dataclass
+class Algorithm:
+    "One row of the table: an algorithm, the reference it must equal, and random settings of it for the common tests"
+    cls: type
+    reference: type
+    setting: object                                            # random.Random -> kwargs
+    lr: float = 0.1                                            # at which it minimises the test functions
+    fused: bool = True                                         # the reference has a fused CPU kernel
+
+    @property
+    def name(self): return self.cls.__name__
+    @property
+    def info(self): return next(o for o in common.optim_db if o.optim_cls is self.reference)
+    def inputs(self): return [i.kwargs for i in self.info.optim_inputs_func(device='cpu', dtype=torch.float64)]
+    def error_inputs(self): return self.info.optim_error_inputs_func('cpu', torch.float64)
+    def settings(self, n=30):
+        rand = random.Random(0)
+        return [self.setting(rand) for _ in range(n)]
+    def cases(self): return self.inputs() + self.settings()
+
+def common_setting(r): return dict(lr=10**r.uniform(-4,-1), weight_decay=r.choice([0, 0, 10**r.uniform(-4,-1)]), maximize=r.random()<.3)
+
+def sgd(r):
+    nesterov = r.random()<.3
+    return common_setting(r) | dict(momentum=r.uniform(.1,.99) if nesterov else r.choice([0, r.random()]),
+                                    dampening=0 if nesterov else r.choice([0, r.random()]), nesterov=nesterov)
+def rmsprop(r):
+    return common_setting(r) | dict(alpha=r.uniform(.5,.999), eps=10**r.uniform(-10,-3), momentum=r.choice([0, r.random()]), centered=r.random()<.5)
+def adam(r):
+    return common_setting(r) | dict(betas=(r.random(), r.uniform(.5,.9999)), eps=10**r.uniform(-10,-3), amsgrad=r.random()<.5)
+
+algorithms = [
+    Algorithm(genopt.SGD,     torch.optim.SGD,     sgd, lr=1e-3),
+    Algorithm(genopt.RMSprop, torch.optim.RMSprop, rmsprop, lr=1e-2, fused=False),
+    Algorithm(genopt.Adam,    torch.optim.Adam,    adam),
+    Algorithm(genopt.AdamW,   torch.optim.AdamW,   adam),
+]
+
+
+shapes = dict(matrix=(7,5), bias=(5,), scalar=(), empty=(0,), strided=(4,6), late=(3,2))
+
+def awkward(dtype=torch.float64, seed=0):
+    "Parameters of every awkward kind, by name"
+    g = torch.Generator().manual_seed(seed)
+    ps = {n: torch.randn(s, generator=g, dtype=torch.float64).to(dtype) for n,s in shapes.items()}
+    ps['strided'] = ps['strided'].t()
+    return {n: p.requires_grad_() for n,p in ps.items()}
+
+def gradients(step, dtype=torch.float64):
+    "Of these parameters at `step`: `late` joins at step 10, `matrix` misses every fourth"
+    g = torch.Generator().manual_seed(1000+step)
+    gs = {n: torch.randn(s, generator=g, dtype=torch.float64).to(dtype) for n,s in shapes.items()}
+    gs['strided'] = gs['strided'].t()
+    if step<10: gs['late'] = None
+    if step%4==3: gs['matrix'] = None
+    return gs
+
+def two_groups(ps, lr):
+    "The same parameters in two groups with different hypers"
+    items = [*ps.items()]
+    return [dict(params=[p for _,p in items[::2]]), dict(params=[p for _,p in items[1::2]], lr=lr/3, weight_decay=0.05)]
+
+def run(cls, kwargs, dtype=torch.float64, steps=100, groups=True, **more):
+    "The parameters after `steps` steps of `cls(**kwargs)`, and the optimizer"
+    ps,kwargs = awkward(dtype),copy.deepcopy(kwargs)|more
+    opt = cls(two_groups(ps, float(kwargs.get('lr', 1e-3))) if groups else ps.values(), **kwargs)
+    for i in range(steps):
+        for n,g in gradients(i, dtype).items(): ps[n].grad = g
+        opt.step()
+    return {n: p.detach() for n,p in ps.items()},opt
+
+def difference(a, b):
+    "Largest difference of two sets of parameters, relative to the largest value of each tensor"
+    return max(((a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max()).item() for n in a if a[n].numel())

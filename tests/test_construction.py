@@ -1,0 +1,186 @@
+"""Bad constructions: each is refused by name, with a remedy where there is one, and leaves everything as it was."""
+
+from functools import partial
+import pytest,torch
+import genopt
+from genopt import *
+
+nan,inf = float('nan'),float('inf')
+def P(*shape): return torch.ones(shape or 3, requires_grad=True)
+def build(cbs, p=None, lr=.1, **kw): return Optimizer([P() if p is None else p], cbs, lr=lr, **kw)
+
+# callbacks with something wrong
+def fastai_style(p, lr, **kwargs): p.add_(p.grad, alpha=-lr)
+def many(*args): return args[0]
+def in_place(grad): return grad.mul_(2)
+def state_in_place(grad, s=zeros): s.add_(grad); return dict(s=s)
+def forgets(grad): grad*2
+def pair(grad): return grad,grad
+def none_default(grad, s=None): return grad
+def tensor_default(grad, s=torch.zeros(3)): return grad
+def default_for_grad(grad=0.): return grad
+def wrong_shape(grad, s=zeros): return dict(s=grad.sum())
+def wrong_kind(grad, step=count): return dict(step=grad)
+def number_state(grad, s=zeros): return dict(s=1.)
+def number_update(grad): return dict(update=1.)
+def too_late(new_p, update): return update*2
+def shrinks(update): return update[:1]
+def raises(grad): return grad @ torch.ones(77)
+def lists_with_state(grads, s=zeros): return grads
+def lists_and_grad(grads, grad): return grads
+def wrong_length(grads): return grads + grads
+def returns_lists(grad): return dict(grads=[grad])
+def positional(grad, /): return grad
+def reads_unknown(grad, foo): return grad*foo
+def misreads(grad_avrg): return grad_avrg
+def state_one(grad, s=zeros): return dict(s=s)
+def state_two(grad, s=ones): return dict(s=s)
+def hyper_two(grad, mom=.5): return grad*mom
+def hyper_is_state(grad, s=.5): return grad*s
+def string(grad, kind='a'): return grad
+def bounded(grad, k:Range('[1,10]')=2.): return grad*k
+
+bad = dict(
+    # params
+    params_none     = (lambda: Adam(None), TypeError, 'should be an iterable of Tensors.*NoneType'),
+    params_tensor   = (lambda: Adam(P()), TypeError, 'should be an iterable of Tensors'),
+    params_module   = (lambda: Adam(torch.nn.Linear(2,2)), TypeError, r'Linear: pass model\.parameters\(\)'),
+    params_sequence = (lambda: Adam(torch.nn.Sequential(torch.nn.Linear(2,2))), TypeError, r'Sequential: pass model\.parameters\(\)'),
+    params_string   = (lambda: Adam('weight'), TypeError, 'got str'),
+    params_number   = (lambda: Adam(3), TypeError, 'got int'),
+    params_dict     = (lambda: Adam(dict(w=P())), TypeError, r'dict: pass its items\(\)'),
+    params_strings  = (lambda: Adam(['w']), TypeError, 'can only optimize Tensors.*str'),
+    params_arrays   = (lambda: Adam([1.]), TypeError, 'can only optimize Tensors.*float'),
+    params_empty    = (lambda: Adam([]), ValueError, 'empty parameter list; was the generator'),
+    params_used_up  = (lambda: Adam(used_up()), ValueError, 'empty parameter list'),
+    params_mixed    = (lambda: Adam([P(), [P()]]), TypeError, 'item 0 is a parameter, item 1 is a list'),
+    params_mixed2   = (lambda: Adam([dict(params=[P()]), P()]), TypeError, 'item 0 is a group, item 1 is a parameter'),
+    params_integer  = (lambda: Adam([torch.ones(2, dtype=torch.long)]), ValueError, 'parameter 0 is torch.int64'),
+    params_bool     = (lambda: Adam([P(), torch.ones(2, dtype=torch.bool)]), ValueError, 'parameter 1 is torch.bool'),
+    params_non_leaf = (lambda: Adam([P()*2]), ValueError, "can't optimize a non-leaf Tensor"),
+    params_shared   = (lambda: shared(), ValueError, 'more than one parameter group'),
+    params_part_named = (lambda: Adam([('w', P()), P()]), ValueError, 'with/without names'),
+    # groups
+    group_no_params = (lambda: Adam([dict(lr=.1)]), ValueError, "param group 0 has no 'params'; it has 'lr'"),
+    group_typo      = (lambda: Adam([dict(params=[P()], lrr=.1)]), TypeError, "'lrr', did you mean 'lr'"),
+    group_typo2     = (lambda: Adam([dict(params=[P()]), dict(params=[P()], weight_decy=.1)]), TypeError, "param group 1.*'weight_decay'"),
+    group_lr        = (lambda: Adam([dict(params=[P()], lr=-1.)]), ValueError, 'Invalid learning rate: -1.0.*param group 0'),
+    group_betas     = (lambda: Adam([dict(params=[P()], betas=(.9,1.))]), ValueError, 'Invalid beta parameter at index 1: 1.0'),
+    group_flag      = (lambda: Adam([dict(params=[P()], amsgrad='no')]), TypeError, 'amsgrad must be True or False'),
+    group_nesterov  = (lambda: SGD([dict(params=[P()], nesterov=True)]), ValueError, 'Nesterov momentum requires a momentum and zero dampening'),
+    group_kind      = (lambda: Adam([dict(params=[P()], lr='1')]), TypeError, "lr must be a real number.*'1'"),
+    # values
+    lr_negative     = (lambda: Adam([P()], lr=-1), ValueError, 'Invalid learning rate: -1'),
+    lr_nan          = (lambda: Adam([P()], lr=nan), ValueError, 'Invalid learning rate: nan'),
+    lr_inf          = (lambda: Adam([P()], lr=inf), ValueError, r'Invalid learning rate: inf.*\[0,inf\)'),
+    lr_none         = (lambda: Adam([P()], lr=None), TypeError, 'lr must be a real number or a 1-element Tensor, got None'),
+    lr_string       = (lambda: Adam([P()], lr='0.1'), TypeError, "lr must be a real number.*'0.1'"),
+    lr_bool         = (lambda: Adam([P()], lr=True), TypeError, 'lr must be a real number.*True'),
+    lr_complex      = (lambda: Adam([P()], lr=1j), TypeError, 'lr must be a real number'),
+    lr_two          = (lambda: Adam([P()], lr=torch.tensor([.1,.2])), ValueError, 'Tensor lr must be 1-element'),
+    lr_tensor_nan   = (lambda: Adam([P()], lr=torch.tensor(nan)), ValueError, 'Invalid learning rate: nan'),
+    betas_one       = (lambda: Adam([P()], betas=(1., .9)), ValueError, 'Invalid beta parameter at index 0: 1.0'),
+    betas_negative  = (lambda: Adam([P()], betas=(-.1, .9)), ValueError, 'Invalid beta parameter at index 0: -0.1'),
+    betas_nan       = (lambda: Adam([P()], betas=(.9, nan)), ValueError, 'Invalid beta parameter at index 1: nan'),
+    betas_number    = (lambda: Adam([P()], betas=.9), TypeError, 'betas must be 2 numbers'),
+    betas_three     = (lambda: Adam([P()], betas=(.9,.9,.9)), ValueError, 'betas must be 2 numbers'),
+    betas_mixed     = (lambda: Adam([P()], betas=(.9, torch.tensor(.9))), ValueError, 'either both floats or both Tensors'),
+    eps_negative    = (lambda: Adam([P()], eps=-1e-8), ValueError, 'Invalid epsilon value: -1e-08'),
+    eps_nan         = (lambda: RMSprop([P()], eps=nan), ValueError, 'Invalid epsilon value: nan'),
+    wd_negative     = (lambda: AdamW([P()], weight_decay=-.1), ValueError, 'Invalid weight_decay value: -0.1'),
+    wd_nan          = (lambda: SGD([P()], weight_decay=nan), ValueError, 'Invalid weight_decay value: nan'),
+    momentum        = (lambda: SGD([P()], momentum=1.), ValueError, r'Invalid momentum value: 1.0.*\[0,1\)'),
+    dampening_nan   = (lambda: SGD([P()], momentum=.9, dampening=nan), ValueError, 'Invalid dampening value: nan'),
+    dampening_idle  = (lambda: SGD([P()], dampening=inf), ValueError, 'Invalid dampening value: inf'),
+    alpha           = (lambda: RMSprop([P()], alpha=1.5), ValueError, 'Invalid alpha value: 1.5'),
+    alias_value     = (lambda: Adam([P()], mom=2.), ValueError, 'Invalid beta parameter at index 0: 2.0'),
+    nesterov        = (lambda: SGD([P()], nesterov=True), ValueError, 'Nesterov momentum requires a momentum and zero dampening'),
+    own_range       = (lambda: build([bounded], k=11.), ValueError, r'Invalid k value: 11.0; Optimizer needs it in \[1,10\], as bounded declares'),
+    own_string      = (lambda: build([string], kind=3), TypeError, 'kind must be a string, got 3'),
+    # names
+    typo            = (lambda: Adam([P()], weight_decy=.1), TypeError, "unexpected hyper-parameter 'weight_decy', did you mean 'weight_decay'"),
+    typo_bare       = (lambda: build([average_grad, momentum_step], mon=.1), TypeError, "'mon', did you mean 'mom'"),
+    not_its_own     = (lambda: SGD([P()], betas=(.9,.99)), TypeError, "SGD got an unexpected hyper-parameter 'betas'"),
+    two_spellings   = (lambda: Adam([P()], betas=(.9,.99), mom=.8), TypeError, "got both 'betas' and 'mom'"),
+    two_spellings2  = (lambda: SGD([P()], wd=.1, weight_decay=.2), TypeError, "got both 'wd' and 'weight_decay'"),
+    twice           = (lambda: Adam([P()], .1, lr=.1), TypeError, "multiple values for argument 'lr'"),
+    too_many        = (lambda: SGD([P()], .1, 0, 0, 0, False, True), TypeError, 'takes at most 6 positional arguments, got 7'),
+    no_lr           = (lambda: Optimizer([P()], [sgd_step]), TypeError, 'needs a learning rate'),
+    foreach         = (lambda: Adam([P()], foreach=True), ValueError, 'foreach=True is not available yet'),
+    fused           = (lambda: Adam([P()], fused=True), ValueError, 'fused=True is not available yet'),
+    capturable      = (lambda: RMSprop([P()], capturable=True), ValueError, 'capturable=True is not available yet'),
+    differentiable  = (lambda: SGD([P()], differentiable=True), ValueError, 'differentiable=True is not available yet'),
+    # callbacks
+    cb_none         = (lambda: build(None), TypeError, 'cbs must be a list of callbacks, got None'),
+    cb_string       = (lambda: build(['adam']), TypeError, "a callback is a function.*'adam'"),
+    cb_class        = (lambda: build([torch.optim.Adam]), TypeError, 'a callback is a function'),
+    cb_no_signature = (lambda: build([dict.fromkeys]), TypeError, 'fromkeys'),
+    cb_fastai       = (lambda: build([fastai_style]), TypeError, r'fastai_style takes \*\*kwargs; name each value it reads'),
+    cb_varargs      = (lambda: build([many]), TypeError, r'many takes \*args'),
+    cb_positional   = (lambda: build([positional]), TypeError, "positional: 'grad' is positional-only"),
+    cb_none_default = (lambda: build([none_default]), TypeError, "none_default: the default of 's' is None"),
+    cb_tensor_default = (lambda: build([tensor_default]), TypeError, "tensor_default: the default of 's'"),
+    cb_given        = (lambda: build([default_for_grad]), TypeError, "default_for_grad: 'grad' is given by the optimizer"),
+    cb_in_place     = (lambda: build([in_place]), ValueError, r"in_place writes 'grad' in place; return the new value instead, dict\(grad"),
+    cb_state_in_place = (lambda: build([state_in_place]), ValueError, "state_in_place writes 's' in place"),
+    cb_forgets      = (lambda: build([forgets]), TypeError, 'forgets returned NoneType; return the new update'),
+    cb_pair         = (lambda: build([pair]), TypeError, 'pair returned tuple'),
+    cb_wrong_shape  = (lambda: build([wrong_shape]), ValueError, r"wrong_shape returned 's' of shape \(\), where \(3,\) is kept"),
+    cb_wrong_kind   = (lambda: build([wrong_kind]), TypeError, "wrong_kind returned a Tensor for 'step', which is a int"),
+    cb_number_state = (lambda: build([number_state]), TypeError, "number_state returned a float for 's', which is a Tensor"),
+    cb_number_update = (lambda: build([number_update]), TypeError, 'number_update returned update=1.0; it must be a tensor'),
+    cb_shrinks      = (lambda: build([shrinks]), ValueError, r"shrinks returned 'update' of shape \(1,\)"),
+    cb_too_late     = (lambda: build([too_late]), ValueError, "too_late returned 'update' after the parameter has moved"),
+    cb_raises       = (lambda: build([raises]), ValueError, 'raises fails on a parameter of rank 1.*RuntimeError'),
+    cb_lists_state  = (lambda: build([lists_with_state]), TypeError, "lists_with_state reads 's' beside lists over all parameters"),
+    cb_lists_grad   = (lambda: build([lists_and_grad]), TypeError, "lists_and_grad reads 'grad' beside lists"),
+    cb_lists_length = (lambda: build([wrong_length]), ValueError, 'wrong_length returned 2 updates for 1 parameters'),
+    cb_returns_lists = (lambda: build([returns_lists]), ValueError, "returns_lists returned 'grads', but reads no lists"),
+    # chains
+    reads_nothing   = (lambda: build([reads_unknown]), ValueError, r"reads_unknown reads 'foo', which nothing before it provides: add a callback that returns it, declare it as a state \(foo=zeros\), or give it as a hyper-parameter \(foo=...\)"),
+    reads_missing   = (lambda: build([average_grad, step_stat, debias, adam_step], sqr_mom=.9), ValueError, "adam_step reads 'sqr_avg', which nothing before it provides: add average_sqr_grad"),
+    reads_missing2  = (lambda: build([average_grad, average_sqr_grad, adam_step]), ValueError, "reads 'debias1', which nothing before it provides: add debias"),
+    reads_missing3  = (lambda: build([average_grad, average_sqr_grad, debias, adam_step]), ValueError, "debias reads 'step', which nothing before it provides: add step_stat"),
+    reads_typo      = (lambda: build([average_grad, misreads]), ValueError, "misreads reads 'grad_avrg'.*did you mean 'grad_avg'"),
+    reads_too_soon  = (lambda: build([momentum_step, average_grad]), ValueError, 'average_grad comes later, move it before momentum_step'),
+    two_states      = (lambda: build([state_one, state_two]), ValueError, r"state_two declares the state s=ones, but state_one declares s=zeros; rename one"),
+    state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but for state_one it is a state"),
+    two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; say which: mom="),
+    rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, "rename: average_grad has no name 'mum'"),
+    algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),
+    algorithm_no_default = (lambda: algorithm(lambda lr: []), TypeError, "'lr' needs a default"),
+    algorithm_flag  = (lambda: algorithm(lambda lr=.1, maximize=True: []), TypeError, "every algorithm has 'maximize'"),
+)
+
+def used_up():
+    ps = iter(torch.nn.Linear(2,2).parameters())
+    list(ps)
+    return ps
+def shared():
+    p = P()
+    return Adam([dict(params=[p]), dict(params=[p])])
+
+def test_there_are_many(): assert len(bad)>=40
+
+@pytest.mark.parametrize('name', bad)
+def test_bad_construction_is_refused_by_name(name):
+    make,error,words = bad[name]
+    with pytest.raises(error, match=f'(?s){words}') as e: make()
+    assert type(e.value) is error and len(str(e.value))<500
+
+wrong_groups = [dict(lr=-1.), dict(lrr=.1), dict(betas=(.9,)), dict(eps=nan), dict(amsgrad=1.5), dict(mom=1.), dict(foreach=True)]
+
+@pytest.mark.parametrize('kw', wrong_groups, ids=str)
+def test_bad_group_leaves_the_optimizer_as_it_was(kw):
+    opt = Adam([P()], lr=.1)
+    before = repr(opt.state_dict())
+    with pytest.raises((TypeError, ValueError)): opt.add_param_group(dict(params=[P()], **kw))
+    assert repr(opt.state_dict())==before
+    with pytest.raises(TypeError, match='param_group must be a dict'): opt.add_param_group([P()])
+
+def test_notes_in_a_group_are_the_users():
+    opt = Adam([dict(params=[P()], name='head', initial_lr=.1, max_momentum=.9, layer_scale=2)])
+    assert opt.param_groups[0]['name']=='head' and opt.param_groups[0]['max_momentum']==.9
+
+def test_an_integer_where_torch_takes_one():
+    Adam([P()], lr=1, betas=(0, .9), eps=0, weight_decay=1)

@@ -1,0 +1,258 @@
+"""The contract of `genopt.core`, sentence by sentence, on optimizers small enough to work out by hand."""
+
+import pickle
+from functools import partial
+import pytest,torch
+from torch import tensor
+import genopt
+from genopt import *
+from helpers import awkward
+
+
+def param(*v): return torch.tensor(v, dtype=torch.float64, requires_grad=True)
+
+def stepped(cbs, p=None, grads=((1.,2.),), **hypers):
+    "The parameter, starting at (1,1), after one step for each of `grads`, and its optimizer"
+    p = param(1., 1.) if p is None else p
+    opt = Optimizer([p], cbs, **(dict(lr=.1)|hypers))
+    for g in grads:
+        p.grad = tensor(g, dtype=torch.float64)
+        opt.step()
+    return p.detach(),opt
+
+def close(a, *b): assert torch.allclose(a, torch.tensor(b, dtype=a.dtype), rtol=1e-12, atol=0), a
+
+
+def test_no_callbacks_is_plain_descent(): close(stepped([])[0], .9, .8)
+
+def test_bare_tensor_is_the_update():
+    def double(update): return update*2
+    close(stepped([sgd_step, double])[0], .8, .6)
+
+def test_update_is_the_gradient_until_returned():
+    "A changed gradient is what moves, when no step says otherwise"
+    def clip(grad): return dict(grad=grad.clamp(max=1.5))
+    close(stepped([clip])[0], .9, .85)
+    def double(update): return update*2
+    close(stepped([clip, double])[0], .8, .7)
+
+def test_state_is_kept_under_its_name_and_hypers_in_the_group():
+    def both(grad, decay=.5, memory=zeros): return dict(memory=memory*decay + grad, update=memory)
+    p,opt = stepped([both], grads=[(1.,2.), (1.,1.)], decay=.25)
+    close(p, .9, .8)
+    close(opt.state[opt.param_groups[0]['params'][0]]['memory'], 1.25, 1.5)
+    assert opt.param_groups[0]['decay']==.25
+
+@pytest.mark.parametrize('init,first', [(zeros, 0.), (ones, 1.), (full(.5), .5), (copy_of_p, 1.)])
+def test_initializers(init, first):
+    def look(grad, s=init): return dict(s=s, update=s)
+    close(stepped([look])[0], *[1-.1*first]*2)
+
+def test_host_numbers_are_exact():
+    def number(n=count, x=scalar(2.)): return dict(n=n+1, x=x*.1)
+    _,opt = stepped([number], grads=[(1.,1.)]*3)
+    s = opt.state[opt.param_groups[0]['params'][0]]
+    assert s['n']==3 and type(s['n']) is int and s['x']==2*.1*.1*.1
+
+def test_returned_values_pass_on():
+    def measure(grad): return dict(size=grad.norm())
+    def scale(update, size): return update/size
+    close(stepped([measure, scale], grads=[(3.,4.)])[0], 1-.06, 1-.08)
+
+def test_a_hyper_changed_by_a_callback_lasts_one_step():
+    def warm(step, lr): return dict(lr=lr*min(1, step/2))
+    p,opt = stepped([step_stat, warm], grads=[(1.,1.)]*3)
+    close(p, .75, .75)
+    assert opt.param_groups[0]['lr']==.1
+
+def test_new_p_makes_the_move():
+    seen = []
+    def after(p, new_p):
+        seen.append((p.clone(), new_p.clone()))
+        return dict(new_p=new_p.clamp(min=.85))
+    close(stepped([sgd_step, after])[0], .9, .85)
+    close(seen[-1][0], 1., 1.); close(seen[-1][1], .9, .8)
+
+def test_returning_new_p_unasked_is_the_move():
+    def jump(p, grad): return dict(new_p=p-grad)
+    close(stepped([jump])[0], 0., -1.)
+
+def test_lookahead_is_three_lines():
+    def lookahead(new_p, step, k=2, alpha=.5, slow=copy_of_p):
+        if step%k: return {}
+        new = slow + (new_p-slow)*alpha
+        return dict(slow=new, new_p=new)
+    p,_ = stepped([step_stat, sgd_step, lookahead], grads=[(1.,1.)]*4)
+    close(p, 1-.1-.1, 1-.1-.1)
+
+def test_weight_decay_moves_p_before_the_step():
+    def toward(p): return dict(update=p)
+    close(stepped([weight_decay, toward], wd=.5)[0], .95*.9, .95*.9)
+
+def test_partial_keeps_defaults():
+    p,opt = stepped([partial(average_grad, mom=.5, dampening=0.), momentum_step], grads=[(1.,1.)]*2)
+    close(p, 1-.1-.15, 1-.1-.15)
+    assert opt.param_groups[0]['momentum']==.5
+
+def test_nested_lists_and_flags_flatten():
+    opt = stepped([[average_grad, [False and l2_reg, None]], momentum_step])[1]
+    assert opt.cbs==[average_grad, momentum_step]
+
+def test_rename_reads_keeps_and_returns_other_names():
+    slow = rename(average_grad, grad_avg='slow_avg', mom='slow_mom')
+    def both(grad_avg, slow_avg): return grad_avg + slow_avg
+    _,opt = stepped([average_grad, slow, both], mom=.5, slow_mom=.9)
+    s = opt.state[opt.param_groups[0]['params'][0]]
+    close(s['grad_avg'], .5, 1.); close(s['slow_avg'], .1, .2)
+    assert pickle.loads(pickle.dumps(slow))==slow and hash(slow)==hash(rename(average_grad, grad_avg='slow_avg', mom='slow_mom'))
+    with pytest.raises(TypeError, match="rename: average_grad has no name 'mum'"): rename(average_grad, mum='x')
+
+
+# -- Global callbacks --
+
+def clip_norm(grads, max_norm=1.):
+    norm = torch.stack([g.norm() for g in grads]).norm()
+    return dict(grads=[g*(max_norm/norm).clamp(max=1) for g in grads], grad_norm=norm)
+
+def test_global_callback_sees_all_active_parameters():
+    p,q,frozen = param(1.),param(1.,1.),param(1.)
+    opt = Optimizer([dict(params=[p]), dict(params=[q, frozen], lr=1.)], [clip_norm, sgd_step], lr=.1)
+    p.grad,q.grad = tensor([2.]).double(),tensor([2.,1.]).double()
+    opt.step()
+    close(p.detach(), 1-.1*2/3); close(q.detach(), 1-2/3, 1-1/3); close(frozen.detach(), 1.)
+    assert opt.param_groups[0]['max_norm']==1.
+
+def test_global_callback_joins_chains_that_differ():
+    "Groups whose flags give them different callbacks still meet in the one they share"
+    p,q = param(3.),param(4.)
+    opt = Optimizer([dict(params=[p], maximize=True), dict(params=[q])], [clip_norm], lr=1.)
+    p.grad,q.grad = tensor([3.]).double(),tensor([4.]).double()
+    opt.step()
+    close(p.detach(), 3.6); close(q.detach(), 3.2)
+
+def test_global_callback_needs_one_value():
+    p,q = param(3.),param(4.)
+    opt = Optimizer([dict(params=[p]), dict(params=[q], max_norm=2.)], [clip_norm], lr=1.)
+    p.grad = q.grad = tensor([3.]).double()
+    with pytest.raises(ValueError, match="clip_norm runs once over all parameters, so 'max_norm' must be the same in every group; got 1.0 and 2.0"): opt.step()
+    close(p.detach(), 3.)
+
+
+# -- Nothing by halves --
+
+@pytest.mark.parametrize('when', ['first', 'last'])
+def test_a_failing_step_changes_nothing(when):
+    "Whichever parameter fails, no parameter, state or counter has changed"
+    def fails(grad, step):
+        if step==3 and grad.isinf().any(): raise RuntimeError('bad gradient')
+        return grad
+    ps = list(awkward().values())
+    opt = Optimizer(ps, [step_stat, average_grad, fails], lr=.1)
+    for _ in range(2):
+        for p in ps: p.grad = torch.ones_like(p)
+        opt.step()
+    ps[0 if when=='first' else -1].grad.fill_(float('inf'))
+    before = [p.detach().clone() for p in ps],[{k: v.clone() if torch.is_tensor(v) else v for k,v in opt.state[p].items()} for p in ps]
+    with pytest.raises(RuntimeError, match='bad gradient'): opt.step()
+    for p,old,state in zip(ps, *before):
+        assert torch.equal(p, old) and opt.state[p].keys()==state.keys()
+        for k,v in state.items(): assert torch.equal(opt.state[p][k], v) if torch.is_tensor(v) else opt.state[p][k]==v
+
+def test_a_failing_first_step_leaves_no_state():
+    calls = []
+    def fails(grad, s=zeros):
+        calls.append(1)
+        if len(calls)>2: raise RuntimeError('later')
+        return dict(s=s+grad)
+    p,q = param(1.),param(1.)
+    opt = Optimizer([p, q], [fails], lr=.1)
+    p.grad = q.grad = tensor([1.]).double()
+    with pytest.raises(RuntimeError): opt.step()
+    assert not opt.state and p.item()==1.
+
+def test_values_that_are_one_anothers_stores():
+    "States that swap, a state that is the gradient or the parameter: each gets the value it had, and a copy of it"
+    def swap(p, grad, a=zeros, b=ones, last_grad=zeros, last_p=zeros): return dict(a=b, b=a, last_grad=grad, last_p=p)
+    p,opt = stepped([swap], grads=[(1.,2.), (3.,4.)])
+    s = opt.state[opt.param_groups[0]['params'][0]]
+    close(s['a'], 0., 0.); close(s['b'], 1., 1.); close(s['last_grad'], 3., 4.); close(s['last_p'], .9, .8)
+    opt.param_groups[0]['params'][0].grad.zero_()
+    close(s['last_grad'], 3., 4.)
+
+def test_rehearsal_leaves_random_numbers_alone():
+    def noise(grad): return grad + torch.rand_like(grad)
+    torch.manual_seed(0)
+    Optimizer([param(1., 2.)], [noise], lr=.1)
+    a = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(a, torch.rand(3))
+
+
+# -- Hypers in two spellings --
+
+def test_hypers_are_a_live_view():
+    opt = Adam([param(1.)], lr=.1, mom=.8, wd=.2)
+    g,h = opt.param_groups[0],opt.hypers[0]
+    assert g['betas']==(.8, .999) and g['weight_decay']==.2 and h['mom']==.8 and h['wd']==.2 and h['betas']==(.8, .999)
+    h['sqr_mom'] = .9
+    opt.param_groups[0]['lr'] = .5
+    assert g['betas']==(.8, .9) and opt.hypers[-1]['lr']==.5 and dict(h)['mom']==.8
+    with pytest.raises(KeyError): h['nonsense'] = 1
+
+def test_bare_optimizer_speaks_torch_too():
+    opt = stepped([average_grad, average_sqr_grad, step_stat, debias, adam_step], betas=(.5,.6))[1]
+    assert opt.param_groups[0]['betas']==(.5,.6) and 'betas' in opt.defaults and 'mom' not in opt.param_groups[0]
+    assert stepped([average_grad, momentum_step], mom=.3)[1].param_groups[0]['momentum']==.3
+    assert stepped([average_sqr_grad, rms_prop_step], sqr_mom=.3)[1].param_groups[0]['alpha']==.3
+
+def test_a_callbacks_own_name_is_not_an_alias():
+    def mix(grad, alpha=.5, sqr_avg=zeros): return dict(sqr_avg=sqr_avg, update=grad*alpha)
+    opt = stepped([average_sqr_grad, mix], alpha=.25, sqr_mom=.9)[1]
+    assert opt.param_groups[0]['alpha']==.25 and opt.param_groups[0]['sqr_mom']==.9
+
+def test_flags_are_read_from_the_group():
+    "As in torch: a group may have its own flags, and turn them on later; the chain follows"
+    p,q = param(1.),param(1.)
+    opt = Adam([dict(params=[p], amsgrad=True), dict(params=[q])], lr=.1)
+    p.grad = q.grad = tensor([1.]).double()
+    opt.step()
+    assert 'max_sqr_avg' in opt.state[p] and 'max_sqr_avg' not in opt.state[q]
+    opt.param_groups[1]['amsgrad'] = True
+    opt.step()
+    assert 'max_sqr_avg' in opt.state[q] and max_sqr_grad in opt.cbs
+
+def test_algorithm_from_an_expression_of_blocks():
+    @algorithm
+    def Plain(lr=.5, wd=0.):
+        "Nothing but the gradient"
+        return [wd and weight_decay]
+    p = param(1.)
+    p.grad = tensor([1.]).double()
+    opt = Plain([p])
+    opt.step()
+    close(p.detach(), .5)
+    assert Plain.__name__=='Plain' and Plain.__doc__=='Nothing but the gradient' and Plain([p], .1, wd=.1).cbs==[weight_decay]
+
+
+# -- What a user looks at --
+
+def test_repr_is_short_and_true():
+    assert repr(SGD([param(1.)], lr=.1, momentum=.9))=='SGD(average_grad > momentum_step; lr=0.1, momentum=0.9, dampening=0, weight_decay=0; 1 tensor in 1 group)'
+
+def test_explain():
+    m = torch.nn.Linear(100, 10)
+    opt = Adam([dict(params=[m.weight]), dict(params=[m.bias], lr=.5)], weight_decay=.1)
+    text = repr(opt.explain())
+    rows = {l.split('  ')[0]: l for l in text.splitlines()}
+    assert '2 tensors, 1,010 elements; state 8.08 kB, 8 B for each element' in text
+    assert 'grad_avg=zeros 4 B' in rows['average_grad'] and 'mom=0.9' in rows['average_grad']
+    assert rows['debias'].split()[-1]=='host' and 'debias1, debias2' in rows['debias'] and 'step=count host' in rows['step_stat']
+    assert 'lr=0.001 | 0.5' in rows['the move'] and 'wd=0.1' in rows['l2_reg']
+    html = opt.explain()._repr_html_()
+    assert html.count('<table>')==1 and 'adam_step' in html
+    bf = repr(Adam([torch.ones(10, dtype=torch.bfloat16, requires_grad=True)]).explain())
+    assert 'grad_avg=zeros 4 B' in bf
+
+def test_every_block_documents_its_formula():
+    for m in (genopt.stats, genopt.steps, genopt.transforms):
+        for n in m.__all__: assert (d := getattr(m, n).__doc__) and len(d)>20, n

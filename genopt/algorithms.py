@@ -13,14 +13,15 @@ __all__ = ['SGD', 'RMSprop', 'Adam', 'AdamW']
 def SGD(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False):
     """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013,
     http://proceedings.mlr.press/v28/sutskever13.html), as torch.optim.SGD: the buffer is a sum, and starts at the first gradient."""
-    if nesterov and (momentum<=0 or dampening!=0): raise ValueError(f"Nesterov momentum requires a momentum and zero dampening; got {momentum=}, {dampening=}")
-    return [weight_decay and transforms.l2_reg,
-            [dampening and [step_stat, undamped_start], average_grad, nesterov_step if nesterov else momentum_step] if momentum else sgd_step]
+    if nesterov and (momentum<=0 or dampening!=0):
+        raise ValueError(f"Nesterov momentum requires a momentum and zero dampening; got {momentum=}, {dampening=}")
+    heavy = [dampening and [step_stat, undamped_start], average_grad, nesterov_step if nesterov else momentum_step]
+    return [weight_decay and transforms.l2_reg, heavy if momentum else sgd_step]
 
 @algorithm
 def RMSprop(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False):
     """The gradient over the root of its mean square (Hinton 2012, http://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf)
-    or, `centered`, over its standard deviation (Graves 2013, https://arxiv.org/abs/1308.0850). `momentum` is that of the scaled gradient."""
+    or, `centered`, its standard deviation (Graves 2013, https://arxiv.org/abs/1308.0850). `momentum` is of the scaled gradient."""
     center = [rename(average_grad, mom='sqr_mom'), center_sqr_grad, rename(rms_prop_step, sqr_avg='grad_var')]
     return [weight_decay and transforms.l2_reg, average_sqr_grad, center if centered else rms_prop_step, momentum and transforms.heavy_ball]
 

@@ -70,7 +70,7 @@ class rename:
         self.func,self.names,self.old = func,names,{new:old for old,new in names.items()}
         ps = inspect.signature(func).parameters
         known = ps.keys() | returned_names(func) | {'update'}
-        if bad := names.keys()-known: raise TypeError(f"rename: {name_of(func)} has no name {sorted(bad)[0]!r}; it has {', '.join(sorted(known))}")
+        if bad := names.keys()-known: raise TypeError(f"rename: {name_of(func)} has no name {min(bad)!r}; it has {', '.join(sorted(known))}")
         self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
     def __call__(self, **kw):
         out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})
@@ -135,7 +135,8 @@ class Block:
         for n in self.reads:
             vs = [s[plurals.get(n,n)] for s in spaces]
             if n not in plurals and any(v!=vs[0] for v in vs):
-                raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same in every group; got {vs[0]} and {next(v for v in vs if v!=vs[0])}")
+                raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same in every group; "
+                                 f"got {vs[0]} and {next(v for v in vs if v!=vs[0])}")
             args[n] = vs if n in plurals else vs[0]
         out = self._changes(self.cb(**args), list, 'updates')
         for n in out.keys() & plurals:
@@ -172,10 +173,11 @@ class Chain:
         for b in self.blocks:
             for n,init in b.state.items():
                 if self.state.setdefault(n, init)!=init:
-                    raise ValueError(f"{b} declares the state {n}={init}, but {self._who('state', n)} declares {n}={self.state[n]}; rename one: rename({b}, {n}='...')")
+                    raise ValueError(f"{b} declares the state {n}={init}, but {self._who('state', n)} declares {n}={self.state[n]}; "
+                                     f"rename one: rename({b}, {n}='...')")
         for b in self.blocks:
             if bad := [n for n in b.hypers if n in self.state]:
-                raise ValueError(f"{b} declares {bad[0]!r} a hyper-parameter, but for {self._who('state', bad[0])} it is a state; rename one")
+                raise ValueError(f"{b} declares {bad[0]!r} a hyper-parameter, but in {self._who('state', bad[0])} it is a state; rename one")
 
     def _who(self, kind, n): return next(b for b in self.blocks if n in getattr(b, kind))
 

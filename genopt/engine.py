@@ -21,7 +21,8 @@ class Item:
     def __init__(self, p, state, chain, hypers):
         self.p,self.chain,x = p,chain,compute(p)
         self.state = {n: state[n] if n in state else init(x) for n,init in chain.state.items()}
-        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **{n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()})
+        kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
+        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **kept)
 
     def write(self):
         "Put what the chain arrived at into the parameter and its state; returns the state"

@@ -5,7 +5,7 @@ from torch import Tensor
 import torch
 from .engine import compute
 
-__all__ = ['Explanation']
+__all__ = ['Explanation', 'table']
 
 columns = ['callback', 'reads', 'changes', 'state', 'hypers', 'runs']
 
@@ -20,6 +20,13 @@ def state_bytes(init, p):
     "Bytes that the state made by `init` takes for `p`; a number on the host takes none"
     s = init(compute(torch.empty_like(p, device='meta')))
     return s.numel()*s.element_size() if isinstance(s, Tensor) else 0
+
+
+def table(head, rows, right=()):
+    "Rows of strings as a text table; columns in `right` are flush right"
+    widths = [max(map(len, col)) for col in zip(head, *rows)]
+    line = lambda row: '  '.join(c.rjust(w) if i in right else c.ljust(w) for i,(c,w) in enumerate(zip(row, widths))).rstrip()
+    return '\n'.join([line(head), line(['-'*w for w in widths]), *map(line, rows)])
 
 
 class Explanation:
@@ -53,11 +60,10 @@ class Explanation:
     def __repr__(self):
         out = []
         for rows,note in self.parts:
-            widths = [max(map(len, col)) for col in zip(columns, *rows)]
-            line = lambda row: '  '.join(c.ljust(w) for c,w in zip(row, widths)).rstrip()
-            out += [f'{self.name}: {note}', line(columns), line(['-'*w for w in widths]), *map(line, rows), '']
-        return '\n'.join(out[:-1])
+            out.append(f'{self.name}: {note}\n{table(columns, rows)}')
+        return '\n\n'.join(out)
 
     def _repr_html_(self):
         cells = lambda tag,row: '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in row) + '</tr>'
-        return ''.join(f"<p><b>{self.name}</b>: {note}</p><table>{cells('th', columns)}{''.join(cells('td', r) for r in rows)}</table>" for rows,note in self.parts)
+        html  = lambda rows: cells('th', columns) + ''.join(cells('td', r) for r in rows)
+        return ''.join(f'<p><b>{self.name}</b>: {note}</p><table>{html(rows)}</table>' for rows,note in self.parts)

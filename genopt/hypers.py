@@ -81,7 +81,7 @@ def typo(k, hypers):
     "The hyper-parameter of which `k` is a likely misspelling; not one that merely contains it, such as a scheduler's `max_lr`"
     known = [*hypers.group, *hypers]
     near = difflib.get_close_matches(k, known, 1, cutoff=0.75) if isinstance(k, str) else []
-    return near[0] if near and not near[0] in k.split('_') and not k.endswith(near[0]) else None
+    return near[0] if near and near[0] not in k.split('_') and not k.endswith(near[0]) else None
 
 
 # -- Values --
@@ -97,7 +97,8 @@ def number(v): return v.item() if isinstance(v, Tensor) else v
 def check_flags(group, who):
     "Refuse what torch has and genopt not yet"
     for k in ('foreach', 'fused', 'capturable', 'differentiable'):
-        if group[k]: raise ValueError(f"{who}: {k}={group[k]} is not available yet; every parameter is run by itself, as with foreach=False. Leave {k} out")
+        if group[k]:
+            raise ValueError(f"{who}: {k}={group[k]} is not available yet: each parameter is run by itself, as with foreach=False; leave {k} out")
 
 def check_kinds(group, declared, who):
     for k,like in declared.items(): check_kind(k, group[k], like, who)

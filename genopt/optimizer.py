@@ -80,13 +80,13 @@ class Optimizer(torch.optim.Optimizer):
 
     # -- the chain of a group; which callbacks it has may depend on its hyper-parameters --
 
-    def build(self, **hypers):
-        "The callbacks for these hyper-parameters"
+    arguments = ()                                                      # the hyper-parameters that `build` takes
+    def build(self):
+        "The callbacks, given these hyper-parameters"
         return self._cbs
 
     def _chain(self, group, rehearsed=True):
-        names = [n for n,p in inspect.signature(self.build).parameters.items() if p.kind!=p.VAR_KEYWORD]
-        cbs = flatten([group['maximize'] and maximize, self.build(**{n: group[n] for n in names})])
+        cbs = flatten([group['maximize'] and maximize, self.build(**{n: group[n] for n in self.arguments})])
         key = [*map(same, cbs)]
         chain = next((c for c in self._chains if [*map(same, c.cbs)]==key), None)
         if not chain: self._chains.append(chain := Chain(cbs))
@@ -119,7 +119,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _active(self, p):
         if p.grad is not None and p.grad.is_sparse:
-            raise RuntimeError(f"{self.name} does not support sparse gradients; make the layer dense (sparse=False), or p.grad = p.grad.to_dense()")
+            raise RuntimeError(f"{self.name} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
         return p.grad is not None
 
     # -- what a user looks at --
@@ -142,11 +142,12 @@ class Optimizer(torch.optim.Optimizer):
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
         hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v is not False and v is not None)
-        return f"{self.name}({self._chain(g)}; {hypers}; {n} tensor{'s'*(n!=1)} in {len(self.param_groups)} group{'s'*(len(self.param_groups)!=1)})"
+        count  = lambda n,what: f"{n} {what}{'s'*(n!=1)}"
+        return f"{self.name}({self._chain(g)}; {hypers}; {count(n, 'tensor')} in {count(len(self.param_groups), 'group')})"
 
     # -- what outlives the process --
 
-    def __getstate__(self): return super().__getstate__() | {k:v for k,v in vars(self).items() if k in ('_cbs', '_declared')}
+    def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in ('_cbs', '_declared')}
     def __setstate__(self, state):
         super().__setstate__(state)
         self._chains = []
@@ -174,13 +175,15 @@ def algorithm(f):
     positional = [n for n,p in ps.items() if p.kind==p.POSITIONAL_OR_KEYWORD]
 
     def __init__(self, params, *args, **hypers):
-        if len(args)>len(positional): raise TypeError(f"{self.name} takes at most {len(positional)+1} positional arguments, got {len(args)+1}")
+        if len(args)>len(positional):
+            raise TypeError(f"{self.name} takes at most {len(positional)+1} positional arguments, got {len(args)+1}")
         for k,v in zip(positional, args):
             if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
             hypers[k] = v
         self._setup(params, {n: p.default for n,p in ps.items()}, hypers)
 
     P = inspect.Parameter
-    __init__.__signature__ = inspect.Signature([P('self', P.POSITIONAL_OR_KEYWORD), P('params', P.POSITIONAL_OR_KEYWORD), *ps.values(),
-        *[P(k, P.KEYWORD_ONLY, default=v) for k,v in engine_flags.items()]])
-    return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))
+    first,flags = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')],[P(k, P.KEYWORD_ONLY, default=v) for k,v in engine_flags.items()]
+    __init__.__signature__ = inspect.Signature([*first, *ps.values(), *flags])
+    return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), arguments=tuple(ps),
+                                               __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))

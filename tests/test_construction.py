@@ -1,8 +1,6 @@
 """Bad constructions: each is refused by name, with a remedy where there is one, and leaves everything as it was."""
 
-from functools import partial
 import pytest,torch
-import genopt
 from genopt import *
 
 nan,inf = float('nan'),float('inf')
@@ -144,7 +142,7 @@ bad = dict(
     reads_typo      = (lambda: build([average_grad, misreads]), ValueError, "misreads reads 'grad_avrg'.*did you mean 'grad_avg'"),
     reads_too_soon  = (lambda: build([momentum_step, average_grad]), ValueError, 'average_grad comes later, move it before momentum_step'),
     two_states      = (lambda: build([state_one, state_two]), ValueError, r"state_two declares the state s=ones, but state_one declares s=zeros; rename one"),
-    state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but for state_one it is a state"),
+    state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but in state_one it is a state"),
     two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; say which: mom="),
     rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, "rename: average_grad has no name 'mum'"),
     algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),

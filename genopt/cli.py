@@ -1,0 +1,71 @@
+"""The command `genopt`: `compare`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
+
+import json,sys
+from pathlib import Path
+from fastcore.script import CliError,anno_parser
+
+__all__ = ['main']
+
+
+def compare(
+    opts:str=None,             # Algorithms with settings, such as "Adam, SGD(lr=0.1, momentum=0.9)"; by default the four of the story
+    data:str='digits',         # digits (comes with scikit-learn), or torchvision's mnist, fashion_mnist, cifar10
+    model:str='mlp',           # mlp, or a classifier of torchvision.models, such as resnet18
+    epochs:int=15,             # Passes over the training set
+    bs:int=64,                 # Batch size
+    seed:int=42,               # Of the weights and of the order of batches
+    dtype:str='float64',       # float64 shows that the algorithms are equal; float32 is what people train in
+    tol:float=None,            # Largest difference of two losses that counts as equal (1e-8 in float64, 0.01 in float32)
+    out:Path='compare.png',    # Where to write the loss curves
+    root:Path='~/.cache/genopt', # Where torchvision keeps its data sets
+    json:bool=False,           # Print everything as JSON instead of the table
+):
+    "Train one model with genopt's algorithms and with torch's, and show that they do the same. Exits with 1 where they do not"
+    from . import compare as tool
+    res = tool.compare(opts or tool.defaults, data, model, epochs, bs, seed, dtype, tol, root, show=sys.stdout.isatty() and not json)
+    print(dumps(res) if json else tool.report(res))
+    tool.plot(res, out)
+    print(f"loss curves: {out}", file=sys.stderr if json else sys.stdout)
+    return 0 if tool.all_equal(res) else 1
+
+def dumps(o): return json.dumps(o, indent=1)
+
+def list_():
+    "Every algorithm, with its callbacks at the default settings"
+    import torch
+    import genopt
+    from .core import name_of
+    from .explain import table
+    rows = []
+    for n in genopt.algorithms.__all__:
+        opt = getattr(genopt, n)([torch.ones(1)])
+        rows.append([n, ' > '.join(map(name_of, opt.cbs)), opt.__doc__.split(' (')[0]])
+    print(table(['algorithm', 'callbacks', 'what it is'], rows))
+
+def explain(
+    name:str, # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
+):
+    "The chain of an algorithm as a table, on the small network of `genopt compare`"
+    import torch
+    from .compare import Spec
+    from .data import make_model
+    spec = Spec(name)
+    opt = spec.ours(make_model('mlp', torch.zeros(1,1,8,8)).named_parameters())
+    print(f"{type(opt).__doc__}\n\n{opt.explain()}")
+
+commands = dict(compare=compare, list=list_, explain=explain)
+
+def main(argv=None):
+    "Run the command line `argv`; returns the exit status"
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in commands:
+        asked = bool(argv) and argv[0] in ('-h', '--help')
+        lines = [f"  {n:8} {f.__doc__}" for n,f in commands.items()]
+        print('\n'.join(['usage: genopt COMMAND [--help] ...', '', *lines]), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    f = commands[argv[0]]
+    args = vars(anno_parser(f, prog=f'genopt {argv[0]}').parse_args(argv[1:]))
+    try: return f(**{k:v for k,v in args.items() if k not in ('pdb','xtra')}) or 0
+    except (ValueError, TypeError, RuntimeError, CliError) as e:
+        print(f"genopt {argv[0]}: {e}", file=sys.stderr)
+        return 2

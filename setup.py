@@ -1,0 +1,20 @@
+"""Everything about the package stands in settings.ini."""
+
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import find_packages,setup
+
+config = ConfigParser(delimiters=['='])
+config.read(Path(__file__).parent/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+demo,dev = cfg['demo_requirements'].split(),cfg['dev_requirements'].split()
+
+setup(
+    name=cfg['name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    author=cfg['author'], license=cfg['license'],
+    long_description=(Path(__file__).parent/'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    packages=find_packages(include=['genopt', 'genopt.*']), python_requires=f">={cfg['min_python']}",
+    install_requires=cfg['requirements'].split(), extras_require=dict(demo=demo, dev=demo+dev),
+    entry_points=dict(console_scripts=cfg['console_scripts'].split()),
+)

@@ -1,6 +1,8 @@
 """A generic, callback-driven optimizer for PyTorch: write an update rule once, in plain PyTorch, for one parameter."""
 
-__version__ = '0.1.0'
+from importlib.metadata import PackageNotFoundError,version
+try: __version__ = version('genopt')                      # settings.ini has it
+except PackageNotFoundError: __version__ = '0+source'     # run from a source tree that is not installed
 
 from . import stats,steps,transforms
 from .core import *
@@ -10,3 +12,5 @@ from .transforms import *
 from .hypers import *
 from .optimizer import *
 from .algorithms import *
+
+del PackageNotFoundError,version

@@ -29,6 +29,9 @@ def table(head, rows, right=()):
     return '\n'.join([line(head), line(['-'*w for w in widths]), *map(line, rows)])
 
 
+def count(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
+
+
 class Explanation:
     "One table for each chain of an optimizer: what each callback reads and changes, state and bytes, hypers, how it runs"
     def __init__(self, opt):
@@ -53,7 +56,7 @@ class Explanation:
                          ', '.join(hyper(k) for k in b.reads if k in values[0]), chain.where.get(b, '')])
         rows.append(['the move', 'p, update', 'p', '', hyper('lr'), 'each parameter'])
         where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(str(opt.param_groups.index(g)) for g in groups)}"
-        note = (f"{len(params)} tensors, {n:,} elements{where}; state {size(total)}, {total/n:.3g} B for each element; "
+        note = (f"{count(len(params), 'tensor')}, {count(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element; "
                 "run: each parameter by itself (foreach=False)")
         return rows,note
 

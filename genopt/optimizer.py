@@ -7,7 +7,7 @@ import torch
 from . import engine
 from .check import as_groups,check_params,rehearse
 from .core import Chain
-from .explain import Explanation
+from .explain import Explanation,count
 from .hypers import Hypers,assign,check_flags,check_kinds,check_ranges,engine_flags,number,plain,to_short,to_torch,typo
 from .transforms import maximize
 
@@ -142,7 +142,6 @@ class Optimizer(torch.optim.Optimizer):
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
         hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v is not False and v is not None)
-        count  = lambda n,what: f"{n} {what}{'s'*(n!=1)}"
         return f"{self.name}({self._chain(g)}; {hypers}; {count(n, 'tensor')} in {count(len(self.param_groups), 'group')})"
 
     # -- what outlives the process --

@@ -1,0 +1,106 @@
+"""`genopt compare`, `list` and `explain`, as typed; and the loaders behind `--data` and `--model`."""
+
+import json,struct
+import pytest,torch
+import genopt
+from genopt.cli import main
+from genopt.compare import Spec,compare,parse_specs
+from genopt.data import load_data,make_model
+
+pytest.importorskip('sklearn')
+quick = ['compare', '--epochs', '2', '--opts', 'SGD(lr=0.1, momentum=0.9), Adam']
+
+
+def test_compare_prints_a_table_and_writes_a_picture(tmp_path, capsys):
+    assert main([*quick, '--out', str(tmp_path/'c.png')])==0
+    out = capsys.readouterr().out
+    assert 'SGD(lr=0.1, momentum=0.9)' in out and 'ms/step' in out and 'equal: no loss differs by more than 1e-08' in out
+    assert '\r' not in out and '█' not in out                  # no progress bar into a pipe
+    assert (tmp_path/'c.png').read_bytes()[:4]==b'\x89PNG' and (tmp_path/'c.png').stat().st_size>20_000
+
+def test_compare_json_is_all_the_data(tmp_path, capsys):
+    assert main([*quick, '--json', '--out', str(tmp_path/'c.png'), '--seed', '7'])==0
+    res = json.loads(capsys.readouterr().out)
+    assert res['seed']==7 and res['data']=='digits' and len(res['runs'])==2
+    for r in res['runs']:
+        assert len(r['genopt']['losses'])==len(r['torch']['losses'])==2*(1437//64)
+        assert r['difference']==max(abs(a-b) for a,b in zip(r['genopt']['losses'], r['torch']['losses']))<1e-12
+        assert r['genopt']['losses'][-1]<r['genopt']['losses'][0] and r['ratio']>0 and .3<r['genopt']['accuracy']<=1
+
+def test_compare_tells_a_wrong_algorithm(tmp_path, capsys, monkeypatch):
+    "An Adam without its bias correction is found out: exit status 1, and its name"
+    monkeypatch.setattr(genopt.Adam, 'build', staticmethod(lambda **_: [genopt.average_grad, genopt.average_sqr_grad, plain_step]))
+    assert main([*quick, '--out', str(tmp_path/'c.png')])==1
+    assert 'DIFFERENT by more than 1e-08 in some loss: Adam\n' in capsys.readouterr().out
+
+def plain_step(grad_avg, sqr_avg, eps=1e-8): return grad_avg/(sqr_avg.sqrt()+eps)
+
+def test_same_seed_same_losses():
+    a,b,c = [compare('SGD', epochs=1, seed=s)['runs'][0]['genopt']['losses'] for s in (1,1,2)]
+    assert a==b!=c
+
+@pytest.mark.parametrize('args,words', [
+    (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, RMSprop, Adam"),
+    (['compare', '--opts', 'Adam(0.1)'], "cannot read the settings of 'Adam(0.1)' (name each setting)"),
+    (['compare', '--opts', 'Adam(momentum=0.9)'], "unexpected hyper-parameter 'momentum'"),
+    (['compare', '--data', 'imagenet'], "no data set 'imagenet'; there is digits, mnist"),
+    (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
+    (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training images'),
+    (['compare', '--dtype', 'int8'], "no dtype 'int8'; there is float64, float32"),
+    (['explain', 'Nonsense'], "no algorithm 'Nonsense'"),
+])
+def test_bad_arguments_are_told(args, words, capsys):
+    assert main(args)==2
+    assert words in capsys.readouterr().err
+
+def test_usage(capsys):
+    assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2
+    assert 'compare' in capsys.readouterr().out
+    with pytest.raises(SystemExit): main(['compare', '--help'])
+    assert '--fashion' not in (text := capsys.readouterr().out) and 'fashion_mnist' in text
+
+def test_list_and_explain(capsys):
+    assert main(['list'])==0
+    out = capsys.readouterr().out
+    assert all(n in out for n in genopt.algorithms.__all__) and 'average_grad > average_sqr_grad > step_stat > debias > adam_step' in out
+    assert main(['explain', 'sgd(momentum=0.9, nesterov=True)'])==0
+    assert 'nesterov_step' in capsys.readouterr().out
+
+def test_specs():
+    a,b,c = parse_specs('SGD(lr=0.1, momentum=0.9),Adam , rmsprop(lr=1)')
+    assert (str(a), str(b), str(c))==('SGD(lr=0.1, momentum=0.9)', 'Adam', 'RMSprop(lr=1)') and a.settings==dict(lr=.1, momentum=.9)
+    assert isinstance(Spec('Adam(betas=(0.5,0.9))').ours([torch.ones(1)]), genopt.Adam)
+
+
+# -- torchvision's sets and models --
+
+def idx(path, a):
+    "Write `a` in the format of MNIST's files"
+    path.write_bytes(struct.pack('>BBBB', 0, 0, 8, a.ndim) + struct.pack(f'>{a.ndim}I', *a.shape) + a.numpy().tobytes())
+
+@pytest.mark.parametrize('name,folder', [('mnist', 'MNIST'), ('fashion_mnist', 'FashionMNIST')])
+def test_torchvision_data_and_model(name, folder, tmp_path, capsys):
+    "The files that torchvision would download, made small: loaded, and a ResNet trained on them in both libraries"
+    pytest.importorskip('torchvision')
+    (raw := tmp_path/folder/'raw').mkdir(parents=True)
+    for part,n in (('train', 24), ('t10k', 8)):
+        idx(raw/f'{part}-images-idx3-ubyte', torch.randint(0, 256, (n,28,28), dtype=torch.uint8))
+        idx(raw/f'{part}-labels-idx1-ubyte', torch.arange(n, dtype=torch.uint8)%10)
+    (x,y),(x_test,_) = load_data(name, tmp_path)
+    assert x.shape==(24,1,28,28) and 0<=x.min()<x.max()<=1 and y[:3].tolist()==[0,1,2] and len(x_test)==8
+    if name=='mnist':
+        args = ['--data', name, '--root', str(tmp_path), '--model', 'resnet18', '--bs', '8', '--epochs', '1', '--opts', 'Adam']
+        assert main(['compare', *args, '--out', str(tmp_path/'c.png')])==0
+        assert 'resnet18 (11,181,642 parameters in 62 tensors) on mnist' in capsys.readouterr().out
+
+def test_impossible_download_names_the_embedded_default(tmp_path, capsys, monkeypatch):
+    tv = pytest.importorskip('torchvision.datasets')
+    def offline(*_, **__): raise RuntimeError('Error downloading\ntrain-images')
+    monkeypatch.setattr(tv, 'CIFAR10', offline)
+    assert main(['compare', '--data', 'cifar10', '--root', str(tmp_path)])==2
+    err = capsys.readouterr().err
+    assert 'could not download cifar10' in err and 'use --data digits, which comes with scikit-learn' in err and err.count('\n')==1
+
+def test_unknown_model():
+    pytest.importorskip('torchvision')
+    with pytest.raises(ValueError, match="no model 'resnet19'"): make_model('resnet19', torch.zeros(2,1,8,8))

@@ -59,7 +59,7 @@ def rehearse(chain, p, hypers, who):
             out = attempt(b, ns, who)
             for n,(v,version) in tensors.items():
                 if v._version!=version: raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")
-            for n,v in out.items(): check_result(b, n, v, ns, moved, who)
+            for n,v in out.items(): check_result(b, n, v, ns, chain, moved, who)
             ns.update(out)
             known |= out.keys()
             chain.writes[b] = list(out)
@@ -81,14 +81,14 @@ def attempt(b, ns, who):
         what = str(e) if own else f"{b} fails on a parameter of rank {ns['p'].ndim}, tried on small values: {type(e).__name__}: {e}"
         raise (type(e) if own else ValueError)(f"{who}: {what}") from e
 
-def check_result(b, n, v, ns, moved, who):
+def check_result(b, n, v, ns, chain, moved, who):
     "Refuse a value `v` that callback `b` returned for `n`, if it does not fit what is kept or read there"
     wrong = f"{who}: {b} returned "
     if n in plurals: raise ValueError(f"{wrong}{n!r}, but reads no lists; one that changes all parameters asks for {', '.join(plurals)}")
     if moved and n in ('p', 'update'):
         raise ValueError(f"{wrong}{n!r} after the parameter has moved, where it has no effect; return new_p, or put {b} before the move")
     if n in given and not isinstance(v, Tensor): raise TypeError(f"{wrong}{n}={v!r}; it must be a tensor")
-    if n not in ns and n not in given: return                                # a name of its own
+    if n not in chain.state and n not in given: return                      # its own affair
     old = ns['p'] if n in given else ns[n]
     if isinstance(v, Tensor)!=isinstance(old, Tensor): raise TypeError(f"{wrong}a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
     if isinstance(v, Tensor) and v.shape!=old.shape:

@@ -83,6 +83,10 @@ class rename:
 
 def _rename(func, names): return rename(func, **names)
 
+def same(cb):
+    "What makes two callbacks equal, also a `partial` made anew on every call"
+    return (cb.func, cb.args, cb.keywords) if isinstance(cb, partial) else cb
+
 def returned_names(cb):
     "Best guess, from its code, at the names that `cb` returns in a `dict`; for advice in messages only"
     while isinstance(cb, (partial, rename)): cb = cb.func
@@ -149,8 +153,8 @@ class Block:
         raise TypeError(f"{self.name} returned {type(out).__name__}; return the new {name} ({bare.__name__}) or a dict of what it "
                         "changes, {} for a callback that only looks")
 
-    def __eq__(self, o): return isinstance(o, Block) and self.cb==o.cb
-    def __hash__(self): return hash(self.cb)
+    def __eq__(self, o): return isinstance(o, Block) and same(self.cb)==same(o.cb)
+    def __hash__(self): return hash(self.name)
     def __repr__(self): return self.name
 
 

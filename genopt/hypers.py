@@ -81,7 +81,7 @@ def typo(k, hypers):
     "The hyper-parameter of which `k` is a likely misspelling; not one that merely contains it, such as a scheduler's `max_lr`"
     known = [*hypers.group, *hypers]
     near = difflib.get_close_matches(k, known, 1, cutoff=0.75) if isinstance(k, str) else []
-    return near[0] if near and near[0] not in k.split('_') and not k.endswith(near[0]) else None
+    return near[0] if near and f'_{near[0]}_' not in f'_{k}_' else None
 
 
 # -- Values --
@@ -100,8 +100,11 @@ def check_flags(group, who):
         if group[k]:
             raise ValueError(f"{who}: {k}={group[k]} is not available yet: each parameter is run by itself, as with foreach=False; leave {k} out")
 
-def check_kinds(group, declared, who):
-    for k,like in declared.items(): check_kind(k, group[k], like, who)
+def check_kinds(group, declared, strict, who):
+    "Refuse values of another kind than declared. Beyond the names in `strict`, a callback's number may be a bool and its bool a number"
+    for k,like in declared.items():
+        loose = k not in strict and isinstance(like, (bool,int,float))
+        if not (loose and isinstance(group[k], bool)): check_kind(k, group[k], 0. if loose else like, who)
 
 def check_kind(k, v, like, who):
     "Refuse a value of another kind than its default `like`: number (or 1-element tensor), flag, string, or tuple of these"

@@ -1,12 +1,11 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
 import inspect
-from functools import partial
 from fastcore.basics import is_iter
 import torch
 from . import engine
 from .check import as_groups,check_params,rehearse
-from .core import Chain
+from .core import Chain,same
 from .explain import Explanation,count
 from .hypers import Hypers,assign,check_flags,check_kinds,check_ranges,engine_flags,number,plain,to_short,to_torch,typo
 from .transforms import maximize
@@ -20,10 +19,6 @@ def flatten(cbs):
     if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
 
-def same(cb):
-    "What makes two callbacks equal, also `partial`s made anew on every call"
-    return (cb.func, cb.args, cb.keywords) if isinstance(cb, partial) else cb
-
 
 class Optimizer(torch.optim.Optimizer):
     """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
@@ -36,8 +31,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params, cbs, **hypers):
         if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
-        self._cbs = cbs
-        chain = Chain(flatten(cbs))
+        self._cbs = flatten(cbs)
+        chain = Chain(self._cbs)
         short = to_short({k:v for k,v in hypers.items() if k not in engine_flags}, chain.reads)
         declared = {n: chain.default(n, 0.) for n in ('lr', *short) if n in short and n in chain.reads|{'lr'}} | chain.hypers(known=short)
         if 'lr' not in declared: raise TypeError(f"{self.name} needs a learning rate: lr=...")
@@ -45,6 +40,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _setup(self, params, declared, hypers):
         "`declared`: all hyper-parameters, in torch's spelling, with their defaults; `hypers`: those given, in either"
+        if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
         defaults = declared|engine_flags
         assign(Hypers(defaults), hypers, self.name)
         self._declared,self._chains = declared|engine_flags,[]
@@ -73,7 +69,7 @@ class Optimizer(torch.optim.Optimizer):
     def _check(self, group, who=None):
         "The chain of `group`, if that and its values can work"
         check_flags(group, who or self.name)
-        check_kinds(group, self._declared, who or self.name)
+        check_kinds(group, self._declared, {'lr', *self.arguments, *engine_flags}, who or self.name)
         chain = self._chain(group, rehearsed=False)
         check_ranges(group, chain, who or self.name)
         return self._chain(group)
@@ -87,8 +83,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _chain(self, group, rehearsed=True):
         cbs = flatten([group['maximize'] and maximize, self.build(**{n: group[n] for n in self.arguments})])
-        key = [*map(same, cbs)]
-        chain = next((c for c in self._chains if [*map(same, c.cbs)]==key), None)
+        chain = next((c for c in self._chains if [*map(same, c.cbs)]==[*map(same, cbs)]), None)
         if not chain: self._chains.append(chain := Chain(cbs))
         for p in group.get('params', ()) if rehearsed else ():
             if (p.ndim, p.dtype) not in chain.rehearsed: rehearse(chain, p, self._hypers(group, chain), self.name)

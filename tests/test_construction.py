@@ -36,6 +36,7 @@ def state_two(grad, s=ones): return dict(s=s)
 def hyper_two(grad, mom=.5): return grad*mom
 def hyper_is_state(grad, s=.5): return grad*s
 def string(grad, kind='a'): return grad
+def declares_flag(grad, maximize=True): return grad
 def bounded(grad, k:Range('[1,10]')=2.): return grad*k
 
 bad = dict(
@@ -145,6 +146,7 @@ bad = dict(
     state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but in state_one it is a state"),
     two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; say which: mom="),
     rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, "rename: average_grad has no name 'mum'"),
+    flag_declared   = (lambda: build([declares_flag], maximize=True), TypeError, "Optimizer has 'maximize' itself"),
     algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),
     algorithm_no_default = (lambda: algorithm(lambda lr: []), TypeError, "'lr' needs a default"),
     algorithm_flag  = (lambda: algorithm(lambda lr=.1, maximize=True: []), TypeError, "every algorithm has 'maximize'"),
@@ -177,7 +179,7 @@ def test_bad_group_leaves_the_optimizer_as_it_was(kw):
     with pytest.raises(TypeError, match='param_group must be a dict'): opt.add_param_group([P()])
 
 def test_notes_in_a_group_are_the_users():
-    opt = Adam([dict(params=[P()], name='head', initial_lr=.1, max_momentum=.9, layer_scale=2)])
+    opt = Adam([dict(params=[P()], name='head', initial_lr=.1, max_momentum=.9, layer_scale=2, weight_decay_mult=1.)])
     assert opt.param_groups[0]['name']=='head' and opt.param_groups[0]['max_momentum']==.9
 
 def test_an_integer_where_torch_takes_one():

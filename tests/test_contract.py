@@ -94,6 +94,24 @@ def test_partial_keeps_defaults():
     close(p, 1-.1-.15, 1-.1-.15)
     assert opt.param_groups[0]['momentum']==.5
 
+def test_numbers_and_bools_of_a_callback_mix():
+    close(stepped([average_grad, momentum_step], mom=.5, dampening=0.)[0], .9, .8)
+    close(stepped([partial(average_grad, dampening=0.), momentum_step], mom=.5, dampening=True)[0], .95, .9)
+
+def test_callbacks_from_a_generator_are_kept():
+    p,opt = stepped((cb for cb in [average_grad, momentum_step]), grads=[(1.,1.)]*2, mom=.5)
+    assert opt.cbs==[average_grad, momentum_step]
+    close(p, 1-.05-.075, 1-.05-.075)
+
+def test_a_hyper_may_become_a_tensor_for_one_step():
+    def trust(p, grad, lr): return dict(lr=lr*p.norm()/grad.norm())
+    close(stepped([trust], grads=[(1.,1.)])[0], .9, .9)
+
+def test_a_name_without_default_may_be_given():
+    def scale(update, factor): return update*factor
+    _,opt = stepped([scale], factor=3.)
+    assert opt.param_groups[0]['factor']==3.
+
 def test_nested_lists_and_flags_flatten():
     opt = stepped([[average_grad, [False and l2_reg, None]], momentum_step])[1]
     assert opt.cbs==[average_grad, momentum_step]
@@ -129,6 +147,15 @@ def test_global_callback_joins_chains_that_differ():
     p.grad,q.grad = tensor([3.]).double(),tensor([4.]).double()
     opt.step()
     close(p.detach(), 3.6); close(q.detach(), 3.2)
+
+def test_global_partials_made_anew_still_meet():
+    @algorithm
+    def Clipped(lr=1., l2=0.): return [l2 and l2_reg, partial(clip_norm, max_norm=1.)]
+    p,q = param(3.),param(4.)
+    opt = Clipped([dict(params=[p], l2=1e-30, wd=0.), dict(params=[q])])
+    p.grad,q.grad = tensor([3.]).double(),tensor([4.]).double()
+    opt.step()
+    close(p.detach(), 3-.6); close(q.detach(), 3.2)
 
 def test_global_callback_needs_one_value():
     p,q = param(3.),param(4.)

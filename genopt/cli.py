@@ -2,7 +2,7 @@
 
 import json,sys
 from pathlib import Path
-from fastcore.script import CliError,anno_parser
+from fastcore.script import anno_parser
 
 __all__ = ['main']
 
@@ -66,6 +66,6 @@ def main(argv=None):
     f = commands[argv[0]]
     args = vars(anno_parser(f, prog=f'genopt {argv[0]}').parse_args(argv[1:]))
     try: return f(**{k:v for k,v in args.items() if k not in ('pdb','xtra')}) or 0
-    except (ValueError, TypeError, RuntimeError, CliError) as e:
+    except (ValueError, TypeError, RuntimeError) as e:
         print(f"genopt {argv[0]}: {e}", file=sys.stderr)
         return 2

@@ -1,4 +1,6 @@
-"""Steps: which way to go. Each returns the `update`, which is then subtracted, times `lr`. In the order of history."""
+"""Steps: which way to go. Each returns the `update`, of the shape of `p`, which is then subtracted, times `lr`. In the order of history.
+
+Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
 from .core import nonneg
 

@@ -1,4 +1,6 @@
-"""Transforms: what changes a gradient before the statistics see it, an update after the step made it, or the parameter itself."""
+"""Transforms: what changes a gradient before the statistics see it, an update after the step made it, or the parameter itself.
+
+All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd`, learning rate `lr`."""
 
 from .core import fraction,nonneg,zeros
 

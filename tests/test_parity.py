@@ -3,6 +3,7 @@ parameter that joins at step 10, 0-dim, empty and non-contiguous ones, two group
 
 import inspect
 import pytest,torch
+from hypothesis import given,settings,strategies as st
 from torch.optim import lr_scheduler
 from helpers import algorithms,awkward,difference,gradients,run
 
@@ -113,3 +114,38 @@ def test_minimises_parabola_and_rosenbrock(a):
             f(x).backward()
             opt.step(); schedule.step()
         assert (x-torch.tensor(best)).abs().max() < 1e-2, (f.__name__, x)
+
+@each
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_shapes_and_any_gradients(a, data):
+    "Random shapes, dtypes, groups and patterns of missing gradients"
+    sizes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+    shapes = data.draw(st.lists(st.tuples(sizes, st.sampled_from([torch.float32, torch.float64])), min_size=1, max_size=4))
+    split,kw = data.draw(st.integers(0, len(shapes))),data.draw(st.sampled_from(a.cases()))
+    present = data.draw(st.lists(st.lists(st.booleans(), min_size=len(shapes), max_size=len(shapes)), min_size=1, max_size=6))
+    runs = []
+    for cls in (a.cls, a.reference):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(s, generator=rand, dtype=torch.float64).to(t).requires_grad_() for s,t in shapes]
+        opt = cls([dict(params=ps[:split], lr=.01), dict(params=ps[split:], weight_decay=.1)], **kw)
+        for row in present:
+            for p,there in zip(ps, row): p.grad = torch.randn(p.shape, generator=rand, dtype=torch.float64).to(p.dtype) if there else None
+            opt.step()
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-12 if p.dtype==torch.float64 else 1e-5, atol=1e-13 if p.dtype==torch.float64 else 1e-6)
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@each
+def test_gpu_equals_cpu(a):
+    for kw in a.inputs():
+        runs = []
+        for device in ('cpu', 'cuda'):
+            ps = [p.detach().to(device).requires_grad_() for p in awkward().values()]
+            opt = a.cls(ps, **kw)
+            for i in range(10):
+                for p,g in zip(ps, gradients(i).values()): p.grad = None if g is None else g.to(device)
+                opt.step()
+            runs.append({str(i): p.detach().cpu() for i,p in enumerate(ps)})
+        assert difference(*runs) <= 1e-12

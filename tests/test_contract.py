@@ -48,6 +48,16 @@ def test_initializers(init, first):
     def look(grad, s=init): return dict(s=s, update=s)
     close(stepped([look])[0], *[1-.1*first]*2)
 
+def test_initializer_of_ones_own():
+    "Any function of p; the state keeps the shape that it gives, and is counted so"
+    def rows(p, grad, row_avg=Init(lambda p: p.new_zeros(p.shape[0])), size=Init(lambda p: p.norm().item())):
+        return dict(row_avg=row_avg + grad.sum(1), update=grad*size)
+    p = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    p,opt = stepped([rows], p, grads=[torch.ones(2,3).tolist()]*2)
+    s = opt.state[opt.param_groups[0]['params'][0]]
+    close(s['row_avg'], 6., 6.)
+    assert s['size']==6**.5 and 'state 16 B' in repr(opt.explain())
+
 def test_host_numbers_are_exact():
     def number(n=count, x=scalar(2.)): return dict(n=n+1, x=x*.1)
     _,opt = stepped([number], grads=[(1.,1.)]*3)

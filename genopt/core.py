@@ -69,8 +69,8 @@ class rename:
     def __init__(self, func, **names):
         self.func,self.names,self.old = func,names,{new:old for old,new in names.items()}
         ps = inspect.signature(func).parameters
-        known = ps.keys() | returned_names(func) | {'update'}
-        if bad := names.keys()-known: raise TypeError(f"rename: {name_of(func)} has no name {min(bad)!r}; it has {', '.join(sorted(known))}")
+        known = ps.keys() | (returned := returned_names(func)) | {'update'}
+        if returned and (bad := names.keys()-known): raise TypeError(f"rename: {name_of(func)} has no name {min(bad)!r}; it has {', '.join(sorted(known))}")
         self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
     def __call__(self, **kw):
         out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})
@@ -88,10 +88,11 @@ def same(cb):
     return (cb.func, cb.args, cb.keywords) if isinstance(cb, partial) else cb
 
 def returned_names(cb):
-    "Best guess, from its code, at the names that `cb` returns in a `dict`; for advice in messages only"
+    "A guess, from the constants in its code, at the names that `cb` returns in a `dict`; empty if it has others do that"
     while isinstance(cb, (partial, rename)): cb = cb.func
-    consts = getattr(getattr(cb, '__code__', None), 'co_consts', ())
-    return {n for c in consts if isinstance(c, tuple) for n in c if isinstance(n, str)}
+    code = getattr(cb, '__code__', None)
+    consts = [c for c in code.co_consts if c!=cb.__doc__] if code else []
+    return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
 
 
 # -- One callback --

@@ -133,6 +133,9 @@ def test_rename_reads_keeps_and_returns_other_names():
     s = opt.state[opt.param_groups[0]['params'][0]]
     close(s['grad_avg'], .5, 1.); close(s['slow_avg'], .1, .2)
     assert pickle.loads(pickle.dumps(slow))==slow and hash(slow)==hash(rename(average_grad, grad_avg='slow_avg', mom='slow_mom'))
+    def literal(grad): return {'twice': grad*2}
+    def other(grad): return literal(grad)
+    for f in (literal, other): assert stepped([rename(f, twice='update')])[0].tolist()==stepped([literal, lambda twice: twice])[0].tolist()
     with pytest.raises(TypeError, match="rename: average_grad has no name 'mum'"): rename(average_grad, mum='x')
 
 

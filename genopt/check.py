@@ -1,14 +1,14 @@
 """What is refused at construction: parameters that cannot be optimized, and chains that cannot work. A chain is rehearsed, run
 once on a small stand-in of a parameter, so that its faults are told there, by callback, argument and remedy, not in training."""
 
-from types import ModuleType
+from functools import partial
 from fastcore.basics import is_iter
 from torch import Tensor
 import torch
-from .core import Block,Namespace,given,plurals,returned_names
+from .core import Block,Namespace,given,name_of,plurals,returned_names,same
 from .hypers import did_you_mean
 
-__all__ = ['as_groups', 'check_params', 'rehearse']
+__all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
 
 
 # -- Parameters --
@@ -44,35 +44,62 @@ def check_params(params, who):
 # -- The chain --
 
 def rehearse(chain, p, hypers, who):
-    """Run `chain` once on a stand-in with the rank, dtype and device of `p`; learn what each callback changes and where it runs.
-    Raises `ValueError` or `TypeError` for a name that nothing provides, a write in place, or a result that does not fit."""
+    """Run `chain` for three steps on a stand-in of `p`, once for each pattern of sizes; learn what each callback changes and
+    where it runs. Raises `ValueError` or `TypeError` for a name that nothing provides, a write in place, or a result that does not fit."""
+    shape = small(p.shape)
+    key = shape,p.dtype,p.device
     with torch.random.fork_rng([p.device] if p.is_cuda else []), torch.inference_mode(False), torch.no_grad():
-        ns = stand_in(chain, p, hypers)
-        known = given|hypers.keys()
-        for i,b in enumerate(chain.blocks):
-            known |= b.state.keys()
-            for n in b.reads:
-                if n not in known: raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
-            args = {n: ns[plurals.get(n,n)] for n in b.reads}
-            tensors = {n: (v,v._version) for n,v in args.items() if isinstance(v, Tensor)}
-            moved = 'new_p' in ns
-            out = attempt(b, ns, who)
-            for n,(v,version) in tensors.items():
-                if v._version!=version: raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")
-            for n,v in out.items(): check_result(b, n, v, ns, chain, moved, who)
-            ns.update(out)
-            known |= out.keys()
-            chain.writes[b] = list(out)
-            chain.where[b]  = 'all parameters' if b.is_global else 'each parameter' if tensors else 'host'
-        chain.rehearsed.add((p.ndim, p.dtype))
+        try: key in chain.rehearsed or rehearse_on(shape, chain, p, hypers, who)
+        except (TypeError, ValueError):
+            if shape==tuple(p.shape): raise
+            rehearse_on(tuple(p.shape), chain, p, hypers, who)              # perhaps a callback needs the true sizes
+    chain.rehearsed |= {key, (p.shape, p.dtype, p.device)}
 
-def stand_in(chain, p, hypers):
-    "A namespace like that of `p`, at most 8 long in each dimension, with fixed random values"
+def small(shape):
+    "A shape of few elements with the pattern of `shape`: what is equal stays equal, what is larger larger, and up to 4 as it is"
+    sizes = sorted({d for d in shape if d>4})
+    return tuple(d if d<=4 else 5+sizes.index(d) for d in shape)
+
+def rehearse_on(shape, chain, p, hypers, who):
+    ns = stand_in(shape, chain, p, hypers, who)
+    for _ in range(3):
+        watched_step(chain, ns, hypers, who)
+        ns = Namespace(hypers, p=ns['new_p'], grad=ns['p'].flip(0) if ns['p'].ndim else ns['p'], **{n: ns[n] for n in chain.state})
+
+def stand_in(shape, chain, p, hypers, who):
+    "A namespace like that of `p`, of `shape`, with fixed random values"
     rand = torch.Generator().manual_seed(0)
-    shape = [min(d, 8) for d in p.shape] + [2]*p.is_complex()
     dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
-    q,grad = [torch.rand(shape, generator=rand, dtype=dtype).add_(0.5).to(p.device) for _ in range(2)]
-    return Namespace(hypers, p=q, grad=grad, **{n: init(q) for n,init in chain.state.items()})
+    shape = [*shape] + [2]*p.is_complex()
+    q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
+    ns = Namespace(hypers, p=q, grad=grad)
+    for n,init in chain.state.items():
+        try: ns[n] = init(q)
+        except Exception as e:
+            raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {p.ndim}: {type(e).__name__}: {e}") from e
+    return ns
+
+def watched_step(chain, ns, hypers, who):
+    "One step on `ns`, every callback watched"
+    known = given|hypers.keys()
+    for i,b in enumerate(chain.blocks):
+        known |= b.state.keys()
+        for n in b.reads:
+            if n not in known: raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
+        tensors = {n: ns[m] for n in b.reads if isinstance(ns[m := plurals.get(n,n)], Tensor)}
+        before = {n: (v._version, v.clone()) for n,v in tensors.items()}
+        moved = 'new_p' in ns
+        out = attempt(b, ns, who)
+        for n,(version,old) in before.items():
+            if tensors[n]._version!=version or not old.is_meta and not torch.equal(tensors[n].nan_to_num(), old.nan_to_num()):
+                raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")
+        for n,v in out.items(): check_result(chain, i, n, v, ns, moved, who)
+        ns.update(out)
+        known |= out.keys()
+        chain.writes[b] = list(dict.fromkeys([*chain.writes.get(b, []), *out]))
+        chain.where[b]  = 'all parameters' if b.is_global else 'each parameter' if tensors else 'host'
+    if ns['new_p'].shape!=ns['p'].shape:
+        raise ValueError(f"{who}: the move made {tuple(ns['new_p'].shape)} of a parameter of shape {tuple(ns['p'].shape)}; is lr a tensor?")
 
 def attempt(b, ns, who):
     try: return b.call_all([ns])[0] if b.is_global else b(ns)
@@ -81,31 +108,53 @@ def attempt(b, ns, who):
         what = str(e) if own else f"{b} fails on a parameter of rank {ns['p'].ndim}, tried on small values: {type(e).__name__}: {e}"
         raise (type(e) if own else ValueError)(f"{who}: {what}") from e
 
-def check_result(b, n, v, ns, chain, moved, who):
-    "Refuse a value `v` that callback `b` returned for `n`, if it does not fit what is kept or read there"
-    wrong = f"{who}: {b} returned "
+def check_result(chain, i, n, v, ns, moved, who):
+    "Refuse a value `v` that the `i`-th callback returned for `n`, if it does not fit what is kept or read there, or has no effect"
+    b = chain.blocks[i]
+    wrong,later = f"{who}: {b} returned ",{n for o in chain.blocks[i+1:] for n in o.reads}
     if n in plurals: raise ValueError(f"{wrong}{n!r}, but reads no lists; one that changes all parameters asks for {', '.join(plurals)}")
-    if moved and n in ('p', 'update'):
+    if moved and n in ('p', 'update', 'lr'):
         raise ValueError(f"{wrong}{n!r} after the parameter has moved, where it has no effect; return new_p, or put {b} before the move")
+    if n=='grad' and ('update' in ns or moved) and not later&{'grad','grads'}:
+        raise ValueError(f"{wrong}'grad', which nothing after it reads; put {b} before the callback that makes the update")
+    if n not in chain.state and n not in given:
+        if n not in later and n not in chain.settable() and (hint := did_you_mean(n, b.state)):
+            raise ValueError(f"{wrong}{n!r}, which nothing reads{hint}")
+        return                                                              # its own affair
     if n in given and not isinstance(v, Tensor): raise TypeError(f"{wrong}{n}={v!r}; it must be a tensor")
-    if n not in chain.state and n not in given: return                      # its own affair
     old = ns['p'] if n in given else ns[n]
-    if isinstance(v, Tensor)!=isinstance(old, Tensor): raise TypeError(f"{wrong}a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
+    if isinstance(v, Tensor)!=isinstance(old, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
+        raise TypeError(f"{wrong}a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
     if isinstance(v, Tensor) and v.shape!=old.shape:
         raise ValueError(f"{wrong}{n!r} of shape {tuple(v.shape)}, where {tuple(old.shape)} is kept, for a parameter of shape {tuple(ns['p'].shape)}")
+
+def check_built(cbs, again, declared, who):
+    "Refuse callbacks that an algorithm makes anew whenever it is asked, and `partial`s that give what the algorithm has as an argument"
+    for a,b in zip(cbs, again):
+        if same(a)!=same(b): raise TypeError(f"{who} makes {name_of(a)} anew at each call; define it outside, so that it is the same for all groups")
+    for cb in cbs:
+        for k in cb.keywords if isinstance(cb, partial) else ():
+            if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")
+
+
+# -- Advice --
 
 def advice(chain, i, n, known):
     "What to do about `n`, which the `i`-th callback reads and nothing before it provides"
     for b in chain.blocks[i+1:]:
         if n in b.state or n in returned_names(b.cb):
             return f": {b} comes later, move it before {chain.blocks[i]} (or declare {n}=zeros there, to read the last step's value)"
-    blocks = [Block(f) for f in library()]
     for names in (lambda b: b.state, lambda b: returned_names(b.cb), lambda b: b.hypers):
-        if found := [b for b in blocks if n in names(b)]: return f": add {found[0]}"
+        if found := [b for b in library() if n in names(b)]: return f": add {found[0]}"
     return did_you_mean(n, known) or f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
+
+def unexpected(n, known, who):
+    "That `n` is no hyper-parameter of these callbacks, and whose it is"
+    found = [b.name for b in library() if n in b.hypers]
+    remedy = did_you_mean(n, known) or (f"; add {' or '.join(found)}, which has it" if found else '')
+    return f"{who} got an unexpected hyper-parameter {n!r}{remedy}; its callbacks have {', '.join(known)}"
 
 def library():
     "The callbacks that come with genopt"
-    import genopt
-    modules = [m for m in vars(genopt).values() if isinstance(m, ModuleType) and m.__name__ in ('genopt.stats', 'genopt.steps', 'genopt.transforms')]
-    return [getattr(m, n) for m in modules for n in m.__all__]
+    from . import stats,steps,transforms
+    return [Block(getattr(m, n)) for m in (stats, steps, transforms) for n in m.__all__]

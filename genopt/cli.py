@@ -22,7 +22,8 @@ def compare(
 ):
     "Train one model with genopt's algorithms and with torch's, and show that they do the same. Exits with 1 where they do not"
     from . import compare as tool
-    res = tool.compare(opts or tool.defaults, data, model, epochs, bs, seed, dtype, tol, root, show=sys.stdout.isatty() and not json)
+    if not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    res = tool.compare(tool.defaults if opts is None else opts, data, model, epochs, bs, seed, dtype, tol, root, show=sys.stdout.isatty() and not json)
     print(dumps(res) if json else tool.report(res))
     tool.plot(res, out)
     print(f"loss curves: {out}", file=sys.stderr if json else sys.stdout)
@@ -66,6 +67,6 @@ def main(argv=None):
     f = commands[argv[0]]
     args = vars(anno_parser(f, prog=f'genopt {argv[0]}').parse_args(argv[1:]))
     try: return f(**{k:v for k,v in args.items() if k not in ('pdb','xtra')}) or 0
-    except (ValueError, TypeError, RuntimeError) as e:
-        print(f"genopt {argv[0]}: {e}", file=sys.stderr)
-        return 2
+    except ImportError as e: print(f"genopt {argv[0]}: {e}; pip install 'genopt[demo]' has what it needs", file=sys.stderr)
+    except (ValueError, TypeError, RuntimeError, OSError) as e: print(f"genopt {argv[0]}: {e}", file=sys.stderr)
+    return 2

@@ -1,6 +1,6 @@
 """`genopt compare`: genopt's algorithms beside torch's, on the same model, seed and batches, in a table and a picture."""
 
-import ast,copy,re,statistics,time
+import ast,copy,inspect,math,statistics,time
 from dataclasses import dataclass,field
 import torch
 from torch.nn.functional import cross_entropy
@@ -18,25 +18,32 @@ tolerances = dict(float64=1e-8, float32=0.01)        # largest difference of two
 # -- Which algorithms --
 
 class Spec:
-    "An algorithm by name, with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`"
+    "An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`"
     def __init__(self, s):
-        m = re.fullmatch(r'\s*(\w+)\s*(\(.*\))?\s*', s)
         names,how = {n.lower(): n for n in algorithms.__all__},'; settings are written as in SGD(lr=0.1, momentum=0.9)'
-        if not m or m[1].lower() not in names: raise ValueError(f"no algorithm {s.strip()!r}; there is {', '.join(algorithms.__all__)}{how}")
-        self.name,self.args = names[m[1].lower()],m[2] or '()'
-        try:
-            call = ast.parse(f'f{self.args}', mode='eval').body
-            if call.args: raise ValueError('name each setting')
-            self.settings = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError) as e: raise ValueError(f"cannot read the settings of {s.strip()!r} ({e}){how}") from None
-    def __str__(self): return self.name + (self.args if self.settings else '')
+        try: call = ast.parse(s.strip(), mode='eval').body
+        except SyntaxError: raise ValueError(f"cannot read {s.strip()!r}{how}") from None
+        func,self.settings = getattr(call, 'func', call),{}
+        if getattr(func, 'id', '').lower() not in names: raise ValueError(f"no algorithm {s.strip()!r}; there is {', '.join(names.values())}{how}")
+        if getattr(call, 'args', ()): raise ValueError(f"{s.strip()!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
+        for k in getattr(call, 'keywords', ()):
+            try: self.settings[k.arg] = ast.literal_eval(k.value)
+            except ValueError: raise ValueError(f"{s.strip()!r}: cannot read {k.arg}={ast.unparse(k.value)}; a setting is a plain value") from None
+        self.name = names[func.id.lower()]
+    def __str__(self): return self.name + (f"({', '.join(f'{k}={v}' for k,v in self.settings.items())})" if self.settings else '')
     def ours(self, params): return getattr(genopt, self.name)(params, **self.settings)
     def theirs(self, params):
-        "torch's own, or None where torch has none"
+        "torch's own with the same settings, whatever their spelling; None where torch has none"
         cls = getattr(torch.optim, self.name, None)
-        return cls and cls(params, **self.settings)
+        settings = self.ours([torch.ones(1)]).defaults
+        return cls and cls(params, **{k: settings[k] for k in inspect.signature(cls).parameters if k in settings})
 
-def parse_specs(s): return [Spec(o) for o in re.split(r',(?![^(]*\))', s) if o.strip()]
+def parse_specs(s):
+    "The algorithms of a list such as 'Adam, SGD(lr=0.1)'"
+    try: items = ast.parse(f'[{s}]', mode='eval').body.elts
+    except SyntaxError: raise ValueError(f"cannot read {s!r}; write algorithms as in 'Adam, SGD(lr=0.1, momentum=0.9)'") from None
+    if not items: raise ValueError("no algorithm given; write them as in 'Adam, SGD(lr=0.1, momentum=0.9)'")
+    return [Spec(ast.unparse(o)) for o in items]
 
 
 # -- Training --
@@ -103,7 +110,8 @@ def compare(opts=defaults, data='digits', model='mlp', epochs=15, bs=64, seed=42
         ours,*theirs = [r.summary(per_epoch) for r in train(spec, net, sets, steps, seed)]
         row = dict(name=str(spec), genopt=ours, torch=theirs[0] if theirs else None)
         if theirs:
-            row['difference'] = max(abs(a-b) for a,b in zip(ours['losses'], theirs[0]['losses']))
+            diffs = [abs(a-b) for a,b in zip(ours['losses'], theirs[0]['losses'])]
+            row['difference'] = math.nan if any(map(math.isnan, diffs)) else max(diffs)         # a loss that is not a number equals none
             row['ratio'],row['equal'] = ours['ms']/theirs[0]['ms'],row['difference']<=tol
         res['runs'].append(row)
     return res

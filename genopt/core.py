@@ -25,9 +25,14 @@ __all__ = ['Init', 'zeros', 'ones', 'full', 'scalar', 'count', 'copy_of_p', 'Ran
 # -- What a default may be: an initializer (state), or a number, bool or string (a hyper-parameter) --
 
 class Init:
-    "First value of a state: `make(p, *args)`, called once for each parameter. A plain number stays on the host"
+    """First value of a state: `make(p, *args)`, called once for each parameter; a tensor, or a plain number, which stays on the host.
+    `p` is seen as callbacks see it: complex as pairs of reals, low precision as float32."""
     def __init__(self, make, *args): self.make,self.args = make,args
-    def __call__(self, p): return self.make(p, *self.args)
+    def __call__(self, p):
+        res = self.make(p, *self.args)
+        if isinstance(res, Tensor): return res.clone()           # a view of `p` would follow it, an expanded one cannot be written
+        if isinstance(res, (bool,int,float)): return res
+        raise TypeError(f"the initializer {self} made a {type(res).__name__}; a state is a tensor or a number")
     def __eq__(self, o): return isinstance(o, Init) and (self.make,self.args)==(o.make,o.args)
     def __hash__(self): return hash((self.make, self.args))
     def __repr__(self):
@@ -36,8 +41,9 @@ class Init:
 
 def _scalar(p, v): return v
 def _count(p): return 0
+def _copy_of_p(p): return p
 
-zeros,ones,copy_of_p,count = map(Init, (torch.zeros_like, torch.ones_like, torch.clone, _count))
+zeros,ones,copy_of_p,count = map(Init, (torch.zeros_like, torch.ones_like, _copy_of_p, _count))
 def full(v):
     "A state that starts as a tensor like `p`, filled with `v`"
     return Init(torch.full_like, v)
@@ -49,7 +55,8 @@ def scalar(v):
 class Range:
     "Values a hyper-parameter may take, written as an interval: `mom:Range('[0,1)')=0.9`"
     def __init__(self, s):
-        self.s,(self.lo,self.hi) = s,map(float, s[1:-1].split(','))
+        try: self.s,(self.lo,self.hi) = s,map(float, s[1:-1].split(','))
+        except ValueError: raise ValueError(f"a Range is written as an interval, '[0,1)' or '(0,inf)'; got {s!r}") from None
         self.lo_closed,self.hi_closed = s[0]=='[',s[-1]==']'
     def __contains__(self, v):
         return (self.lo<=v if self.lo_closed else self.lo<v) and (v<=self.hi if self.hi_closed else v<self.hi)
@@ -68,9 +75,13 @@ class rename:
     Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""
     def __init__(self, func, **names):
         self.func,self.names,self.old = func,names,{new:old for old,new in names.items()}
-        ps = inspect.signature(func).parameters
+        ps = signature(func).parameters
         known = ps.keys() | (returned := returned_names(func)) | {'update'}
-        if returned and (bad := names.keys()-known): raise TypeError(f"rename: {name_of(func)} has no name {min(bad)!r}; it has {', '.join(sorted(known))}")
+        who = f'rename({name_of(func)})'
+        if returned and (bad := names.keys()-known): raise TypeError(f"{who}: no name {min(bad)!r}; it has {', '.join(sorted(known))}")
+        for old,new in names.items():
+            if not isinstance(new, str): raise TypeError(f"{who}: the new name of {old!r} must be a string, got {new!r}")
+            if new in ps and new not in names: raise TypeError(f"{who}: {new!r} is a name that it reads already; give {old!r} another")
         self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
     def __call__(self, **kw):
         out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})
@@ -83,13 +94,23 @@ class rename:
 
 def _rename(func, names): return rename(func, **names)
 
+def signature(cb):
+    "What `cb` declares; annotations that are strings (`from __future__ import annotations`) are looked up"
+    if isinstance(cb, partial):
+        if cb.args: raise TypeError(f"{name_of(cb)}: partial gives {cb.args[0]!r} by position; name the argument")
+        ps = signature(cb.func).parameters
+        if bad := cb.keywords.keys()-ps.keys(): raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}; it has {', '.join(ps)}")
+    try: return inspect.signature(cb, eval_str=True)
+    except NameError: return inspect.signature(cb)
+
 def same(cb):
     "What makes two callbacks equal, also a `partial` made anew on every call"
     return (cb.func, cb.args, cb.keywords) if isinstance(cb, partial) else cb
 
 def returned_names(cb):
     "A guess, from the constants in its code, at the names that `cb` returns in a `dict`; empty if it has others do that"
-    while isinstance(cb, (partial, rename)): cb = cb.func
+    if isinstance(cb, rename): return {cb.names.get(n,n) for n in returned_names(cb.func)}
+    if isinstance(cb, partial): return returned_names(cb.func)
     code = getattr(cb, '__code__', None)
     consts = [c for c in code.co_consts if c!=cb.__doc__] if code else []
     return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
@@ -105,9 +126,9 @@ class Block:
     def __init__(self, cb):
         self.cb,self.name = cb,name_of(cb)
         self.state,self.hypers,self.ranges = {},{},{}
-        if not callable(cb) or isinstance(cb, type):
-            raise TypeError(f"a callback is a function of names like p, grad, update; got {cb!r}")
-        try: ps = inspect.signature(cb).parameters.values()
+        if not callable(cb) or isinstance(cb, (type,Init)):
+            raise TypeError(f"a callback is a function of names like p, grad, update; {no_callback(cb)}")
+        try: ps = signature(cb).parameters.values()
         except ValueError as e: raise TypeError(f"{self.name}: {e}; wrap it in a function whose arguments say what it reads") from None
         self.reads = [p.name for p in ps]
         for p in ps: self._declare(p)
@@ -125,10 +146,14 @@ class Block:
         if isinstance(p.annotation, Range): self.ranges[n] = p.annotation
         if d is p.empty: return
         if n in given: raise TypeError(f"{self.name}: {n!r} is given by the optimizer and takes no default; got {n}={d!r}")
-        if isinstance(d, Init): self.state[n] = d
+        if isinstance(d, Init):
+            if n=='lr': raise TypeError(f"{self.name}: 'lr' is a hyper-parameter, it cannot be a state")
+            self.state[n] = d
         elif isinstance(d, (bool, int, float, str)): self.hypers[n] = d
-        else: raise TypeError(f"{self.name}: the default of {n!r} is {d!r}; a state has an initializer (zeros, ones, full(v), count, "
-                              "copy_of_p ...), a hyper-parameter a number, bool or string")
+        else:
+            hint = "; Init(f) makes an initializer of a function, full and scalar are given their value" if callable(d) else ''
+            raise TypeError(f"{self.name}: the default of {n!r} is {d!r}; a state has an initializer (zeros, ones, full(v), count, "
+                            f"copy_of_p ...), a hyper-parameter a number, bool or string{hint}")
 
     def __call__(self, ns):
         "What this callback changes, as a `dict`, when it reads from `ns`"
@@ -140,11 +165,12 @@ class Block:
         for n in self.reads:
             vs = [s[plurals.get(n,n)] for s in spaces]
             if n not in plurals and any(v!=vs[0] for v in vs):
-                raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same in every group; "
+                raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same for every parameter; "
                                  f"got {vs[0]} and {next(v for v in vs if v!=vs[0])}")
             args[n] = vs if n in plurals else vs[0]
         out = self._changes(self.cb(**args), list, 'updates')
         for n in out.keys() & plurals:
+            if not isinstance(out[n], (list,tuple)): raise TypeError(f"{self.name} returned a {type(out[n]).__name__} for {n}; it must be a list")
             if len(out[n])!=len(spaces): raise ValueError(f"{self.name} returned {len(out[n])} {n} for {len(spaces)} parameters")
         return [{plurals.get(n,n): v[i] if n in plurals else v for n,v in out.items()} for i in range(len(spaces))]
 
@@ -157,6 +183,14 @@ class Block:
     def __eq__(self, o): return isinstance(o, Block) and same(self.cb)==same(o.cb)
     def __hash__(self): return hash(self.name)
     def __repr__(self): return self.name
+
+
+def no_callback(cb):
+    "What `cb` is instead of a callback"
+    if isinstance(cb, Init): return f"{cb} is an initializer, the default of a state: def f(grad, s={cb})"
+    if isinstance(cb, type): return f"{cb.__name__} is a class; for the callbacks of a genopt algorithm say Adam.build()"
+    if isinstance(cb, (int,float)): return f"got {cb!r}, a number; does an argument hide the callback of its name? say transforms.weight_decay"
+    return f"got {cb!r}"
 
 
 # -- The chain --
@@ -186,6 +220,10 @@ class Chain:
 
     def _who(self, kind, n): return next(b for b in self.blocks if n in getattr(b, kind))
 
+    def settable(self):
+        "Names that may be given as hyper-parameters: those declared so, and those that are read and that nothing here provides"
+        provided = given|self.state.keys()|{n for b in self.blocks for n in returned_names(b.cb)}
+        return {'lr', *(n for b in self.blocks for n in b.hypers)} | self.reads-provided
     def default(self, n, other): return next((b.hypers[n] for b in self.blocks if n in b.hypers), other)
     def hypers(self, known=()):
         "Hyper-parameters not in `known`, with their defaults; two callbacks that disagree about one are an error"

@@ -13,7 +13,7 @@ def real(x): return torch.view_as_real(x) if x.is_complex() else x
 def compute(x):
     "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"
     x = real(x.detach())
-    return x.float() if x.dtype.itemsize<4 else x
+    return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
 
 
 class Item:
@@ -21,18 +21,26 @@ class Item:
     def __init__(self, p, state, chain, hypers):
         self.p,self.chain,x = p,chain,compute(p)
         self.state = {n: state[n] if n in state else init(x) for n,init in chain.state.items()}
-        kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
-        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **kept)
+        self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
+        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **self.kept)
+        self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
+        self.versions = [v._version for v in (p.grad, *self.stores.values())]
+
+    def check(self, who):
+        "Raise if what the chain arrived at cannot be written"
+        if self.versions!=[v._version for v in (self.p.grad, *self.stores.values())]:
+            raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
+        for n,store in self.stores.items():
+            new,shape = self.ns[n],real(store).shape
+            if new.shape!=shape: raise ValueError(f"{who}: {self.chain} made {n} of shape {tuple(new.shape)}, where {tuple(shape)} is kept")
 
     def write(self):
         "Put what the chain arrived at into the parameter and its state; returns the state"
-        stores = {'new_p': self.p, **{n:v for n,v in self.state.items() if isinstance(v, Tensor)}}
-        ptrs = {n: storage(v) for n,v in stores.items()}
-        news = {n: self.ns[n] for n in stores}
-        for n,v in news.items():            # a callback may return one stored tensor as another's new value
-            if storage(v) in {a for m,a in ptrs.items() if m!=n}: news[n] = v.clone()
-        for n,v in news.items(): real(stores[n].detach()).copy_(v)
-        return self.state | {n: self.ns[n] for n in self.state if n not in stores}
+        news = {n: self.ns[n] for n in self.stores if n=='new_p' or self.ns[n] is not self.kept[n]}
+        held = {storage(v) for v in self.stores.values()}
+        news = {n: v.clone() if storage(v) in held else v for n,v in news.items()}      # one stored tensor as another's new value
+        for n,v in news.items(): real(self.stores[n].detach()).copy_(v)
+        return self.state | {n: self.ns[n] for n in self.state if n not in self.stores}
 
 def storage(x): return x.untyped_storage().data_ptr()
 
@@ -46,5 +54,7 @@ def loop(items):
     while waiting := [w for w in waiting if w]:
         b = waiting[0][0]
         here = [(it,run) for o,it,run in waiting if o==b]
+        if len(here)!=sum(b in it.chain.blocks for it in items):
+            raise ValueError(f"{b} and another callback over all parameters come in different orders in two groups")
         outs = b.call_all([it.ns for it,_ in here])
         waiting = [w for w in waiting if w[0]!=b] + [advance(it, run, out) for (it,run),out in zip(here, outs)]

@@ -5,7 +5,7 @@ from torch import Tensor
 import torch
 from .engine import compute
 
-__all__ = ['Explanation', 'table']
+__all__ = ['Explanation', 'plural', 'table']
 
 columns = ['callback', 'reads', 'changes', 'state', 'hypers', 'runs']
 
@@ -30,7 +30,7 @@ def table(head, rows, right=()):
     return '\n'.join([line(head), line(['-'*w for w in widths]), *map(line, rows)])
 
 
-def count(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
+def plural(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
 
 
 class Explanation:
@@ -40,8 +40,8 @@ class Explanation:
         for i,g in enumerate(opt.param_groups): chains.setdefault(id(c := opt._chain(g)), (c, []))[1].append(i)
         self.parts = [self._part(opt, chain, groups) for chain,groups in chains.values()]
 
-    def _part(self, opt, chain, groups):
-        groups = [opt.param_groups[i] for i in groups]
+    def _part(self, opt, chain, indices):
+        groups = [opt.param_groups[i] for i in indices]
         params = [p for g in groups for p in g['params']]
         n,seen = sum(p.numel() for p in params) or 1,set()
         values = [opt._hypers(g, chain) for g in groups]
@@ -56,8 +56,8 @@ class Explanation:
                          ', '.join(f"{k}={b.state[k]} {f'{bytes_[k]/n:.3g} B' if bytes_[k] else 'host'}" for k in new),
                          ', '.join(hyper(k) for k in b.reads if k in values[0]), chain.where.get(b, '')])
         rows.append(['the move', 'p, update', 'p', '', hyper('lr'), 'each parameter'])
-        where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(str(opt.param_groups.index(g)) for g in groups)}"
-        note = (f"{count(len(params), 'tensor')}, {count(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element; "
+        where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
+        note = (f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element; "
                 "run: each parameter by itself (foreach=False)")
         return rows,note
 

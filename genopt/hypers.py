@@ -19,34 +19,36 @@ engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiab
 # -- Two spellings --
 
 class Hypers(MutableMapping):
-    "A live view on one param group that knows both spellings: `h['mom']` reads and writes `betas[0]` or `momentum`"
-    def __init__(self, group, more=None): self.group,self.more = group,more or {}   # `more`: defaults of names the group lacks
+    """A live view on one param group that knows both spellings: `h['mom']` reads and writes `betas[0]` or `momentum`.
+    `own`: names that callbacks read themselves, such as an `alpha` of lookahead, and that so are no other's spelling."""
+    def __init__(self, group, own=()): self.group,self.aliases = group,{k: short for k,short in aliases.items() if k not in own}
     def find(self, n):
         "Where `n` is kept: the group's key, and the place in its tuple"
+        keys = [k for k,short in self.aliases.items() if k in self.group and n in short]
+        if keys and n in self.group: raise ValueError(f"a param group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
         if n in self.group: return n,None
-        for key,short in aliases.items():
-            if key in self.group and n in short: return key,(short.index(n) if isinstance(self.group[key], (tuple,list)) else None)
-        raise KeyError(n)
+        if not keys: raise KeyError(n)
+        return keys[0],(self.aliases[keys[0]].index(n) if isinstance(self.group[keys[0]], (tuple,list)) else None)
     def __getitem__(self, n):
-        try: key,i = self.find(n)
-        except KeyError: return self.more[n]
+        key,i = self.find(n)
         return self.group[key] if i is None else self.group[key][i]
     def __setitem__(self, n, v):
+        if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; there is {', '.join(self)}")
         key,i = self.find(n)
         self.group[key] = v if i is None else (*self.group[key][:i], v, *self.group[key][i+1:])
     def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
     def __iter__(self):
         for k,v in self.group.items():
-            if k not in ('params', 'param_names', *engine_flags):
-                yield from aliases[k] if k in aliases and isinstance(v, (tuple,list)) else aliases.get(k, (k,))
+            if k in ('params', 'param_names', *engine_flags): continue
+            yield from self.aliases[k][:None if isinstance(v, (tuple,list)) else 1] if k in self.aliases else (k,)
     def __len__(self): return sum(1 for _ in self)
     def __repr__(self): return repr(dict(self))
 
-def to_torch(hypers):
+def to_torch(hypers, own=()):
     "In torch's spelling: `mom` and `sqr_mom` together are `betas`, alone `momentum` and `alpha`; `wd` is `weight_decay`"
     res = dict(hypers)
     for key,short in aliases.items():
-        if key not in res and all(n in res for n in short):
+        if key not in own and key not in res and all(n in res for n in short):
             vs = tuple(res.pop(n) for n in short)
             res[key] = vs if len(vs)>1 else vs[0]
     return res
@@ -57,7 +59,9 @@ def to_short(hypers, names):
     for k,v in hypers.items():
         short = (k,) if k in names else aliases.get(k, (k,))
         if len(short)>1: check_kind(k, v, (0.,)*len(short), 'Optimizer')
-        res.update(zip(short, v if len(short)>1 else (v,)))
+        for n,x in zip(short, v if len(short)>1 else (v,)):
+            if n in res: raise TypeError(f"Optimizer got {n!r} twice, also as {k!r}; give it once")
+            res[n] = x
     return res
 
 def assign(hypers, values, who):
@@ -77,11 +81,12 @@ def did_you_mean(k, known):
     near = difflib.get_close_matches(k, [*known], 1)
     return f", did you mean {near[0]!r}?" if near else ''
 
-def typo(k, hypers):
-    "The hyper-parameter of which `k` is a likely misspelling; not one that merely contains it, such as a scheduler's `max_lr`"
-    known = [*hypers.group, *hypers]
-    near = difflib.get_close_matches(k, known, 1, cutoff=0.75) if isinstance(k, str) else []
-    return near[0] if near and f'_{near[0]}_' not in f'_{k}_' else None
+def misplaced(k, hypers):
+    "Why `k` is probably no note of the user's: a misspelling, or a hyper-parameter of other algorithms. Not a scheduler's `max_lr`"
+    if not isinstance(k, str): return
+    near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.75)
+    if near and f'_{near[0]}_' not in f'_{k}_': return f', did you mean {near[0]!r}?'
+    if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(hypers)}"
 
 
 # -- Values --
@@ -115,8 +120,10 @@ def check_kind(k, v, like, who):
         if len(v)!=n: raise ValueError(wrong(f'{n} numbers'))
         for i,x in enumerate(v): check_kind(f'{k}[{i}]', x, like[i], who)
         if 0<sum(isinstance(x, Tensor) for x in v)<n: raise ValueError(f"{who}: {k} must be either both floats or both Tensors; got {v!r}")
-    elif like is None or isinstance(like, bool):
+    elif isinstance(like, bool) or k in engine_flags:
         if not isinstance(v, (bool, type(like))): raise TypeError(wrong('True or False'))
+    elif like is None:
+        if not isinstance(v, (bool, str, Real, Tensor, type(None))): raise TypeError(wrong('a number, a flag, a string or None'))
     elif isinstance(like, str):
         if not isinstance(v, str): raise TypeError(wrong('a string'))
     elif isinstance(v, Tensor):
@@ -124,14 +131,15 @@ def check_kind(k, v, like, who):
         if v.is_complex() or v.dtype==torch.bool: raise TypeError(wrong('a real number'))
     elif isinstance(v, bool) or not isinstance(v, Real): raise TypeError(wrong('a real number or a 1-element Tensor'))
 
-def check_ranges(group, chain, who):
-    "Refuse a value outside the range that a callback declares for it, or, where none does, one that is not finite"
-    hypers = Hypers(group)
+def check_ranges(hypers, declared, chain, who):
+    "Refuse a value outside the range that a callback declares for it or, where none does, a number that is not finite"
     ranges = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.blocks for n,r in b.ranges.items() if n in hypers]
-    ranges+= [(n, finite, who) for n in hypers if n not in {n for n,_,_ in ranges}]
+    named  = {n for n,_,_ in ranges}
+    ranges+= [(n, finite, None) for n in hypers if n not in named and (n in chain.reads or hypers.find(n)[0] in declared)]
     for n,r,by in ranges:
         key,i = hypers.find(n)
         v = number(hypers[n])
         if isinstance(v, Real) and v not in r:
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
-            raise ValueError(f"Invalid {what}: {v}; {who} needs it in {r}, as {by} declares")
+            why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
+            raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")

@@ -1,13 +1,14 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
-import inspect
+import dis,inspect,warnings
 from fastcore.basics import is_iter
 import torch
 from . import engine
-from .check import as_groups,check_params,rehearse
+from .check import as_groups,check_built,check_params,rehearse,unexpected
 from .core import Chain,same
-from .explain import Explanation,count
-from .hypers import Hypers,assign,check_flags,check_kinds,check_ranges,engine_flags,number,plain,to_short,to_torch,typo
+from .explain import Explanation,plural
+from .hypers import (Hypers,aliases,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
+                     to_short,to_torch)
 from .transforms import maximize
 
 __all__ = ['Optimizer', 'algorithm']
@@ -33,31 +34,42 @@ class Optimizer(torch.optim.Optimizer):
         if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
         self._cbs = flatten(cbs)
         chain = Chain(self._cbs)
-        short = to_short({k:v for k,v in hypers.items() if k not in engine_flags}, chain.reads)
-        declared = {n: chain.default(n, 0.) for n in ('lr', *short) if n in short and n in chain.reads|{'lr'}} | chain.hypers(known=short)
+        flags = {k: v for k,v in hypers.items() if k in engine_flags}
+        short = to_short({k: v for k,v in hypers.items() if k not in engine_flags}, chain.reads)
+        settable = chain.settable()
+        declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in settable}
+        declared|= chain.hypers(known=short)
+        if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, self.name))
         if 'lr' not in declared: raise TypeError(f"{self.name} needs a learning rate: lr=...")
-        self._setup(params, to_torch(declared), hypers)
+        self._setup(params, declared, short|flags)
 
     def _setup(self, params, declared, hypers):
-        "`declared`: all hyper-parameters, in torch's spelling, with their defaults; `hypers`: those given, in either"
+        "`declared`: all hyper-parameters with their defaults; `hypers`: those given. Both in either spelling"
         if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
-        defaults = declared|engine_flags
-        assign(Hypers(defaults), hypers, self.name)
-        self._declared,self._chains = declared|engine_flags,[]
-        more = to_torch(self._check(defaults).hypers(known=Hypers(defaults)))       # of callbacks that say more than the signature
-        super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|more).items()})
+        self._chains,self._own,own = [],None,{k for k,short in aliases.items() if k in declared and declared.keys()&{*short}}
+        while own!=self._own:                                   # which names are torch's spelling depends on the chain, and that on the values
+            self._own = own
+            self._declared = to_torch(declared, own)|engine_flags
+            defaults = dict(self._declared)
+            assign(Hypers(defaults, own), hypers, self.name)
+            check_kinds(defaults, self._declared, self._strict(), self.name)
+            chain = self._chain(defaults, rehearsed=False)
+            own = own|chain.reads&aliases.keys()
+        more = self._check(defaults, self.name).hypers(known=Hypers(defaults, own))          # of callbacks that say more than the signature
+        super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|to_torch(more, own)).items()})
 
     def add_param_group(self, param_group):
         "Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied"
         if not isinstance(param_group, dict): raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
-        i,group = len(self.param_groups),{k: plain(v) for k,v in self.defaults.items()}
-        hypers,own,who = Hypers(group),{},f'{self.name}, param group {i}'
+        who,group,values = f'{self.name}, param group {len(self.param_groups)}',{k: plain(v) for k,v in self.defaults.items()},{}
         if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
+        if isinstance(param_group['params'], torch.nn.Module): raise TypeError(f"{who}: params is a module; pass its parameters()")
+        hypers = Hypers(group, self._own)
         for k,v in param_group.items():
-            if k in hypers: own[k] = plain(v)
-            elif typo(k, hypers): raise TypeError(f"{who} has an unexpected key {k!r}, did you mean {typo(k, hypers)!r}?")
+            if k in hypers: values[k] = plain(v)
+            elif why := misplaced(k, hypers): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
             else: group[k] = v                                                       # the user's own notes, such as a name
-        assign(hypers, own, who)
+        assign(hypers, values, who)
         super().add_param_group(group)
         try:
             check_params(group['params'], who)
@@ -66,12 +78,13 @@ class Optimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
-    def _check(self, group, who=None):
+    def _strict(self): return {'lr', *self.arguments, *engine_flags}
+    def _check(self, group, who):
         "The chain of `group`, if that and its values can work"
-        check_flags(group, who or self.name)
-        check_kinds(group, self._declared, {'lr', *self.arguments, *engine_flags}, who or self.name)
+        check_flags(group, who)
+        check_kinds(group, self._declared, self._strict(), who)
         chain = self._chain(group, rehearsed=False)
-        check_ranges(group, chain, who or self.name)
+        check_ranges(Hypers(group, self._own), self._declared, chain, who)
         return self._chain(group)
 
     # -- the chain of a group; which callbacks it has may depend on its hyper-parameters --
@@ -81,18 +94,27 @@ class Optimizer(torch.optim.Optimizer):
         "The callbacks, given these hyper-parameters"
         return self._cbs
 
+    def _built(self, group):
+        hypers = Hypers(group, self._own)
+        cbs = self.build(**{n: hypers[n] for n in self.arguments})
+        if not callable(cbs) and not isinstance(cbs, (list,tuple)):
+            raise TypeError(f"{self.name} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
+        return flatten([group['maximize'] and maximize, cbs])
+
     def _chain(self, group, rehearsed=True):
-        cbs = flatten([group['maximize'] and maximize, self.build(**{n: group[n] for n in self.arguments})])
+        cbs = self._built(group)
         chain = next((c for c in self._chains if [*map(same, c.cbs)]==[*map(same, cbs)]), None)
-        if not chain: self._chains.append(chain := Chain(cbs))
+        if not chain:
+            check_built(cbs, self._built(group), Hypers(self._declared, self._own) if self.arguments else (), self.name)
+            self._chains = [*self._chains[-99:], chain := Chain(cbs)]
         for p in group.get('params', ()) if rehearsed else ():
-            if (p.ndim, p.dtype) not in chain.rehearsed: rehearse(chain, p, self._hypers(group, chain), self.name)
+            if (p.shape, p.dtype, p.device) not in chain.rehearsed: rehearse(chain, p, self._hypers(group, chain), self.name)
         return chain
 
     def _hypers(self, group, chain):
         "The values of `group` that `chain` reads, as plain numbers"
-        hypers = Hypers(group, chain.hypers(known=Hypers(group)))
-        return {n: number(hypers[n]) for n in chain.reads|{'lr'} if n in hypers}
+        hypers = Hypers(group, self._own|chain.reads&aliases.keys())
+        return chain.hypers(known=hypers) | {n: number(hypers[n]) for n in chain.reads|{'lr'} if n in hypers}
 
     # -- a step --
 
@@ -109,6 +131,7 @@ class Optimizer(torch.optim.Optimizer):
             hypers = self._hypers(group, chain)
             items += [engine.Item(p, self.state.get(p, {}), chain, hypers) for p in group['params'] if self._active(p)]
         engine.loop(items)
+        for it in items: it.check(self.name)
         for it in items: self.state[it.p].update(it.write())
         return loss
 
@@ -121,6 +144,10 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def name(self): return type(self).__name__
+    def _reads(self, k):
+        "Whether hyper-parameter `k` is read by a callback of the first group"
+        reads = self._chain(self.param_groups[0]).reads|{'lr'}
+        return any(n in reads for n in (k, *Hypers(self.defaults, self._own).aliases.get(k, ())))
     @property
     def cbs(self):
         "The callbacks of the first group, in order"
@@ -128,7 +155,7 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def hypers(self):
         "fastai's view: for each group a live mapping of its hyper-parameters, in either spelling"
-        return [Hypers(g) for g in self.param_groups]
+        return [Hypers(g, self._own) for g in self.param_groups]
 
     def explain(self):
         "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
@@ -137,22 +164,41 @@ class Optimizer(torch.optim.Optimizer):
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
         hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v is not False and v is not None)
-        return f"{self.name}({self._chain(g)}; {hypers}; {count(n, 'tensor')} in {count(len(self.param_groups), 'group')})"
+        return f"{self.name}({self._chain(g)}; {hypers}; {plural(n, 'tensor')} in {plural(len(self.param_groups), 'group')})"
 
     # -- what outlives the process --
 
-    def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in ('_cbs', '_declared')}
+    def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in ('_cbs', '_declared', '_own')}
     def __setstate__(self, state):
+        for s in state.get('state', {}).values():
+            if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
         self._chains = []
+        for g in self.param_groups:                                         # a group saved by an older version, or by torch
+            for k,v in self.defaults.items(): g.setdefault(k, plain(v))
 
     def load_state_dict(self, state_dict):
-        "As torch's, but the state keeps its own dtype (float32 for low-precision parameters) and shares nothing with `state_dict`"
-        super().load_state_dict(state_dict)
-        params = [p for g in self.param_groups for p in g['params']]
-        for i,saved in state_dict['state'].items():
-            self.state[params[i]].update({k: v.to(params[i].device, copy=True) for k,v in saved.items() if torch.is_tensor(v)})
+        "As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`"
+        box = self.register_load_state_dict_pre_hook(Boxed.all)             # the last of the hooks, after the user's own
+        try: super().load_state_dict(state_dict)
+        finally: box.remove()
+        for p,s in self.state.items():
+            if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
 
+
+class Boxed:
+    "A tensor of a state dict, packed so that torch's loading, which casts tensors to the parameter's dtype, passes it on as it is"
+    def __init__(self, value): self.value = value.clone()
+    @classmethod
+    def all(cls, opt, state_dict):
+        boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else s
+        return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
+
+
+def loads(f):
+    "Names that the code of `f` uses"
+    names = [i.argval for i in dis.get_instructions(f) if i.opname.startswith('LOAD')]
+    return {n for o in names for n in (o if isinstance(o, tuple) else (o,))}
 
 def algorithm(f):
     """The `Optimizer` class of the algorithm `f`. Its arguments, with defaults, are the algorithm's hyper-parameters, as in
@@ -162,7 +208,7 @@ def algorithm(f):
         def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):
             "Symbolic Discovery of Optimization Algorithms, https://arxiv.org/abs/2302.06675"
             return [weight_decay and transforms.weight_decay, lion_step]"""
-    ps = inspect.signature(f).parameters
+    ps,loaded = inspect.signature(f).parameters,loads(f)
     if bad := [n for n,p in ps.items() if p.default is p.empty]: raise TypeError(f"{f.__name__}: {bad[0]!r} needs a default, as in torch.optim")
     if 'lr' not in ps: raise TypeError(f"{f.__name__} needs an argument lr with a default")
     if bad := ps.keys()&{*engine_flags, 'params'}: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
@@ -175,9 +221,12 @@ def algorithm(f):
             if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
             hypers[k] = v
         self._setup(params, {n: p.default for n,p in ps.items()}, hypers)
+        if idle := [k for k in hypers if k in ps and k not in loaded and not self._reads(k)]:
+            warnings.warn(f"{self.name}: nothing reads {idle[0]!r} with these settings, so {idle[0]}={hypers[idle[0]]!r} has no effect", stacklevel=2)
 
     P = inspect.Parameter
     first,flags = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')],[P(k, P.KEYWORD_ONLY, default=v) for k,v in engine_flags.items()]
     __init__.__signature__ = inspect.Signature([*first, *ps.values(), *flags])
+    __init__.__qualname__ = f'{f.__name__}.__init__'
     return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), arguments=tuple(ps),
                                                __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))

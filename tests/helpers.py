@@ -80,4 +80,4 @@ def run(cls, kwargs, dtype=torch.float64, steps=100, groups=True, **more):
 
 def difference(a, b):
     "Largest difference of two sets of parameters, relative to the largest value of each tensor"
-    return max(((a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max()).item() for n in a if a[n].numel())
+    return torch.stack([(a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max() for n in a if a[n].numel()]).max().item()    # nan stays

@@ -33,6 +33,16 @@ def test_compare_tells_a_wrong_algorithm(tmp_path, capsys, monkeypatch):
     assert main([*quick, '--out', str(tmp_path/'c.png')])==1
     assert 'DIFFERENT by more than 1e-08 in some loss: Adam\n' in capsys.readouterr().out
 
+def test_not_a_number_equals_nothing(tmp_path, capsys, monkeypatch):
+    def nan_step(grad, step): return grad*float('nan') if step>3 else grad
+    monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [genopt.step_stat, nan_step]))
+    assert main(['compare', '--epochs', '1', '--opts', 'SGD', '--out', str(tmp_path/'c.png')])==1
+    assert 'DIFFERENT' in capsys.readouterr().out
+
+def test_settings_in_either_spelling_reach_both_sides():
+    res = compare('SGD(lr=0.1, mom=0.9, wd=0.01), Adam(sqr_mom=0.9)', epochs=1)
+    assert all(r['equal'] and r['difference']<1e-12 for r in res['runs'])
+
 def plain_step(grad_avg, sqr_avg, eps=1e-8): return grad_avg/(sqr_avg.sqrt()+eps)
 
 def test_same_seed_same_losses():
@@ -41,8 +51,12 @@ def test_same_seed_same_losses():
 
 @pytest.mark.parametrize('args,words', [
     (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, RMSprop, Adam"),
-    (['compare', '--opts', 'Adam(0.1)'], "cannot read the settings of 'Adam(0.1)' (name each setting)"),
+    (['compare', '--opts', 'Adam(0.1)'], "'Adam(0.1)': name each setting, as in SGD"),
     (['compare', '--opts', 'Adam(momentum=0.9)'], "unexpected hyper-parameter 'momentum'"),
+    (['compare', '--opts', 'Adam(lr=nan)'], "'Adam(lr=nan)': cannot read lr=nan; a setting is a plain value"),
+    (['compare', '--opts', ','], "cannot read ','"),
+    (['compare', '--opts', ''], 'no algorithm given'),
+    (['compare', '--out', 'no/such/folder/c.png'], '--out no/such/folder/c.png: there is no folder'),
     (['compare', '--data', 'imagenet'], "no data set 'imagenet'; there is digits, mnist"),
     (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
     (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training images'),
@@ -67,8 +81,8 @@ def test_list_and_explain(capsys):
     assert 'nesterov_step' in capsys.readouterr().out
 
 def test_specs():
-    a,b,c = parse_specs('SGD(lr=0.1, momentum=0.9),Adam , rmsprop(lr=1)')
-    assert (str(a), str(b), str(c))==('SGD(lr=0.1, momentum=0.9)', 'Adam', 'RMSprop(lr=1)') and a.settings==dict(lr=.1, momentum=.9)
+    a,b,c,d = parse_specs('SGD(lr=0.1, momentum=0.9),Adam , rmsprop(lr=1), adam(lr=.1, betas=(.5,.9))')
+    assert (str(a), str(b), str(c), str(d))==('SGD(lr=0.1, momentum=0.9)', 'Adam', 'RMSprop(lr=1)', 'Adam(lr=0.1, betas=(0.5, 0.9))') and a.settings==dict(lr=.1, momentum=.9)
     assert isinstance(Spec('Adam(betas=(0.5,0.9))').ours([torch.ones(1)]), genopt.Adam)
 
 

@@ -145,7 +145,7 @@ bad = dict(
     two_states      = (lambda: build([state_one, state_two]), ValueError, r"state_two declares the state s=ones, but state_one declares s=zeros; rename one"),
     state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but in state_one it is a state"),
     two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; say which: mom="),
-    rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, "rename: average_grad has no name 'mum'"),
+    rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, r"rename\(average_grad\): no name 'mum'; it has dampening, grad"),
     flag_declared   = (lambda: build([declares_flag], maximize=True), TypeError, "Optimizer has 'maximize' itself"),
     algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),
     algorithm_no_default = (lambda: algorithm(lambda lr: []), TypeError, "'lr' needs a default"),

@@ -8,7 +8,7 @@ __all__ = ['main']
 
 
 def compare(
-    opts:str=None,             # Algorithms with settings, such as "Adam, SGD(lr=0.1, momentum=0.9)"; by default the four of the story
+    opts:str=None,             # Algorithms with settings, as in "Adam, SGD(lr=0.1, momentum=0.9)"; by default the four of the story
     data:str='digits',         # digits (comes with scikit-learn), or torchvision's mnist, fashion_mnist, cifar10
     model:str='mlp',           # mlp, or a classifier of torchvision.models, such as resnet18
     epochs:int=15,             # Passes over the training set
@@ -23,7 +23,8 @@ def compare(
     "Train one model with genopt's algorithms and with torch's, and show that they do the same. Exits with 1 where they do not"
     from . import compare as tool
     if not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    res = tool.compare(tool.defaults if opts is None else opts, data, model, epochs, bs, seed, dtype, tol, root, show=sys.stdout.isatty() and not json)
+    show = sys.stdout.isatty() and not json
+    res = tool.compare(tool.defaults if opts is None else opts, data, model, epochs, bs, seed, dtype, tol, root, show)
     print(dumps(res) if json else tool.report(res))
     tool.plot(res, out)
     print(f"loss curves: {out}", file=sys.stderr if json else sys.stdout)
@@ -67,6 +68,6 @@ def main(argv=None):
     f = commands[argv[0]]
     args = vars(anno_parser(f, prog=f'genopt {argv[0]}').parse_args(argv[1:]))
     try: return f(**{k:v for k,v in args.items() if k not in ('pdb','xtra')}) or 0
-    except ImportError as e: print(f"genopt {argv[0]}: {e}; pip install 'genopt[demo]' has what it needs", file=sys.stderr)
+    except ImportError as e: print(f"genopt {argv[0]}: {e}; pip install 'genopt[demo]' brings what it needs", file=sys.stderr)
     except (ValueError, TypeError, RuntimeError, OSError) as e: print(f"genopt {argv[0]}: {e}", file=sys.stderr)
     return 2

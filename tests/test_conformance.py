@@ -75,6 +75,41 @@ def test_loaded_state_shares_nothing(a):
     same(saved, kept)
 
 @each
+def test_loading_goes_by_the_saved_ids_and_through_hooks(a):
+    "As torch's own: ids of the saved groups are mapped by position, hooks see and change what is loaded"
+    _,opt = trained(a)
+    saved = opt.state_dict()
+    ids = saved['param_groups'][0]['params']
+    renamed = dict(state={f'p{i}': s for i,s in saved['state'].items()}, param_groups=[saved['param_groups'][0]|dict(params=[f'p{i}' for i in ids])])
+    ps,other = trained(a, steps=0)
+    seen = []
+    other.register_load_state_dict_pre_hook(lambda o, sd: sd|dict(param_groups=[sd['param_groups'][0]|dict(lr=.77)]))
+    other.register_load_state_dict_post_hook(lambda o: seen.append(len(o.state)))
+    other.load_state_dict(renamed)
+    assert other.param_groups[0]['lr']==.77 and seen==[len(saved['state'])]
+    same(other.state_dict()['state'], saved['state'])
+
+@each
+def test_distributed_checkpoint_takes_it(a):
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict,set_optimizer_state_dict
+    model,fresh = toy(),toy()
+    opt,other = a.cls(model.parameters(), **a.settings(1)[0]),a.cls(fresh.parameters(), **a.settings(1)[0])
+    model(torch.ones(2,4)).sum().backward()
+    opt.step()
+    set_optimizer_state_dict(fresh, other, get_optimizer_state_dict(model, opt))
+    same(other.state_dict()['state'], opt.state_dict()['state'])
+
+@each
+def test_a_group_without_newer_keys_loads(a):
+    _,opt = trained(a)
+    saved = opt.state_dict()
+    for k in ('maximize', 'foreach', 'fused', 'capturable', 'differentiable'): del saved['param_groups'][0][k]
+    ps,other = trained(a, steps=0)
+    other.load_state_dict(saved)
+    for p in ps.values(): p.grad = torch.ones_like(p)
+    other.step()
+
+@each
 def test_hooks_run_in_order(a):
     p,seen = torch.ones(2, requires_grad=True),[]
     opt = a.cls([p])

@@ -1,5 +1,6 @@
 """Bad constructions: each is refused by name, with a remedy where there is one, and leaves everything as it was."""
 
+from functools import partial
 import pytest,torch
 from genopt import *
 
@@ -37,6 +38,21 @@ def hyper_two(grad, mom=.5): return grad*mom
 def hyper_is_state(grad, s=.5): return grad*s
 def string(grad, kind='a'): return grad
 def declares_flag(grad, maximize=True): return grad
+def reads_alpha(grad, alpha=.5): return grad*alpha
+def misspells_state(grad, avg=zeros): return dict(avgs=avg+grad)
+def late_lr(new_p, lr): return dict(lr=lr/2)
+def data_in_place(p, grad): p.data.mul_(.5); return grad
+def later_in_place(grad, step, buf=zeros):
+    if step>1: buf.add_(grad)
+    return grad
+def mean_row(update): return update.mean(0, keepdim=True)
+def mean_state(grad, s=zeros): return dict(s=grad.mean(0, keepdim=True))
+def needs_matrix(grad, s=Init(lambda p: p.new_zeros(p.shape[1]))): return grad
+def tuple_state(grad, s=Init(lambda p: (p,))): return grad
+def lr_state(grad, lr=ones): return grad
+def uncalled(grad, s=full): return grad
+def undeclared_range(grad, k=1.): return grad
+def stacks(grads): return dict(grads=torch.stack(grads))
 def bounded(grad, k:Range('[1,10]')=2.): return grad*k
 
 bad = dict(
@@ -145,12 +161,57 @@ bad = dict(
     two_states      = (lambda: build([state_one, state_two]), ValueError, r"state_two declares the state s=ones, but state_one declares s=zeros; rename one"),
     state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but in state_one it is a state"),
     two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; say which: mom="),
+    reads_alias     = (lambda: build([average_grad, step_stat, debias, reads_alpha]), ValueError, "debias reads 'sqr_mom', which nothing before it provides"),
+    dead_grad       = (lambda: build([average_grad, momentum_step, l2_reg]), ValueError, "l2_reg returned 'grad', which nothing after it reads; put l2_reg before"),
+    dead_state      = (lambda: build([misspells_state]), ValueError, "misspells_state returned 'avgs', which nothing reads, did you mean 'avg'"),
+    dead_lr         = (lambda: build([late_lr]), ValueError, "late_lr returned 'lr' after the parameter has moved"),
+    data_in_place   = (lambda: build([data_in_place]), ValueError, "data_in_place writes 'p' in place"),
+    later_in_place  = (lambda: build([step_stat, later_in_place]), ValueError, "later_in_place writes 'buf' in place"),
+    transposes      = (lambda: build([lambda grad: grad.T], P(100,50)), ValueError, r"returned 'update' of shape \(\d+, \d+\)"),
+    broadcasts      = (lambda: Optimizer([P(1,5), P(3,5)], [mean_row], lr=.1), ValueError, r"mean_row returned 'update' of shape \(1, 5\), where \(3, 5\) is kept"),
+    broadcasts_state = (lambda: Optimizer([P(1,5), P(3,5)], [mean_state], lr=.1), ValueError, "mean_state returned 's' of shape"),
+    init_fails      = (lambda: build([needs_matrix]), ValueError, "the initializer of state 's' fails on a parameter of rank 1: IndexError"),
+    init_tuple      = (lambda: build([tuple_state]), ValueError, 'made a tuple; a state is a tensor or a number'),
+    state_lr        = (lambda: build([lr_state]), TypeError, "'lr' is a hyper-parameter, it cannot be a state"),
+    init_as_callback = (lambda: build([zeros]), TypeError, r"zeros is an initializer, the default of a state: def f\(grad, s=zeros\)"),
+    init_uncalled   = (lambda: build([uncalled]), TypeError, "Init\\(f\\) makes an initializer of a function, full and scalar are given their value"),
+    hyper_is_state  = (lambda: build([average_grad, momentum_step], grad_avg=0.), TypeError, "unexpected hyper-parameter 'grad_avg'"),
+    hyper_is_given  = (lambda: build([average_grad, momentum_step], grad=1.), TypeError, "unexpected hyper-parameter 'grad'"),
+    hyper_is_result = (lambda: build([average_grad, average_sqr_grad, step_stat, debias, adam_step], debias1=1.), TypeError, "unexpected hyper-parameter 'debias1'"),
+    hyper_elsewhere = (lambda: build([sgd_step], wd=.1), TypeError, "unexpected hyper-parameter 'wd'; add l2_reg or weight_decay, which has it"),
+    hyper_inf       = (lambda: build([undeclared_range], k=inf), ValueError, r"k value: inf; Optimizer needs it finite; .*Range\('\(0,inf\]'\)"),
+    group_elsewhere = (lambda: Adam([dict(params=[P()], momentum=.9)]), TypeError, "unexpected key 'momentum'; it has lr, mom, sqr_mom"),
+    group_module    = (lambda: Adam([dict(params=torch.nn.Linear(2,2))]), TypeError, r'param group 0: params is a module; pass its parameters\(\)'),
+    lr_missing_params = (lambda: Adam(lr=.1), TypeError, r"Adam.__init__\(\) missing 1 required positional argument: 'params'"),
+    partial_position = (lambda: build([partial(average_grad, .95)]), TypeError, "average_grad: partial gives 0.95 by position; name the argument"),
+    partial_unknown = (lambda: build([partial(average_grad, mon=.9)]), TypeError, "average_grad: partial gives 'mon'; it has grad, mom"),
+    partial_beaten  = (lambda: Beaten([P()]), TypeError, r"Beaten: partial\(average_grad, mom=...\) gives 'mom', which Beaten has as an argument"),
+    made_anew       = (lambda: Anew([P()]), TypeError, "Anew makes clip anew at each call; define it outside"),
+    no_return       = (lambda: NoReturn([P()]), TypeError, 'NoReturn returned NoneType; an algorithm returns the list of its callbacks'),
+    algorithm_object = (lambda: Wrapped([P()]), TypeError, 'Wrapped returned Adam; an algorithm returns the list of its callbacks'),
+    algorithm_class = (lambda: build([Adam]), TypeError, r'Adam is a class; for the callbacks of a genopt algorithm say Adam.build\(\)'),
+    number_as_callback = (lambda: build([.1]), TypeError, 'got 0.1, a number; does an argument hide the callback'),
+    lists_not_list  = (lambda: build([stacks]), TypeError, 'stacks returned a Tensor for grads; it must be a list'),
+    range_words     = (lambda: Range('0,1'), ValueError, "a Range is written as an interval"),
+    rename_clash    = (lambda: rename(average_grad, mom='grad'), TypeError, r"rename\(average_grad\): 'grad' is a name that it reads already"),
+    rename_number   = (lambda: rename(average_grad, mom=.9), TypeError, "the new name of 'mom' must be a string, got 0.9"),
     rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, r"rename\(average_grad\): no name 'mum'; it has dampening, grad"),
     flag_declared   = (lambda: build([declares_flag], maximize=True), TypeError, "Optimizer has 'maximize' itself"),
     algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),
     algorithm_no_default = (lambda: algorithm(lambda lr: []), TypeError, "'lr' needs a default"),
     algorithm_flag  = (lambda: algorithm(lambda lr=.1, maximize=True: []), TypeError, "every algorithm has 'maximize'"),
 )
+
+@algorithm
+def Beaten(lr=.1, betas=(.9,.99)): return [partial(average_grad, mom=.5), average_sqr_grad, step_stat, debias, adam_step]
+@algorithm
+def Anew(lr=.1):
+    def clip(grads): return grads
+    return [clip]
+@algorithm
+def NoReturn(lr=.1): [sgd_step]  # noqa: B018
+@algorithm
+def Wrapped(lr=.1): return Adam([P()], lr)
 
 def used_up():
     ps = iter(torch.nn.Linear(2,2).parameters())

@@ -220,6 +220,52 @@ def test_values_that_are_one_anothers_stores():
     opt.param_groups[0]['params'][0].grad.zero_()
     close(s['last_grad'], 3., 4.)
 
+def test_what_cannot_be_written_changes_nothing():
+    "A state that takes another shape after construction: told before anything is written"
+    ready = []
+    def grows(grad, s=zeros): return dict(s=torch.zeros(3) if ready and grad.shape==(20,) else s+grad)
+    p,q = torch.ones(5, requires_grad=True),torch.ones(20, requires_grad=True)
+    opt = Optimizer([p, q], [grows], lr=.1)
+    ready.append(1)
+    p.grad,q.grad = torch.ones(5),torch.ones(20)
+    with pytest.raises(ValueError, match=r'Optimizer: grows made s of shape \(3,\), where \(20,\) is kept'): opt.step()
+    assert torch.equal(p, torch.ones(5)) and torch.equal(q, torch.ones(20)) and not opt.state
+
+def test_a_late_write_in_place_is_told():
+    ready = []
+    def clips(grad): return dict(grad=grad.clamp_(max=.5) if ready else grad)
+    p = torch.ones(3, requires_grad=True)
+    opt = Optimizer([p], [clips], lr=.1)
+    ready.append(1)
+    p.grad = torch.ones(3)
+    with pytest.raises(RuntimeError, match='a callback of clips wrote in place'): opt.step()
+    assert torch.equal(p, torch.ones(3))
+
+def test_a_state_may_be_another_view_of_itself():
+    def turns(grad, s=Init(lambda p: torch.arange(4.).view(2,2))): return dict(s=s.T, update=grad)
+    p,opt = stepped([turns], torch.ones(2, 2, dtype=torch.float64, requires_grad=True), grads=[[[1.,1.],[1.,1.]]])
+    assert opt.state[opt.param_groups[0]['params'][0]]['s'].tolist()==[[0.,2.],[1.,3.]]
+
+def test_states_of_other_dtypes():
+    "bool and integer tensors are what they are, also beside a low-precision parameter; a state never follows the parameter"
+    def masked(grad, seen=Init(lambda p: torch.zeros(p.shape, dtype=torch.bool)), n=Init(lambda p: torch.zeros(p.shape, dtype=torch.uint8)), start=Init(lambda p: p)):
+        return dict(seen=seen|(grad>0), n=(n>>1)+1, update=torch.where(seen, grad, grad*2))
+    p = torch.ones(2, dtype=torch.bfloat16, requires_grad=True)
+    opt = Optimizer([p], [masked], lr=.5)
+    p.grad = torch.ones_like(p)
+    opt.step()
+    s = opt.state[p]
+    assert s['seen'].dtype==torch.bool and s['seen'].all() and s['n'].dtype==torch.uint8 and s['start'].tolist()==[1.,1.] and p.tolist()==[0.,0.]
+
+def test_true_sizes_are_tried_where_small_ones_fail():
+    def in_blocks(grad): return grad.view(-1, 64).sign().view_as(grad)
+    p = torch.ones(32, 40, dtype=torch.float64, requires_grad=True)
+    stepped([in_blocks], p, grads=[torch.ones(32,40).tolist()])
+
+def test_rehearsal_works_under_a_default_device():
+    with torch.device('meta'): opt = Adam([torch.ones(3, device='cpu', requires_grad=True)])
+    assert adam_step in opt.cbs
+
 def test_rehearsal_leaves_random_numbers_alone():
     def noise(grad): return grad + torch.rand_like(grad)
     torch.manual_seed(0)
@@ -251,6 +297,49 @@ def test_a_callbacks_own_name_is_not_an_alias():
     opt = stepped([average_sqr_grad, mix], alpha=.25, sqr_mom=.9)[1]
     assert opt.param_groups[0]['alpha']==.25 and opt.param_groups[0]['sqr_mom']==.9
 
+def test_an_algorithms_own_alpha_is_no_alias():
+    def half(new_p, step, k=2, alpha=.5, slow=copy_of_p):
+        if step%k: return {}
+        return dict(slow=(n := slow+(new_p-slow)*alpha), new_p=n)
+    @algorithm
+    def LookRMS(lr=1e-2, k=2, alpha=0.5): return [average_sqr_grad, rms_prop_step, step_stat, half]
+    opt = LookRMS([param(1.)], alpha=.25)
+    assert opt.param_groups[0]['alpha']==.25 and opt.hypers[0]['alpha']==.25 and opt.hypers[0]['sqr_mom']==.99
+    assert 'sqr_mom=0.99' in repr(opt.explain())
+
+def test_torchs_spelling_of_names_that_are_together():
+    opt = stepped([average_sqr_grad, rms_prop_step, heavy_ball], alpha=.9, momentum=.8)[1]
+    assert opt.param_groups[0]['betas']==(.8, .9)
+    @algorithm
+    def Heavy(lr=.1, mom=.9, wd=0.): return [wd and l2_reg, average_grad, momentum_step]
+    opt = Heavy([param(1.)], momentum=.5, weight_decay=.1)
+    assert opt.param_groups[0]['momentum']==.5 and opt.cbs==[l2_reg, average_grad, momentum_step]
+
+def test_two_spellings_in_one_group_are_told():
+    opt = Adam([p := param(1.)])
+    opt.param_groups[0]['mom'] = .5
+    p.grad = tensor([1.]).double()
+    with pytest.raises(ValueError, match="both 'betas' and 'mom', which are the same thing"): opt.step()
+
+def test_a_setting_without_effect_is_told():
+    @algorithm
+    def Odd(lr=.1, beta1=.5, mom=.9): return [average_grad, momentum_step]
+    with pytest.warns(UserWarning, match="Odd: nothing reads 'beta1' with these settings, so beta1=0.1 has no effect"): Odd([param(1.)], beta1=.1)
+
+def test_ranges_survive_annotations_that_are_strings():
+    src = "from __future__ import annotations\nfrom genopt import *\ndef f(grad, k:fraction=.5): return grad*k"
+    exec(src, ns := {})
+    with pytest.raises(ValueError, match=r'Invalid k value: 5.0; Optimizer needs it in \[0,1\), as f declares'): Optimizer([param(1.)], [ns['f']], lr=.1, k=5.)
+
+def test_global_callbacks_in_two_orders_are_told():
+    def one(grads): return dict(grads=grads)
+    def two(grads): return dict(grads=grads)
+    @algorithm
+    def Orders(lr=1., turn=False): return [two, one] if turn else [one, two]
+    opt = Orders([dict(params=[p := param(1.)]), dict(params=[q := param(1.)], turn=True)])
+    p.grad = q.grad = tensor([1.]).double()
+    with pytest.raises(ValueError, match='come in different orders in two groups'): opt.step()
+
 def test_flags_are_read_from_the_group():
     "As in torch: a group may have its own flags, and turn them on later; the chain follows"
     p,q = param(1.),param(1.)
@@ -279,6 +368,11 @@ def test_algorithm_from_an_expression_of_blocks():
 
 def test_repr_is_short_and_true():
     assert repr(SGD([param(1.)], lr=.1, momentum=.9))=='SGD(average_grad > momentum_step; lr=0.1, momentum=0.9, dampening=0, weight_decay=0; 1 tensor in 1 group)'
+
+def test_explain_has_a_table_for_each_chain():
+    ps = [torch.ones(2, requires_grad=True) for _ in range(3)]
+    text = repr(Adam([dict(params=ps[:1], amsgrad=True), dict(params=ps[1:2]), dict(params=ps[2:], lr=.5)]).explain())
+    assert ', groups 0;' in text and ', groups 1, 2;' in text and text.count('the move')==2 and 'lr=0.001 | 0.5' in text
 
 def test_explain():
     m = torch.nn.Linear(100, 10)

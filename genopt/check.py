@@ -1,11 +1,13 @@
-"""What is refused at construction: parameters that cannot be optimized, and chains that cannot work. A chain is rehearsed, run
-once on a small stand-in of a parameter, so that its faults are told there, by callback, argument and remedy, not in training."""
+"""What is refused at construction: parameters that cannot be optimized, and chains that cannot work. A chain is rehearsed, run for
+three steps on a small stand-in of a parameter, so that its faults are told there, by callback, argument and remedy, not in training."""
 
 from functools import partial
+from numbers import Real
 from fastcore.basics import is_iter
 from torch import Tensor
 import torch
-from .core import Block,Namespace,given,name_of,plurals,returned_names,same
+from .core import Block,Namespace,given,name_of,plurals,rename,returned_names,same
+from .engine import compute
 from .hypers import did_you_mean
 
 __all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
@@ -16,8 +18,8 @@ __all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
 def as_groups(params):
     "`params` as torch's base class takes them: tensors, named tensors or dicts. A list of lists (fastai's splitter) becomes dicts"
     if isinstance(params, (Tensor,set)): return params                      # torch itself says what is wrong with these
-    if isinstance(params, (str,bytes,dict,torch.nn.Module)) or not is_iter(params):
-        hint = (': pass model.parameters()' if isinstance(params, torch.nn.Module) else
+    if isinstance(params, (str,bytes,dict)) or is_module(params) or not is_iter(params):
+        hint = (': pass model.parameters()' if is_module(params) else
                 ': pass its items(), which keeps the names' if isinstance(params, dict) else '')
         raise TypeError("params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, "
                         f"but got {type(params).__name__}{hint}")
@@ -28,6 +30,8 @@ def as_groups(params):
         i = next(i for i,k in enumerate(kinds) if k!=kinds[0])
         raise TypeError(f"params mixes kinds: item 0 is a {kinds[0]}, item {i} is a {kinds[i]} ({type(params[i]).__name__}); give one kind")
     return [dict(params=list(o)) for o in params] if kinds[0]=='list' else params
+
+def is_module(o): return isinstance(o, torch.nn.Module) and not isinstance(o, torch.nn.ParameterList)
 
 def kind(o):
     "What an item of `params` is: a group, a list of parameters, or (perhaps) a parameter"
@@ -74,7 +78,7 @@ def stand_in(shape, chain, p, hypers, who):
     q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
     ns = Namespace(hypers, p=q, grad=grad)
     for n,init in chain.state.items():
-        try: ns[n] = init(q)
+        try: ns[n] = compute(s) if isinstance(s := init(q), Tensor) else s
         except Exception as e:
             raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {p.ndim}: {type(e).__name__}: {e}") from e
     return ns
@@ -88,12 +92,11 @@ def watched_step(chain, ns, hypers, who):
             if n not in known: raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
         tensors = {n: ns[m] for n in b.reads if isinstance(ns[m := plurals.get(n,n)], Tensor)}
         before = {n: (v._version, v.clone()) for n,v in tensors.items()}
-        moved = 'new_p' in ns
         out = attempt(b, ns, who)
         for n,(version,old) in before.items():
-            if tensors[n]._version!=version or not old.is_meta and not torch.equal(tensors[n].nan_to_num(), old.nan_to_num()):
+            if tensors[n]._version!=version or differ(tensors[n], old):
                 raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")
-        for n,v in out.items(): check_result(chain, i, n, v, ns, moved, who)
+        for n in out: check_result(chain, i, out, n, ns, who)
         ns.update(out)
         known |= out.keys()
         chain.writes[b] = list(dict.fromkeys([*chain.writes.get(b, []), *out]))
@@ -101,29 +104,37 @@ def watched_step(chain, ns, hypers, who):
     if ns['new_p'].shape!=ns['p'].shape:
         raise ValueError(f"{who}: the move made {tuple(ns['new_p'].shape)} of a parameter of shape {tuple(ns['p'].shape)}; is lr a tensor?")
 
+def differ(a, b):
+    "Whether two tensors have other values, as far as that can be asked: some kinds, such as fake ones, have none"
+    try: return not torch.equal(a.nan_to_num(), b.nan_to_num())
+    except (RuntimeError, NotImplementedError): return False
+
 def attempt(b, ns, who):
     try: return b.call_all([ns])[0] if b.is_global else b(ns)
     except Exception as e:
         own = str(e).startswith(b.name)                                     # a complaint of `Block` itself
+        if b.is_global and not own: return {}                               # it may need more parameters than this one
         what = str(e) if own else f"{b} fails on a parameter of rank {ns['p'].ndim}, tried on small values: {type(e).__name__}: {e}"
         raise (type(e) if own else ValueError)(f"{who}: {what}") from e
 
-def check_result(chain, i, n, v, ns, moved, who):
-    "Refuse a value `v` that the `i`-th callback returned for `n`, if it does not fit what is kept or read there, or has no effect"
-    b = chain.blocks[i]
+def check_result(chain, i, out, n, ns, who):
+    "Refuse what the `i`-th callback returned for `n`, if it does not fit what is kept or read there, or can have no effect"
+    b,v = chain.blocks[i],out[n]
+    moved = any('new_p' in o.reads for o in chain.blocks[:i+1])
     wrong,later = f"{who}: {b} returned ",{n for o in chain.blocks[i+1:] for n in o.reads}
     if n in plurals: raise ValueError(f"{wrong}{n!r}, but reads no lists; one that changes all parameters asks for {', '.join(plurals)}")
     if moved and n in ('p', 'update', 'lr'):
         raise ValueError(f"{wrong}{n!r} after the parameter has moved, where it has no effect; return new_p, or put {b} before the move")
-    if n=='grad' and ('update' in ns or moved) and not later&{'grad','grads'}:
+    if n=='grad' and ('update' in ns or moved) and 'update' not in out and not later&{'grad','grads'}:
         raise ValueError(f"{wrong}'grad', which nothing after it reads; put {b} before the callback that makes the update")
+    if n=='lr' and not isinstance(v, (Tensor,Real)): raise TypeError(f"{wrong}lr={v!r}; it must be a number or a tensor")
     if n not in chain.state and n not in given:
-        if n not in later and n not in chain.settable() and (hint := did_you_mean(n, b.state)):
+        if n not in later|chain.asks and (hint := did_you_mean(n, b.state.keys()-out.keys())):
             raise ValueError(f"{wrong}{n!r}, which nothing reads{hint}")
         return                                                              # its own affair
     if n in given and not isinstance(v, Tensor): raise TypeError(f"{wrong}{n}={v!r}; it must be a tensor")
     old = ns['p'] if n in given else ns[n]
-    if isinstance(v, Tensor)!=isinstance(old, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
+    if isinstance(v, Tensor)!=isinstance(old, Tensor) or not isinstance(v, (Tensor,Real)):
         raise TypeError(f"{wrong}a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
     if isinstance(v, Tensor) and v.shape!=old.shape:
         raise ValueError(f"{wrong}{n!r} of shape {tuple(v.shape)}, where {tuple(old.shape)} is kept, for a parameter of shape {tuple(ns['p'].shape)}")
@@ -133,8 +144,14 @@ def check_built(cbs, again, declared, who):
     for a,b in zip(cbs, again):
         if same(a)!=same(b): raise TypeError(f"{who} makes {name_of(a)} anew at each call; define it outside, so that it is the same for all groups")
     for cb in cbs:
-        for k in cb.keywords if isinstance(cb, partial) else ():
+        for k in fixed(cb):
             if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")
+
+
+def fixed(cb):
+    "Names that a `partial` gives a value, under what it is called in the chain"
+    if isinstance(cb, rename): return {cb.names.get(n,n) for n in fixed(cb.func)}
+    return cb.keywords.keys()|fixed(cb.func) if isinstance(cb, partial) else set()
 
 
 # -- Advice --

@@ -27,6 +27,7 @@ class Spec:
         if getattr(func, 'id', '').lower() not in names: raise ValueError(f"no algorithm {s.strip()!r}; there is {', '.join(names.values())}{how}")
         if getattr(call, 'args', ()): raise ValueError(f"{s.strip()!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
         for k in getattr(call, 'keywords', ()):
+            if k.arg is None or k.arg in self.settings: raise ValueError(f"{s.strip()!r}: name each setting once{how}")
             try: self.settings[k.arg] = ast.literal_eval(k.value)
             except ValueError: raise ValueError(f"{s.strip()!r}: cannot read {k.arg}={ast.unparse(k.value)}; a setting is a plain value") from None
         self.name = names[func.id.lower()]

@@ -14,6 +14,7 @@ This file only says what a chain of callbacks *is*; `engine` runs it, `check` re
 parameters and state. Order here: initializers, ranges, `rename`, one callback, the namespace, the chain."""
 
 import inspect
+from difflib import get_close_matches
 from functools import partial
 from torch import Tensor
 import torch
@@ -76,19 +77,21 @@ class rename:
     def __init__(self, func, **names):
         self.func,self.names,self.old = func,names,{new:old for old,new in names.items()}
         ps = signature(func).parameters
-        known = ps.keys() | (returned := returned_names(func)) | {'update'}
+        known = ps.keys() | returned_names(func) | {'update', 'updates'}
         who = f'rename({name_of(func)})'
-        if returned and (bad := names.keys()-known): raise TypeError(f"{who}: no name {min(bad)!r}; it has {', '.join(sorted(known))}")
         for old,new in names.items():
+            if old not in known and get_close_matches(old, known):          # a far name may be one that it has another callback return
+                raise TypeError(f"{who}: no name {old!r}; it has {', '.join(sorted(known))}")
             if not isinstance(new, str): raise TypeError(f"{who}: the new name of {old!r} must be a string, got {new!r}")
-            if new in ps and new not in names: raise TypeError(f"{who}: {new!r} is a name that it reads already; give {old!r} another")
+            if old in ps and new in ps and new not in names: raise TypeError(f"{who}: {new!r} is a name that it reads already; give {old!r} another")
         self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
     def __call__(self, **kw):
         out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})
-        if isinstance(out, Tensor) and 'update' in self.names: out = dict(update=out)
+        if isinstance(out, Tensor): out = dict(update=out)
+        if isinstance(out, list): out = dict(updates=out)
         return {self.names.get(k,k):v for k,v in out.items()} if isinstance(out, dict) else out
-    def __eq__(self, o): return isinstance(o, rename) and (self.func,self.names)==(o.func,o.names)
-    def __hash__(self): return hash((self.func, *self.names.items()))
+    def __eq__(self, o): return isinstance(o, rename) and same(self)==same(o)
+    def __hash__(self): return hash((name_of(self), *self.names.items()))
     def __reduce__(self): return _rename,(self.func, self.names)
     def __repr__(self): return f"rename({name_of(self.func)}, {', '.join(f'{k}={v!r}' for k,v in self.names.items())})"
 
@@ -105,7 +108,8 @@ def signature(cb):
 
 def same(cb):
     "What makes two callbacks equal, also a `partial` made anew on every call"
-    return (cb.func, cb.args, cb.keywords) if isinstance(cb, partial) else cb
+    if isinstance(cb, partial): return same(cb.func),cb.args,cb.keywords
+    return (same(cb.func),cb.names) if isinstance(cb, rename) else cb
 
 def returned_names(cb):
     "A guess, from the constants in its code, at the names that `cb` returns in a `dict`; empty if it has others do that"
@@ -207,7 +211,7 @@ class Chain:
     "The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups"
     def __init__(self, cbs):
         self.cbs,self.blocks = cbs,[Block(cb) for cb in cbs]
-        self.state,self.reads = {},{n for b in self.blocks for n in b.reads}
+        self.state = {}
         self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
         for b in self.blocks:
             for n,init in b.state.items():
@@ -218,12 +222,13 @@ class Chain:
             if bad := [n for n in b.hypers if n in self.state]:
                 raise ValueError(f"{b} declares {bad[0]!r} a hyper-parameter, but in {self._who('state', bad[0])} it is a state; rename one")
 
+        self.asks,provided = {'lr'},given|self.state.keys()      # names that are looked for in the param group
+        for b in self.blocks:
+            self.asks |= b.hypers.keys() | {*b.reads}-provided
+            provided = provided|returned_names(b.cb)
+
     def _who(self, kind, n): return next(b for b in self.blocks if n in getattr(b, kind))
 
-    def settable(self):
-        "Names that may be given as hyper-parameters: those declared so, and those that are read and that nothing here provides"
-        provided = given|self.state.keys()|{n for b in self.blocks for n in returned_names(b.cb)}
-        return {'lr', *(n for b in self.blocks for n in b.hypers)} | self.reads-provided
     def default(self, n, other): return next((b.hypers[n] for b in self.blocks if n in b.hypers), other)
     def hypers(self, known=()):
         "Hyper-parameters not in `known`, with their defaults; two callbacks that disagree about one are an error"

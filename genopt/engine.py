@@ -4,6 +4,7 @@ one's chain over its namespace. Nothing is written until all have arrived, so a 
 from torch import Tensor
 import torch
 from .core import Namespace
+from .hypers import plain
 
 __all__ = ['Item', 'loop']
 
@@ -30,9 +31,8 @@ class Item:
         "Raise if what the chain arrived at cannot be written"
         if self.versions!=[v._version for v in (self.p.grad, *self.stores.values())]:
             raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
-        for n,store in self.stores.items():
-            new,shape = self.ns[n],real(store).shape
-            if new.shape!=shape: raise ValueError(f"{who}: {self.chain} made {n} of shape {tuple(new.shape)}, where {tuple(shape)} is kept")
+        for n,old in (self.kept|{'new_p': self.ns['p']}).items():
+            if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")
 
     def write(self):
         "Put what the chain arrived at into the parameter and its state; returns the state"
@@ -40,8 +40,10 @@ class Item:
         held = {storage(v) for v in self.stores.values()}
         news = {n: v.clone() if storage(v) in held else v for n,v in news.items()}      # one stored tensor as another's new value
         for n,v in news.items(): real(self.stores[n].detach()).copy_(v)
-        return self.state | {n: self.ns[n] for n in self.state if n not in self.stores}
+        return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
 
+def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
+def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
 def storage(x): return x.untyped_storage().data_ptr()
 
 
@@ -54,7 +56,7 @@ def loop(items):
     while waiting := [w for w in waiting if w]:
         b = waiting[0][0]
         here = [(it,run) for o,it,run in waiting if o==b]
-        if len(here)!=sum(b in it.chain.blocks for it in items):
+        if any(o!=b and b in (bs := it.chain.blocks)[bs.index(o):] for o,it,_ in waiting):
             raise ValueError(f"{b} and another callback over all parameters come in different orders in two groups")
         outs = b.call_all([it.ns for it,_ in here])
         waiting = [w for w in waiting if w[0]!=b] + [advance(it, run, out) for (it,run),out in zip(here, outs)]

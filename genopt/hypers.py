@@ -3,9 +3,9 @@
 `param_groups` is the only store, and it speaks torch (`betas`, `momentum`, `weight_decay`), so that torch's schedulers and
 checkpoints understand it. Callbacks and fastai say `mom`, `sqr_mom`, `wd`. `aliases` is the one place that knows both."""
 
-import difflib
+import difflib,math
 from collections.abc import MutableMapping
-from numbers import Real
+from numbers import Integral,Real
 from torch import Tensor
 import torch
 from .core import finite,nonneg
@@ -13,6 +13,7 @@ from .core import finite,nonneg
 __all__ = ['aliases', 'Hypers']
 
 aliases = dict(betas=('mom','sqr_mom'), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',))   # torch's spelling = ours
+ambiguous    = {'alpha'}                       # spellings that mean something else where a callback asks for them: a lookahead's alpha
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)  # every optimizer has these
 
 
@@ -53,11 +54,12 @@ def to_torch(hypers, own=()):
             res[key] = vs if len(vs)>1 else vs[0]
     return res
 
-def to_short(hypers, names):
-    "In the spelling of callbacks that read `names`; a tuple is taken apart"
+def to_short(hypers, asks):
+    "In the spelling of callbacks that ask for the names `asks`; a tuple is taken apart"
     res = {}
     for k,v in hypers.items():
-        short = (k,) if k in names else aliases.get(k, (k,))
+        short = aliases.get(k, ())
+        if k in ambiguous&asks or not short or not asks.issuperset(short): short = k,
         if len(short)>1: check_kind(k, v, (0.,)*len(short), 'Optimizer')
         for n,x in zip(short, v if len(short)>1 else (v,)):
             if n in res: raise TypeError(f"Optimizer got {n!r} twice, also as {k!r}; give it once")
@@ -84,7 +86,7 @@ def did_you_mean(k, known):
 def misplaced(k, hypers):
     "Why `k` is probably no note of the user's: a misspelling, or a hyper-parameter of other algorithms. Not a scheduler's `max_lr`"
     if not isinstance(k, str): return
-    near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.75)
+    near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.76)
     if near and f'_{near[0]}_' not in f'_{k}_': return f', did you mean {near[0]!r}?'
     if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(hypers)}"
 
@@ -95,7 +97,7 @@ def plain(v):
     "Python's own numbers (NumPy's break `torch.load(weights_only=True)`), tuples of them, and tensors of our own"
     if isinstance(v, (tuple,list)): return tuple(map(plain, v))
     if isinstance(v, Tensor): return v.detach().clone()
-    return float(v) if isinstance(v, Real) and not isinstance(v, int) else v
+    return v if isinstance(v, bool) or not isinstance(v, Real) else int(v) if isinstance(v, Integral) else float(v)
 
 def number(v): return v.item() if isinstance(v, Tensor) else v
 
@@ -135,10 +137,11 @@ def check_ranges(hypers, declared, chain, who):
     "Refuse a value outside the range that a callback declares for it or, where none does, a number that is not finite"
     ranges = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.blocks for n,r in b.ranges.items() if n in hypers]
     named  = {n for n,_,_ in ranges}
-    ranges+= [(n, finite, None) for n in hypers if n not in named and (n in chain.reads or hypers.find(n)[0] in declared)]
+    ranges+= [(n, finite, None) for n in hypers if n not in named and (n in chain.asks or hypers.find(n)[0] in declared)]
     for n,r,by in ranges:
         key,i = hypers.find(n)
         v = number(hypers[n])
+        if by is None and isinstance(like := declared.get(key), float) and math.isinf(like): continue
         if isinstance(v, Real) and v not in r:
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
             why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"

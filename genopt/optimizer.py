@@ -4,10 +4,10 @@ import dis,inspect,warnings
 from fastcore.basics import is_iter
 import torch
 from . import engine
-from .check import as_groups,check_built,check_params,rehearse,unexpected
+from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
 from .core import Chain,same
 from .explain import Explanation,plural
-from .hypers import (Hypers,aliases,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
+from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
 from .transforms import maximize
 
@@ -35,9 +35,8 @@ class Optimizer(torch.optim.Optimizer):
         self._cbs = flatten(cbs)
         chain = Chain(self._cbs)
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
-        short = to_short({k: v for k,v in hypers.items() if k not in engine_flags}, chain.reads)
-        settable = chain.settable()
-        declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in settable}
+        short = to_short({k: v for k,v in hypers.items() if k not in engine_flags}, chain.asks)
+        declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
         declared|= chain.hypers(known=short)
         if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, self.name))
         if 'lr' not in declared: raise TypeError(f"{self.name} needs a learning rate: lr=...")
@@ -46,15 +45,15 @@ class Optimizer(torch.optim.Optimizer):
     def _setup(self, params, declared, hypers):
         "`declared`: all hyper-parameters with their defaults; `hypers`: those given. Both in either spelling"
         if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
-        self._chains,self._own,own = [],None,{k for k,short in aliases.items() if k in declared and declared.keys()&{*short}}
-        while own!=self._own:                                   # which names are torch's spelling depends on the chain, and that on the values
+        self._chains,self._own,own = [],None,{k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
+        while own!=self._own:                                   # whose spelling an ambiguous name is depends on the chain, and that on the values
             self._own = own
             self._declared = to_torch(declared, own)|engine_flags
             defaults = dict(self._declared)
             assign(Hypers(defaults, own), hypers, self.name)
             check_kinds(defaults, self._declared, self._strict(), self.name)
             chain = self._chain(defaults, rehearsed=False)
-            own = own|chain.reads&aliases.keys()
+            own = own|chain.asks&ambiguous
         more = self._check(defaults, self.name).hypers(known=Hypers(defaults, own))          # of callbacks that say more than the signature
         super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|to_torch(more, own)).items()})
 
@@ -63,11 +62,11 @@ class Optimizer(torch.optim.Optimizer):
         if not isinstance(param_group, dict): raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         who,group,values = f'{self.name}, param group {len(self.param_groups)}',{k: plain(v) for k,v in self.defaults.items()},{}
         if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
-        if isinstance(param_group['params'], torch.nn.Module): raise TypeError(f"{who}: params is a module; pass its parameters()")
+        if is_module(param_group['params']): raise TypeError(f"{who}: params is a module; pass its parameters()")
         hypers = Hypers(group, self._own)
         for k,v in param_group.items():
             if k in hypers: values[k] = plain(v)
-            elif why := misplaced(k, hypers): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
+            elif why := misplaced(k, Hypers(self.defaults, self._own)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
             else: group[k] = v                                                       # the user's own notes, such as a name
         assign(hypers, values, who)
         super().add_param_group(group)
@@ -97,7 +96,7 @@ class Optimizer(torch.optim.Optimizer):
     def _built(self, group):
         hypers = Hypers(group, self._own)
         cbs = self.build(**{n: hypers[n] for n in self.arguments})
-        if not callable(cbs) and not isinstance(cbs, (list,tuple)):
+        if not callable(cbs) and (not is_iter(cbs) or isinstance(cbs, (str,dict))):
             raise TypeError(f"{self.name} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
         return flatten([group['maximize'] and maximize, cbs])
 
@@ -113,8 +112,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _hypers(self, group, chain):
         "The values of `group` that `chain` reads, as plain numbers"
-        hypers = Hypers(group, self._own|chain.reads&aliases.keys())
-        return chain.hypers(known=hypers) | {n: number(hypers[n]) for n in chain.reads|{'lr'} if n in hypers}
+        hypers = Hypers(group, self._own|chain.asks&ambiguous)
+        return chain.hypers(known=hypers) | {n: number(hypers[n]) for n in chain.asks if n in hypers}
 
     # -- a step --
 
@@ -145,9 +144,9 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def name(self): return type(self).__name__
     def _reads(self, k):
-        "Whether hyper-parameter `k` is read by a callback of the first group"
-        reads = self._chain(self.param_groups[0]).reads|{'lr'}
-        return any(n in reads for n in (k, *Hypers(self.defaults, self._own).aliases.get(k, ())))
+        "Whether a callback of some group asks for hyper-parameter `k`"
+        asks = set().union(*(self._chain(g).asks for g in self.param_groups))
+        return any(n in asks for n in (k, *Hypers(self.defaults, self._own).aliases.get(k, ())))
     @property
     def cbs(self):
         "The callbacks of the first group, in order"
@@ -173,7 +172,7 @@ class Optimizer(torch.optim.Optimizer):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self._chains = []
+        self.__dict__.setdefault('_chains', [])
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self.defaults.items(): g.setdefault(k, plain(v))
 
@@ -221,7 +220,7 @@ def algorithm(f):
             if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
             hypers[k] = v
         self._setup(params, {n: p.default for n,p in ps.items()}, hypers)
-        if idle := [k for k in hypers if k in ps and k not in loaded and not self._reads(k)]:
+        if idle := [k for k in hypers if k in ps and k not in loaded and not self._reads(k) and hypers[k]!=ps[k].default]:
             warnings.warn(f"{self.name}: nothing reads {idle[0]!r} with these settings, so {idle[0]}={hypers[idle[0]]!r} has no effect", stacklevel=2)
 
     P = inspect.Parameter

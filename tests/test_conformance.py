@@ -249,6 +249,15 @@ def test_add_param_group_after_steps():
     opt.step()
     assert opt.state[p]['step']==2 and opt.state[q]['step']==1 and torch.allclose(q, torch.full((3,), .9))
 
+@each
+def test_a_group_copied_after_a_scheduler(a):
+    "With the scheduler's own keys in it"
+    kw = dict(momentum=.9) if 'momentum' in a.cls([torch.ones(1)]).defaults else {}
+    opt = a.cls([torch.ones(2, requires_grad=True)], **kw)
+    lr_scheduler.OneCycleLR(opt, .1, total_steps=10)
+    opt.add_param_group({**opt.param_groups[0], 'params': [torch.ones(3, requires_grad=True)]})
+    assert opt.param_groups[1]['max_lr']==.1
+
 def test_numpy_numbers_become_python_numbers(tmp_path):
     np = pytest.importorskip('numpy')
     opt = genopt.Adam([torch.ones(2, requires_grad=True)], lr=np.float64(.1), betas=(np.float32(.5), .9))

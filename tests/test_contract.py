@@ -122,6 +122,52 @@ def test_a_name_without_default_may_be_given():
     _,opt = stepped([scale], factor=3.)
     assert opt.param_groups[0]['factor']==3.
 
+def test_the_move_may_be_made_early_on_some_steps():
+    "Gradient accumulation as a callback: off steps leave the parameter, every other step uses the mean"
+    def accumulate(p, grad, step, k=2, acc=zeros):
+        acc = acc + grad/k
+        return dict(acc=acc, new_p=p) if step%k else dict(acc=acc*0, grad=acc)
+    close(stepped([step_stat, accumulate, sgd_step], grads=[(1.,2.), (3.,4.)])[0], 1-.2, 1-.3)
+
+def test_results_that_nothing_reads_are_allowed():
+    def more(grad, sqr_avg=zeros): return dict(sqr_avg=sqr_avg+grad, sqr_avg_hat=grad, update=grad)
+    close(stepped([more])[0], .9, .8)
+
+def test_a_default_of_infinity_and_optional_values():
+    def clip(grad, bound=float('inf')): return dict(grad=grad.clamp(max=bound))
+    close(stepped([clip])[0], .9, .8); close(stepped([clip], bound=1.)[0], .9, .9)
+    @algorithm
+    def Opt(lr=.1, clip_at=None): return [clip_at and rename(clip, bound='clip_at')]
+    p = param(1.)
+    assert Opt([p]).cbs==[] and len(Opt([p], clip_at=.5).cbs)==1
+
+def test_fastcore_lists_and_parameter_lists():
+    from fastcore.foundation import L
+    @algorithm
+    def Listy(lr=.1): return L(average_grad, momentum_step)
+    ps = torch.nn.ParameterList([torch.ones(2), torch.ones(3)])
+    assert Listy(ps).cbs==[average_grad, momentum_step] and len(Listy(L(L(ps[0]), L(ps[1]))).param_groups)==2
+    assert len(Adam([dict(params=ps)]).param_groups[0]['params'])==2
+
+def test_numpy_numbers():
+    np = pytest.importorskip('numpy')
+    def mean(grad, k=2, total=scalar(0.)): return dict(total=np.float32(total+1), update=grad*len(range(k)))
+    _,opt = stepped([mean], k=np.int64(3))
+    assert opt.param_groups[0]['k']==3 and type(opt.param_groups[0]['k']) is int
+    assert type(opt.state[opt.param_groups[0]['params'][0]]['total']) is float
+
+def test_complex_state():
+    "Seen as pairs of reals, in rehearsal as in a step"
+    def spectrum(grad, s=Init(lambda p: torch.fft.fft(p)*0)):
+        assert s.shape==(*grad.shape, 2)
+        return dict(s=s+grad[..., None])
+    _,opt = stepped([spectrum])
+    assert torch.view_as_real(opt.state[opt.param_groups[0]['params'][0]]['s']).tolist()==[[1.,1.],[2.,2.]]
+
+def test_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode(): assert adam_step in Adam([torch.ones(3, requires_grad=True)]).cbs
+
 def test_nested_lists_and_flags_flatten():
     opt = stepped([[average_grad, [False and l2_reg, None]], momentum_step])[1]
     assert opt.cbs==[average_grad, momentum_step]
@@ -228,8 +274,28 @@ def test_what_cannot_be_written_changes_nothing():
     opt = Optimizer([p, q], [grows], lr=.1)
     ready.append(1)
     p.grad,q.grad = torch.ones(5),torch.ones(20)
-    with pytest.raises(ValueError, match=r'Optimizer: grows made s of shape \(3,\), where \(20,\) is kept'): opt.step()
+    with pytest.raises(ValueError, match=r'Optimizer: grows made s of shape \(3,\); it was of shape \(20,\)'): opt.step()
     assert torch.equal(p, torch.ones(5)) and torch.equal(q, torch.ones(20)) and not opt.state
+
+@pytest.mark.parametrize('init,value,words', [(zeros, 0., 'a float; it was of shape'), (scalar(0.), torch.zeros(1), 'of shape .1,.; it was a float')])
+def test_a_late_change_of_kind_changes_nothing(init, value, words):
+    ready = []
+    def turns(grad, s=init): return dict(s=value if ready else s, update=grad)
+    p = torch.ones(1, requires_grad=True)
+    opt = Optimizer([p], [turns], lr=.1)
+    ready.append(1)
+    p.grad = torch.ones(1)
+    with pytest.raises(ValueError, match=words): opt.step()
+    assert p.item()==1. and not opt.state
+
+def test_loading_does_not_rehearse_again():
+    calls = []
+    def tap(grad): calls.append(1); return {}
+    p,opt = stepped([tap])
+    n = len(calls)
+    opt.load_state_dict(opt.state_dict())
+    opt.step()
+    assert len(calls)==n+1
 
 def test_a_late_write_in_place_is_told():
     ready = []
@@ -315,6 +381,26 @@ def test_torchs_spelling_of_names_that_are_together():
     opt = Heavy([param(1.)], momentum=.5, weight_decay=.1)
     assert opt.param_groups[0]['momentum']==.5 and opt.cbs==[l2_reg, average_grad, momentum_step]
 
+def test_a_callback_may_ask_in_torchs_spelling():
+    "`momentum` and `mom` are one value, whichever a callback asks for; a state of that name is its own"
+    def nest(grad, grad_avg, momentum): return grad + grad_avg*momentum
+    def keeps(grad, momentum=zeros, mom=.9): return dict(momentum=momentum*mom + grad, update=momentum)
+    @algorithm
+    def Nest(lr=.1, momentum=.9, dampening=0.): return [average_grad, nest]
+    @algorithm
+    def Keeps(lr=.1, momentum=.9): return [keeps]
+    opts = [Nest([p := param(1.)], momentum=.5), Optimizer([p], [partial(average_grad, dampening=0.), nest], lr=.1, mom=.5),
+            Optimizer([p], [partial(average_grad, dampening=0.), nest], lr=.1, momentum=.5), Keeps([p], momentum=.5)]
+    for opt in opts:
+        assert opt.param_groups[0]['momentum']==.5 and 'mom' not in opt.param_groups[0] and 'mom=0.5' in repr(opt.explain())
+
+def test_a_hyper_that_a_callback_changes():
+    def anneal(step, sigma): return dict(sigma=sigma/step)
+    def scale(update, sigma): return update*sigma
+    p,opt = stepped([step_stat, anneal, scale], grads=[(1.,1.)]*2, sigma=2.)
+    close(p, 1-.2-.1, 1-.2-.1)
+    assert opt.param_groups[0]['sigma']==2.
+
 def test_two_spellings_in_one_group_are_told():
     opt = Adam([p := param(1.)])
     opt.param_groups[0]['mom'] = .5
@@ -330,6 +416,40 @@ def test_ranges_survive_annotations_that_are_strings():
     src = "from __future__ import annotations\nfrom genopt import *\ndef f(grad, k:fraction=.5): return grad*k"
     exec(src, ns := {})
     with pytest.raises(ValueError, match=r'Invalid k value: 5.0; Optimizer needs it in \[0,1\), as f declares'): Optimizer([param(1.)], [ns['f']], lr=.1, k=5.)
+
+def test_global_callback_of_some_parameters_only():
+    "One that needs a matrix is rehearsed on a bias alone; that is no reason to refuse it"
+    def clip_matrices(grads):
+        norm = torch.stack([g.norm() for g in grads if g.ndim>1]).norm()
+        return [g/norm for g in grads]
+    m = torch.nn.Linear(3, 2, dtype=torch.float64)
+    opt = Optimizer(m.parameters(), [clip_matrices], lr=1.)
+    before = m.bias.detach().clone()
+    m.weight.grad,m.bias.grad = torch.ones(2,3).double(),torch.ones(2).double()
+    opt.step()
+    close(before-m.bias.detach(), 6**-.5, 6**-.5)
+
+def test_global_callback_twice_in_one_group():
+    def half(grads): return dict(grads=[g/2 for g in grads])
+    @algorithm
+    def Halves(lr=1., twice=False): return [half, twice and half]
+    opt = Halves([dict(params=[p := param(1.)]), dict(params=[q := param(1.)], twice=True)])
+    p.grad = q.grad = tensor([1.]).double()
+    opt.step()
+    close(p.detach(), .5); close(q.detach(), .75)
+
+def test_renamed_lists():
+    def half(grads): return [g/2 for g in grads]
+    close(stepped([rename(half, updates='grads'), sgd_step])[0], .95, .9)
+
+def test_rename_of_a_partial_made_anew():
+    def use(slow): return slow
+    @algorithm
+    def Slow(lr=.1): return [rename(partial(average_grad, dampening=0.), grad_avg='slow'), use]
+    @algorithm
+    def Beaten(lr=.1, momentum=.9): return [rename(partial(average_grad, mom=.5), grad_avg='slow'), use]
+    assert len(Slow([param(1.)]).cbs)==2
+    with pytest.raises(TypeError, match="gives 'mom', which Beaten has as an argument"): Beaten([param(1.)])
 
 def test_global_callbacks_in_two_orders_are_told():
     def one(grads): return dict(grads=grads)

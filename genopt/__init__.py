@@ -6,6 +6,7 @@ except PackageNotFoundError: __version__ = '0+source'     # run from a source tr
 
 from . import stats,steps,transforms
 from .core import *
+from .naming import *
 from .stats import *
 from .steps import *
 from .transforms import *

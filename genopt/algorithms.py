@@ -1,7 +1,7 @@
 """Algorithms, each a short list of callbacks, with the signature, defaults and argument names of torch.optim. From simple to complex."""
 
 from . import transforms
-from .core import rename
+from .naming import rename
 from .optimizer import algorithm
 from .stats import average_grad,average_sqr_grad,center_sqr_grad,debias,max_sqr_grad,step_stat,undamped_start
 from .steps import adam_step,momentum_step,nesterov_step,rms_prop_step,sgd_step

@@ -6,9 +6,10 @@ from numbers import Real
 from fastcore.basics import is_iter
 from torch import Tensor
 import torch
-from .core import Block,Namespace,given,name_of,plurals,rename,returned_names,same
+from .core import Block,Namespace,given,plurals
 from .engine import compute
 from .hypers import did_you_mean
+from .naming import name_of,rename,returned_names,same
 
 __all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
 

@@ -36,8 +36,8 @@ def list_():
     "Every algorithm, with its callbacks at the default settings"
     import torch
     import genopt
-    from .core import name_of
     from .explain import table
+    from .naming import name_of
     rows = []
     for n in genopt.algorithms.__all__:
         opt = getattr(genopt, n)([torch.ones(1)])

@@ -11,16 +11,14 @@ its state and its hypers: each callback is given the names it asks for, and what
 in place. At the end, or as soon as a callback asks for `new_p`, the parameter moves: `new_p = p - lr*update`.
 
 This file only says what a chain of callbacks *is*; `engine` runs it, `check` refuses what cannot work, `optimizer` owns
-parameters and state. Order here: initializers, ranges, `rename`, one callback, the namespace, the chain."""
+parameters and state. Order here: initializers, ranges, one callback, the namespace, the chain."""
 
-import inspect
-from difflib import get_close_matches
-from functools import partial
 from torch import Tensor
 import torch
+from .naming import name_of,returned_names,same,signature
 
 __all__ = ['Init', 'zeros', 'ones', 'full', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
-           'rename', 'Block', 'Namespace', 'Chain']
+           'Block', 'Namespace', 'Chain']
 
 
 # -- What a default may be: an initializer (state), or a number, bool or string (a hyper-parameter) --
@@ -64,60 +62,6 @@ class Range:
     def __repr__(self): return self.s
 
 nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-inf,inf)'))
-
-
-def name_of(cb):
-    "A name to show for a callback: a `partial` and a `rename` go by the function inside"
-    while isinstance(cb, (partial, rename)): cb = cb.func
-    return getattr(cb, '__name__', type(cb).__name__)
-
-class rename:
-    """`func` under other names: `rename(average_grad, grad_avg='slow_avg')` reads, keeps and returns `slow_avg` instead.
-    Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""
-    def __init__(self, func, **names):
-        self.func,self.names,self.old = func,names,{new:old for old,new in names.items()}
-        ps = signature(func).parameters
-        known = ps.keys() | returned_names(func) | {'update', 'updates'}
-        who = f'rename({name_of(func)})'
-        for old,new in names.items():
-            if old not in known and get_close_matches(old, known):          # a far name may be one that it has another callback return
-                raise TypeError(f"{who}: no name {old!r}; it has {', '.join(sorted(known))}")
-            if not isinstance(new, str): raise TypeError(f"{who}: the new name of {old!r} must be a string, got {new!r}")
-            if old in ps and new in ps and new not in names: raise TypeError(f"{who}: {new!r} is a name that it reads already; give {old!r} another")
-        self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
-    def __call__(self, **kw):
-        out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})
-        if isinstance(out, Tensor): out = dict(update=out)
-        if isinstance(out, list): out = dict(updates=out)
-        return {self.names.get(k,k):v for k,v in out.items()} if isinstance(out, dict) else out
-    def __eq__(self, o): return isinstance(o, rename) and same(self)==same(o)
-    def __hash__(self): return hash((name_of(self), *self.names.items()))
-    def __reduce__(self): return _rename,(self.func, self.names)
-    def __repr__(self): return f"rename({name_of(self.func)}, {', '.join(f'{k}={v!r}' for k,v in self.names.items())})"
-
-def _rename(func, names): return rename(func, **names)
-
-def signature(cb):
-    "What `cb` declares; annotations that are strings (`from __future__ import annotations`) are looked up"
-    if isinstance(cb, partial):
-        if cb.args: raise TypeError(f"{name_of(cb)}: partial gives {cb.args[0]!r} by position; name the argument")
-        ps = signature(cb.func).parameters
-        if bad := cb.keywords.keys()-ps.keys(): raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}; it has {', '.join(ps)}")
-    try: return inspect.signature(cb, eval_str=True)
-    except NameError: return inspect.signature(cb)
-
-def same(cb):
-    "What makes two callbacks equal, also a `partial` made anew on every call"
-    if isinstance(cb, partial): return same(cb.func),cb.args,cb.keywords
-    return (same(cb.func),cb.names) if isinstance(cb, rename) else cb
-
-def returned_names(cb):
-    "A guess, from the constants in its code, at the names that `cb` returns in a `dict`; empty if it has others do that"
-    if isinstance(cb, rename): return {cb.names.get(n,n) for n in returned_names(cb.func)}
-    if isinstance(cb, partial): return returned_names(cb.func)
-    code = getattr(cb, '__code__', None)
-    consts = [c for c in code.co_consts if c!=cb.__doc__] if code else []
-    return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
 
 
 # -- One callback --

@@ -5,10 +5,11 @@ from fastcore.basics import is_iter
 import torch
 from . import engine
 from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
-from .core import Chain,same
+from .core import Chain
 from .explain import Explanation,plural
 from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
+from .naming import same
 from .transforms import maximize
 
 __all__ = ['Optimizer', 'algorithm']

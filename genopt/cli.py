@@ -1,6 +1,6 @@
 """The command `genopt`: `compare`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
 
-import json,sys
+import inspect,json,sys
 from pathlib import Path
 from fastcore.script import anno_parser
 
@@ -53,7 +53,7 @@ def explain(
     from .data import make_model
     spec = Spec(name)
     opt = spec.ours(make_model('mlp', torch.zeros(1,1,8,8)).named_parameters())
-    print(f"{type(opt).__doc__}\n\n{opt.explain()}")
+    print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 
 commands = dict(compare=compare, list=list_, explain=explain)
 

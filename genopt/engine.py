@@ -25,11 +25,13 @@ class Item:
         self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
         self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **self.kept)
         self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
-        self.versions = [v._version for v in (p.grad, *self.stores.values())]
+        self.versions = self.versions_now()
+
+    def versions_now(self): return [None if v.is_inference() else v._version for v in (self.p.grad, *self.stores.values())]
 
     def check(self, who):
         "Raise if what the chain arrived at cannot be written"
-        if self.versions!=[v._version for v in (self.p.grad, *self.stores.values())]:
+        if self.versions!=self.versions_now():
             raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
         for n,old in (self.kept|{'new_p': self.ns['p']}).items():
             if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")

@@ -118,6 +118,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # -- a step --
 
+    @torch.inference_mode(False)                                        # state made in inference mode could not be written outside it
     @torch.no_grad()
     def step(self, closure=None):
         """One step for every parameter that has a gradient. `closure` re-evaluates the model and returns the loss, which is returned.
@@ -195,7 +196,7 @@ class Boxed:
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 
 
-def loads(f):
+def names_used(f):
     "Names that the code of `f` uses"
     names = [i.argval for i in dis.get_instructions(f) if i.opname.startswith('LOAD')]
     return {n for o in names for n in (o if isinstance(o, tuple) else (o,))}
@@ -208,7 +209,7 @@ def algorithm(f):
         def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):
             "Symbolic Discovery of Optimization Algorithms, https://arxiv.org/abs/2302.06675"
             return [weight_decay and transforms.weight_decay, lion_step]"""
-    ps,loaded = inspect.signature(f).parameters,loads(f)
+    ps,loaded = inspect.signature(f).parameters,names_used(f)
     if bad := [n for n,p in ps.items() if p.default is p.empty]: raise TypeError(f"{f.__name__}: {bad[0]!r} needs a default, as in torch.optim")
     if 'lr' not in ps: raise TypeError(f"{f.__name__} needs an argument lr with a default")
     if bad := ps.keys()&{*engine_flags, 'params'}: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")

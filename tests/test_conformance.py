@@ -176,6 +176,21 @@ def test_user_objects_are_left_alone(a):
     assert extra.keys()=={'params'}
 
 @each
+def test_inference_mode_leaves_no_trace(a):
+    "A first step in inference mode, with gradients made there, and the next one outside"
+    runs = []
+    for mode in (True, False):
+        opt = a.cls([p := torch.ones(2, requires_grad=True)], **a.settings(1)[0])
+        with torch.inference_mode(mode):
+            p.grad = torch.ones(2)
+            opt.step()
+        p.grad = torch.ones(2)
+        opt.step()
+        assert not any(v.is_inference() for v in opt.state[p].values() if torch.is_tensor(v))
+        runs.append(p.detach())
+    assert torch.equal(*runs)
+
+@each
 def test_none_gradients_are_no_step(a):
     p = torch.ones(3, requires_grad=True)
     opt = a.cls([p])

@@ -72,6 +72,8 @@ bad = dict(
     params_mixed2   = (lambda: Adam([dict(params=[P()]), P()]), TypeError, 'item 0 is a group, item 1 is a parameter'),
     params_integer  = (lambda: Adam([torch.ones(2, dtype=torch.long)]), ValueError, 'parameter 0 is torch.int64'),
     params_bool     = (lambda: Adam([P(), torch.ones(2, dtype=torch.bool)]), ValueError, 'parameter 1 is torch.bool'),
+    params_expanded = (lambda: Adam([P(), torch.ones(1).expand(3).requires_grad_()]), ValueError, 'parameter 1 is expanded, its elements share memory'),
+    params_inference = (lambda: Adam([made_in_inference_mode()]), ValueError, 'parameter 0 was made in inference mode'),
     params_non_leaf = (lambda: Adam([P()*2]), ValueError, "can't optimize a non-leaf Tensor"),
     params_shared   = (lambda: shared(), ValueError, 'more than one parameter group'),
     params_part_named = (lambda: Adam([('w', P()), P()]), ValueError, 'with/without names'),
@@ -213,6 +215,8 @@ def NoReturn(lr=.1): [sgd_step]  # noqa: B018
 @algorithm
 def Wrapped(lr=.1): return Adam([P()], lr)
 
+def made_in_inference_mode():
+    with torch.inference_mode(): return torch.ones(3)
 def used_up():
     ps = iter(torch.nn.Linear(2,2).parameters())
     list(ps)

@@ -86,11 +86,11 @@ def train(spec, model, data, steps, seed):
         run.accuracy = sum(right)/len(y_test)
     return [run for *_,run in sides]
 
-def progress(items, show, total=None):
+def progress(items, show):
     "fastprogress's bar, in a terminal only: it writes carriage returns into a pipe"
     if not show: return items
     from fastprogress.fastprogress import progress_bar
-    return progress_bar(items, total=total, leave=False)
+    return progress_bar(items, leave=False)
 
 def compare(opts=defaults, data='digits', model='mlp', epochs=15, bs=64, seed=42, dtype='float64', tol=None, root=cache, show=False):
     "Train every algorithm of `opts` in both libraries; all that was measured, as a `dict` ready for JSON"
@@ -148,7 +148,7 @@ def plot(res, path=None):
     ends = []
     for i,r in enumerate(res['runs']):
         c,ours = colors[i%10],smooth(r['genopt']['losses'])
-        ax.plot(ours, color=c, lw=1.4)
+        ax.plot(ours, color=c, lw=1.4, zorder=3)
         ends.append((ours[-1], r['name'], c))
         if not r['torch']: continue
         ax.plot(smooth(r['torch']['losses']), color=c, lw=7, alpha=.3, solid_capstyle='round')

@@ -7,7 +7,7 @@ from fastcore.basics import is_iter
 from torch import Tensor
 import torch
 from .core import Block,Namespace,given,plurals
-from .engine import compute
+from .loop import compute
 from .hypers import did_you_mean
 from .naming import name_of,rename,returned_names,same
 

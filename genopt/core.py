@@ -112,7 +112,7 @@ class Block:
         args = {}
         for n in self.reads:
             vs = [s[plurals.get(n,n)] for s in spaces]
-            if n not in plurals and any(v!=vs[0] for v in vs):
+            if n not in plurals and any(v is not vs[0] and v!=vs[0] for v in vs):
                 raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same for every parameter; "
                                  f"got {vs[0]} and {next(v for v in vs if v!=vs[0])}")
             args[n] = vs if n in plurals else vs[0]
@@ -143,6 +143,11 @@ def no_callback(cb):
 
 # -- The chain --
 
+def hashable(x):
+    "`x`, with dicts in it as tuples"
+    if isinstance(x, dict): return tuple((k, type(v), hashable(v)) for k,v in sorted(x.items()))
+    return tuple(map(hashable, x)) if isinstance(x, (tuple,list)) else x
+
 class Namespace(dict):
     "What the callbacks of one parameter read and change. `update` is `grad` until it is returned; asking for `new_p` makes the move"
     def __missing__(self, n):
@@ -154,7 +159,7 @@ class Namespace(dict):
 class Chain:
     "The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups"
     def __init__(self, cbs):
-        self.cbs,self.blocks = cbs,[Block(cb) for cb in cbs]
+        self.cbs,self.blocks,self.key = cbs,[Block(cb) for cb in cbs],tuple(hashable(same(cb)) for cb in cbs)
         self.state = {}
         self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
         for b in self.blocks:

@@ -1,64 +1,279 @@
-"""How a chain is run. One parameter on its way is an `Item`; a way of running takes all items of a step and folds each
-one's chain over its namespace. Nothing is written until all have arrived, so a step that fails changes nothing."""
+"""How a step is run: a plan of buckets, made once and used for as long as it holds.
 
+Parameters whose chain, dtype, device, hyper-parameters and counters agree make a bucket, whatever groups they are in. In a bucket large
+parameters are taken one by one, as rows of elements, without a copy; small ones are gathered side by side into one row, and their state
+lives there. What cannot be taken as a row is `loose` and goes through `loop`, the reference.
+
+A step first does all that can fail: numbers on the host, kernels, loose parameters. Only then is anything written."""
+
+from collections import defaultdict
+from operator import is_
 from torch import Tensor
 import torch
-from .core import Namespace
 from .hypers import plain
+from .kernels import Buffers,Compiled,Eager,wide
+from .loop import Item,compute,loop,real
+from .trace import Shaped,Untraceable,trace
 
-__all__ = ['Item', 'loop']
+__all__ = ['Plan']
 
-
-def real(x): return torch.view_as_real(x) if x.is_complex() else x
-
-def compute(x):
-    "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"
-    x = real(x.detach())
-    return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
+small = dict(foreach=2**14, fused=2**12)          # elements: up to here it pays to gather
+batch = 2**20                                     # elements that are gathered at once
 
 
-class Item:
-    "One parameter on its way through its chain: `ns` is what callbacks see, `state` what is kept"
-    def __init__(self, p, state, chain, hypers):
-        self.p,self.chain,x = p,chain,compute(p)
-        self.state = {n: state[n] if n in state else init(x) for n,init in chain.state.items()}
-        self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
-        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **self.kept)
-        self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
-        self.versions = self.versions_now()
+# -- Memory --
 
-    def versions_now(self): return [None if v.is_inference() else v._version for v in (self.p.grad, *self.stores.values())]
+def row(x):
+    "The elements of `x` in the order of memory, without a copy; None if there are gaps between them"
+    if x.is_contiguous(): return x.view(-1)
+    expected = 1
+    for step,size in sorted(zip(x.stride(), x.shape)):
+        if size!=1 and step!=expected: return None
+        expected *= size
+    return x.as_strided((x.numel(),), (1,))
 
-    def check(self, who):
-        "Raise if what the chain arrived at cannot be written"
-        if self.versions!=self.versions_now():
-            raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
-        for n,old in (self.kept|{'new_p': self.ns['p']}).items():
-            if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")
+def aligned(x, y): return x.shape==y.shape and (x.stride()==y.stride() or all(a==b or n==1 for a,b,n in zip(x.stride(), y.stride(), x.shape)))
 
-    def write(self):
-        "Put what the chain arrived at into the parameter and its state; returns the state"
-        news = {n: self.ns[n] for n in self.stores if n=='new_p' or self.ns[n] is not self.kept[n]}
-        held = {storage(v) for v in self.stores.values()}
-        news = {n: v.clone() if storage(v) in held else v for n,v in news.items()}      # one stored tensor as another's new value
-        for n,v in news.items(): real(self.stores[n].detach()).copy_(v)
-        return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
+def side_by_side(xs):
+    "The one row that `xs` lie in, in this order; None if they do not"
+    at,base = xs[0].data_ptr(),xs[0].untyped_storage().data_ptr()
+    for x in xs:
+        if x.data_ptr()!=at or x.untyped_storage().data_ptr()!=base or row(x) is None: return None
+        at += x.numel()*x.element_size()
+    return xs[0].as_strided((sum(x.numel() for x in xs),), (1,))
 
-def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
-def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
-def storage(x): return x.untyped_storage().data_ptr()
+def views(flat, like):
+    "Parts of the row `flat`, of the shapes and strides of `like`"
+    at,res = 0,[]
+    for x in like:
+        res.append(flat.as_strided(x.shape, x.stride(), flat.storage_offset()+at))
+        at += x.numel()
+    return res
+
+try: from torch._C import _tensors_data_ptrs_at_indices_equal as _same_addresses          # a few ns for each tensor, where torch has it
+except ImportError:
+    def _same_addresses(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
 
 
-def loop(items):
-    "`foreach=False`, the reference: each parameter by itself; a global callback waits until all that have it have reached it"
-    def advance(it, run, out=None):
-        try: return run.send(out),it,run
+# -- Units: what a kernel is called for --
+
+class Large:
+    "One parameter, as a row"
+    def __init__(self, i, p, states):
+        self.indices,self.p,self.rows = [i],p,dict(p=row(p), **{n: row(s) for n,s in states.items()})
+    def load(self, grads, buffers):
+        g = real(grads[self.indices[0]].detach())
+        if aligned(g, self.p): g = row(g)
+        else:
+            copy = buffers.get('grad', g.numel(), g.dtype, g.device)
+            views(copy, [self.p])[0].copy_(g)
+            g = copy
+        return self.rows | dict(grad=g)
+    def store(self, buffers): pass
+
+class Gathered:
+    "Small parameters, copied side by side into a row for the step; `states` are rows already"
+    def __init__(self, indices, ps, states):
+        self.indices,self.ps,self.rows = indices,ps,states
+        self.size,self.like = sum(p.numel() for p in ps),ps[0]
+        if (flat := side_by_side(ps)) is not None: self.rows = self.rows | dict(p=flat)
+        self.grads = None
+    def load(self, grads, buffers):
+        gs,x,rows = [grads[i] for i in self.indices],self.like,self.rows
+        if self.grads and _same_addresses(gs, *self.grads[1:]): rows = rows | dict(grad=self.grads[0])
+        else: rows = rows | dict(grad=self.copy('grad', [real(g) for g in gs] if gs[0].is_complex() else gs, gs[0].dtype, buffers))
+        return rows if 'p' in rows else rows | dict(p=self.copy('p', self.ps, x.dtype, buffers))
+    def copy(self, name, xs, dtype, buffers):
+        flat = buffers.get(name, self.size, real_dtype(dtype), self.like.device)
+        torch._foreach_copy_(self.parts(name, flat, buffers), xs)
+        return flat
+    def parts(self, name, flat, buffers):
+        "Views into the buffer, made once"
+        key = name,id(self)
+        if key not in buffers.parts or buffers.parts[key][0] is not flat: buffers.parts[key] = flat,views(flat, self.ps)
+        return buffers.parts[key][1]
+    def store(self, buffers):
+        if 'p' in self.rows: return
+        flat = buffers.get('p', self.size, self.like.dtype, self.like.device)
+        torch._foreach_copy_(self.ps, self.parts('p', flat, buffers))
+
+def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
+
+
+# -- Traces, shared by all optimizers of the process --
+
+traces = defaultdict(list)
+
+def find(chain, numbers, dtype, device):
+    "The trace of `chain` that is right for `numbers`, and its numbers; they are brought up to date, as the step does"
+    known = traces[chain.key, dtype, device]
+    for t in known:
+        ns = dict(numbers)
+        if isinstance(t, Exception): raise t
+        if (values := t.program(ns)) is not None: return t,values,ns
+    try:
+        if len(known)>=16: raise Untraceable(f"{chain} becomes another graph for too many values of a hyper-parameter; leave int(), float() and "
+                                             "math functions of it to a callback without tensors")
+        known.append(trace(chain, numbers, dtype, device))
+    except Untraceable as e:
+        known.append(e)
+        raise
+    return find(chain, numbers, dtype, device)
+
+
+class Bucket:
+    "Parameters that are run together: `indices` of them, in `units`, with the numbers of `groups`, all alike, and the counters `host`"
+    def __init__(self, settings, host, trace):
+        self.chain,self.way,self.host,self.trace = settings.chain,settings.way,host,trace
+        self.groups,self.indices,self.ps,self.states = [],[],[],[]
+    def add(self, group, i, p, states):
+        if group not in self.groups: self.groups.append(group)
+        self.indices.append(i); self.ps.append(p); self.states.append(states)
+
+    def make_units(self):
+        "Large parameters by themselves, small ones side by side, with their state moved there"
+        limit,self.units,fits,total = small[self.way],[],defaultdict(list),0
+        for k,p in enumerate(self.ps):
+            if self.trace.per_tensor or p.numel()>limit: self.units.append(Large(self.indices[k], p, self.states[k]))
+            elif p.numel():
+                fits[total//batch].append(k)
+                total += p.numel()
+        for ks in fits.values():
+            if len(ks)==1: self.units.append(Large(self.indices[ks[0]], self.ps[ks[0]], self.states[ks[0]]))
+            else:
+                ps,rows = [self.ps[k] for k in ks],{}
+                for n in self.trace.states:
+                    old = [self.states[k][n] for k in ks]
+                    rows[n] = side_by_side([real(s) for s in old])
+                    if rows[n] is None:
+                        rows[n] = torch.cat([row(real(s)) for s in old])
+                        for k,v in zip(ks, views(rows[n], ps)): self.states[k][n] = torch.view_as_complex(v) if old[0].is_complex() else v
+                self.units.append(Gathered([self.indices[k] for k in ks], ps, rows))
+        self.dtypes = dict(p=self.ps[0].dtype, grad=self.ps[0].dtype, **{n: real_dtype(s.dtype) for n,s in self.states[0].items()})
+
+    def prepare(self, numbers, buffers):
+        "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what to do in each round"
+        ns = numbers | self.host
+        values = self.trace.program(ns)
+        if values is None: self.trace,values,ns = find(self.chain, numbers | self.host, self.trace.dtype, self.trace.device)
+        t,values = self.trace,dict(zip(self.trace.numbers, values))
+        return {n: plain(ns[n]) for n in self.host},[self.round(t, k, values, buffers) for k in range(len(t.passes))]
+    def round(self, t, k, values, buffers):
+        bound = lambda way,piece,key: (kernel(t, way, piece, key, self.dtypes).bind(values, buffers), [*piece.outs]) if piece.outs else None
+        return bound(Eager, t.between[k], (k,'between')),bound(Compiled if self.way=='fused' else Eager, t.passes[k], k),t.joints[k]
+
+    def run(self, unit, rounds, grads, buffers):
+        "Run one unit through all rounds; a generator, because what joins all parameters must wait for them"
+        singles = self.trace.constants
+        for between,over,joints in rounds:
+            if between: singles = singles | dict(zip(between[1], between[0]({}, singles)))
+            if over:    singles = singles | dict(zip(over[1], over[0](unit.load(grads, buffers), singles)))
+            for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name])}
+        unit.store(buffers)
+
+def kernel(t, way, piece, key, dtypes):
+    key = way,key,*dtypes.items()
+    if key not in t.kernels: t.kernels[key] = way(piece, t, dtypes)
+    return t.kernels[key]
+
+def run_all(runs):
+    "Run units to their ends. Those that come to what joins all parameters wait there for the others"
+    def advance(run, value=None):
+        try: return *run.send(value),run
         except StopIteration: return None
-    waiting = [advance(it, it.chain.fold(it.ns)) for it in items]
-    while waiting := [w for w in waiting if w]:
-        b = waiting[0][0]
-        here = [(it,run) for o,it,run in waiting if o==b]
-        if any(o!=b and b in (bs := it.chain.blocks)[bs.index(o):] for o,it,_ in waiting):
-            raise ValueError(f"{b} and another callback over all parameters come in different orders in two groups")
-        outs = b.call_all([it.ns for it,_ in here])
-        waiting = [w for w in waiting if w[0]!=b] + [advance(it, run, out) for (it,run),out in zip(here, outs)]
+    waiting = [w for r in runs if (w := advance(r))]
+    while waiting:
+        j = waiting[0][0].meta['place']
+        here = [w for w in waiting if w[0].meta['place']==j]
+        value = here[0][0].meta['joint'][1](torch.stack([z.reshape(()) for _,z,_ in here]))
+        waiting = [w for w in waiting if w[0].meta['place']!=j] + [w for _,_,run in here if (w := advance(run, value))]
+
+
+# -- The plan --
+
+class Plan:
+    """Which parameters are run together, and how. `holds` says whether it is still right: the same parameters, in the same memory, with a
+    gradient or without, in groups that are alike as before, and a state that nobody has changed"""
+    def __init__(self, opt, settings, params, grads):
+        self.opt,self.settings,self.params,self.missing = opt,settings,params,[g is None for g in grads]
+        self.buckets,self.loose,self.buffers,self.fresh = {},[],Buffers(),True
+        groups = [i for i,g in enumerate(opt.param_groups) for _ in g['params']]
+        stuck  = set()                                                         # chains that join all parameters, some of which are loose
+        for again in (False, True):
+            for i,(p,group) in enumerate(zip(params, groups)):
+                if grads[i] is not None and not self.place(opt, i, p, group, settings[group], settings[group].chain.key in stuck): self.loose.append((i,group))
+            stuck = {settings[g].chain.key for _,g in self.loose} & {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
+            if not stuck or again: break
+            stuck |= {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
+            self.buckets,self.loose = {},[]
+        self.buckets = [*self.buckets.values()]
+        for b in self.buckets: b.make_units()
+        self.held = [i for b in self.buckets for i in b.indices]
+        self.addresses = [p.data_ptr() for p in params]
+
+    def place(self, opt, i, p, group, settings, loose):
+        "Put a parameter into its bucket; False if it can be in none"
+        if loose or settings.way=='loop' or type(p) not in plain_types or p.layout!=torch.strided or row(real(p.detach())) is None: return False
+        states = opt.__dict__['state'].get(p, {})
+        x = real(p.detach())
+        c = x if x.dtype==wide(x.dtype) else None
+        values = {n: states[n] if n in states else init(c if c is not None else (c := compute(p))) for n,init in settings.chain.state.items()}
+        host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
+        kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
+        key = settings,p.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
+        if key not in self.buckets:
+            try: t,_,_ = find(settings.chain, settings.numbers|host, wide(x.dtype), p.device)
+            except Untraceable: return False
+            self.buckets[key] = Bucket(settings, host, t)
+        if kept.keys()!={*self.buckets[key].trace.states} or not all(aligned(real(s), x) for s in kept.values()): return False
+        self.buckets[key].add(group, i, x, kept)
+        return True
+
+    def holds(self, settings, params, grads):
+        return (len(params)==len(self.params) and all(map(is_, params, self.params)) and [g is None for g in grads]==self.missing
+                and _same_addresses(params, self.addresses, self.held) and self.alike(settings) and (not self.opt._watched or self.untouched()))
+    def alike(self, settings):
+        "Whether groups that are run together still have the same settings"
+        if len(settings)==len(self.settings) and all(map(is_, settings, self.settings)): return True
+        self.settings = settings
+        return all(settings[g] is settings[b.groups[0]] for b in self.buckets for g in b.groups) and \
+               all(settings[b.groups[0]].chain is b.chain and settings[b.groups[0]].way==b.way for b in self.buckets)
+    def untouched(self):
+        state = self.opt.__dict__['state']
+        return self.fresh or all((s := state.get(self.params[i])) is not None and all(s.get(n) is v for n,v in kept.items()) and all(s.get(n)==v for n,v in b.host.items())
+                   for b in self.buckets for i,kept in zip(b.indices, b.states))
+
+    def run(self, grads):
+        opt,state = self.opt,self.opt.__dict__['state']
+        for g in grads:
+            if g is not None and g.is_sparse: opt._refuse_sparse()
+        ready = [b.prepare(self.settings[b.groups[0]].numbers, self.buffers) for b in self.buckets]
+        items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
+        loop(items)
+        for it in items: it.check(opt.name)
+        simple = [(b,u,rounds[0][1][0]) for b,(_,rounds) in zip(self.buckets, ready) if len(rounds)==1 and not rounds[0][0] and rounds[0][1] for u in b.units]
+        done = {id(b) for b,_,_ in simple}
+        run_all([b.run(u, rounds, grads, self.buffers) for b,(_,rounds) in zip(self.buckets, ready) if id(b) not in done for u in b.units])
+        for b,u,over in simple:
+            over(u.load(grads, self.buffers), b.trace.constants)
+            u.store(self.buffers)
+        for b,(host,_) in zip(self.buckets, ready): b.host = host
+        for it in items: state[it.p].update(it.write())
+        if self.fresh: self.attach(state)
+        if opt._watched: self.settle()
+
+    def attach(self, state):
+        "Make the states of the buckets those of the optimizer"
+        for b in self.buckets:
+            for i,kept in zip(b.indices, b.states): state[self.params[i]].update(kept)
+        self.fresh = False
+        self.settle()
+    def settle(self):
+        "Write the counters, which a bucket holds for all of its parameters, into each one's state"
+        if self.fresh: return
+        state = self.opt.__dict__['state']
+        for b in self.buckets:
+            if b.host:
+                for i in b.indices: state[self.params[i]].update(b.host)
+
+plain_types = torch.Tensor,torch.nn.Parameter

@@ -3,7 +3,7 @@
 from html import escape
 from torch import Tensor
 import torch
-from .engine import compute
+from .loop import compute
 
 __all__ = ['Explanation', 'plural', 'table']
 

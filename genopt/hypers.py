@@ -103,7 +103,7 @@ def number(v): return v.item() if isinstance(v, Tensor) else v
 
 def check_flags(group, who):
     "Refuse what torch has and genopt not yet"
-    for k in ('foreach', 'fused', 'capturable', 'differentiable'):
+    for k in ('capturable', 'differentiable'):
         if group[k]:
             raise ValueError(f"{who}: {k}={group[k]} is not available yet: each parameter is run by itself, as with foreach=False; leave {k} out")
 

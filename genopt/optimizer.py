@@ -3,9 +3,9 @@
 import dis,inspect,warnings
 from fastcore.basics import is_iter
 import torch
-from . import engine
 from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
 from .core import Chain
+from .engine import Plan
 from .explain import Explanation,plural
 from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
@@ -21,6 +21,14 @@ def flatten(cbs):
     if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
 
+
+class Settings:
+    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run"
+    def __init__(self, opt, group, key):
+        self.types = [*map(type, key)]
+        self.chain = opt._chain(group, rehearsed=False)
+        self.numbers = opt._hypers(group, self.chain)
+        self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
 
 class Optimizer(torch.optim.Optimizer):
     """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
@@ -46,7 +54,7 @@ class Optimizer(torch.optim.Optimizer):
     def _setup(self, params, declared, hypers):
         "`declared`: all hyper-parameters with their defaults; `hypers`: those given. Both in either spelling"
         if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
-        self._chains,self._own,own = [],None,{k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
+        self._chains,self._known,self._own,self._watched,own = [],{},None,False,{k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self._own:                                   # whose spelling an ambiguous name is depends on the chain, and that on the values
             self._own = own
             self._declared = to_torch(declared, own)|engine_flags
@@ -57,6 +65,7 @@ class Optimizer(torch.optim.Optimizer):
             own = own|chain.asks&ambiguous
         more = self._check(defaults, self.name).hypers(known=Hypers(defaults, own))          # of callbacks that say more than the signature
         super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|to_torch(more, own)).items()})
+        self._watched = False
 
     def add_param_group(self, param_group):
         "Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied"
@@ -126,20 +135,44 @@ class Optimizer(torch.optim.Optimizer):
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
-        items = []
-        for group in self.param_groups:
-            chain = self._chain(group)
-            hypers = self._hypers(group, chain)
-            items += [engine.Item(p, self.state.get(p, {}), chain, hypers) for p in group['params'] if self._active(p)]
-        engine.loop(items)
-        for it in items: it.check(self.name)
-        for it in items: self.state[it.p].update(it.write())
+        settings = [self._settings(g) for g in self.param_groups]
+        params   = [p for g in self.param_groups for p in g['params']]
+        grads    = [p.grad for p in params]
+        if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
+        self._plan.run(grads)
         return loss
 
-    def _active(self, p):
-        if p.grad is not None and p.grad.is_sparse:
-            raise RuntimeError(f"{self.name} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
-        return p.grad is not None
+    def _replan(self, settings, params, grads):
+        if self._plan: self._plan.settle()
+        self._plan = None
+        for g in self.param_groups: self._chain(g)                          # rehearses what is new
+        self._plan = Plan(self, settings, params, grads)
+
+    def _settings(self, group):
+        "Chain, numbers and way of running of a group: one object for all groups that are alike"
+        key = tuple([group[k] for k in self.defaults])
+        try: found = self._known.get(key)
+        except TypeError: found = None                                      # a list in it
+        if not found or found.types!=[*map(type, key)]:
+            key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
+            found = self._known.get(key)
+            if not found or found.types!=[*map(type, key)]:
+                if len(self._known)>100: self._known.clear()
+                self._known[key] = found = Settings(self, group, key)
+        return found
+
+    def _refuse_sparse(self):
+        raise RuntimeError(f"{self.name} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
+
+    @property
+    def state(self):
+        """What is kept for each parameter, by name. Between steps the engine keeps counters of many parameters in one place; they are
+        written here when somebody looks, and from then on after every step"""
+        if self.__dict__.get('_plan'): self._plan.settle()
+        self._watched = True
+        return self.__dict__['state']
+    @state.setter
+    def state(self, v): self.__dict__ |= dict(state=v, _plan=None)
 
     # -- what a user looks at --
 
@@ -174,7 +207,8 @@ class Optimizer(torch.optim.Optimizer):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self.__dict__.setdefault('_chains', [])
+        self.__dict__ |= dict(_plan=None, _watched=True)
+        for k,v in dict(_chains=[], _known={}).items(): self.__dict__.setdefault(k, v)
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self.defaults.items(): g.setdefault(k, plain(v))
 

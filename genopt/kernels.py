@@ -1,0 +1,181 @@
+"""A piece of a graph as a function of rows of elements, in two ways that give the same numbers:
+
+- `Eager`: torch's own operations, one after the other, on chunks that fit in the cache, each writing into a buffer that is used again.
+  No compiler, no allocation, and bit for bit what the callbacks themselves give;
+- `Compiled`: one kernel for rows of any length, made by Inductor. One pass over memory.
+
+Both write what the step changes into the rows themselves and return what they were reduced to. `bind(numbers)` gives the function for
+the numbers of this step; it is called with rows and single numbers that were reduced before, by name."""
+
+import math,threading
+from torch.fx import Node
+import torch
+from .trace import aten,inputs,mapped,merges
+
+__all__ = ['Eager', 'Compiled', 'Buffers', 'compilations']
+
+chunk = 2**16                                     # elements: a chunk of every row and buffer together fit in the cache
+compilations = []                                 # what this process has compiled
+
+
+class Buffers(dict):
+    "Memory that is used again from step to step, by name"
+    def __init__(self): self.parts = {}
+    def get(self, name, n, dtype, device):
+        "A row of `n` elements"
+        key = name,dtype,device
+        if key not in self or self[key][0].numel()<n: self[key] = [torch.empty(n, dtype=dtype, device=device)]*2
+        full,last = self[key]
+        if last.numel()!=n: self[key][1] = last = full[:n]
+        return last
+
+
+class Kernel:
+    "What both ways have in common: the names of what a piece is given. `dtypes`: of the rows as they are stored"
+    def __init__(self, piece, trace, dtypes):
+        self.piece,self.outs,self.dtypes,self.dtype,self.device,self.whole = piece,piece.outs,dtypes,trace.dtype,trace.device,trace.whole
+        self.is_row  = trace.is_row
+        self.stores  = {s: n for s,n in self.outs.items() if self.is_row(n)}
+        self.reduced = [n for n in self.outs.values() if not self.is_row(n)]
+        self.rows    = list(dict.fromkeys([*(n.name for n in piece.inputs if self.is_row(n)), *map(row_of, self.stores)]))
+        self.numbers = [n.name for n in piece.inputs if n.name in trace.numbers]
+        self.singles = [n.name for n in piece.inputs if not self.is_row(n) and n.name not in trace.numbers]
+    def __repr__(self): return f"{type(self).__name__}({', '.join(self.rows)})"
+
+def row_of(store): return 'p' if store=='new_p' else store
+
+
+# -- Eager --
+
+class Eager(Kernel):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.write()
+    def write(self):
+        "Write the Python function: which operations, and which buffer each writes into"
+        piece,stored = self.piece,{row_of(s): n for s,n in self.stores.items()}
+        order = {n: i for i,n in enumerate(piece.nodes)}
+        last  = {i: order[n] for n in piece.nodes for i in inputs(n)} | {n: len(order) for n in self.outs.values()}
+        read  = {n.name: last.get(n, -1) for n in piece.inputs}
+        where,bound,free,self.buffers,lines = {n: n.name for n in piece.inputs},{},{},[],[]
+        def text(a):
+            if isinstance(a, Node): return where[a]
+            if isinstance(a, (list,tuple)): return f"[{', '.join(map(text, a))}]"
+            if isinstance(a, (bool,int,type(None))) or isinstance(a, float) and math.isfinite(a): return repr(a)
+            return bound.setdefault(a, f'k{len(bound)}')
+        for i,n in enumerate(piece.nodes):
+            f,into = function(n.target)
+            args = [*map(text, n.args), *(f'{k}={text(v)}' for k,v in n.kwargs.items())]
+            done = [a for a in dict.fromkeys(inputs(n)) if last[a]==i and where[a] in self.buffer_names()]
+            for a in done: free.setdefault(a.meta['val'].dtype, []).append(where[a])
+            call = f"{bound.setdefault(f, f'k{len(bound)}')}({', '.join(args)}"
+            if self.is_row(n) and into:                                   # at once into its row, if nobody reads what was there
+                home = next((s for s,o in stored.items() if o is n and read.get(s, -1)<=i and n.meta['val'].dtype==self.computed(s)), None)
+                where[n] = home or self.buffer(n.meta['val'].dtype, free)
+                lines.append(f'{call}, out={where[n]})')
+            else:
+                where[n] = f'v{i}'
+                lines.append(f'{where[n]} = {call})')
+        moves = {s: where[n] for s,n in stored.items() if where[n]!=s}
+        lines+= [f'{s}_ = {v}.clone()' for s,v in moves.items() if v in stored]          # rows that change places
+        lines+= [f"{s}.copy_({f'{s}_' if v in stored else v})" for s,v in moves.items()]
+        names = lambda ns: ''.join(f'{n}, ' for n in ns)
+        head  = [f'{names(ns)} = {src}' for ns,src in ((self.rows,'rows'), ([*self.numbers,*self.singles],'values'), (self.buffer_names(),'buffers')) if ns]
+        body  = '\n'.join(f'    {l}' for l in [*head, *lines, f"return [{', '.join(where[n] for n in self.reduced)}]"])
+        exec(f'def run(rows, values, buffers):\n{body}\n', scope := {k: v for v,k in bound.items()})
+        self.run,self.source = scope['run'],body
+
+    def buffer_names(self): return [f'b{i}' for i in range(len(self.buffers))]
+    def buffer(self, dtype, free):
+        if not free.setdefault(dtype, []):
+            self.buffers.append(dtype)
+            return f'b{len(self.buffers)-1}'
+        return free[dtype].pop()
+    def computed(self, row):
+        "The dtype in which a row is computed: low precision is widened"
+        return wide(self.dtypes[row])
+
+    def bind(self, numbers, buffers):
+        numbers = [numbers[n] for n in self.numbers]
+        def run(rows, singles):
+            xs,values = [rows[n] for n in self.rows],[*numbers, *(singles[n] for n in self.singles)]
+            if not xs: return self.run(xs, values, [])
+            size = xs[0].numel()
+            if size<=chunk or self.whole: return self.piecewise(xs, values, buffers)
+            parts = [self.piecewise([x[o:o+chunk] for x in xs], values, buffers) for o in range(0, size, chunk)]
+            sizes = [min(chunk, size-o) for o in range(0, size, chunk)]
+            return [merge(n, torch.stack(vs), sizes) for n,vs in zip(self.reduced, zip(*parts))]
+        return run
+    def piecewise(self, xs, values, buffers):
+        n,wides = xs[0].numel(),[]
+        for i,(x,name) in enumerate(zip(xs, self.rows)):
+            if (dtype := wide(x.dtype))!=x.dtype:
+                wides.append((x, w := buffers.get(f'wide {name}', n, dtype, x.device).copy_(x), name))
+                xs[i] = w
+        res = self.run(xs, values, [buffers.get(i, n, t, xs[0].device) for i,t in enumerate(self.buffers)])
+        for x,w,name in wides:
+            if name in map(row_of, self.stores): x.copy_(w)
+        return res
+
+def wide(dtype): return torch.float32 if dtype.is_floating_point and dtype.itemsize<4 else dtype
+
+def merge(n, parts, sizes): return merges[n.target.overloadpacket](parts, sizes, *n.args[1:2])
+
+def function(op):
+    "torch's own function for `op`, quicker to call, and whether it can write into a buffer"
+    f = getattr(torch, op.overloadpacket.__name__, None)
+    return f or op, bool(f) and torch.Tag.pointwise in op.tags and any(o=='out' or o.endswith('_out') for o in op.overloadpacket.overloads())
+
+
+# -- Compiled --
+
+class Compiled(Kernel):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.reciprocals = [n for n in self.numbers if any(divides(u, n) for u in self.piece.nodes)]
+        rows    = [torch.empty(2**20, dtype=self.dtypes[n], device=self.device) for n in self.rows]
+        singles = [n.meta['val'] for n in self.piece.inputs if n.name in self.singles]
+        self.fn = inductor(self.apply, [*rows, *singles, self.scalars(dict.fromkeys(self.numbers, 1.))], str(self))
+
+    def apply(self, *args):
+        "The piece on rows and scalars; what Inductor sees"
+        rows,singles,scalars = args[:len(self.rows)],args[len(self.rows):-1],args[-1]
+        env = {n.name: x for n,x in zip([*(i for i in self.piece.inputs if i.name in self.singles)], singles)}
+        env|= {n: x.to(wide(x.dtype)) for n,x in zip(self.rows, rows)}
+        env|= {n: scalars[i] for i,n in enumerate(self.numbers)}
+        inverse = {n: scalars[len(self.numbers)+i] for i,n in enumerate(self.reciprocals)}
+        for n in self.piece.nodes:
+            divisor = next((m for m in self.reciprocals if divides(n, m)), None)
+            get = lambda a: env[a.name] if isinstance(a, Node) else a
+            if divisor: env[n.name] = get(n.args[0])*inverse[divisor]             # a multiplication takes a fraction of a division's time
+            else: env[n.name] = n.target(*mapped(n.args, get), **mapped(n.kwargs, get))
+        for store,n in self.stores.items(): rows[self.rows.index(row_of(store))].copy_(env[n.name])
+        return [env[n.name] for n in self.reduced]
+
+    def scalars(self, numbers):
+        "The numbers of a step as one small tensor: they may change without another kernel"
+        inverses = [1/x if (x := numbers[n]) else x+float('inf') for n in self.reciprocals]
+        return torch.tensor([*(float(numbers[n]) for n in self.numbers), *inverses, 0., 0.], dtype=self.dtype).to(self.device, non_blocking=True)
+    def bind(self, numbers, buffers):
+        scalars = self.scalars(numbers)
+        return lambda rows, singles: self.fn(*[rows[n] for n in self.rows], *[singles[n] for n in self.singles], scalars)
+
+def divides(n, number):
+    "Whether node `n` divides by the number of that name"
+    return n.target is aten.div.Tensor and isinstance(n.args[1], Node) and n.args[1].name==number and n.args[0].name!=number
+
+
+lock = threading.Lock()
+
+def inductor(f, examples, name):
+    """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
+    and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile"""
+    try:
+        from torch._inductor.compile_fx import compile_fx
+        from torch.fx.experimental.proxy_tensor import make_fx
+    except ImportError: return torch.compile(f, dynamic=True, fullgraph=True)
+    with lock, torch.no_grad():
+        graph = make_fx(f, tracing_mode='symbolic')(*examples)
+        fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'])
+        compilations.append(name)
+    return fn

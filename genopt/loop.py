@@ -1,0 +1,64 @@
+"""How a chain is run. One parameter on its way is an `Item`; a way of running takes all items of a step and folds each
+one's chain over its namespace. Nothing is written until all have arrived, so a step that fails changes nothing."""
+
+from torch import Tensor
+import torch
+from .core import Namespace
+from .hypers import plain
+
+__all__ = ['Item', 'loop']
+
+
+def real(x): return torch.view_as_real(x) if x.is_complex() else x
+
+def compute(x):
+    "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"
+    x = real(x.detach())
+    return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
+
+
+class Item:
+    "One parameter on its way through its chain: `ns` is what callbacks see, `state` what is kept"
+    def __init__(self, p, state, chain, hypers):
+        self.p,self.chain,x = p,chain,compute(p)
+        self.state = {n: state[n] if n in state else init(x) for n,init in chain.state.items()}
+        self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
+        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **self.kept)
+        self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
+        self.versions = self.versions_now()
+
+    def versions_now(self): return [None if v.is_inference() else v._version for v in (self.p.grad, *self.stores.values())]
+
+    def check(self, who):
+        "Raise if what the chain arrived at cannot be written"
+        if self.versions!=self.versions_now():
+            raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
+        for n,old in (self.kept|{'new_p': self.ns['p']}).items():
+            if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")
+
+    def write(self):
+        "Put what the chain arrived at into the parameter and its state; returns the state"
+        news = {n: self.ns[n] for n in self.stores if n=='new_p' or self.ns[n] is not self.kept[n]}
+        held = {storage(v) for v in self.stores.values()}
+        news = {n: v.clone() if storage(v) in held else v for n,v in news.items()}      # one stored tensor as another's new value
+        for n,v in news.items(): real(self.stores[n].detach()).copy_(v)
+        return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
+
+def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
+def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
+def storage(x): return x.untyped_storage().data_ptr()
+
+
+def loop(items):
+    "`foreach=False`, the reference: each parameter by itself; a global callback waits until all that have it have reached it"
+    def advance(it, run, out=None):
+        try: return run.send(out),it,run
+        except StopIteration: return None
+    waiting = [advance(it, it.chain.fold(it.ns)) for it in items]
+    while waiting := [w for w in waiting if w]:
+        b = waiting[0][0]
+        here = [(it,run) for o,it,run in waiting if o==b]
+        if any(o!=b and b in (bs := it.chain.blocks)[bs.index(o):] for o,it,_ in waiting):
+            raise ValueError(f"{b} and another callback over all parameters come in different orders in two groups")
+        outs = b.call_all([it.ns for it,_ in here])
+        waiting = [w for w in waiting if w[0]!=b] + [advance(it, run, out) for (it,run),out in zip(here, outs)]

@@ -168,7 +168,7 @@ class Bucket:
         for between,over,joints in rounds:
             if between: singles = singles | dict(zip(between[1], between[0]({}, singles)))
             if over:    singles = singles | dict(zip(over[1], over[0](unit.load(grads, buffers), singles)))
-            for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name])}
+            for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
         unit.store(buffers)
 
 def kernel(t, way, piece, key, dtypes):
@@ -183,10 +183,12 @@ def run_all(runs):
         except StopIteration: return None
     waiting = [w for r in runs if (w := advance(r))]
     while waiting:
-        j = waiting[0][0].meta['place']
-        here = [w for w in waiting if w[0].meta['place']==j]
-        value = here[0][0].meta['joint'][1](torch.stack([z.reshape(()) for _,z,_ in here]))
-        waiting = [w for w in waiting if w[0].meta['place']!=j] + [w for _,_,run in here if (w := advance(run, value))]
+        at = waiting[0][0].meta['place']
+        here,there = [w for w in waiting if w[0].meta['place']==at],[w for w in waiting if w[0].meta['place']!=at]
+        if any(at in places[places.index(j.meta['place']):] for j,_,places,_ in there):
+            raise ValueError(f"{at[0]} and another callback over all parameters come in different orders in two groups")
+        value   = here[0][0].meta['joint'][1](torch.stack([z.reshape(()) for _,z,_,_ in here]))
+        waiting = there + [w for *_,run in here if (w := advance(run, value))]
 
 
 # -- The plan --
@@ -247,7 +249,7 @@ class Plan:
         opt,state = self.opt,self.opt.__dict__['state']
         for g in grads:
             if g is not None and g.is_sparse: opt._refuse_sparse()
-        ready = [b.prepare(self.settings[b.groups[0]].numbers, self.buffers) for b in self.buckets]
+        ready = [b.prepare(self.settings[b.groups[0]].numbers, self.buffers) for b in self.buckets]          # may raise Untraceable
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         loop(items)
         for it in items: it.check(opt.name)

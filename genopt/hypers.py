@@ -102,10 +102,15 @@ def plain(v):
 def number(v): return v.item() if isinstance(v, Tensor) else v
 
 def check_flags(group, who):
-    "Refuse what torch has and genopt not yet"
+    "Refuse flags that contradict each other, as torch does, and what torch has and genopt not yet"
     for k in ('capturable', 'differentiable'):
-        if group[k]:
-            raise ValueError(f"{who}: {k}={group[k]} is not available yet: each parameter is run by itself, as with foreach=False; leave {k} out")
+        if group[k]: raise ValueError(f"{who}: {k}={group[k]} is not available yet; leave it out")
+    if not group['foreach']: return
+    if group['fused']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
+    for k,v in group.items():
+        for name,x in [(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]:
+            if isinstance(x, Tensor) and k!='params':
+                raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; leave foreach out, or pass a number")
 
 def check_kinds(group, declared, strict, who):
     "Refuse values of another kind than declared. Beyond the names in `strict`, a callback's number may be a bool and its bool a number"

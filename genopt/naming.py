@@ -36,6 +36,17 @@ def returned_names(cb):
     return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
 
 
+def held(cb):
+    "The name of something that `cb` holds besides its arguments and that may change from call to call: a list, dict or set, or itself an object"
+    while isinstance(cb, (partial,rename)): cb = cb.func
+    if not inspect.isfunction(cb): return 'self' if not inspect.isbuiltin(cb) else None
+    cells = dict(zip(cb.__code__.co_freevars, cb.__closure__ or ()))
+    def content(n):
+        try: return cells[n].cell_contents if n in cells else cb.__globals__.get(n)
+        except ValueError: return None                                      # a cell that is still empty
+    return next((n for n in (*cells, *cb.__code__.co_names) if isinstance(content(n), (list,dict,set,bytearray))), None)
+
+
 class rename:
     """`func` under other names: `rename(average_grad, grad_avg='slow_avg')` reads, keeps and returns `slow_avg` instead.
     Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""

@@ -10,6 +10,7 @@ from .explain import Explanation,plural
 from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
 from .naming import same
+from .trace import Untraceable
 from .transforms import maximize
 
 __all__ = ['Optimizer', 'algorithm']
@@ -139,7 +140,10 @@ class Optimizer(torch.optim.Optimizer):
         params   = [p for g in self.param_groups for p in g['params']]
         grads    = [p.grad for p in params]
         if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
-        self._plan.run(grads)
+        try: self._plan.run(grads)
+        except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
+            self._replan(settings, params, grads)
+            self._plan.run(grads)
         return loss
 
     def _replan(self, settings, params, grads):

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import math,operator,torch
 from .core import Namespace,given
 from .loop import compute
+from .naming import held
 
 __all__ = ['Trace', 'Untraceable', 'trace']
 
@@ -243,6 +244,7 @@ class Trace:
         self.between = [Piece(at(k, plain), smalls) for k in range(depth+1)]
         self.passes  = [Piece(at(k+1, self.reduces), smalls) for k in range(depth)] + [Piece(outs, smalls)]
         self.joints  = [[*at(k+1, lambda n: 'joint' in n.meta).values()] for k in range(depth+1)]
+        self.places  = [j.meta['place'] for js in self.joints for j in js]
         self.random  = any(n.op!='placeholder' and torch.Tag.nondeterministic_seeded in n.target.tags for n in self.nodes)
         if self.random and depth: raise Shaped("reduces rows beside random numbers, which cannot be made twice alike")
         reduced = [n for n in smalls if self.reduces(n)]
@@ -403,10 +405,12 @@ def run_block(i, b, spaces, numbers, host, recorder):
         host.run(i, b, out)
         numbers |= out
         return [{n: v for n,v in s.items() if n not in out} for s in spaces]
+    if what := held(b.cb): raise Untraceable(f"holds {what!r}, which may change outside of the step, so it is called for each parameter")
     seen  = {n: host.read(n, numbers[n]) for n in [*b.reads, 'lr'] if n in numbers and (n!='lr' or {'lr','new_p'}&{*b.reads})}
     seens = [Namespace(seen|s) for s in spaces]
     recorder.block = b
     with Questions(), recorder: outs = b.call_all(seens) if b.is_global else [b(ns) for ns in seens]
+    if not outs[0]: raise Untraceable("only looks at what it is given, so it is called for each parameter")
     for n,v in outs[0].items():
         if isinstance(v, Tensor): numbers.pop(n, None)
         else:

@@ -13,9 +13,9 @@ errors = [pytest.param(a, e, id=f'{a.name}-{e.optimizer_error_input.desc[:50]}')
 
 @pytest.mark.parametrize('a,e', errors)
 def test_error_inputs(a, e):
-    "torch's exception type, and its words; for what torch refuses only with foreach, the words that foreach is not there yet"
+    "torch's exception type, and its words"
     params,kw = e.optimizer_error_input.params,e.optimizer_error_input.kwargs
-    expected = 'foreach=True is not available yet' if kw.get('foreach') else e.error_regex
+    expected = e.error_regex
     if issubclass(e.error_type, Warning):
         with pytest.warns(e.error_type, match=expected): a.cls(params, **kw)
     else:

@@ -452,8 +452,12 @@ def test_rename_of_a_partial_made_anew():
     with pytest.raises(TypeError, match="gives 'mom', which Beaten has as an argument"): Beaten([param(1.)])
 
 def test_global_callbacks_in_two_orders_are_told():
-    def one(grads): return dict(grads=grads)
-    def two(grads): return dict(grads=grads)
+    def one(grads):
+        norm = torch.stack([g.norm() for g in grads]).norm()
+        return dict(grads=[g/norm for g in grads])
+    def two(grads):
+        norm = sum((g*g).sum() for g in grads)
+        return dict(grads=[g/norm for g in grads])
     @algorithm
     def Orders(lr=1., turn=False): return [two, one] if turn else [one, two]
     opt = Orders([dict(params=[p := param(1.)]), dict(params=[q := param(1.)], turn=True)])

@@ -17,7 +17,7 @@ from .trace import Shaped,Untraceable,trace
 
 __all__ = ['Plan']
 
-small = dict(foreach=2**14, fused=2**12)          # elements: up to here it pays to gather
+small = dict(foreach=2**14, fused=2**12, adopt=2**18)          # elements: up to here it pays to gather
 batch = 2**20                                     # elements that are gathered at once
 
 
@@ -59,6 +59,7 @@ except ImportError:
 
 class Large:
     "One parameter, as a row"
+    grads = None
     def __init__(self, i, p, states):
         self.indices,self.p,self.rows = [i],p,dict(p=row(p), **{n: row(s) for n,s in states.items()})
     def load(self, grads, buffers):
@@ -72,32 +73,38 @@ class Large:
     def store(self, buffers): pass
 
 class Gathered:
-    "Small parameters, copied side by side into a row for the step; `states` are rows already"
-    def __init__(self, indices, ps, states):
-        self.indices,self.ps,self.rows = indices,ps,states
-        self.size,self.like = sum(p.numel() for p in ps),ps[0]
-        if (flat := side_by_side(ps)) is not None: self.rows = self.rows | dict(p=flat)
-        self.grads = None
+    """Small parameters side by side in a row. Their states live in such rows; the parameters and gradients are copied there for the step,
+    unless they lie side by side themselves, as after `adopt`"""
+    def __init__(self, indices, ps, states, grads):
+        self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
+        p,self.grads = side_by_side(ps),None
+        self.copied  = p is None
+        self.rows    = states if p is None else states | dict(p=p)
+        if (g := side_by_side([real(g.detach()) for g in grads])) is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
     def load(self, grads, buffers):
-        gs,x,rows = [grads[i] for i in self.indices],self.like,self.rows
-        if self.grads and _same_addresses(gs, *self.grads[1:]): rows = rows | dict(grad=self.grads[0])
-        else: rows = rows | dict(grad=self.copy('grad', [real(g) for g in gs] if gs[0].is_complex() else gs, gs[0].dtype, buffers))
-        return rows if 'p' in rows else rows | dict(p=self.copy('p', self.ps, x.dtype, buffers))
-    def copy(self, name, xs, dtype, buffers):
-        flat = buffers.get(name, self.size, real_dtype(dtype), self.like.device)
-        torch._foreach_copy_(self.parts(name, flat, buffers), xs)
+        gs = [grads[i] for i in self.indices]
+        if self.grads and _same_addresses(gs, *self.grads[1:]): rows = self.rows | dict(grad=self.grads[0])
+        else: rows = self.rows | dict(grad=self.copy('grad', [real(g) for g in gs] if gs[0].is_complex() else gs, buffers))
+        return rows | dict(p=self.copy('p', self.ps, buffers)) if self.copied else rows
+    def copy(self, name, xs, buffers):
+        flat,parts = self.parts(name, buffers)
+        torch._foreach_copy_(parts, xs)
         return flat
-    def parts(self, name, flat, buffers):
-        "Views into the buffer, made once"
-        key = name,id(self)
-        if key not in buffers.parts or buffers.parts[key][0] is not flat: buffers.parts[key] = flat,views(flat, self.ps)
-        return buffers.parts[key][1]
+    def parts(self, name, buffers):
+        "The row of that name, and views of it like the parameters, which are made once"
+        flat = buffers.get(name, self.size, self.dtype, self.device)
+        if buffers.parts.get((name, id(self)), (None,))[0] is not flat: buffers.parts[name, id(self)] = flat,views(flat, self.ps)
+        return buffers.parts[name, id(self)]
     def store(self, buffers):
-        if 'p' in self.rows: return
-        flat = buffers.get('p', self.size, self.like.dtype, self.like.device)
-        torch._foreach_copy_(self.ps, self.parts('p', flat, buffers))
+        if self.copied: torch._foreach_copy_(self.ps, self.parts('p', buffers)[1])
 
 def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
+def like(v, x): return torch.view_as_complex(v) if x.is_complex() else v
+
+def move(xs, zero=False):
+    "Copies of `xs` side by side, and the row that they are in"
+    flat = torch.cat([row(real(x.detach())) for x in xs])
+    return flat,[like(v, x) for v,x in zip(views(flat, [real(x) for x in xs]), xs)]
 
 
 # -- Traces, shared by all optimizers of the process --
@@ -130,26 +137,33 @@ class Bucket:
         if group not in self.groups: self.groups.append(group)
         self.indices.append(i); self.ps.append(p); self.states.append(states)
 
-    def make_units(self):
-        "Large parameters by themselves, small ones side by side, with their state moved there"
-        limit,self.units,fits,total = small[self.way],[],defaultdict(list),0
+    def make_units(self, params, grads, adopt):
+        "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"
+        self.dtypes = dict(p=self.ps[0].dtype, grad=self.ps[0].dtype, **{n: real_dtype(s.dtype) for n,s in self.states[0].items()})
+        limit,self.units,fits,total = small['adopt' if adopt else self.way],[],defaultdict(list),0
         for k,p in enumerate(self.ps):
-            if self.trace.per_tensor or p.numel()>limit: self.units.append(Large(self.indices[k], p, self.states[k]))
+            if self.trace.per_tensor or p.numel()>limit: self.units.append(self.large(k))
             elif p.numel():
                 fits[total//batch].append(k)
                 total += p.numel()
-        for ks in fits.values():
-            if len(ks)==1: self.units.append(Large(self.indices[ks[0]], self.ps[ks[0]], self.states[ks[0]]))
-            else:
-                ps,rows = [self.ps[k] for k in ks],{}
-                for n in self.trace.states:
-                    old = [self.states[k][n] for k in ks]
-                    rows[n] = side_by_side([real(s) for s in old])
-                    if rows[n] is None:
-                        rows[n] = torch.cat([row(real(s)) for s in old])
-                        for k,v in zip(ks, views(rows[n], ps)): self.states[k][n] = torch.view_as_complex(v) if old[0].is_complex() else v
-                self.units.append(Gathered([self.indices[k] for k in ks], ps, rows))
-        self.dtypes = dict(p=self.ps[0].dtype, grad=self.ps[0].dtype, **{n: real_dtype(s.dtype) for n,s in self.states[0].items()})
+        for ks in fits.values(): self.units.append(self.large(ks[0]) if len(ks)==1 else self.gathered(ks, params, grads, adopt))
+    def large(self, k): return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()})
+    def gathered(self, ks, params, grads, adopt):
+        indices,rows = [self.indices[k] for k in ks],{}
+        if adopt:
+            for k,i in zip(ks, indices): self.ps[k] = None
+            if side_by_side([real(params[i].detach()) for i in indices]) is None:
+                for i,v in zip(indices, move([params[i] for i in indices])[1]): params[i].data = v
+            if side_by_side([real(grads[i].detach()) for i in indices]) is None:
+                for i,v in zip(indices, move([grads[i] for i in indices])[1]): params[i].grad = grads[i] = v
+            for k,i in zip(ks, indices): self.ps[k] = real(params[i].detach())
+        for n in self.trace.states:
+            old = [self.states[k][n] for k in ks]
+            rows[n] = side_by_side([real(s) for s in old])
+            if rows[n] is None:
+                rows[n],new = move(old)
+                for k,v in zip(ks, new): self.states[k][n] = v
+        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices])
 
     def prepare(self, numbers, buffers):
         "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what to do in each round"
@@ -209,7 +223,7 @@ class Plan:
             stuck |= {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
             self.buckets,self.loose = {},[]
         self.buckets = [*self.buckets.values()]
-        for b in self.buckets: b.make_units()
+        for b in self.buckets: b.make_units(params, grads, opt._adopts)
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]
 
@@ -260,6 +274,7 @@ class Plan:
             over(u.load(grads, self.buffers), b.trace.constants)
             u.store(self.buffers)
         for b,(host,_) in zip(self.buckets, ready): b.host = host
+        if opt._adopts: torch.autograd.graph.increment_version([self.params[i] for i in self.held])      # which a write to the row does not do
         for it in items: state[it.p].update(it.write())
         if self.fresh: self.attach(state)
         if opt._watched: self.settle()

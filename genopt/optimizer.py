@@ -55,7 +55,7 @@ class Optimizer(torch.optim.Optimizer):
     def _setup(self, params, declared, hypers):
         "`declared`: all hyper-parameters with their defaults; `hypers`: those given. Both in either spelling"
         if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
-        self._chains,self._known,self._own,self._watched,own = [],{},None,False,{k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
+        self._chains,self._known,self._own,self._watched,self._adopts,own = [],{},None,False,False,{k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self._own:                                   # whose spelling an ambiguous name is depends on the chain, and that on the values
             self._own = own
             self._declared = to_torch(declared, own)|engine_flags
@@ -66,7 +66,7 @@ class Optimizer(torch.optim.Optimizer):
             own = own|chain.asks&ambiguous
         more = self._check(defaults, self.name).hypers(known=Hypers(defaults, own))          # of callbacks that say more than the signature
         super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|to_torch(more, own)).items()})
-        self._watched = False
+        self._watched = self._adopts = False
 
     def add_param_group(self, param_group):
         "Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied"
@@ -178,6 +178,32 @@ class Optimizer(torch.optim.Optimizer):
     @state.setter
     def state(self, v): self.__dict__ |= dict(state=v, _plan=None)
 
+    def adopt(self):
+        """Zero-copy for models of many small tensors: from the next step on, parameters of up to 262,144 elements live side by side in one
+        row for each kind, their gradients too, and a step goes over them as over one tensor. `p` itself stays the same object; `p.data`
+        and `p.grad` become views. `zero_grad` then writes zeros instead of None: a parameter that the loss does not reach has a gradient of
+        zeros, and moves if it has momentum. What replaces storage later (`model.to()`, `p.data = ...`, a gradient of None or a new one) is
+        seen at the next step, which copies as without `adopt`, or adopts anew. Returns the optimizer"""
+        self._adopts = True
+        if self._plan: self._plan.settle()
+        self._plan = None
+        return self
+
+    def zero_grad(self, set_to_none=True):
+        "As torch's; adopted gradients stay where they are and are filled with zeros"
+        rows = {i: u.grads for b in self._plan.buckets for u in b.units if u.grads for i in u.indices} if self._adopts and self._plan else {}
+        kept = {i: p.grad for i,p in enumerate(p for g in self.param_groups for p in g['params']) if i in rows and p.grad is not None}
+        kept = {i: g for i,g in kept.items() if g.data_ptr() in rows[i][1]}
+        super().zero_grad(set_to_none)
+        for i,g in kept.items(): self._plan.params[i].grad = g
+        for flat in {id(rows[i]): rows[i][0] for i in kept}.values(): flat.zero_()
+
+    def state_dict(self):
+        "As torch's. States that live side by side in one tensor come as tensors of their own, and are saved to their own size"
+        res = super().state_dict()
+        own = lambda v: v.clone() if torch.is_tensor(v) and v.untyped_storage().nbytes()>v.numel()*v.element_size() else v
+        return res | dict(state={i: {n: own(v) for n,v in s.items()} if isinstance(s, dict) else s for i,s in res['state'].items()})
+
     # -- what a user looks at --
 
     @property
@@ -211,7 +237,7 @@ class Optimizer(torch.optim.Optimizer):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self.__dict__ |= dict(_plan=None, _watched=True)
+        self.__dict__ |= dict(_plan=None, _watched=True, _adopts=self.__dict__.get('_adopts', False))
         for k,v in dict(_chains=[], _known={}).items(): self.__dict__.setdefault(k, v)
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self.defaults.items(): g.setdefault(k, plain(v))

@@ -4,9 +4,10 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import torch
-from .core import count,fraction,zeros
+from .core import count,fraction,nonneg,scalar,zeros
 
-__all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad']
+__all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad', 'nesterov_debias',
+           'rectify']
 
 
 def step_stat(step=count):
@@ -39,3 +40,17 @@ def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
 def center_sqr_grad(grad_avg, sqr_avg):
     "Variance instead of second moment, `v - m^2`. Graves 2013, https://arxiv.org/abs/1308.0850, equation 40"
     return dict(grad_var = sqr_avg - grad_avg*grad_avg)
+
+def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):          # noqa: B008
+    """Weights of `g` and of `m` one step ahead, `(1-mu_t)/(1-mu_1..mu_t)` and `mu_(t+1)/(1-mu_1..mu_(t+1))`, for a momentum that warms up,
+    `mu_t = mom*(1 - 0.96^(t*momentum_decay)/2)`. On the host. Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
+    mu,mu_next = [mom*(1 - 0.5*0.96**(t*momentum_decay)) for t in (step,step+1)]
+    prod = mu_product*mu
+    return dict(mu_product=prod, grad_weight=(1-mu)/(1-prod), avg_weight=mu_next/(1-prod*mu_next))
+
+def rectify(step, sqr_mom:fraction, debias2):
+    """How far to trust `v` after so few gradients: `r_t = sqrt((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))`, where `v` is as
+    good as the mean of `rho` squares, in the end `rho_inf`; 0 while `rho <= 5`. On the host. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
+    rho_inf = 2/(1-sqr_mom) - 1
+    rho = rho_inf - 2*step*sqr_mom**step/debias2
+    return dict(rect = ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5 if rho>5 else 0.)

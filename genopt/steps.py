@@ -2,9 +2,9 @@
 
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
-from .core import nonneg
+from .core import fraction,nonneg,zeros
 
-__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step']
+__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step', 'nadam_step', 'radam_step', 'lion_step']
 
 
 def sgd_step(grad):
@@ -26,3 +26,19 @@ def rms_prop_step(grad, sqr_avg, eps:nonneg=1e-8):
 def adam_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
     "Both averages, debiased: `m/(1-mom^t) / (sqrt(v/(1-sqr_mom^t)) + eps)`. Kingma and Ba 2015, https://arxiv.org/abs/1412.6980"
     return (grad_avg/debias1) / ((sqr_avg/debias2).sqrt() + eps)
+
+def nadam_step(grad, grad_avg, sqr_avg, grad_weight, avg_weight, debias2, eps:nonneg=1e-8):
+    """Adam's step with Nesterov's look ahead: `(grad_weight*g + avg_weight*m) / (sqrt(v/(1-sqr_mom^t)) + eps)`.
+    Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
+    return (grad*grad_weight + grad_avg*avg_weight) / ((sqr_avg/debias2).sqrt() + eps)
+
+def radam_step(grad_avg, sqr_avg, debias1, debias2, rect, eps:nonneg=1e-8):
+    """Adam's step, rectified, or momentum's while there is no `rect`: `m/(1-mom^t) * rect*sqrt(1-sqr_mom^t) / (sqrt(v) + eps)`.
+    Liu et al. 2020, https://arxiv.org/abs/1908.03265; `eps` where torch has it"""
+    if not rect: return grad_avg/debias1
+    return grad_avg*(rect*debias2**0.5/debias1) / (sqr_avg.sqrt() + eps)
+
+def lion_step(grad, mom:fraction=0.9, grad_avg=zeros):
+    """Sign of a mix of gradient and average: `sign(mom*m + (1-mom)*g)`, with the `m` of the step before, so `average_grad` comes after it.
+    Chen et al. 2023, https://arxiv.org/abs/2302.06675"""
+    return (grad_avg*mom + grad*(1-mom)).sign()

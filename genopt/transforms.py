@@ -1,15 +1,24 @@
 """Transforms: what changes a gradient before the statistics see it, an update after the step made it, or the parameter itself.
 
-All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd`, learning rate `lr`."""
+All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd`, learning rate `lr`; `|x|` is the root of the sum of squares."""
 
-from .core import fraction,nonneg,zeros
+import torch
+from .core import Range,fraction,nonneg,zeros
 
-__all__ = ['maximize', 'l2_reg', 'weight_decay', 'heavy_ball']
+__all__ = ['maximize', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio']
 
 
 def maximize(grad):
     "Go up instead of down: `g <- -g`"
     return dict(grad=-grad)
+
+def clip_grad_norm(grads, max_norm:Range('[0,inf]')=1.):
+    """All gradients together, as one vector, no longer than `max_norm`: `g <- g*min(1, max_norm/(|all g| + 1e-6))`, as
+    torch.nn.utils.clip_grad_norm_, which it replaces; `p.grad` stays. Pascanu et al. 2013, https://arxiv.org/abs/1211.5063"""
+    norms = [g.norm() for g in grads]
+    norm  = torch.stack([n.to(norms[0].device) for n in norms]).norm()
+    scale = (max_norm/(norm + 1e-6)).clamp(max=1)
+    return dict(grads = [g*scale.to(g) for g in grads])
 
 def l2_reg(p, grad, wd:nonneg=0.01):
     "Gradient of the penalty `wd/2 * |p|^2`: `g <- g + wd*p`"
@@ -19,7 +28,17 @@ def weight_decay(p, lr, wd:nonneg=0.01):
     "Shrink the parameter itself, whatever the gradient: `p <- p*(1 - lr*wd)`. Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101"
     return dict(p = p*(1-lr*wd))
 
+def add_decayed_weights(p, update, wd:nonneg=0.01):
+    "Decay as a part of the update, for what scales the whole of it later: `u <- u + wd*p`. In LAMB, https://arxiv.org/abs/1904.00962"
+    return dict(update = update + p*wd)
+
 def heavy_ball(update, mom:fraction=0.9, update_avg=zeros):
     "Momentum of the update, whatever made it: `b <- mom*b + u; u <- b`. Polyak 1964"
     ball = update_avg*mom + update
     return dict(update=ball, update_avg=ball)
+
+def trust_ratio(p, update):
+    """Steps in proportion to the parameter, one ratio for each tensor: `u <- u * |p|/|u|`, or `u` as it is if either norm is 0.
+    You et al. 2020, https://arxiv.org/abs/1904.00962, with `phi(x) = x`: not clipped"""
+    p_norm,u_norm = p.norm(),update.norm()
+    return dict(update = update*torch.where((p_norm>0) & (u_norm>0), p_norm/u_norm, 1.))

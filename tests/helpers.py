@@ -1,10 +1,10 @@
 """What the common tests share: the table of algorithms, a model of awkward parameters, and one run of an optimizer over it."""
 
 import copy,random
-from dataclasses import dataclass
+from dataclasses import dataclass,field
 import torch
 import torch.testing._internal.common_optimizers as common
-import genopt
+import genopt,references
 
 
 @dataclass
@@ -14,14 +14,18 @@ class Algorithm:
     reference: type
     setting: object                                            # random.Random -> kwargs
     lr: float = 0.1                                            # at which it minimises the test functions
+    more: dict = field(default_factory=dict)                   # and other settings with which it does
     fused: bool = True                                         # the reference has a fused CPU kernel
+    own: list = None                                           # settings to try, where torch's optim_db has no such algorithm
 
     @property
     def name(self): return self.cls.__name__
     @property
-    def info(self): return next(o for o in common.optim_db if o.optim_cls is self.reference)
-    def inputs(self): return [i.kwargs for i in self.info.optim_inputs_func(device='cpu', dtype=torch.float64)]
-    def error_inputs(self): return self.info.optim_error_inputs_func('cpu', torch.float64)
+    def info(self):
+        "torch's own record of the reference, or of what it derives from; None if it has none"
+        return next((o for c in self.reference.__mro__ for o in common.optim_db if o.optim_cls is c), None)
+    def inputs(self): return self.own or [i.kwargs for i in self.info.optim_inputs_func(device='cpu', dtype=torch.float64)]
+    def error_inputs(self): return (self.info.optim_error_inputs_func if self.info else references.error_inputs)('cpu', torch.float64)
     def settings(self, n=30):
         rand = random.Random(0)
         return [self.setting(rand) for _ in range(n)]
@@ -35,14 +39,21 @@ def sgd(r):
                                     dampening=0 if nesterov else r.choice([0, r.random()]), nesterov=nesterov)
 def rmsprop(r):
     return common_setting(r) | dict(alpha=r.uniform(.5,.999), eps=10**r.uniform(-10,-3), momentum=r.choice([0, r.random()]), centered=r.random()<.5)
-def adam(r):
-    return common_setting(r) | dict(betas=(r.random(), r.uniform(.5,.9999)), eps=10**r.uniform(-10,-3), amsgrad=r.random()<.5)
+def lion(r):  return common_setting(r) | dict(betas=(r.random(), r.uniform(.5,.9999)))
+def lamb(r):  return lion(r)  | dict(eps=10**r.uniform(-10,-3))
+def adam(r):  return lamb(r)  | dict(amsgrad=r.random()<.5)
+def radam(r): return lamb(r)  | dict(decoupled_weight_decay=r.random()<.5)
+def nadam(r): return radam(r) | dict(momentum_decay=r.choice([0, 10**r.uniform(-4,-1)]))
 
 algorithms = [
-    Algorithm(genopt.SGD,     torch.optim.SGD,     sgd, lr=1e-3),
+    Algorithm(genopt.SGD,     torch.optim.SGD,     sgd,     lr=1e-3, more=dict(momentum=.9)),
     Algorithm(genopt.RMSprop, torch.optim.RMSprop, rmsprop, lr=1e-2, fused=False),
     Algorithm(genopt.Adam,    torch.optim.Adam,    adam),
     Algorithm(genopt.AdamW,   torch.optim.AdamW,   adam),
+    Algorithm(genopt.Lion,    references.Lion,     lion,    lr=2e-2, fused=False, own=references.lion_inputs),
+    Algorithm(genopt.NAdam,   references.NAdam,    nadam,   fused=False),
+    Algorithm(genopt.RAdam,   torch.optim.RAdam,   radam,   lr=5e-3, fused=False, more=dict(betas=(.9,.99))),
+    Algorithm(genopt.LAMB,    references.LAMB,     lamb,    fused=False, own=references.lamb_inputs),
 ]
 
 

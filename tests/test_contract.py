@@ -6,7 +6,7 @@ import pytest,torch
 from torch import tensor
 import genopt
 from genopt import *
-from helpers import awkward
+from helpers import awkward,gradients
 
 
 def param(*v): return torch.tensor(v, dtype=torch.float64, requires_grad=True)
@@ -222,6 +222,54 @@ def test_global_callback_needs_one_value():
     p.grad = q.grad = tensor([3.]).double()
     with pytest.raises(ValueError, match="clip_norm runs once over all parameters, so 'max_norm' must be the same for every parameter; got 1.0 and 2.0"): opt.step()
     close(p.detach(), 3.)
+
+@pytest.mark.parametrize('max_norm', [0., .5, 5., 100., float('inf')])
+def test_clip_grad_norm_is_torchs(max_norm):
+    "Over all groups, whatever gradients are missing, of two dtypes; and `p.grad` stays"
+    def made():
+        ps = awkward()
+        ps |= {f'{n}32': ps[n].detach().float().requires_grad_() for n in ('matrix', 'scalar')}
+        return ps,[dict(params=[*ps.values()][::2]), dict(params=[*ps.values()][1::2], lr=.03)]
+    (ps,groups),(qs,others) = made(),made()
+    opt,ref = Optimizer(groups, [clip_grad_norm, average_grad, momentum_step], lr=.1, dampening=0., max_norm=max_norm),torch.optim.SGD(others, lr=.1, momentum=.9)
+    for i in range(12):
+        gs = gradients(i)
+        gs |= {n: gs[n[:-2]] for n in ps if n[-2:]=='32'}
+        for n,g in gs.items():
+            for p in (ps[n],qs[n]): p.grad = g if g is None else g.to(p.dtype, copy=True)
+        before = {n: (p.grad, p.grad._version, p.grad.clone()) for n,p in ps.items() if p.grad is not None}
+        opt.step()
+        torch.nn.utils.clip_grad_norm_(qs.values(), max_norm)
+        ref.step()
+        for n,(g,version,old) in before.items(): assert ps[n].grad is g and g._version==version and torch.equal(g, old)
+    for n in ps: torch.testing.assert_close(ps[n], qs[n], rtol=1e-12 if ps[n].dtype==torch.float64 else 1e-6, atol=1e-15 if ps[n].dtype==torch.float64 else 1e-6)
+
+def test_clip_grad_norm_in_front_of_an_algorithm():
+    "Changes what the statistics see"
+    runs = []
+    for clipped in (True, False):
+        p,q = param(1., 1.),param(1.)
+        opt = Optimizer([p, q], [clipped and clip_grad_norm, Adam.build(betas=(.9,.99))], lr=.1, betas=(.9,.99))
+        for g in (3., .1, -4.):
+            p.grad,q.grad = tensor([g, 1.]).double(),tensor([2*g]).double()
+            if not clipped: torch.nn.utils.clip_grad_norm_([p, q], 1.)
+            opt.step()
+        runs.append(torch.cat([p, q]).detach())
+    torch.testing.assert_close(*runs, rtol=1e-12, atol=0)
+
+
+# -- Blocks that look at a whole tensor --
+
+def test_trust_ratio_makes_the_update_as_long_as_the_parameter():
+    close(stepped([trust_ratio], grads=[(3.,4.)])[0], 1-.1*.6*2**.5, 1-.1*.8*2**.5)
+
+@pytest.mark.parametrize('p,g', [((0.,0.), (1.,2.)), ((1.,2.), (0.,0.)), ((0.,0.), (0.,0.))])
+def test_trust_ratio_of_nothing_is_one(p, g):
+    close(stepped([trust_ratio], param(*p), grads=[g])[0], *[a-.1*b for a,b in zip(p, g)])
+
+def test_decay_inside_and_outside_of_the_trust_ratio():
+    close(stepped([add_decayed_weights, trust_ratio], grads=[(3.,4.)], wd=1.)[0], *[1-.1*u*2**.5/41**.5 for u in (4.,5.)])
+    close(stepped([trust_ratio, add_decayed_weights], grads=[(3.,4.)], wd=1.)[0], *[1-.1*(u*2**.5/5+1) for u in (3.,4.)])
 
 
 # -- Nothing by halves --

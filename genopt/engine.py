@@ -10,10 +10,12 @@ from collections import defaultdict
 from operator import is_
 from torch import Tensor
 import torch
+from .check import small as small_shape
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
 from .loop import Item,compute,loop,real
-from .trace import Shaped,Untraceable,trace
+from .shaped import Shaped
+from .trace import NeedsShape,Untraceable,trace
 
 __all__ = ['Plan']
 
@@ -128,6 +130,27 @@ def find(chain, numbers, dtype, device):
     return find(chain, numbers, dtype, device)
 
 
+def find_shaped(chain, numbers, p, states):
+    "The same for a chain that needs a parameter's own shape"
+    known = traces[chain.key, wide(p.dtype), p.device, small_shape(p.shape)]
+    for t in known:
+        if t.program(dict(numbers)) is not None: return t
+    known.append(Shaped(chain, numbers, p, states))
+    return known[-1]
+
+
+def check_fused(chain, numbers, params, who):
+    "Raise `ValueError` if `chain` cannot be compiled for one of `params`; says which callback, and why"
+    for p in {(p.dtype, p.device, small_shape(p.shape)): p for p in params if type(p) in plain_types}.values():
+        x = compute(p)
+        values = {n: init(x) for n,init in chain.state.items()}
+        numbers = numbers | {n: v for n,v in values.items() if not isinstance(v, Tensor)}
+        try:
+            try: find(chain, numbers, x.dtype, p.device)
+            except NeedsShape: find_shaped(chain, numbers, x, {n: v for n,v in values.items() if n not in numbers})
+        except Untraceable as e: raise ValueError(f"{who}: fused=True cannot be: {e}; leave fused out") from e
+
+
 class Bucket:
     "Parameters that are run together: `indices` of them, in `units`, with the numbers of `groups`, all alike, and the counters `host`"
     def __init__(self, settings, host, trace):
@@ -166,12 +189,13 @@ class Bucket:
         return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices])
 
     def prepare(self, numbers, buffers):
-        "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what to do in each round"
+        "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and a run for each unit"
         ns = numbers | self.host
         values = self.trace.program(ns)
         if values is None: self.trace,values,ns = find(self.chain, numbers | self.host, self.trace.dtype, self.trace.device)
         t,values = self.trace,dict(zip(self.trace.numbers, values))
-        return {n: plain(ns[n]) for n in self.host},[self.round(t, k, values, buffers) for k in range(len(t.passes))]
+        rounds = [self.round(t, k, values, buffers) for k in range(len(t.passes))]
+        return {n: plain(ns[n]) for n in self.host},lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units]
     def round(self, t, k, values, buffers):
         bound = lambda way,piece,key: (kernel(t, way, piece, key, self.dtypes).bind(values, buffers), [*piece.outs]) if piece.outs else None
         return bound(Eager, t.between[k], (k,'between')),bound(Compiled if self.way=='fused' else Eager, t.passes[k], k),t.joints[k]
@@ -184,6 +208,25 @@ class Bucket:
             if over:    singles = singles | dict(zip(over[1], over[0](unit.load(grads, buffers), singles)))
             for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
         unit.store(buffers)
+
+class ShapedBucket(Bucket):
+    "Parameters that are compiled in their own shapes"
+    def __init__(self, settings, host, shaped):
+        super().__init__(settings, host, None)
+        self.shaped = shaped
+    def make_units(self, params, grads, adopt): self.units = [*range(len(self.ps))]
+    def prepare(self, numbers, buffers):
+        ns = numbers | self.host
+        values = self.shaped.program(ns)
+        if values is None:
+            ns = numbers | self.host
+            self.shaped = find_shaped(self.chain, ns, self.ps[0], self.states[0])
+            values = self.shaped.program(ns)
+        fns,scalars = [self.shaped.graph(p, p, states) for p,states in zip(self.ps, self.states)],self.shaped.scalars(values)
+        return {n: plain(ns[n]) for n in self.host},lambda grads: [self.run(k, fn, scalars, grads) for k,fn in enumerate(fns)]
+    def run(self, k, fn, scalars, grads):
+        fn(self.ps[k], real(grads[self.indices[k]].detach()).contiguous(), *self.states[k].values(), scalars)
+        yield from ()
 
 def kernel(t, way, piece, key, dtypes):
     key = way,key,*dtypes.items()
@@ -214,10 +257,11 @@ class Plan:
         self.opt,self.settings,self.params,self.missing = opt,settings,params,[g is None for g in grads]
         self.buckets,self.loose,self.buffers,self.fresh = {},[],Buffers(),True
         groups = [i for i,g in enumerate(opt.param_groups) for _ in g['params']]
+        first  = {id(p): i for i,p in reversed([*enumerate(params)])}            # a parameter given twice is moved once
         stuck  = set()                                                         # chains that join all parameters, some of which are loose
         for again in (False, True):
             for i,(p,group) in enumerate(zip(params, groups)):
-                if grads[i] is not None and not self.place(opt, i, p, group, settings[group], settings[group].chain.key in stuck): self.loose.append((i,group))
+                if grads[i] is not None and first[id(p)]==i and not self.place(opt, i, p, group, settings[group], settings[group].chain.key in stuck): self.loose.append((i,group))
             stuck = {settings[g].chain.key for _,g in self.loose} & {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
             if not stuck or again: break
             stuck |= {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
@@ -237,13 +281,25 @@ class Plan:
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
         key = settings,p.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
-        if key not in self.buckets:
-            try: t,_,_ = find(settings.chain, settings.numbers|host, wide(x.dtype), p.device)
-            except Untraceable: return False
-            self.buckets[key] = Bucket(settings, host, t)
-        if kept.keys()!={*self.buckets[key].trace.states} or not all(aligned(real(s), x) for s in kept.values()): return False
-        self.buckets[key].add(group, i, x, kept)
-        return True
+        try: key,bucket = self.find(key, settings, host, kept, x)
+        except Untraceable as e:
+            if settings.way=='fused': raise ValueError(f"{opt.name}: fused=True cannot be: {e}; leave fused out") from e
+            return False
+        if bucket: bucket.add(group, i, x, kept)
+        return bucket is not None
+    def find(self, key, settings, host, kept, x):
+        "The bucket for `key`, and its full key; no bucket if the memory of the parameter or its state is no row"
+        try: t,_,_ = find(settings.chain, settings.numbers|host, wide(x.dtype), x.device)
+        except NeedsShape:
+            if settings.way!='fused': raise
+            if not all(s.is_contiguous() for s in (x, *kept.values())): return key,None
+            key = *key,small_shape(x.shape)
+            if key not in self.buckets: self.buckets[key] = ShapedBucket(settings, host, find_shaped(settings.chain, settings.numbers|host, x, kept))
+            self.buckets[key].shaped.graph(x, x, kept)
+        else:
+            if kept.keys()!={*t.states} or not all(aligned(real(s), x) for s in kept.values()): return key,None
+            if key not in self.buckets: self.buckets[key] = Bucket(settings, host, t)
+        return key,self.buckets[key]
 
     def holds(self, settings, params, grads):
         return (len(params)==len(self.params) and all(map(is_, params, self.params)) and [g is None for g in grads]==self.missing
@@ -261,18 +317,11 @@ class Plan:
 
     def run(self, grads):
         opt,state = self.opt,self.opt.__dict__['state']
-        for g in grads:
-            if g is not None and g.is_sparse: opt._refuse_sparse()
         ready = [b.prepare(self.settings[b.groups[0]].numbers, self.buffers) for b in self.buckets]          # may raise Untraceable
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         loop(items)
         for it in items: it.check(opt.name)
-        simple = [(b,u,rounds[0][1][0]) for b,(_,rounds) in zip(self.buckets, ready) if len(rounds)==1 and not rounds[0][0] and rounds[0][1] for u in b.units]
-        done = {id(b) for b,_,_ in simple}
-        run_all([b.run(u, rounds, grads, self.buffers) for b,(_,rounds) in zip(self.buckets, ready) if id(b) not in done for u in b.units])
-        for b,u,over in simple:
-            over(u.load(grads, self.buffers), b.trace.constants)
-            u.store(self.buffers)
+        run_all([r for _,runs in ready for r in runs(grads)])
         for b,(host,_) in zip(self.buckets, ready): b.host = host
         if opt._adopts: torch.autograd.graph.increment_version([self.params[i] for i in self.held])      # which a write to the row does not do
         for it in items: state[it.p].update(it.write())

@@ -167,15 +167,15 @@ def divides(n, number):
 
 lock = threading.Lock()
 
-def inductor(f, examples, name):
+def inductor(f, examples, name, with_graph=False):
     """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
     and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile"""
     try:
         from torch._inductor.compile_fx import compile_fx
         from torch.fx.experimental.proxy_tensor import make_fx
-    except ImportError: return torch.compile(f, dynamic=True, fullgraph=True)
+    except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
     with lock, torch.no_grad():
         graph = make_fx(f, tracing_mode='symbolic')(*examples)
         fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'])
         compilations.append(name)
-    return fn
+    return (fn,graph) if with_graph else fn

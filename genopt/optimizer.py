@@ -5,7 +5,7 @@ from fastcore.basics import is_iter
 import torch
 from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
 from .core import Chain
-from .engine import Plan
+from .engine import Plan,check_fused
 from .explain import Explanation,plural
 from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
@@ -83,7 +83,8 @@ class Optimizer(torch.optim.Optimizer):
         super().add_param_group(group)
         try:
             check_params(group['params'], who)
-            self._check(group, who)
+            chain = self._check(group, who)
+            if group['fused']: check_fused(chain, self._hypers(group, chain), group['params'], who)
         except Exception:
             self.param_groups.pop()
             raise
@@ -139,6 +140,8 @@ class Optimizer(torch.optim.Optimizer):
         settings = [self._settings(g) for g in self.param_groups]
         params   = [p for g in self.param_groups for p in g['params']]
         grads    = [p.grad for p in params]
+        if any(g is not None and g.is_sparse for g in grads):
+            raise RuntimeError(f"{self.name} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
         if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
         try: self._plan.run(grads)
         except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
@@ -164,9 +167,6 @@ class Optimizer(torch.optim.Optimizer):
                 if len(self._known)>100: self._known.clear()
                 self._known[key] = found = Settings(self, group, key)
         return found
-
-    def _refuse_sparse(self):
-        raise RuntimeError(f"{self.name} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
 
     @property
     def state(self):

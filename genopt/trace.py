@@ -9,6 +9,7 @@ for the graph to be right; where it does not, the chain is traced again. From th
   parameter may be taken as one row of elements, and in pieces;
 - not `flat`: each parameter is run by itself, in its own shape."""
 
+from contextlib import contextmanager
 from torch import Tensor
 from torch.fx import Graph,Node
 from torch.overrides import TorchFunctionMode
@@ -18,11 +19,11 @@ from .core import Namespace,given
 from .loop import compute
 from .naming import held
 
-__all__ = ['Trace', 'Untraceable', 'trace']
+__all__ = ['Trace', 'Untraceable', 'NeedsShape', 'trace']
 
 
-class Untraceable(Exception): "Why a chain cannot be taken as a graph"
-class Shaped(Untraceable): "Why a chain cannot take a parameter as a row of elements"
+class Untraceable(ValueError): "Why a chain cannot be taken as a graph"
+class NeedsShape(Untraceable): "Why a chain cannot take a parameter as a row of elements"
 
 
 # -- Numbers --
@@ -134,7 +135,7 @@ class Questions(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, '__name__', '')
         if name=='__get__': name = getattr(func.__self__, '__name__', '')
-        if name in asks: raise Shaped(f"asks for the {name.strip('_')} of a tensor")
+        if name in asks: raise NeedsShape(f"asks for the {name.strip('_')} of a tensor")
         if name in peeks: raise Untraceable(f"takes values out of a tensor ({name})")
         return func(*args, **(kwargs or {}))
 
@@ -144,6 +145,10 @@ class Recorder(TorchDispatchMode):
     def __init__(self, host, rows):
         super().__init__()
         self.host,self.rows,self.graph,self.nodes,self.kept,self.inputs,self.block = host,rows,Graph(),{},[],{},None
+    @contextmanager
+    def watching(self, b):
+        self.block = b
+        with Questions(), self: yield
     def input(self, name, x):
         "A tensor that the graph is given"
         node = self.graph.placeholder(name)
@@ -158,7 +163,7 @@ class Recorder(TorchDispatchMode):
     def node(self, x):
         if not isinstance(x, Tensor): return x
         if id(x) not in self.nodes:
-            if x.numel()!=1 or x.ndim: raise Shaped(f"uses a tensor of its own, of shape {tuple(x.shape)}")
+            if x.numel()!=1 or x.ndim: raise NeedsShape(f"uses a tensor of its own, of shape {tuple(x.shape)}")
             number = next((n for n,t in self.host.inputs.items() if t is x), None)
             self.input(number or f'const{len(self.inputs)}', x)
         return self.nodes[id(x)]
@@ -180,7 +185,7 @@ class Recorder(TorchDispatchMode):
         node = self.graph.call_function(func, *mapped((args, kwargs), self.node))
         if not written: out = func(*args, **kwargs)
         else: out = args[0].copy_(func(*args, **kwargs))
-        if not isinstance(out, Tensor): raise Shaped(f"calls {name}, which makes several tensors")
+        if not isinstance(out, Tensor): raise NeedsShape(f"calls {name}, which makes several tensors")
         self.classify(func, tensors, out, args, kwargs)
         self.put(node, out)
         return out
@@ -202,12 +207,12 @@ class Recorder(TorchDispatchMode):
     def classify(self, func, tensors, out, args, kwargs):
         "Refuse what is neither elementwise, nor a reduction of a whole row, nor arithmetic on what was reduced"
         packet,row = func.overloadpacket,next((t.shape for t in tensors if t.ndim==1 and t.numel() in self.rows), None)
-        if not tensors: raise Shaped(f"makes a tensor of its own ({packet.__name__})")
+        if not tensors: raise NeedsShape(f"makes a tensor of its own ({packet.__name__})")
         if row is None: return
         if out.shape==row and (torch.Tag.pointwise in func.tags or packet in like) and all(t.shape==row or t.ndim==0 for t in tensors): return
         dims = [v for a,v in zip(func._schema.arguments[1:], args[1:]) if a.name in ('dim','keepdim')] + [kwargs.get('dim'), kwargs.get('keepdim')]
         if out.ndim==0 and packet in reductions and not any(d or d==0 and d is not False for d in dims): return
-        raise Shaped(f"calls {packet.__name__}, which is not elementwise")
+        raise NeedsShape(f"calls {packet.__name__}, which is not elementwise")
 
 
 def tree(*xs):
@@ -246,7 +251,7 @@ class Trace:
         self.joints  = [[*at(k+1, lambda n: 'joint' in n.meta).values()] for k in range(depth+1)]
         self.places  = [j.meta['place'] for js in self.joints for j in js]
         self.random  = any(n.op!='placeholder' and torch.Tag.nondeterministic_seeded in n.target.tags for n in self.nodes)
-        if self.random and depth: raise Shaped("reduces rows beside random numbers, which cannot be made twice alike")
+        if self.random and depth: raise NeedsShape("reduces rows beside random numbers, which cannot be made twice alike")
         reduced = [n for n in smalls if self.reduces(n)]
         self.per_tensor = any(not composes(n, self.nodes) for n in reduced)          # each parameter is a row of its own
         self.whole = any(n.target.overloadpacket not in merges for n in reduced)     # and cannot be taken in pieces
@@ -331,7 +336,7 @@ def merge_families(recorder):
         if [l.meta['family'] for l in leaves]!=[*range(len(leaves))] or {same.get(l,l) for l in leaves}!={leaves[0]}:
             raise Untraceable(f"joins what it has of the parameters in a way that is not known ({n.target.overloadpacket.__name__})")
         if len(leaves)<k: continue                                               # a part of a longer sum
-        n.meta |= dict(joint=(leaves[0],joiners[n.target.overloadpacket]), place=(n.meta['block'],sum('joint' in m.meta for m in nodes)))
+        n.meta |= dict(joint=(leaves[0],joiners[n.target.overloadpacket]), place=(n.meta['block'], sum('joint' in m.meta and m.meta['block']==n.meta['block'] for m in nodes)))
 
 joiners = {aten.stack: lambda xs: xs, aten.cat: lambda xs: xs, aten.add: torch.sum, aten.maximum: torch.amax, aten.minimum: torch.amin}
 
@@ -349,7 +354,7 @@ sizes = 37,41,43
 
 def trace(chain, numbers, dtype, device):
     """`chain` as a graph, for numbers like `numbers` (hyper-parameters and states that are numbers) and tensors of `dtype` on `device`.
-    Raises `Untraceable`, or `Shaped` where only a parameter in its own shape will do; both say which callback, and why."""
+    Raises `Untraceable`, or `NeedsShape` where only a parameter in its own shape will do; both say which callback, and why."""
     several = any(b.is_global for b in chain.blocks)
     with torch.random.fork_rng(devices=[device] if device.type=='cuda' else []), torch.no_grad():
         res = record(chain, numbers, dtype, device, sizes[:2] if several else sizes[:1])
@@ -379,13 +384,13 @@ def record(chain, numbers, dtype, device, rows):
         spaces = [moved(s, numbers, host, recorder) for s in spaces]
     except Untraceable as e: raise type(e)(f"{b or 'a state'} {e}") from e
     except (TypeError, ValueError, RuntimeError, IndexError) as e:
-        raise Shaped(f"{b} fails on a row of elements: {type(e).__name__}: {e}") from e
+        raise NeedsShape(f"{b} fails on a row of elements: {type(e).__name__}: {e}") from e
     states = [n for n in chain.state if n in spaces[0]]
     for n in chain.state:
         if (n in spaces[0])==(n in host.initial): raise Untraceable(f"the state {n!r} changes between tensor and number")
     outs = {n: recorder.node(spaces[0][n]) for n in ('new_p', *states)}
     for n,o in outs.items():
-        if n!='new_p' and o.meta['val'].shape!=spaces[0][n].shape: raise Shaped(f"changes the shape of {n!r}")
+        if n!='new_p' and o.meta['val'].shape!=spaces[0][n].shape: raise NeedsShape(f"changes the shape of {n!r}")
     res = Trace(recorder, outs)
     res.states = states
     return res
@@ -394,7 +399,7 @@ def state_stand_in(n, init, p, stand_in):
     "A state as it may be in mid-training: positive values, where it holds such"
     with Questions(): first = init(p)
     first = compute(first)
-    if first.shape!=p.shape: raise Shaped(f"{n!r} is not of the parameter's shape")
+    if first.shape!=p.shape: raise NeedsShape(f"{n!r} is not of the parameter's shape")
     return stand_in(p.numel()).to(first.dtype) if first.is_floating_point() else first
 
 def run_block(i, b, spaces, numbers, host, recorder):
@@ -408,8 +413,7 @@ def run_block(i, b, spaces, numbers, host, recorder):
     if what := held(b.cb): raise Untraceable(f"holds {what!r}, which may change outside of the step, so it is called for each parameter")
     seen  = {n: host.read(n, numbers[n]) for n in [*b.reads, 'lr'] if n in numbers and (n!='lr' or {'lr','new_p'}&{*b.reads})}
     seens = [Namespace(seen|s) for s in spaces]
-    recorder.block = b
-    with Questions(), recorder: outs = b.call_all(seens) if b.is_global else [b(ns) for ns in seens]
+    with recorder.watching(b): outs = b.call_all(seens) if b.is_global else [b(ns) for ns in seens]
     if not outs[0]: raise Untraceable("only looks at what it is given, so it is called for each parameter")
     for n,v in outs[0].items():
         if isinstance(v, Tensor): numbers.pop(n, None)
@@ -421,4 +425,4 @@ def run_block(i, b, spaces, numbers, host, recorder):
 
 def moved(s, numbers, host, recorder):
     if 'new_p' in s: return s
-    with Questions(), recorder: return s | dict(new_p=Namespace(s | ({'lr': host.read('lr', numbers['lr'])} if 'lr' in numbers else {}))['new_p'])
+    with recorder.watching(None): return s | dict(new_p=Namespace(s | ({'lr': host.read('lr', numbers['lr'])} if 'lr' in numbers else {}))['new_p'])

@@ -1,0 +1,82 @@
+"""A chain that needs a parameter's own shape (matrices, means along a dimension), compiled: one graph for each pattern of sizes.
+
+The callbacks are run under `make_fx` with sizes that are symbols. What they ask of the sizes, such as which side of a matrix is the
+longer, is kept with the graph, which then serves all shapes that give the same answers."""
+
+from contextlib import nullcontext
+from torch import Tensor
+import torch
+from .check import small
+from .kernels import inductor,wide
+from .loop import compute
+from .trace import Host,Untraceable,moved,run_block
+
+__all__ = ['Shaped']
+
+
+class Replay(Host):
+    "Numbers as the elements of one tensor, found by the name that the first run gave them"
+    def __init__(self, dtype, device, names, scalars):
+        super().__init__(dtype, device)
+        self.places,self.scalars = {n: i for i,n in enumerate(names)},scalars
+    def tensor(self, x): return self.scalars[self.places[x.name]]
+
+class Unwatched:
+    @staticmethod
+    def watching(b): return nullcontext()
+
+def fold(chain, spaces, numbers, host):
+    "The callbacks of `chain` on `spaces`, with numbers that `host` writes down"
+    b = None
+    try:
+        for i,b in enumerate(chain.blocks): spaces = run_block(i, b, spaces, numbers, host, Unwatched)
+        return [moved(s, numbers, host, Unwatched) for s in spaces]
+    except Untraceable as e: raise Untraceable(f"{b} {e}") from e
+
+
+class Shaped:
+    "`chain` for parameters like `p`, in their own shape. `run(p, grad, states, values)` writes what the step changes"
+    def __init__(self, chain, numbers, p, states):
+        if any(b.is_global for b in chain.blocks): raise Untraceable("a callback over all parameters cannot be joined with one that needs a shape")
+        self.chain,self.dtype,self.device,self.names,self.graphs = chain,wide(p.dtype),p.device,[*states],{}
+        host,rand = Host(self.dtype, self.device),torch.Generator().manual_seed(0)
+        def stand_in(like): return (torch.rand(like.shape, generator=rand)+.5).to(self.device, self.dtype) if like.is_floating_point() else like.clone()
+        with torch.no_grad():
+            q = stand_in(torch.empty(small(p.shape), dtype=self.dtype, device=self.device))
+            fold(chain, [dict(p=q, grad=stand_in(q), **{n: stand_in(compute(chain.state[n](q))) for n in states})], dict(numbers), host)
+        self.start,self.numbers = dict(numbers),[*host.inputs]
+        self.program = host.program(self.numbers)
+
+    def apply(self, p, grad, *rest):
+        "One step of one parameter; what Inductor sees"
+        states,scalars = dict(zip(self.names, rest[:-1])),rest[-1]
+        seen = {n: x.to(wide(x.dtype)) for n,x in dict(p=p, grad=grad, **states).items()}
+        res, = fold(self.chain, [seen], dict(self.start), Replay(self.dtype, self.device, self.numbers, scalars))
+        news = {n: res['new_p'] if n=='p' else res[n] for n in ('p', *states)}
+        for n,x in dict(p=p, **states).items():
+            if news[n] is not seen[n]: x.copy_(news[n])
+
+    def graph(self, p, grad, states):
+        "The compiled graph for the shapes of `p` and `states`"
+        key = tuple((x.dtype, small(x.shape)) for x in (p, grad, *states.values()))
+        for fn,fits in self.graphs.get(key, []):
+            if fits(p, grad, *states.values()): return fn
+        examples = [torch.empty_like(x) for x in (p, grad, *states.values())]
+        fn,graph = inductor(self.apply, [*examples, self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped', with_graph=True)
+        if any('check_errors' in str(n.target) for n in graph.graph.nodes):
+            raise Untraceable(f"{self.chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
+        self.graphs.setdefault(key, []).append((fn, answers(graph)))
+        return fn
+
+    def scalars(self, values): return torch.tensor([*map(float, values), 0., 0.], dtype=self.dtype).to(self.device, non_blocking=True)
+
+
+def answers(graph):
+    "Whether tensors have sizes for which `graph` was made: what was asked of the sizes has the same answers"
+    *inputs,scalars = [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
+    given  = {s.node.expr: s.node.hint for s in scalars.shape if not isinstance(s, int)}
+    guards = [g.expr for g in graph.shape_env.guards]
+    def fits(*xs):
+        known = given | {s.node.expr: d for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape) if not isinstance(s, int)}
+        return all(bool(g.subs(known)) for g in guards)
+    return fits

@@ -81,24 +81,27 @@ class Gathered:
         self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
         p,self.grads = side_by_side(ps),None
         self.copied  = p is None
+        self.flats,self.all_flat = [row(p) for p in ps],all(p.ndim==1 for p in ps)        # of rows, `cat` is the quicker copy
         self.rows    = states if p is None else states | dict(p=p)
         if (g := side_by_side([real(g.detach()) for g in grads])) is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
     def load(self, grads, buffers):
         gs = [grads[i] for i in self.indices]
         if self.grads and _same_addresses(gs, *self.grads[1:]): rows = self.rows | dict(grad=self.grads[0])
-        else: rows = self.rows | dict(grad=self.copy('grad', [real(g) for g in gs] if gs[0].is_complex() else gs, buffers))
-        return rows | dict(p=self.copy('p', self.ps, buffers)) if self.copied else rows
-    def copy(self, name, xs, buffers):
-        flat,parts = self.parts(name, buffers)
-        torch._foreach_copy_(parts, xs)
-        return flat
+        else:
+            g,parts = self.parts('grad', buffers)
+            if gs[0].is_complex(): gs = [real(g) for g in gs]
+            if self.all_flat: torch.cat(gs, out=g)
+            else: torch._foreach_copy_(parts, gs)
+            rows = self.rows | dict(grad=g)
+        return rows | dict(p=torch.cat(self.flats, out=self.parts('p', buffers)[0])) if self.copied else rows
     def parts(self, name, buffers):
         "The row of that name, and views of it like the parameters, which are made once"
-        flat = buffers.get(name, self.size, self.dtype, self.device)
-        if buffers.parts.get((name, id(self)), (None,))[0] is not flat: buffers.parts[name, id(self)] = flat,views(flat, self.ps)
+        flat = buffers.get('p' if name=='flats' else name, self.size, self.dtype, self.device)
+        if buffers.parts.get((name, id(self)), (None,))[0] is not flat:
+            buffers.parts[name, id(self)] = flat,views(flat, self.flats if name=='flats' else self.ps) if name!='p' else None
         return buffers.parts[name, id(self)]
     def store(self, buffers):
-        if self.copied: torch._foreach_copy_(self.ps, self.parts('p', buffers)[1])
+        if self.copied: torch._foreach_copy_(self.flats, self.parts('flats', buffers)[1])
 
 def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
 def like(v, x): return torch.view_as_complex(v) if x.is_complex() else v
@@ -254,7 +257,8 @@ class Plan:
     """Which parameters are run together, and how. `holds` says whether it is still right: the same parameters, in the same memory, with a
     gradient or without, in groups that are alike as before, and a state that nobody has changed"""
     def __init__(self, opt, settings, params, grads):
-        self.opt,self.settings,self.params,self.missing = opt,settings,params,[g is None for g in grads]
+        refuse_sparse(grads, opt.name)
+        self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
         self.buckets,self.loose,self.buffers,self.fresh = {},[],Buffers(),True
         groups = [i for i,g in enumerate(opt.param_groups) for _ in g['params']]
         first  = {id(p): i for i,p in reversed([*enumerate(params)])}            # a parameter given twice is moved once
@@ -302,8 +306,15 @@ class Plan:
         return key,self.buckets[key]
 
     def holds(self, settings, params, grads):
-        return (len(params)==len(self.params) and all(map(is_, params, self.params)) and [g is None for g in grads]==self.missing
+        return (len(params)==len(self.params) and all(map(is_, params, self.params)) and self.same_gradients(grads)
                 and _same_addresses(params, self.addresses, self.held) and self.alike(settings) and (not self.opt._watched or self.untouched()))
+    def same_gradients(self, grads):
+        "Whether there are gradients where there were, none of them sparse"
+        if self.seen and all(map(is_, grads, self.seen)): return True
+        if [g is None for g in grads]!=self.missing: return False
+        refuse_sparse(grads, self.opt.name)
+        if self.opt._adopts: self.seen = grads                                  # they live as long as the parameters do
+        return True
     def alike(self, settings):
         "Whether groups that are run together still have the same settings"
         if len(settings)==len(self.settings) and all(map(is_, settings, self.settings)): return True
@@ -341,5 +352,9 @@ class Plan:
         for b in self.buckets:
             if b.host:
                 for i in b.indices: state[self.params[i]].update(b.host)
+
+def refuse_sparse(grads, who):
+    if any(g is not None and g.is_sparse for g in grads):
+        raise RuntimeError(f"{who} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
 
 plain_types = torch.Tensor,torch.nn.Parameter

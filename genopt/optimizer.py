@@ -140,8 +140,6 @@ class Optimizer(torch.optim.Optimizer):
         settings = [self._settings(g) for g in self.param_groups]
         params   = [p for g in self.param_groups for p in g['params']]
         grads    = [p.grad for p in params]
-        if any(g is not None and g.is_sparse for g in grads):
-            raise RuntimeError(f"{self.name} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
         if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
         try: self._plan.run(grads)
         except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced

@@ -20,7 +20,6 @@ from .trace import NeedsShape,Untraceable,trace
 __all__ = ['Plan']
 
 small = dict(foreach=2**14, fused=2**12, adopt=2**18)          # elements: up to here it pays to gather
-batch = 2**20                                     # elements that are gathered at once
 
 
 # -- Memory --
@@ -60,18 +59,23 @@ except ImportError:
 # -- Units: what a kernel is called for --
 
 class Large:
-    "One parameter, as a row"
+    "One parameter, as a row. A gradient that lies otherwise in memory is copied into the order of the parameter, `batch` elements at a time"
     grads = None
-    def __init__(self, i, p, states):
-        self.indices,self.p,self.rows = [i],p,dict(p=row(p), **{n: row(s) for n,s in states.items()})
+    def __init__(self, i, p, states, whole):
+        self.indices,self.p,self.states,self.whole,self.rows = [i],p,states,whole,dict(p=row(p), **{n: row(s) for n,s in states.items()})
     def load(self, grads, buffers):
         g = real(grads[self.indices[0]].detach())
-        if aligned(g, self.p): g = row(g)
-        else:
-            copy = buffers.get('grad', g.numel(), g.dtype, g.device)
-            views(copy, [self.p])[0].copy_(g)
-            g = copy
-        return self.rows | dict(grad=g)
+        if aligned(g, self.p): yield self.rows | dict(grad=row(g))
+        else: yield from self.parts(g, buffers)
+    def parts(self, g, buffers):
+        d = max(range(g.ndim), key=self.p.stride, default=0)
+        step = g.shape[d] if self.whole else max(1, buffers.batch*g.shape[d]//g.numel())
+        for at in range(0, g.shape[d], step):
+            cut  = lambda x: x.narrow(d, at, min(step, g.shape[d]-at))
+            p    = cut(self.p)
+            copy = buffers.get('grad', p.numel(), g.dtype, g.device)
+            views(copy, [p])[0].copy_(cut(g))
+            yield dict(p=row(p), grad=copy, **{n: row(cut(s)) for n,s in self.states.items()})
     def store(self, buffers): pass
 
 class Gathered:
@@ -93,7 +97,7 @@ class Gathered:
             if self.all_flat: torch.cat(gs, out=g)
             else: torch._foreach_copy_(parts, gs)
             rows = self.rows | dict(grad=g)
-        return rows | dict(p=torch.cat(self.flats, out=self.parts('p', buffers)[0])) if self.copied else rows
+        yield rows | dict(p=torch.cat(self.flats, out=self.parts('p', buffers)[0])) if self.copied else rows
     def parts(self, name, buffers):
         "The row of that name, and views of it like the parameters, which are made once"
         flat = buffers.get('p' if name=='flats' else name, self.size, self.dtype, self.device)
@@ -163,17 +167,17 @@ class Bucket:
         if group not in self.groups: self.groups.append(group)
         self.indices.append(i); self.ps.append(p); self.states.append(states)
 
-    def make_units(self, params, grads, adopt):
+    def make_units(self, params, grads, adopt, buffers):
         "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"
         self.dtypes = dict(p=self.ps[0].dtype, grad=self.ps[0].dtype, **{n: real_dtype(s.dtype) for n,s in self.states[0].items()})
         limit,self.units,fits,total = small['adopt' if adopt else self.way],[],defaultdict(list),0
         for k,p in enumerate(self.ps):
             if self.trace.per_tensor or p.numel()>limit: self.units.append(self.large(k))
             elif p.numel():
-                fits[total//batch].append(k)
+                fits[total//buffers.batch].append(k)
                 total += p.numel()
         for ks in fits.values(): self.units.append(self.large(ks[0]) if len(ks)==1 else self.gathered(ks, params, grads, adopt))
-    def large(self, k): return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()})
+    def large(self, k): return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()}, self.trace.whole)
     def gathered(self, ks, params, grads, adopt):
         indices,rows = [self.indices[k] for k in ks],{}
         if adopt:
@@ -200,7 +204,10 @@ class Bucket:
         rounds = [self.round(t, k, values, buffers) for k in range(len(t.passes))]
         return {n: plain(ns[n]) for n in self.host},lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units]
     def round(self, t, k, values, buffers):
-        bound = lambda way,piece,key: (kernel(t, way, piece, key, self.dtypes).bind(values, buffers), [*piece.outs]) if piece.outs else None
+        def bound(way, piece, key):
+            if not piece.outs: return None
+            k = kernel(t, way, piece, key, self.dtypes)
+            return k.bind(values, buffers),[*piece.outs],k.merged
         return bound(Eager, t.between[k], (k,'between')),bound(Compiled if self.way=='fused' else Eager, t.passes[k], k),t.joints[k]
 
     def run(self, unit, rounds, grads, buffers):
@@ -208,7 +215,9 @@ class Bucket:
         singles = self.trace.constants
         for between,over,joints in rounds:
             if between: singles = singles | dict(zip(between[1], between[0]({}, singles)))
-            if over:    singles = singles | dict(zip(over[1], over[0](unit.load(grads, buffers), singles)))
+            if over:
+                parts   = [(over[0](rows, singles), rows['p' if 'p' in rows else 'grad'].numel()) for rows in unit.load(grads, buffers)]
+                singles = singles | dict(zip(over[1], parts[0][0] if len(parts)==1 else over[2](parts)))
             for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
         unit.store(buffers)
 
@@ -217,7 +226,7 @@ class ShapedBucket(Bucket):
     def __init__(self, settings, host, shaped):
         super().__init__(settings, host, None)
         self.shaped = shaped
-    def make_units(self, params, grads, adopt): self.units = [*range(len(self.ps))]
+    def make_units(self, params, grads, adopt, buffers): self.units = [*range(len(self.ps))]
     def prepare(self, numbers, buffers):
         ns = numbers | self.host
         values = self.shaped.program(ns)
@@ -259,7 +268,7 @@ class Plan:
     def __init__(self, opt, settings, params, grads):
         refuse_sparse(grads, opt.name)
         self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
-        self.buckets,self.loose,self.buffers,self.fresh = {},[],Buffers(),True
+        self.buckets,self.loose,self.buffers,self.fresh = {},[],Buffers(opt.scratch_bytes),True
         groups = [i for i,g in enumerate(opt.param_groups) for _ in g['params']]
         first  = {id(p): i for i,p in reversed([*enumerate(params)])}            # a parameter given twice is moved once
         stuck  = set()                                                         # chains that join all parameters, some of which are loose
@@ -271,7 +280,7 @@ class Plan:
             stuck |= {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
             self.buckets,self.loose = {},[]
         self.buckets = [*self.buckets.values()]
-        for b in self.buckets: b.make_units(params, grads, opt._adopts)
+        for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]
 

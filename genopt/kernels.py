@@ -14,13 +14,14 @@ from .trace import aten,inputs,mapped,merges
 
 __all__ = ['Eager', 'Compiled', 'Buffers', 'compilations']
 
-chunk = 2**16                                     # elements: a chunk of every row and buffer together fit in the cache
 compilations = []                                 # what this process has compiled
 
 
 class Buffers(dict):
-    "Memory that is used again from step to step, by name"
-    def __init__(self): self.parts = {}
+    """Memory that is used again from step to step, by name. All of it together stays below `limit` bytes: `chunk` elements are computed
+    at once, and `batch` gathered. A chunk of every row and buffer fits in the last cache"""
+    def __init__(self, limit):
+        self.parts,self.chunk,self.batch = {},max(1, min(2**18, limit//256)),max(1, limit//64)
     def get(self, name, n, dtype, device):
         "A row of `n` elements"
         key = name,dtype,device
@@ -40,6 +41,10 @@ class Kernel:
         self.rows    = list(dict.fromkeys([*(n.name for n in piece.inputs if self.is_row(n)), *map(row_of, self.stores)]))
         self.numbers = [n.name for n in piece.inputs if n.name in trace.numbers]
         self.singles = [n.name for n in piece.inputs if not self.is_row(n) and n.name not in trace.numbers]
+    def merged(self, parts):
+        "What a row was reduced to, from that of its parts and their sizes"
+        results,sizes = zip(*parts)
+        return [merges[n.target.overloadpacket](torch.stack(vs), sizes, *n.args[1:2]) for n,vs in zip(self.reduced, zip(*results))]
     def __repr__(self): return f"{type(self).__name__}({', '.join(self.rows)})"
 
 def row_of(store): return 'p' if store=='new_p' else store
@@ -101,10 +106,9 @@ class Eager(Kernel):
             xs,values = [rows[n] for n in self.rows],[*numbers, *(singles[n] for n in self.singles)]
             if not xs: return self.run(xs, values, [])
             size = xs[0].numel()
+            chunk = buffers.chunk
             if size<=chunk or self.whole: return self.piecewise(xs, values, buffers)
-            parts = [self.piecewise([x[o:o+chunk] for x in xs], values, buffers) for o in range(0, size, chunk)]
-            sizes = [min(chunk, size-o) for o in range(0, size, chunk)]
-            return [merge(n, torch.stack(vs), sizes) for n,vs in zip(self.reduced, zip(*parts))]
+            return self.merged([(self.piecewise([x[o:o+chunk] for x in xs], values, buffers), min(chunk, size-o)) for o in range(0, size, chunk)])
         return run
     def piecewise(self, xs, values, buffers):
         n,wides = xs[0].numel(),[]
@@ -118,8 +122,6 @@ class Eager(Kernel):
         return res
 
 def wide(dtype): return torch.float32 if dtype.is_floating_point and dtype.itemsize<4 else dtype
-
-def merge(n, parts, sizes): return merges[n.target.overloadpacket](parts, sizes, *n.args[1:2])
 
 def function(op):
     "torch's own function for `op`, quicker to call, and whether it can write into a buffer"
@@ -175,7 +177,12 @@ def inductor(f, examples, name, with_graph=False):
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
     with lock, torch.no_grad():
-        graph = make_fx(f, tracing_mode='symbolic')(*examples)
-        fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'])
+        try:
+            graph = make_fx(f, tracing_mode='symbolic')(*examples)
+            fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'])
+        except Exception as e:
+            missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
+            remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e).splitlines()[0]}"
+            raise RuntimeError(f"fused=True: {name} could not be compiled; {remedy}, or leave fused out. Nothing has changed") from e
         compilations.append(name)
     return (fn,graph) if with_graph else fn

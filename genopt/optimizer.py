@@ -40,6 +40,8 @@ class Optimizer(torch.optim.Optimizer):
 
     Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
 
+    scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
+
     def __init__(self, params, cbs, **hypers):
         if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
         self._cbs = flatten(cbs)

@@ -81,11 +81,12 @@ class Large:
 class Gathered:
     """Small parameters side by side in a row. Their states live in such rows; the parameters and gradients are copied there for the step,
     unless they lie side by side themselves, as after `adopt`"""
-    def __init__(self, indices, ps, states, grads):
+    def __init__(self, indices, ps, states, grads, params):
         self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
         p,self.grads = side_by_side(ps),None
         self.copied  = p is None
-        self.flats,self.all_flat = [row(p) for p in ps],all(p.ndim==1 for p in ps)        # of rows, `cat` is the quicker copy
+        self.all_flat = all(p.ndim==1 for p in ps)                                        # of rows, `cat` is the quicker copy
+        self.flats    = params if self.all_flat else [row(p) for p in ps]
         self.rows    = states if p is None else states | dict(p=p)
         if (g := side_by_side([real(g.detach()) for g in grads])) is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
     def load(self, grads, buffers):
@@ -193,7 +194,7 @@ class Bucket:
             if rows[n] is None:
                 rows[n],new = move(old)
                 for k,v in zip(ks, new): self.states[k][n] = v
-        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices])
+        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices])
 
     def prepare(self, numbers, buffers):
         "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and a run for each unit"
@@ -237,7 +238,7 @@ class ShapedBucket(Bucket):
         fns,scalars = [self.shaped.graph(p, p, states) for p,states in zip(self.ps, self.states)],self.shaped.scalars(values)
         return {n: plain(ns[n]) for n in self.host},lambda grads: [self.run(k, fn, scalars, grads) for k,fn in enumerate(fns)]
     def run(self, k, fn, scalars, grads):
-        fn(self.ps[k], real(grads[self.indices[k]].detach()).contiguous(), *self.states[k].values(), scalars)
+        fn(self.ps[k], real(grads[self.indices[k]].detach()).contiguous(), *self.states[k].values(), *scalars)
         yield from ()
 
 def kernel(t, way, piece, key, dtypes):

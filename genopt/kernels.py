@@ -136,13 +136,13 @@ class Compiled(Kernel):
         super().__init__(*args)
         self.reciprocals = [n for n in self.numbers if any(divides(u, n) for u in self.piece.nodes)]
         rows    = [torch.empty(2**20, dtype=self.dtypes[n], device=self.device) for n in self.rows]
-        singles = [n.meta['val'] for n in self.piece.inputs if n.name in self.singles]
+        singles = [n.meta['val'].reshape(1) for n in self.piece.inputs if n.name in self.singles]        # a 0-d float64 would be taken for a constant
         self.fn = inductor(self.apply, [*rows, *singles, self.scalars(dict.fromkeys(self.numbers, 1.))], str(self))
 
     def apply(self, *args):
         "The piece on rows and scalars; what Inductor sees"
         rows,singles,scalars = args[:len(self.rows)],args[len(self.rows):-1],args[-1]
-        env = {n.name: x for n,x in zip([*(i for i in self.piece.inputs if i.name in self.singles)], singles)}
+        env = {n: x.reshape(()) for n,x in zip(self.singles, singles)}
         env|= {n: x.to(wide(x.dtype)) for n,x in zip(self.rows, rows)}
         env|= {n: scalars[i] for i,n in enumerate(self.numbers)}
         inverse = {n: scalars[len(self.numbers)+i] for i,n in enumerate(self.reciprocals)}
@@ -160,7 +160,7 @@ class Compiled(Kernel):
         return torch.tensor([*(float(numbers[n]) for n in self.numbers), *inverses, 0., 0.], dtype=self.dtype).to(self.device, non_blocking=True)
     def bind(self, numbers, buffers):
         scalars = self.scalars(numbers)
-        return lambda rows, singles: self.fn(*[rows[n] for n in self.rows], *[singles[n] for n in self.singles], scalars)
+        return lambda rows, singles: self.fn(*[rows[n] for n in self.rows], *[singles[n].reshape(1) for n in self.singles], scalars)
 
 def divides(n, number):
     "Whether node `n` divides by the number of that name"
@@ -182,7 +182,7 @@ def inductor(f, examples, name, with_graph=False):
             fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'])
         except Exception as e:
             missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
-            remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e).splitlines()[0]}"
+            remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e)[:200]}"
             raise RuntimeError(f"fused=True: {name} could not be compiled; {remedy}, or leave fused out. Nothing has changed") from e
         compilations.append(name)
     return (fn,graph) if with_graph else fn

@@ -150,7 +150,7 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _replan(self, settings, params, grads):
-        if self._plan: self._plan.settle()
+        if self._plan and not self._watched: self._plan.settle()
         self._plan = None
         for g in self.param_groups: self._chain(g)                          # rehearses what is new
         self._plan = Plan(self, settings, params, grads)
@@ -172,7 +172,7 @@ class Optimizer(torch.optim.Optimizer):
     def state(self):
         """What is kept for each parameter, by name. Between steps the engine keeps counters of many parameters in one place; they are
         written here when somebody looks, and from then on after every step"""
-        if self.__dict__.get('_plan'): self._plan.settle()
+        if not self._watched and self.__dict__.get('_plan'): self._plan.settle()
         self._watched = True
         return self.__dict__['state']
     @state.setter
@@ -185,7 +185,7 @@ class Optimizer(torch.optim.Optimizer):
         zeros, and moves if it has momentum. What replaces storage later (`model.to()`, `p.data = ...`, a gradient of None or a new one) is
         seen at the next step, which copies as without `adopt`, or adopts anew. Returns the optimizer"""
         self._adopts = True
-        if self._plan: self._plan.settle()
+        if self._plan and not self._watched: self._plan.settle()
         self._plan = None
         return self
 

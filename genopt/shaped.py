@@ -15,11 +15,11 @@ __all__ = ['Shaped']
 
 
 class Replay(Host):
-    "Numbers as the elements of one tensor, found by the name that the first run gave them"
+    "Numbers as 0-d tensors, found by the name that the first run gave them"
     def __init__(self, dtype, device, names, scalars):
         super().__init__(dtype, device)
         self.places,self.scalars = {n: i for i,n in enumerate(names)},scalars
-    def tensor(self, x): return self.scalars[self.places[x.name]]
+    def tensor(self, x): return self.scalars[self.places[x.name]].reshape(())
 
 class Unwatched:
     @staticmethod
@@ -49,7 +49,7 @@ class Shaped:
 
     def apply(self, p, grad, *rest):
         "One step of one parameter; what Inductor sees"
-        states,scalars = dict(zip(self.names, rest[:-1])),rest[-1]
+        states,scalars = dict(zip(self.names, rest)),rest[len(self.names):]
         seen = {n: x.to(wide(x.dtype)) for n,x in dict(p=p, grad=grad, **states).items()}
         res, = fold(self.chain, [seen], dict(self.start), Replay(self.dtype, self.device, self.numbers, scalars))
         news = {n: res['new_p'] if n=='p' else res[n] for n in ('p', *states)}
@@ -62,21 +62,22 @@ class Shaped:
         for fn,fits in self.graphs.get(key, []):
             if fits(p, grad, *states.values()): return fn
         examples = [torch.empty_like(x) for x in (p, grad, *states.values())]
-        fn,graph = inductor(self.apply, [*examples, self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped', with_graph=True)
+        fn,graph = inductor(self.apply, [*examples, *self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped', with_graph=True)
         if any('check_errors' in str(n.target) for n in graph.graph.nodes):
             raise Untraceable(f"{self.chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
         self.graphs.setdefault(key, []).append((fn, answers(graph)))
         return fn
 
-    def scalars(self, values): return torch.tensor([*map(float, values), 0., 0.], dtype=self.dtype).to(self.device, non_blocking=True)
+    def scalars(self, values):
+        "One tensor of one element for each: the length of a tensor of all could be taken for a size of the parameter"
+        return torch.tensor([*map(float, values)], dtype=self.dtype).to(self.device, non_blocking=True).reshape(-1, 1).unbind()
 
 
 def answers(graph):
     "Whether tensors have sizes for which `graph` was made: what was asked of the sizes has the same answers"
-    *inputs,scalars = [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
-    given  = {s.node.expr: s.node.hint for s in scalars.shape if not isinstance(s, int)}
+    inputs = [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
     guards = [g.expr for g in graph.shape_env.guards]
     def fits(*xs):
-        known = given | {s.node.expr: d for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape) if not isinstance(s, int)}
+        known = {s.node.expr: d for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape) if not isinstance(s, int)}
         return all(bool(g.subs(known)) for g in guards)
     return fits

@@ -144,7 +144,7 @@ class Recorder(TorchDispatchMode):
     "Writes down what is done to tensors. `rows`: the sizes of the stand-ins, each one row of elements"
     def __init__(self, host, rows):
         super().__init__()
-        self.host,self.rows,self.graph,self.nodes,self.kept,self.inputs,self.block = host,rows,Graph(),{},[],{},None
+        self.host,self.rows,self.graph,self.nodes,self.kept,self.inputs,self.made,self.block = host,rows,Graph(),{},[],{},{},None
     @contextmanager
     def watching(self, b):
         self.block = b
@@ -155,7 +155,7 @@ class Recorder(TorchDispatchMode):
         self.inputs[node.name] = x
         return self.put(node, x)
     def put(self, node, x):
-        node.meta |= dict(val=x, family=None, block=self.block)
+        if 'val' not in node.meta: node.meta |= dict(val=x, family=None, block=self.block)
         self.nodes[id(x)] = node
         self.kept.append(x)                                              # so that no other gets its id
         return node
@@ -182,7 +182,9 @@ class Recorder(TorchDispatchMode):
         written = [a for a,s in zip(args, func._schema.arguments) if s.alias_info and s.alias_info.is_write]
         if written or any(s.is_out for s in func._schema.arguments): func = self.functional(func, args, written)
         if packet is aten.add and len(args)==2 and args[1].__class__ is int and args[1]==0: return args[0]                # what sum() of a list starts with
-        node = self.graph.call_function(func, *mapped((args, kwargs), self.node))
+        given = mapped((args, kwargs), self.node)
+        key   = (func, *tree(given)) if torch.Tag.nondeterministic_seeded not in func.tags else object()       # the same twice is one
+        node  = self.made.get(key) or self.made.setdefault(key, self.graph.call_function(func, *given))
         if not written: out = func(*args, **kwargs)
         else: out = args[0].copy_(func(*args, **kwargs))
         if not isinstance(out, Tensor): raise NeedsShape(f"calls {name}, which makes several tensors")
@@ -359,7 +361,7 @@ def trace(chain, numbers, dtype, device):
     with torch.random.fork_rng(devices=[device] if device.type=='cuda' else []), torch.no_grad():
         res = record(chain, numbers, dtype, device, sizes[:2] if several else sizes[:1])
         if several and listing(record(chain, numbers, dtype, device, sizes))!=listing(res):
-            raise Untraceable("a callback over all parameters counts them")
+            raise Untraceable(f"{', '.join(b.name for b in chain.blocks if b.is_global)} counts the parameters")
     return res
 
 def listing(t):
@@ -391,7 +393,8 @@ def record(chain, numbers, dtype, device, rows):
     outs = {n: recorder.node(spaces[0][n]) for n in ('new_p', *states)}
     for n,o in outs.items():
         if n!='new_p' and o.meta['val'].shape!=spaces[0][n].shape: raise NeedsShape(f"changes the shape of {n!r}")
-    res = Trace(recorder, outs)
+    try: res = Trace(recorder, outs)
+    except Untraceable as e: raise type(e)(f"{', '.join(b.name for b in chain.blocks if b.is_global) or chain} {e}") from e
     res.states = states
     return res
 

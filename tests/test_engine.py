@@ -1,0 +1,418 @@
+"""The three ways of running a chain: the same numbers, whatever happens between steps; and what each of them promises."""
+
+import copy,math,pickle,threading
+import pytest,torch
+from hypothesis import HealthCheck,given,settings,strategies as st
+import genopt
+from genopt import kernels
+from genopt.core import Chain,Init,Range,count,full,scalar,zeros
+from genopt.optimizer import Optimizer
+from genopt.stats import average_grad,average_sqr_grad,debias,step_stat
+from genopt.steps import adam_step,momentum_step,sgd_step
+from genopt.trace import Untraceable,trace
+from genopt.transforms import clip_grad_norm,trust_ratio
+from helpers import algorithms,difference,run
+
+each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
+ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
+way  = pytest.mark.parametrize('kw', [{}, dict(fused=True)], ids=['default','fused'])
+exact = {'SGD', 'RMSprop', 'Adam', 'AdamW', 'Lion', 'NAdam', 'RAdam'}                  # elementwise: the default does the very same operations
+
+def ulps(a, b, old):
+    "Largest difference of two results in units in the last place of what they were made of: the old value, the new one, the way between"
+    size = torch.stack([x.detach().abs() for x in (a, old, a-old)]).amax(0).clamp(min=torch.finfo(a.dtype).tiny)
+    return ((a-b).abs()/(torch.nextafter(size, torch.full_like(size, math.inf))-size)).max().item() if a.numel() else 0.
+
+def setting(a):
+    kw = next(s for s in a.settings() if s['weight_decay'] and not s['maximize'])
+    return kw | dict(lr=1e-2)
+
+
+# -- The same numbers --
+
+def draw_story(data):
+    "Shapes, groups, and for each step which gradients there are and the hyper-parameters of the step"
+    sizes  = st.one_of(st.lists(st.integers(0, 4), max_size=3).map(tuple), st.sampled_from([(5000,), (70,70), (3,300,5)]))
+    shapes = data.draw(st.lists(sizes, min_size=1, max_size=5))
+    n,steps = len(shapes),data.draw(st.integers(2, 6))
+    row = st.lists(st.booleans(), min_size=n, max_size=n)
+    return shapes,data.draw(st.integers(0, n)),[(data.draw(row), data.draw(st.sampled_from([.01, .001, .1]))) for _ in range(steps)]
+
+def play(a, story, dtype, hypers=None, **kw):
+    "Two optimizers, loop and `kw`, through the same story; after each step both, and what the step started from. Then they are made the same"
+    shapes,split,steps = story
+    def fresh(**kw):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(s, generator=rand, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+        return ps,a.cls([dict(params=ps[:split], lr=.01), dict(params=ps[split:])], **hypers or setting(a), **kw)
+    (ps,ref),(qs,opt) = fresh(foreach=False),fresh(**kw)
+    rand = torch.Generator().manual_seed(1)
+    for there,lr in steps:
+        for g in (*ref.param_groups, *opt.param_groups): g['lr'] = lr
+        for p,q,t in zip(ps, qs, there):
+            p.grad = torch.randn(p.shape, generator=rand, dtype=torch.float64).to(dtype) if t else None
+            q.grad = p.grad.clone() if t else None
+        old = [p.detach().clone() for p in ps]
+        ref.step(); opt.step()
+        yield ps,ref,qs,opt,old
+        for p,q in zip(ps, qs):
+            q.data.copy_(p.data)
+            for n,v in ref.state.get(p, {}).items():
+                if torch.is_tensor(v): opt.state[q][n].copy_(v)
+
+few = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+@each
+@few
+@given(data=st.data())
+def test_default_equals_the_loop(a, data):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for ps,ref,qs,opt,old in play(a, draw_story(data), dtype):
+            for p,q,o in zip(ps, qs, old):
+                if a.name in exact: assert torch.equal(p, q)
+                else: assert ulps(p.detach(), q.detach(), o) <= 64
+                assert ref.state.get(p, {}).keys()==opt.state.get(q, {}).keys()
+                for n,v in ref.state.get(p, {}).items(): assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
+
+bound = dict.fromkeys(exact, 4) | dict(SGD=0, Lion=0, LAMB=64)                       # LAMB sums in another order
+
+@each
+@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@few
+@given(data=st.data())
+def test_compiled_is_within_units_in_the_last_place(a, dtype, data):
+    """Of one step. The averages are the loop's to the last bit; the update differs by what a reciprocal does to a division and by torch's
+    own square root, which on a CPU is off by one unit in every sixth value"""
+    hypers = setting(a) | (dict(momentum=0, centered=False) if a.name=='RMSprop' else {})          # its momentum may cancel almost all of an update
+    for ps,ref,qs,opt,old in play(a, draw_story(data), dtype, hypers, fused=True):
+        for p,q,o in zip(ps, qs, old):
+            assert ulps(p.detach(), q.detach(), o) <= bound[a.name]
+            for n,v in ref.state.get(p, {}).items():
+                assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
+
+@each
+@way
+def test_a_state_saved_in_one_way_goes_on_in_another(a, kw):
+    (x,opt),y = run(a.cls, setting(a), steps=8, **kw),run(a.cls, setting(a), steps=8, foreach=False)[1]
+    y.load_state_dict(copy.deepcopy(opt.state_dict()) | dict(param_groups=y.state_dict()['param_groups']))
+    for a_,b in zip((p for g in opt.param_groups for p in g['params']), (p for g in y.param_groups for p in g['params'])):
+        assert opt.state.get(a_, {}).keys()==y.state.get(b, {}).keys()
+        for n,v in opt.state.get(a_, {}).items(): assert torch.equal(v, y.state[b][n]) if torch.is_tensor(v) else v==y.state[b][n]
+
+
+# -- What a chain may be made of --
+
+def both(cbs, kw, shapes=((3,4),(5,),(200,50),()), steps=4, **hypers):
+    "The parameters after `steps` steps in the loop and in the way `kw`, and that optimizer"
+    res = []
+    for w in (dict(foreach=False), kw):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(s, generator=rand).requires_grad_() for s in shapes]
+        opt = Optimizer(ps, cbs, **dict(lr=.1)|hypers, **w)
+        for _ in range(steps):
+            for p in ps: p.grad = torch.randn(p.shape, generator=rand)
+            opt.step()
+        res.append(ps)
+    return max(((p-q).abs().max()/p.abs().max()).item() for p,q in zip(*res)),opt
+
+def loose(opt): return len(opt._plan.loose)
+
+def unit_rms(update): return update/(update.square().mean().sqrt()+1e-8)
+def largest(grad): return dict(grad=grad/(grad.abs().max()+1e-8))
+def clip_sum(grads, max_norm=1.):
+    norm = sum((g*g).sum() for g in grads).sqrt()
+    return dict(grads=[g*(max_norm/(norm+1e-6)).clamp(max=1.) for g in grads])
+def clip_foreach(grads, max_norm=1.):
+    scale = (max_norm/(torch.nn.utils.get_total_norm(grads)+1e-6)).clamp(max=1.)
+    return dict(grads=torch._foreach_mul(grads, scale))
+def own_temporary(grad, eps=1e-8): return grad.abs().add_(eps).sqrt_()*grad.sign()
+def where(grad, lo=.5): return torch.where(grad.abs()>lo, grad, 0.)
+def turns(grad, step): return grad if step%2 else grad*2
+
+@way
+@pytest.mark.parametrize('cbs', [[sgd_step, unit_rms], [largest, average_grad, momentum_step], [clip_grad_norm, average_grad, momentum_step],
+                                 [clip_sum, sgd_step], [clip_foreach, sgd_step], [clip_grad_norm, average_grad, momentum_step, trust_ratio],
+                                 [own_temporary], [where], [step_stat, turns]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
+def test_mixed_chains_take_parameters_as_rows(cbs, kw):
+    "Elementwise callbacks, norms of each parameter, norms over all of them, `where`, an `if` on a counter: none needs the loop"
+    err,opt = both(cbs, kw)
+    assert err<=1e-5 and not loose(opt)
+
+def centralize(grad): return dict(grad=grad-grad.mean(dim=-1, keepdim=True)) if grad.ndim>1 else dict(grad=grad)
+def by_rank(grad): return grad*grad.ndim
+def by_size(grad): return grad/grad.numel()**0.5
+def rows_avg(grad, sqr_mom=.9, row_avg=Init(lambda p: torch.zeros(p.shape[:1]))):
+    if grad.ndim<2: return dict(row_avg=row_avg, update=grad)
+    sqr = row_avg*sqr_mom + (grad*grad).mean(dim=-1)*(1-sqr_mom)
+    return dict(row_avg=sqr, update=grad/(sqr.sqrt()[:,None]+1e-8))
+def sort(grad): return grad.sort(dim=-1).values if grad.ndim else grad
+
+@way
+@pytest.mark.parametrize('cb', [centralize, by_rank, by_size, rows_avg, sort], ids=lambda c: c.__name__)
+def test_what_needs_a_shape_gets_it(cb, kw):
+    "Run by the loop, or compiled in its own shape"
+    err,opt = both([cb, average_grad, momentum_step] if cb is centralize else [cb], kw, shapes=((3,4),(5,),(20,50),(50,20),(7,)))
+    assert err<=1e-5 and loose(opt)==(0 if kw else 5)
+
+def test_a_shape_compiles_once_for_its_like():
+    before = len(kernels.compilations)
+    def scaled(grad): return dict(grad=grad/(grad.norm(dim=-1, keepdim=True)+1.))
+    both([scaled], dict(fused=True), shapes=((30,40),(31,41),(50,60),(6,70)))
+    assert len(kernels.compilations)-before<=1
+
+@way
+def test_random_numbers(kw):
+    "Other numbers than the loop draws, of the same kind, and the same again for the same seed"
+    def noise(grad, sigma=1.): return dict(grad=grad+torch.randn_like(grad)*sigma)
+    def steps():
+        torch.manual_seed(0)
+        ps = [torch.zeros(n, requires_grad=True) for n in (2000, 3000, 30000)]
+        opt = Optimizer(ps, [noise], lr=1., **kw)
+        for _ in range(2):
+            for p in ps: p.grad = torch.zeros_like(p)
+            opt.step()
+        assert not loose(opt)
+        return torch.cat([p.detach() for p in ps])
+    x = steps()
+    assert abs(x.std()-2**.5)<.02 and abs(x.mean())<.02 and torch.equal(x, steps()) and x[:2000].unique().numel()>1990
+
+@way
+def test_a_callback_that_needs_a_number_itself(kw):
+    "int() of a hyper-parameter, range(k): the graph is for that value, and made again for another"
+    def powers(grad, k=2):
+        for _ in range(k): grad = grad*grad
+        return grad
+    opt = Optimizer([p := torch.full((3,), 3., requires_grad=True)], [powers], lr=1., **kw)
+    for k in (1, 2, 1):
+        opt.param_groups[0]['k'] = k
+        p.grad = torch.full_like(p, 2.)
+        opt.step()
+    assert p.tolist()==[3.-4-16-4]*3 and not loose(opt)
+
+untraceable = dict(
+    item   = (lambda grad: grad*grad.norm().item(),                      'takes a value out of a tensor'),
+    branch = (lambda grad: grad if grad.sum()>0 else -grad,              'takes a value out of a tensor.*use torch.where'),
+    numpy  = (lambda grad: grad*float(grad.numpy().max()>0),             'takes values out of a tensor'),
+    alpha  = (lambda grad, mom=.5: torch.add(grad, grad, alpha=mom),     'plain numbers only; write it with operators'),
+    tap    = (lambda grad: {},                                           'only looks'),
+    count  = (lambda grads: dict(grads=[g/len(grads)*torch.stack([h.norm() for h in grads]).norm() for g in grads]), 'counts the parameters'),
+    unlike = (lambda grads: dict(grads=[grads[0], *(g*2 for g in grads[1:])]), 'does not treat all parameters alike'))
+
+@pytest.mark.parametrize('name', untraceable)
+def test_what_cannot_be_a_graph(name):
+    "The default takes the loop and is right; fused=True is refused when the optimizer is made, by callback and reason"
+    cb,words = untraceable[name]
+    err,opt = both([cb], {})
+    assert err==0 and loose(opt)==4
+    with pytest.raises(ValueError, match=rf'(?s)fused=True cannot be: <lambda>.*{words}.*leave fused out'):
+        Optimizer([torch.ones(3, requires_grad=True)], [cb], lr=.1, fused=True)
+
+def test_a_callback_that_holds_a_list_is_called_each_time():
+    seen = []
+    def tap(grad, step):
+        seen.append((step, grad.shape))
+        return grad
+    ps = [torch.ones(3, requires_grad=True), torch.ones(2,2, requires_grad=True)]
+    opt = Optimizer(ps, [step_stat, tap], lr=.1)
+    seen.clear()
+    for p in ps: p.grad = torch.ones_like(p)
+    opt.step()
+    assert seen==[(1, (3,)), (1, (2,2))]
+    with pytest.raises(ValueError, match="tap holds 'seen'"): Optimizer(ps, [step_stat, tap], lr=.1, fused=True)
+
+def test_a_constant_of_the_callbacks_own():
+    "A tensor that a callback holds is read at every step"
+    scale = torch.tensor(2.)
+    def scaled(grad): return grad*scale
+    for kw in ways.values():
+        scale.fill_(2.)
+        opt = Optimizer([p := torch.zeros(3, requires_grad=True)], [scaled], lr=1., **kw)
+        for s in (2., 3.):
+            scale.fill_(s)
+            p.grad = torch.ones(3)
+            opt.step()
+        assert p.tolist()==[-5.]*3
+
+def test_the_graph_reads_as_the_callbacks():
+    "Host arithmetic is a program of plain Python; what tensors meet are its results"
+    t = trace(Chain([average_grad, average_sqr_grad, step_stat, debias, adam_step]), dict(lr=.1, mom=.9, sqr_mom=.99, eps=1e-8, dampening=True, step=4),
+              torch.float32, torch.device('cpu'))
+    ns = dict(lr=.2, mom=.5, sqr_mom=.75, eps=1e-8, dampening=True, step=1)
+    assert t.program(ns)==[.5, .5, .75, .25, .75, .4375, 1e-8, .2] and ns['step']==2
+    assert t.program(dict(ns, dampening=.5)) is None and not t.per_tensor and len(t.passes)==1
+    with pytest.raises(Untraceable): trace(Chain([lambda grad: grad.item()]), dict(lr=.1), torch.float32, torch.device('cpu'))
+
+
+# -- Plans --
+
+def small_model(n=40, **kw):
+    rand = torch.Generator().manual_seed(0)
+    ps = [torch.randn(s, generator=rand).requires_grad_() for s in [(16,), (4,4)]*(n//2)]
+    return ps,genopt.Adam(ps, **kw)
+
+def feed(ps, i, skip=()):
+    rand = torch.Generator().manual_seed(i)
+    for k,p in enumerate(ps):
+        g = torch.randn(p.shape, generator=rand)
+        p.grad = None if k in skip else g
+
+def test_one_kernel_and_one_plan_for_a_whole_training():
+    "lr and betas scheduled every step, a layer frozen and thawed ten times: nothing is compiled again, and only the freezing is planned"
+    ps,opt = small_model(fused=True)
+    feed(ps, 0); opt.step()
+    before,plans = len(kernels.compilations),{id(opt._plan): opt._plan}
+    for i in range(1, 1000):
+        opt.param_groups[0].update(lr=1e-3*(1+i%7), betas=(.9-.0001*(i%100), .99+.00001*(i%100)))
+        feed(ps, i, skip=range(4) if i//50%2 else ())
+        opt.step()
+        plans[id(opt._plan)] = opt._plan
+    assert len(kernels.compilations)==before and len(plans)<=21 and not loose(opt)
+
+def test_many_groups_with_few_settings_are_few_buckets():
+    ps = [torch.randn(8).requires_grad_() for _ in range(465)]
+    opt = genopt.AdamW([dict(params=[p], lr=[.1, .01, .001][i%3], name=f'group {i}') for i,p in enumerate(ps)])
+    ref = torch.optim.AdamW([dict(params=[p.detach().clone().requires_grad_() for p in ps[i::3]], lr=lr) for i,lr in enumerate([.1, .01, .001])])
+    for i in range(5):
+        feed(ps, i)
+        for j,g in enumerate(ref.param_groups):
+            for p,q in zip(g['params'], ps[j::3]): p.grad = q.grad.clone()
+        for g in (*opt.param_groups, *ref.param_groups): g['lr'] *= .9
+        opt.step(); ref.step()
+    assert len(opt._plan.buckets)==3
+    for j,g in enumerate(ref.param_groups):
+        for p,q in zip(g['params'], ps[j::3]): torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+    opt.param_groups[3]['lr'] = 1.
+    feed(ps, 9); opt.step()
+    assert len(opt._plan.buckets)==4
+
+def test_state_may_be_changed_between_steps():
+    "Whoever looks at the state may change it, also through a dict that was looked at long ago"
+    ps,opt = small_model()
+    qs,ref = small_model(foreach=False)
+    feed(ps, 0); feed(qs, 0); opt.step(); ref.step()
+    held = opt.state[ps[0]]
+    for i,change in enumerate([lambda s: s.update(step=100), lambda s: s.update(grad_avg=torch.ones(16)), lambda s: s['sqr_avg'].fill_(2.), lambda s: None], 1):
+        change(held); change(ref.state[qs[0]])
+        feed(ps, i); feed(qs, i); opt.step(); ref.step()
+        assert all(torch.equal(p, q) for p,q in zip(ps, qs)) and held['step']==ref.state[qs[0]]['step']==100+i
+    assert opt.state[ps[1]]['step']==5
+
+def test_counters_nobody_looks_at_are_right_when_somebody_does():
+    ps,opt = small_model()
+    for i in range(7): feed(ps, i, skip=[3] if i<4 else ()); opt.step()
+    assert {k: s['step'] for k,s in opt.state_dict()['state'].items()}=={k: 3 if k==3 else 7 for k in range(40)}
+    other = copy.deepcopy(opt)
+    assert pickle.loads(pickle.dumps(opt)).state_dict()['state'][0]['step']==other.state_dict()['state'][0]['step']==7
+
+def test_small_states_live_together_and_are_saved_apart(tmp_path):
+    ps,opt = small_model()
+    feed(ps, 0); opt.step()
+    a,b = opt.state[ps[0]]['grad_avg'],opt.state[ps[1]]['grad_avg']
+    assert a.shape==ps[0].shape and b.shape==ps[1].shape and a.untyped_storage().data_ptr()==b.untyped_storage().data_ptr()
+    saved = opt.state_dict()
+    torch.save(saved, tmp_path/'s.pt')
+    assert all(v.untyped_storage().nbytes()==v.numel()*4 for s in saved['state'].values() for v in s.values() if torch.is_tensor(v))
+    kept = saved['state'][0]['grad_avg'].clone()
+    feed(ps, 1); opt.step()
+    assert torch.equal(saved['state'][0]['grad_avg'], kept) and not torch.equal(opt.state[ps[0]]['grad_avg'], kept)
+
+@way
+def test_a_failing_callback_changes_nothing(kw):
+    ps = [torch.ones(3, requires_grad=True), torch.ones(5000, requires_grad=True)]
+    opt = Optimizer(ps, [average_grad, step_stat, momentum_step, fails_late], lr=.1, **kw)
+    for p in ps: p.grad = torch.ones_like(p)
+    for _ in range(4): opt.step()
+    before = copy.deepcopy((ps, opt.state_dict()['state']))
+    with pytest.raises(ValueError, match='enough'): opt.step()
+    assert all(torch.equal(p, q) for p,q in zip(ps, before[0])) and repr(before[1])==repr(opt.state_dict()['state'])
+
+def fails_late(step):
+    if step>4: raise ValueError('enough')
+    return dict(phase=step)
+
+@way
+def test_threads_have_their_own_optimizers(kw):
+    def train(out, k):
+        ps,opt = small_model(**kw)
+        for i in range(50): feed(ps, i); opt.step()
+        out[k] = ps
+    outs = {}
+    train(outs, 'alone')
+    threads = [threading.Thread(target=train, args=(outs, k)) for k in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert len(outs)==5 and all(torch.equal(p, q) for ps in outs.values() for p,q in zip(ps, outs['alone']))
+
+@way
+def test_memory_of_a_step_is_bounded(kw):
+    "Buffers stay below the limit, whatever the model's size, also for gradients that lie otherwise in memory"
+    class Tight(genopt.Adam): scratch_bytes = 2**20
+    ps = [torch.randn(1000, 900, requires_grad=True), torch.randn(700, 800, dtype=torch.bfloat16, requires_grad=True), *[torch.randn(64, requires_grad=True) for _ in range(300)]]
+    opt = Tight(ps, **kw)
+    for _ in range(2):
+        for p in ps: p.grad = torch.randn(p.shape[::-1]).to(p.dtype).permute(*reversed(range(p.ndim)))
+        opt.step()
+    assert 0<sum(full.nbytes for full,_ in opt._plan.buffers.values())<=2**20 and not loose(opt)
+
+
+# -- Adopted storage --
+
+def test_adopted_parameters_are_the_same_numbers():
+    ps,opt = small_model(60)
+    qs,ref = small_model(60, foreach=False)
+    assert opt.adopt() is opt
+    for i in range(30):
+        opt.zero_grad(); ref.zero_grad()
+        feed(qs, i, skip=[5] if i%7==3 else ())
+        for p,q in zip(ps, qs):
+            if q.grad is None: p.grad = None
+            elif p.grad is None: p.grad = q.grad.clone()
+            else: p.grad.add_(q.grad)                                          # as backward does
+        opt.step(); ref.step()
+        if i==10: ps[3].data = ps[3].data.clone()                               # as model.to() does
+        if i==12: ps[4].grad = ps[4].grad.clone()
+        if i==14: torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(ps)*1., ps)
+        assert all(torch.equal(p, q) for p,q in zip(ps, qs)), i
+    assert len({p.untyped_storage().data_ptr() for p in ps})<len(ps) and all(isinstance(p, torch.Tensor) and p.is_leaf for p in ps)
+
+def test_adopted_gradients_are_zeroed_where_they_are():
+    ps,opt = small_model()
+    opt.adopt()
+    feed(ps, 0); opt.step()
+    grads,version = [p.grad for p in ps],ps[0]._version
+    opt.zero_grad()
+    assert all(p.grad is g and not g.any() for p,g in zip(ps, grads))
+    opt.step()
+    assert ps[0]._version>version                                              # autograd can tell that it was written
+    ps[0].grad = torch.ones(16)
+    opt.zero_grad()
+    assert ps[0].grad is None and ps[1].grad is grads[1]
+
+def test_adopting_a_model_that_is_then_moved():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    opt = genopt.AdamW(model.parameters(), lr=.01).adopt()
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        model.to(dtype)
+        for _ in range(3):
+            opt.zero_grad()
+            model(torch.ones(5, 4, dtype=dtype)).square().sum().backward()
+            before = [p.detach().clone() for p in model.parameters()]
+            opt.step()
+            assert not any(torch.equal(p, q) for p,q in zip(model.parameters(), before)) and all(p.dtype==dtype for p in model.parameters())
+
+
+# -- The compiler --
+
+def test_no_compiler_is_told_and_nothing_has_changed(monkeypatch):
+    from torch._inductor import config,cpp_builder
+    for f in ('get_cpp_compiler',):
+        if hasattr(getattr(cpp_builder, f), 'cache_clear'): getattr(cpp_builder, f).cache_clear()
+    monkeypatch.setattr(config.cpp, 'cxx', ('no-such-compiler',))
+    def fresh(grad, sqr_mom=.123): return grad*sqr_mom*1.2345
+    opt = Optimizer([p := torch.ones(3, requires_grad=True)], [average_grad, fresh], lr=.1, fused=True)
+    p.grad = torch.ones(3)
+    with config.patch(force_disable_caches=True), pytest.raises(RuntimeError, match=r'fused=True: .* could not be compiled; it needs a C\+\+ compiler: install g\+\+ .* leave fused out'): opt.step()
+    assert torch.equal(p, torch.ones(3)) and not opt.state
+    opt.param_groups[0]['fused'] = None
+    opt.step()
+    assert not torch.equal(p, torch.ones(3))

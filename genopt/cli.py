@@ -1,4 +1,4 @@
-"""The command `genopt`: `compare`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
+"""The command `genopt`: `compare`, `bench`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
 
 import inspect,json,sys
 from pathlib import Path
@@ -32,6 +32,29 @@ def compare(
 
 def dumps(o): return json.dumps(o, indent=1)
 
+def bench(
+    shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465
+    algorithms:str='Adam',     # Some of SGD, RMSprop, Adam, AdamW, Lion, LAMB, RAdam, NAdam
+    contenders:str='genopt, torch, memory', # Libraries or contenders, as in "genopt, torch fused, torch compiled"
+    rounds:int=None,           # Steps of each contender; by default as many as the shape needs
+    device:str='cpu',          # cpu or cuda
+    patience:int=60,           # Seconds after which a contender that still compiles is given up
+    out:Path=None,             # Where to write everything that was measured, as JSON
+):
+    "Measure genopt's steps beside torch's on this machine, in turns: time, warm-up and memory"
+    from . import bench as tool
+    if out and not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    who = tool.pick(contenders, [c.name for c in tool.contenders])
+    models,algos = tool.pick(shapes, [*tool.shapes]),tool.pick(algorithms, [*tool.algorithms])
+    results = []
+    for s in models:
+        for a in algos:
+            results.append(tool.measure(a, s, [c for c in tool.contenders if c.name in who], rounds=rounds, device=device, patience=patience))
+            print(tool.report(results[-1]), end='\n\n', flush=True)
+    about = tool.machine(device)
+    print(', '.join(f'{k} {v}' for k,v in about.items()))
+    if out: out.write_text(dumps(dict(machine=about, results=results)))
+
 def list_():
     "Every algorithm, with its callbacks at the default settings"
     import torch
@@ -55,7 +78,7 @@ def explain(
     opt = spec.ours(make_model('mlp', torch.zeros(1,1,8,8)).named_parameters())
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 
-commands = dict(compare=compare, list=list_, explain=explain)
+commands = dict(compare=compare, bench=bench, list=list_, explain=explain)
 
 def main(argv=None):
     "Run the command line `argv`; returns the exit status"

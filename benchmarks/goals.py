@@ -1,0 +1,93 @@
+"""The goals, in one table, and how far a measurement meets them."""
+
+from dataclasses import asdict,dataclass,replace
+from itertools import product
+from genopt.explain import table
+
+__all__ = ['Goal', 'check', 'goals', 'passed', 'plan', 'shortened', 'show']
+
+large = 'resnet18 resnet50 gpt2'
+peers = 'fastest peer'                  # whoever is not genopt, compiled or not
+flat  = 'SGD RMSprop Adam AdamW Lion RAdam NAdam'
+
+
+@dataclass(frozen=True)
+class Goal:
+    "`contender` over `baseline`, or without one the number itself, is at most `at_most`. `short`: for which algorithm, shape `--short` tries it"
+    case: str
+    algorithms: str
+    shapes: str
+    contender: str
+    baseline: str
+    at_most: float
+    short: str = ''
+
+goals = [Goal('step',         'Adam AdamW',  large,             'genopt fused',   'torch fused',             0.95, 'Adam resnet18'),
+         Goal('step',         'SGD',         large,             'genopt fused',   'torch fused',             1.0),
+         Goal('step',         'RMSprop',     large,             'genopt fused',   'torch compiled',          1.0),
+         Goal('step',         'RMSprop',     large,             'genopt fused',   'torch default',           0.2,  'RMSprop resnet18'),
+         Goal('step',         'RAdam NAdam', large,             'genopt fused',   'torch compiled',          0.5),
+         Goal('step',         'Lion LAMB',   large,             'genopt fused',   peers,                     0.35),
+         Goal('step',         'Adam',        'k256',            'genopt fused',   'torch fused',             0.3,  'Adam k256'),
+         Goal('step',         'Adam',        'k256',            'genopt adopted', 'torch fused',             0.05, 'Adam k256'),
+         Goal('step',         'Adam',        'resnet18 gpt2',   'genopt default', 'torch default',           0.6,  'Adam resnet18'),
+         Goal('step',         'Adam',        'k256',            'genopt default', 'torch default',           0.25, 'Adam k256'),
+         Goal('step',         'Adam',        'six',             'genopt default', 'torch default',           0.7,  'Adam six'),
+         Goal('step',         'AdamW',       'groups465',       'genopt default', 'genopt default, 3 groups', 1.3, 'AdamW groups465'),
+         Goal('step',         'AdamW',       'groups465',       'genopt fused',   'genopt fused, 3 groups',  1.3,  'AdamW groups465'),
+         Goal('step',         flat,          'resnet50 gpt2',   'genopt adopted', 'memory copy',             1.1,  'Adam resnet50'),
+         Goal('cold',         'Adam',        'k256',            'genopt fused',   '',                        15.,  'Adam k256'),
+         Goal('warm',         'Adam',        'k256',            'genopt fused',   '',                        3.,   'Adam k256'),
+         Goal('compilations', 'Adam',        'six',             'genopt fused',   '',                        1,    'Adam six')]
+units = dict(step='', cold=' s', warm=' s', compilations='')
+
+
+kind  = dict(cold='first', warm='first')                                    # the measurement that a case is read from
+
+def shortened(): return [replace(g, algorithms=a, shapes=s) for g in goals if g.short for a,s in [g.short.split()]]
+
+def plan(goals):
+    "What has to be measured for `goals`: for each kind, algorithm and shape the contenders"
+    res = {}
+    for g in goals:
+        for key in product([kind.get(g.case, g.case)], g.algorithms.split(), g.shapes.split()):
+            res.setdefault(key, []).extend(n.partition(',')[0] for n in (g.contender, g.baseline) if n)
+    return [(*k, [*dict.fromkeys(v)]) for k,v in res.items()]
+
+def find(results, case, algorithm, shape, name):
+    "The row of `name`, or an empty one"
+    key = kind.get(case, case),algorithm,shape
+    rows = next((r['rows'] for r in results if (r['case'], r['algorithm'], r['shape'])==key), [])
+    if name!=peers: return next((r for r in rows if r['name']==name), {})
+    rows = [r for r in rows if 'ratio' in r and r['name'].split()[0] not in ('genopt','memory')]
+    return min(rows, key=lambda r: r['ratio'], default={})
+
+def check(results, goals=goals, factor=1.):
+    """For each goal on each algorithm and shape: the value, and met, missed or not measured. A contender that refused has missed,
+    where the baseline is missing nothing is measured. `factor`: by which it may be missed"""
+    res = []
+    for g in goals:
+        for algorithm,shape in product(g.algorithms.split(), g.shapes.split()):
+            ours   = find(results, g.case, algorithm, shape, g.contender)
+            theirs = find(results, g.case, algorithm, shape, g.baseline) if g.baseline else dict(ratio=1)
+            value  = ours.get(dict(step='ratio', compilations='count').get(g.case, g.case))
+            value  = value/theirs['ratio'] if value is not None and 'ratio' in theirs else None
+            if 'absent' in ours and 'ratio' in theirs: verdict = 'missed'
+            else: verdict = 'not measured' if value is None else 'met' if value<=g.at_most*factor else 'missed'
+            res.append(asdict(g) | dict(algorithm=algorithm, shape=shape, value=value, limit=g.at_most*factor, verdict=verdict,
+                                        against=theirs.get('name', g.baseline), absent=ours.get('absent')))
+    return res
+
+def passed(checked): return not any(c['verdict']=='missed' for c in checked)
+
+def show(checked):
+    "The goals beside what was measured; those of which nothing was are only counted"
+    rows = []
+    for c in checked:
+        if c['verdict']=='not measured': continue
+        value = f"{c['value']:.3g}{units[c['case']]}" if c['value'] is not None else 'absent' if c['absent'] else '-'
+        against = f"{c['baseline']} ({c['against']})" if c['baseline']==peers and c['against']!=peers else c['baseline']
+        rows.append([c['case'], c['algorithm'], c['shape'], c['contender'], against, f"{c['limit']:g}{units[c['case']]}", value, c['verdict']])
+    count = ', '.join(f"{sum(c['verdict']==v for c in checked)} {v}" for v in ('met','missed','not measured'))
+    head = ['case', 'algorithm', 'shape', 'contender', 'against', 'at most', 'measured', '']
+    return f'{table(head, rows, right=(5,6))}\n\ngoals: {count}' if rows else f'goals: {count}'

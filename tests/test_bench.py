@@ -1,0 +1,210 @@
+"""`genopt bench` and the folder benchmarks: in turns, with gradients restored, nobody dropped in silence, and goals that can be missed."""
+
+import json,sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+import pytest,torch
+import genopt
+from genopt import bench
+from genopt.bench import Absent,Contender,Side,contenders,measure,pick,report,shapes
+from genopt.cli import main
+
+root  = Path(__file__).parent.parent
+few   = [c for c in contenders if c.name in ('torch fused', 'torch default', 'genopt loop', 'memory copy')]
+quick = dict(rounds=4, patience=300)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    "What is tested here is not speed, and threads that wait for each other are slow on a busy machine"
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+@pytest.fixture
+def suite(monkeypatch):
+    "Modules of benchmarks, whose cases run in this process"
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(root)])
+    monkeypatch.setattr(import_module('benchmarks.cases'), 'isolated', lambda f, *args, env=None: f(*args))
+    return lambda name: import_module(f'benchmarks.{name}')
+
+def test_shapes():
+    assert {n: (len(s.sizes), s.numel) for n,s in shapes.items()}==dict(six=(6,3610), resnet18=(62,11_689_512), resnet50=(161,25_557_032),
+        gpt2=(148,124_439_808), k256=(1000,256_000), groups465=(465,7_761_408))
+    s = shapes['groups465']
+    groups,merged = s.groups(range(465)),s.groups(range(465), True)
+    assert len(groups)==465 and len(merged)==3 and sorted(p for g in merged for p in g['params'])==[*range(465)]
+    setting = lambda g: {k: v for k,v in g.items() if k!='params'}
+    assert all(setting(g)==setting(next(m for m in merged if g['params'][0] in m['params'])) for g in groups)
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
+def test_resnets_are_torchvisions(name):
+    models = pytest.importorskip('torchvision.models')
+    with torch.device('meta'): model = getattr(models, name)()
+    assert [tuple(p.shape) for p in model.parameters()]==shapes[name].sizes
+
+def test_measure_in_turns(monkeypatch):
+    "Rows in the order of the contenders, each stepped once a round, forth and back; the baseline's ratio is 1"
+    order = []
+    def make(name, lr, algorithm, groups, settings):
+        opt = torch.optim.SGD(groups, lr=lr)
+        def step():
+            order.append(name)
+            opt.step()
+        return step
+    res = measure('SGD', 'six', [Contender(n, partial(make, n, .1)) for n in 'abc'], baseline='b', **quick)
+    assert [r['name'] for r in res['rows']]==['a','b','c'] and res['rows'][1]['ratio']==1 and res['baseline']=='b'
+    warm = 3*bench.warm_up
+    assert ''.join(order[warm:warm+12])=='bac'+'cab'+'bac'+'cab'
+    for r in res['rows']: assert 0<r['best']<=r['low']<=r['ms']<=r['high'] and 0<=r['peak']<2e5 and r['warm']>=r['first']
+    json.dumps(res)
+
+def test_every_step_finds_the_same_gradients():
+    "Also after a step that dropped them, as HeavyBall does, or wrote into them, as fastai does"
+    s,seen = shapes['six'],[]
+    grads = bench.random_tensors(s, 'cpu', 1, .01)
+    def make(algorithm, groups, settings):
+        def step():
+            ps = groups[0]['params']
+            seen.append(all(torch.equal(p.grad, g) for p,g in zip(ps, grads)))
+            with torch.no_grad():
+                for p in ps:
+                    p -= p.grad
+                    p.grad.add_(1)
+                    p.grad = None
+        return step
+    side = Side(Contender('a', make), 'Adam', s, grads, None)
+    side.timed(), side.allocated()
+    assert len(seen)==bench.warm_up+2 and all(seen)
+
+def test_crews_that_memory_allows():
+    "With room for two at a time all are measured, each crew with the baseline"
+    res = measure('Adam', 'six', few, memory=1, **quick)
+    assert [r['name'] for r in res['rows']]==[c.name for c in few] and all(r['ratio']>0 for r in res['rows'])
+
+def test_absent_with_the_reason():
+    def refuse(algorithm, groups, settings): raise Absent('it does not want to')
+    def idle(algorithm, groups, settings): return lambda: None
+    def fail(algorithm, groups, settings): return lambda: 1/0
+    def slow(algorithm, groups, settings): return lambda: bench.time.sleep(30)
+    res = measure('Adam', 'six', [Contender(f.__name__, f) for f in (refuse, idle, fail, slow)] + few[:1], rounds=2, patience=2)
+    why = {r['name']: r.get('absent') for r in res['rows']}
+    assert why=={'refuse': 'it does not want to', 'idle': "its step leaves parameters as they were, or makes them infinite",
+                 'fail': 'ZeroDivisionError: division by zero', 'slow': 'gave up after 2 s', few[0].name: None}
+    assert 'absent: slow: gave up' in (text := report(res)) and f'{few[0].name} ' in text
+    assert 'nobody took part' in report(measure('Lion', 'six', few[:1], rounds=2))
+
+def test_memory_beyond_parameters_gradients_and_state():
+    "foreach=True allocates a copy of all parameters, the fused kernel next to nothing; what is kept from step to step counts as well"
+    def hoard(algorithm, groups, settings):
+        opt,kept = torch.optim.Adam(groups, fused=True),torch.ones(1_000_000)
+        return lambda: (opt.step(), kept.shape)
+    res = measure('Adam', 'k256', [*(c for c in contenders if c.name in ('torch fused', 'torch foreach')), Contender('hoard', hoard)], **quick)
+    fused,foreach,hoard = (r['peak'] for r in res['rows'])
+    assert fused<10_000 and 1<=foreach/(4*shapes['k256'].numel)<1.1 and 4e6<=hoard<4.02e6
+
+def test_groups_against_few(monkeypatch):
+    monkeypatch.setitem(shapes, 'groups9', bench.Shape('9 groups', [(4,), (5,6), (7,)]*3, 3, bench.three))
+    res = measure('AdamW', 'groups9', few[-2:], rounds=2)
+    assert [r['name'] for r in res['rows']]==['genopt loop', 'genopt loop, 3 groups', 'memory copy']
+
+def test_pick():
+    names = [c.name for c in contenders]
+    assert pick(None, names)==names and pick('torch fused, genopt', names)==['torch fused', *(n for n in names if n.startswith('genopt'))]
+    with pytest.raises(ValueError, match="no 'tor'; there is torch fused"): pick('tor', names)
+
+
+# -- The command lines --
+
+def test_genopt_bench(tmp_path, capsys):
+    out = tmp_path/'b.json'
+    assert main(['bench', '--shapes', 'six', '--rounds', '3', '--contenders', 'genopt, torch fused', '--out', str(out)])==0
+    text = capsys.readouterr().out
+    assert 'Adam on six' in text and 'genopt loop' in text and 'threads' in text
+    assert json.loads(out.read_text())['results'][0]['rows'][0]['name']=='torch fused'
+    assert main(['bench', '--shapes', 'seven'])==2 and "no 'seven'; there is six" in capsys.readouterr().err
+    assert main(['bench', '--out', 'no/such/b.json'])==2 and main(['bench', '--shapes', 'six', '--rounds', '0'])==2
+
+def test_benchmarks(suite, tmp_path, capsys):
+    "Two runs into one file; the second adds to the first, and both are shown"
+    run,out = suite('__main__').main,str(tmp_path/'b.json')
+    quick = ['--shapes', 'six', '--rounds', '3', '--contenders', 'torch default, genopt default, lion-pytorch default', '--out', out]
+    assert run([*quick, '--algorithms', 'SGD', '--cases', 'step'])==0
+    assert run([*quick, '--algorithms', 'Adam', '--cases', 'step, compilations', '--add'])==0
+    assert 'lion-pytorch has no Adam' in (text := capsys.readouterr().out) or "No module named 'lion_pytorch'" in text
+    assert run(['--show', '--out', out])==0
+    text = capsys.readouterr().out
+    assert 'SGD on six' in text and 'Adam on six' in text and 'goals: ' in text and 'genopt default  torch default' in text
+    results = json.loads(Path(out).read_text())['results']
+    assert len(results)==3 and 'torch' in results[0]['machine']['versions']
+    assert run(['--contenders', 'sklearn'])==2 and "no 'sklearn'" in capsys.readouterr().err
+
+def test_compilations_are_counted(suite):
+    "Steps that compile nothing count none"
+    case = suite('cases')
+    assert case.compilations('Adam', 'six', ['genopt loop', 'torch fused'], 40, 'cpu', 30)['rows']==[
+        dict(name='genopt loop', count=0), dict(name='torch fused', count=0)]
+
+@pytest.mark.slow
+def test_compilations_of_torchs_step_are_counted(suite):
+    config = import_module('torch._inductor.config')
+    with config.patch(force_disable_caches=True), suite('cases').counting() as seen:
+        assert torch.compile(lambda x: x.sin()+1, dynamic=False)(torch.ones(5)).shape==(5,) and len(seen)==1
+
+def test_picture(suite, tmp_path):
+    pytest.importorskip('matplotlib')
+    res = measure('Adam', 'six', few, **quick)
+    suite('plot').plot([res, dict(case='first')], tmp_path/'p.png')
+    assert (tmp_path/'p.png').read_bytes()[:4]==b'\x89PNG'
+    assert suite('plot').plot([]) is None
+
+
+# -- Goals --
+
+def results(**ratios): return [dict(case='step', algorithm='Adam', shape='k256', rows=[dict(name=n.replace('_', ' '), ratio=r) for n,r in ratios.items()])]
+
+def test_goals_are_met_and_missed(suite):
+    m = suite('goals')
+    goals = [m.Goal('step', 'Adam', 'k256 gpt2', 'genopt fused', 'torch fused', .5)]
+    verdicts = lambda res, factor=1: [c['verdict'] for c in m.check(res, goals, factor)]
+    assert verdicts(results(genopt_fused=.4, torch_fused=1.))==['met', 'not measured']
+    assert verdicts(slow := results(genopt_fused=1.2, torch_fused=2.))==['missed', 'not measured'] and not m.passed(m.check(slow, goals))
+    assert verdicts(slow, 2)==['met', 'not measured'] and m.passed(m.check(slow, goals, 2))
+    assert verdicts(results(genopt_fused=.4))==['not measured']*2                      # no baseline
+    refused = results(torch_fused=1.)
+    refused[0]['rows'].append(dict(name='genopt fused', absent='ValueError'))
+    assert verdicts(refused)==['missed', 'not measured'] and 'absent  missed' in m.show(m.check(refused, goals))
+
+def test_goals_on_seconds_counts_and_the_fastest_peer(suite):
+    m = suite('goals')
+    goals = [m.Goal('cold', 'Adam', 'k256', 'genopt fused', '', 15), m.Goal('warm', 'Adam', 'k256', 'genopt fused', '', 3),
+             m.Goal('compilations', 'Adam', 'six', 'genopt fused', '', 1), m.Goal('step', 'Adam', 'k256', 'genopt fused', m.peers, .35)]
+    res = [dict(case='first', algorithm='Adam', shape='k256', rows=[dict(name='genopt fused', cold=9., warm=4.)]),
+           dict(case='compilations', algorithm='Adam', shape='six', rows=[dict(name='genopt fused', count=1)]),
+           *results(genopt_fused=.3, torch_fused=1., heavyball_default=.6, genopt_adopted=.1, memory_copy=.1)]
+    checked = m.check(res, goals)
+    assert [c['verdict'] for c in checked]==['met', 'missed', 'met', 'missed'] and checked[-1]['against']=='heavyball default'
+    assert 'fastest peer (heavyball default)' in m.show(checked) and 'goals: 2 met, 2 missed, 0 not measured' in m.show(checked)
+
+def test_every_goal_names_who_is_measured(suite):
+    m,names = suite('goals'),[*suite('cases').by_name]
+    for g in m.goals:
+        assert {g.contender, g.baseline.partition(',')[0]}<={*names, m.peers, ''} and {*g.algorithms.split()}<={*bench.algorithms} and {*g.shapes.split()}<={*shapes}
+        if g.short: assert g.short.split()[0] in g.algorithms and g.short.split()[1] in g.shapes and g.baseline!=m.peers
+
+def test_short_fails_when_a_goal_is_missed(suite, tmp_path, monkeypatch, capsys):
+    run,m = suite('__main__').main,suite('goals')
+    goal = lambda most: [m.Goal('step', 'Adam', 'six', 'genopt loop', 'torch default', most, 'Adam six')]
+    args = ['--short', '--rounds', '3', '--out', str(tmp_path/'b.json')]
+    monkeypatch.setattr(m, 'goals', goal(1e6))
+    assert run(args)==0 and 'goals: 1 met' in capsys.readouterr().out
+    monkeypatch.setattr(m, 'goals', goal(1e-6))
+    assert run(args)==1 and '1 missed' in capsys.readouterr().out
+
+@pytest.mark.gpu
+def test_measure_on_a_gpu():
+    if not torch.cuda.is_available(): pytest.skip('no CUDA device')
+    res = measure('Adam', 'six', few, device='cuda', **quick)
+    assert all(r['ratio']>0 for r in res['rows']) and genopt.bench.machine('cuda')['device']

@@ -10,6 +10,10 @@ An algorithm is a list of callbacks. A step folds that list over a `Namespace` t
 its state and its hypers: each callback is given the names it asks for, and what it returns is put back. Nothing is written
 in place. At the end, or as soon as a callback asks for `new_p`, the parameter moves: `new_p = p - lr*update`.
 
+A callback is a pure function. The default and `fused=True` run the arithmetic that it was seen to do, on other tensors (`trace`), and not
+its Python code; one that returns `{}`, that holds a list or dict from outside, or that looks at what a tensor holds is called for each
+parameter at each step, as all are with `foreach=False`.
+
 This file only says what a chain of callbacks *is*; `engine` runs it, `check` refuses what cannot work, `optimizer` owns
 parameters and state. Order here: initializers, ranges, one callback, the namespace, the chain."""
 
@@ -113,14 +117,15 @@ class Block:
         for n in self.reads:
             vs = [s[plurals.get(n,n)] for s in spaces]
             if n not in plurals and any(v is not vs[0] and v!=vs[0] for v in vs):
-                raise ValueError(f"{self.name} runs once over all parameters, so {n!r} must be the same for every parameter; "
-                                 f"got {vs[0]} and {next(v for v in vs if v!=vs[0])}")
+                raise ValueError(self.one_value(n, vs[0], next(v for v in vs if v!=vs[0])))
             args[n] = vs if n in plurals else vs[0]
         out = self._changes(self.cb(**args), list, 'updates')
         for n in out.keys() & plurals:
             if not isinstance(out[n], (list,tuple)): raise TypeError(f"{self.name} returned a {type(out[n]).__name__} for {n}; it must be a list")
             if len(out[n])!=len(spaces): raise ValueError(f"{self.name} returned {len(out[n])} {n} for {len(spaces)} parameters")
         return [{plurals.get(n,n): v[i] if n in plurals else v for n,v in out.items()} for i in range(len(spaces))]
+
+    def one_value(self, n, a, b): return f"{self.name} runs once over all parameters, so {n!r} must be the same for every parameter; got {a} and {b}"
 
     def _changes(self, out, bare, name):
         if isinstance(out, dict): return out

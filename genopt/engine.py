@@ -14,107 +14,13 @@ from .check import small as small_shape
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
 from .loop import Item,compute,loop,real
+from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .trace import NeedsShape,Untraceable,trace
 
-__all__ = ['Plan']
+__all__ = ['Plan', 'check_fused', 'how']
 
-small = dict(foreach=2**14, fused=2**12, adopt=2**18)          # elements: up to here it pays to gather
-
-
-# -- Memory --
-
-def row(x):
-    "The elements of `x` in the order of memory, without a copy; None if there are gaps between them"
-    if x.is_contiguous(): return x.view(-1)
-    expected = 1
-    for step,size in sorted(zip(x.stride(), x.shape)):
-        if size!=1 and step!=expected: return None
-        expected *= size
-    return x.as_strided((x.numel(),), (1,))
-
-def aligned(x, y): return x.shape==y.shape and (x.stride()==y.stride() or all(a==b or n==1 for a,b,n in zip(x.stride(), y.stride(), x.shape)))
-
-def side_by_side(xs):
-    "The one row that `xs` lie in, in this order; None if they do not"
-    at,base = xs[0].data_ptr(),xs[0].untyped_storage().data_ptr()
-    for x in xs:
-        if x.data_ptr()!=at or x.untyped_storage().data_ptr()!=base or row(x) is None: return None
-        at += x.numel()*x.element_size()
-    return xs[0].as_strided((sum(x.numel() for x in xs),), (1,))
-
-def views(flat, like):
-    "Parts of the row `flat`, of the shapes and strides of `like`"
-    at,res = 0,[]
-    for x in like:
-        res.append(flat.as_strided(x.shape, x.stride(), flat.storage_offset()+at))
-        at += x.numel()
-    return res
-
-try: from torch._C import _tensors_data_ptrs_at_indices_equal as _same_addresses          # a few ns for each tensor, where torch has it
-except ImportError:
-    def _same_addresses(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
-
-
-# -- Units: what a kernel is called for --
-
-class Large:
-    "One parameter, as a row. A gradient that lies otherwise in memory is copied into the order of the parameter, `batch` elements at a time"
-    grads = None
-    def __init__(self, i, p, states, whole):
-        self.indices,self.p,self.states,self.whole,self.rows = [i],p,states,whole,dict(p=row(p), **{n: row(s) for n,s in states.items()})
-    def load(self, grads, buffers):
-        g = real(grads[self.indices[0]].detach())
-        if aligned(g, self.p): yield self.rows | dict(grad=row(g))
-        else: yield from self.parts(g, buffers)
-    def parts(self, g, buffers):
-        d = max(range(g.ndim), key=self.p.stride, default=0)
-        step = g.shape[d] if self.whole else max(1, buffers.batch*g.shape[d]//g.numel())
-        for at in range(0, g.shape[d], step):
-            cut  = lambda x: x.narrow(d, at, min(step, g.shape[d]-at))
-            p    = cut(self.p)
-            copy = buffers.get('grad', p.numel(), g.dtype, g.device)
-            views(copy, [p])[0].copy_(cut(g))
-            yield dict(p=row(p), grad=copy, **{n: row(cut(s)) for n,s in self.states.items()})
-    def store(self, buffers): pass
-
-class Gathered:
-    """Small parameters side by side in a row. Their states live in such rows; the parameters and gradients are copied there for the step,
-    unless they lie side by side themselves, as after `adopt`"""
-    def __init__(self, indices, ps, states, grads, params):
-        self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
-        p,self.grads = side_by_side(ps),None
-        self.copied  = p is None
-        self.all_flat = all(p.ndim==1 for p in ps)                                        # of rows, `cat` is the quicker copy
-        self.flats    = params if self.all_flat else [row(p) for p in ps]
-        self.rows    = states if p is None else states | dict(p=p)
-        if (g := side_by_side([real(g.detach()) for g in grads])) is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
-    def load(self, grads, buffers):
-        gs = [grads[i] for i in self.indices]
-        if self.grads and _same_addresses(gs, *self.grads[1:]): rows = self.rows | dict(grad=self.grads[0])
-        else:
-            g,parts = self.parts('grad', buffers)
-            if gs[0].is_complex(): gs = [real(g) for g in gs]
-            if self.all_flat: torch.cat(gs, out=g)
-            else: torch._foreach_copy_(parts, gs)
-            rows = self.rows | dict(grad=g)
-        yield rows | dict(p=torch.cat(self.flats, out=self.parts('p', buffers)[0])) if self.copied else rows
-    def parts(self, name, buffers):
-        "The row of that name, and views of it like the parameters, which are made once"
-        flat = buffers.get('p' if name=='flats' else name, self.size, self.dtype, self.device)
-        if buffers.parts.get((name, id(self)), (None,))[0] is not flat:
-            buffers.parts[name, id(self)] = flat,views(flat, self.flats if name=='flats' else self.ps) if name!='p' else None
-        return buffers.parts[name, id(self)]
-    def store(self, buffers):
-        if self.copied: torch._foreach_copy_(self.flats, self.parts('flats', buffers)[1])
-
-def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
-def like(v, x): return torch.view_as_complex(v) if x.is_complex() else v
-
-def move(xs, zero=False):
-    "Copies of `xs` side by side, and the row that they are in"
-    flat = torch.cat([row(real(x.detach())) for x in xs])
-    return flat,[like(v, x) for v,x in zip(views(flat, [real(x) for x in xs]), xs)]
+small = dict(foreach=2**16, fused=2**12, adopt=2**18)          # elements: up to here it pays to gather, or to adopt
 
 
 # -- Traces, shared by all optimizers of the process --
@@ -124,13 +30,15 @@ traces = defaultdict(list)
 def find(chain, numbers, dtype, device):
     "The trace of `chain` that is right for `numbers`, and its numbers; they are brought up to date, as the step does"
     known = traces[chain.key, dtype, device]
+    if len(traces)>1000: traces.pop(next(iter(traces)))
     for t in known:
-        ns = dict(numbers)
         if isinstance(t, Exception): raise t
+        ns = dict(numbers)
         if (values := t.program(ns)) is not None: return t,values,ns
     try:
-        if len(known)>=16: raise Untraceable(f"{chain} becomes another graph for too many values of a hyper-parameter; leave int(), float() and "
-                                             "math functions of it to a callback without tensors")
+        if len(known)>=16:
+            raise Untraceable(f"{chain} becomes another graph for too many values of a hyper-parameter; leave int(), float() and "
+                              "math functions of it to a callback without tensors")
         known.append(trace(chain, numbers, dtype, device))
     except Untraceable as e:
         known.append(e)
@@ -159,6 +67,22 @@ def check_fused(chain, numbers, params, who):
         except Untraceable as e: raise ValueError(f"{who}: fused=True cannot be: {e}; leave fused out") from e
 
 
+def how(chain, numbers, params, way):
+    "How `chain` will be run for `params`, in words, and for each callback what it is run on"
+    if way=='loop' or not params: return 'each parameter by itself (foreach=False)',{}
+    try: t,_,_ = find(chain, numbers | {n: v for n,init in chain.state.items() if not isinstance(v := init(compute(params[0])), Tensor)},
+                      wide(real_dtype(params[0].dtype)), params[0].device)
+    except NeedsShape as e:
+        return (f'each parameter in its own shape, compiled (fused=True); {e}' if way=='fused' else f'each parameter by itself; {e}'),{}
+    except Untraceable as e: return f'each parameter by itself; {e}',{}
+    parts = {b: 'all parameters' if b.is_global else 'elements' for b in chain.blocks} | dict(move='elements')
+    for n in t.nodes:
+        if t.reduces(n) and not n.meta['block'].is_global: parts[n.meta['block']] = 'each parameter'
+    rows = 'each parameter as a row of elements' if t.per_tensor else 'small parameters side by side, large ones as rows of elements'
+    return rows + (', one compiled kernel (fused=True)' if way=='fused' and len(t.passes)==1 else
+                   f', {len([p for p in t.passes if p.outs])} compiled kernels (fused=True)' if way=='fused' else ', in chunks'),parts
+
+
 class Bucket:
     "Parameters that are run together: `indices` of them, in `units`, with the numbers of `groups`, all alike, and the counters `host`"
     def __init__(self, settings, host, trace):
@@ -182,7 +106,6 @@ class Bucket:
     def gathered(self, ks, params, grads, adopt):
         indices,rows = [self.indices[k] for k in ks],{}
         if adopt:
-            for k,i in zip(ks, indices): self.ps[k] = None
             if side_by_side([real(params[i].detach()) for i in indices]) is None:
                 for i,v in zip(indices, move([params[i] for i in indices])[1]): params[i].data = v
             if side_by_side([real(grads[i].detach()) for i in indices]) is None:
@@ -200,25 +123,39 @@ class Bucket:
         "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and a run for each unit"
         ns = numbers | self.host
         values = self.trace.program(ns)
-        if values is None: self.trace,values,ns = find(self.chain, numbers | self.host, self.trace.dtype, self.trace.device)
+        if values is None:
+            before = self.trace
+            self.trace,values,ns = find(self.chain, numbers | self.host, before.dtype, before.device)
+            if (self.trace.per_tensor,self.trace.whole)!=(before.per_tensor,before.whole):
+                raise Untraceable(f"{self.chain} takes another way")                # so the step is planned anew
         t,values = self.trace,dict(zip(self.trace.numbers, values))
         rounds = [self.round(t, k, values, buffers) for k in range(len(t.passes))]
-        return {n: plain(ns[n]) for n in self.host},lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units]
+        host   = {n: plain(ns[n]) for n in self.host}
+        if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
+        return host,lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units]
     def round(self, t, k, values, buffers):
         def bound(way, piece, key):
             if not piece.outs: return None
             k = kernel(t, way, piece, key, self.dtypes)
-            return k.bind(values, buffers),[*piece.outs],k.merged
+            return k,k.bind(values, buffers)
         return bound(Eager, t.between[k], (k,'between')),bound(Compiled if self.way=='fused' else Eager, t.passes[k], k),t.joints[k]
 
+    def run_at_once(self, k, run, grads, buffers):
+        "Run all units; of a chain that is one elementwise kernel"
+        singles = self.trace.constants
+        for u in self.units:
+            for xs in u.load(k, grads, buffers): run(xs, singles)
+            u.store(buffers)
+        yield from ()
     def run(self, unit, rounds, grads, buffers):
         "Run one unit through all rounds; a generator, because what joins all parameters must wait for them"
         singles = self.trace.constants
         for between,over,joints in rounds:
-            if between: singles = singles | dict(zip(between[1], between[0]({}, singles)))
+            if between: singles = singles | dict(zip(between[0].names, between[1]([], singles)))
             if over:
-                parts   = [(over[0](rows, singles), rows['p' if 'p' in rows else 'grad'].numel()) for rows in unit.load(grads, buffers)]
-                singles = singles | dict(zip(over[1], parts[0][0] if len(parts)==1 else over[2](parts)))
+                k,run   = over
+                parts   = [(run(xs, singles), xs[0].numel()) for xs in unit.load(k, grads, buffers)]
+                singles = singles | dict(zip(k.names, parts[0][0] if len(parts)==1 else k.merged(parts)))
             for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
         unit.store(buffers)
 
@@ -269,35 +206,39 @@ class Plan:
     def __init__(self, opt, settings, params, grads):
         refuse_sparse(grads, opt.name)
         self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
-        self.buckets,self.loose,self.buffers,self.fresh = {},[],Buffers(opt.scratch_bytes),True
-        groups = [i for i,g in enumerate(opt.param_groups) for _ in g['params']]
-        first  = {id(p): i for i,p in reversed([*enumerate(params)])}            # a parameter given twice is moved once
-        stuck  = set()                                                         # chains that join all parameters, some of which are loose
-        for again in (False, True):
-            for i,(p,group) in enumerate(zip(params, groups)):
-                if grads[i] is not None and first[id(p)]==i and not self.place(opt, i, p, group, settings[group], settings[group].chain.key in stuck): self.loose.append((i,group))
-            stuck = {settings[g].chain.key for _,g in self.loose} & {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
-            if not stuck or again: break
-            stuck |= {s.chain.key for s in settings if any(b.is_global for b in s.chain.blocks)}
-            self.buckets,self.loose = {},[]
+        self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
+        self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once
+        self.sort(grads, lambda s: s.way=='loop')
+        joins = lambda s: any(b.is_global for b in s.chain.blocks)
+        if any(joins(settings[g]) for _,g in self.loose): self.sort(grads, lambda s: s.way=='loop' or joins(s))      # all of them, or none
         self.buckets = [*self.buckets.values()]
         for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
+        self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]
 
-    def place(self, opt, i, p, group, settings, loose):
+    def sort(self, grads, alone):
+        "Sort all parameters that have a gradient into buckets; those with settings that are `alone`, or that fit in none, are loose"
+        self.buckets,self.loose = {},[]
+        groups = [i for i,g in enumerate(self.opt.param_groups) for _ in g['params']]
+        for i,(p,group) in enumerate(zip(self.params, groups)):
+            if grads[i] is None or self.first[id(p)]!=i: continue
+            if alone(self.settings[group]) or not self.place(i, p, group, self.settings[group]): self.loose.append((i, group))
+
+    def place(self, i, p, group, settings):
         "Put a parameter into its bucket; False if it can be in none"
-        if loose or settings.way=='loop' or type(p) not in plain_types or p.layout!=torch.strided or row(real(p.detach())) is None: return False
-        states = opt.__dict__['state'].get(p, {})
-        x = real(p.detach())
-        c = x if x.dtype==wide(x.dtype) else None
-        values = {n: states[n] if n in states else init(c if c is not None else (c := compute(p))) for n,init in settings.chain.state.items()}
+        if type(p) not in plain_types or p.layout!=torch.strided or row(real(p.detach())) is None: return False
+        x,states,c = real(p.detach()),self.opt.__dict__['state'].get(p, {}),None
+        values = {}
+        for n,init in settings.chain.state.items():
+            if n not in states and c is None: c = compute(p)
+            values[n] = states[n] if n in states else init(c)
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
-        key = settings,p.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
+        key  = settings,p.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
         try: key,bucket = self.find(key, settings, host, kept, x)
         except Untraceable as e:
-            if settings.way=='fused': raise ValueError(f"{opt.name}: fused=True cannot be: {e}; leave fused out") from e
+            if settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
             return False
         if bucket: bucket.add(group, i, x, kept)
         return bucket is not None
@@ -317,7 +258,7 @@ class Plan:
 
     def holds(self, settings, params, grads):
         return (len(params)==len(self.params) and all(map(is_, params, self.params)) and self.same_gradients(grads)
-                and _same_addresses(params, self.addresses, self.held) and self.alike(settings) and (not self.opt._watched or self.untouched()))
+                and same_addresses(params, self.addresses, self.held) and self.alike(settings) and (not self.opt._watched or self.untouched()))
     def same_gradients(self, grads):
         "Whether there are gradients where there were, none of them sparse"
         if self.seen and all(map(is_, grads, self.seen)): return True
@@ -327,28 +268,43 @@ class Plan:
         return True
     def alike(self, settings):
         "Whether groups that are run together still have the same settings"
-        if len(settings)==len(self.settings) and all(map(is_, settings, self.settings)): return True
+        old = self.settings
+        if len(settings)==len(old) and all(map(is_, settings, old)): return True
         self.settings = settings
-        return all(settings[g] is settings[b.groups[0]] for b in self.buckets for g in b.groups) and \
-               all(settings[b.groups[0]].chain is b.chain and settings[b.groups[0]].way==b.way for b in self.buckets)
+        return (len(settings)==len(old) and all((a.chain,a.way)==(b.chain,b.way) for a,b in zip(settings, old))
+                and all(settings[g] is settings[b.groups[0]] for b in self.buckets for g in b.groups))
     def untouched(self):
+        "Whether the state of every parameter is what the buckets hold"
         state = self.opt.__dict__['state']
-        return self.fresh or all((s := state.get(self.params[i])) is not None and all(s.get(n) is v for n,v in kept.items()) and all(s.get(n)==v for n,v in b.host.items())
-                   for b in self.buckets for i,kept in zip(b.indices, b.states))
+        def same(b, i, kept):
+            s = state.get(self.params[i], {})
+            return all(s.get(n) is v for n,v in kept.items()) and all(s.get(n)==v for n,v in b.host.items())
+        return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in zip(b.indices, b.states))
 
     def run(self, grads):
         opt,state = self.opt,self.opt.__dict__['state']
         ready = [b.prepare(self.settings[b.groups[0]].numbers, self.buffers) for b in self.buckets]          # may raise Untraceable
+        self.check_joins()
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         loop(items)
         for it in items: it.check(opt.name)
-        run_all([r for _,runs in ready for r in runs(grads)])
+        runs = [run(grads) for _,run in ready]
+        run_all([r for rs in runs if isinstance(rs, list) for r in rs])          # these may yet find callbacks in different orders
+        run_all([rs for rs in runs if not isinstance(rs, list)])
         for b,(host,_) in zip(self.buckets, ready): b.host = host
         if opt._adopts: torch.autograd.graph.increment_version([self.params[i] for i in self.held])      # which a write to the row does not do
         for it in items: state[it.p].update(it.write())
         if self.fresh: self.attach(state)
         if opt._watched: self.settle()
 
+    def check_joins(self):
+        "Refuse values of which a callback over all parameters needs one, and that differ"
+        seen = {}
+        for b,block in self.joins:
+            numbers = self.settings[b.groups[0]].numbers | b.host
+            for n in block.reads:
+                if n in numbers and (other := seen.setdefault((block, n), numbers[n]))!=numbers[n]:
+                    raise ValueError(block.one_value(n, other, numbers[n]))
     def attach(self, state):
         "Make the states of the buckets those of the optimizer"
         for b in self.buckets:

@@ -3,6 +3,7 @@
 from html import escape
 from torch import Tensor
 import torch
+from .engine import how
 from .loop import compute
 
 __all__ = ['Explanation', 'plural', 'table']
@@ -46,20 +47,22 @@ class Explanation:
         n,seen = sum(p.numel() for p in params) or 1,set()
         values = [opt._hypers(g, chain) for g in groups]
         def hyper(k): return f"{k}={' | '.join(dict.fromkeys(f'{v[k]:g}' if isinstance(v[k], float) else str(v[k]) for v in values))}"
+        ways = [opt._settings(g).way for g in groups]
+        note,parts = how(chain, values[0], params, ways[0])
         rows,total = [],0
         for b in chain.blocks:
             new = [k for k in b.state if k not in seen]
             bytes_ = {k: sum(state_bytes(b.state[k], p) for p in params) for k in new}
             total += sum(bytes_.values())
             seen |= {*new}
+            where = chain.where.get(b, '')
             rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(chain.writes.get(b, [])),
                          ', '.join(f"{k}={b.state[k]} {f'{bytes_[k]/n:.3g} B' if bytes_[k] else 'host'}" for k in new),
-                         ', '.join(hyper(k) for k in b.reads if k in values[0]), chain.where.get(b, '')])
-        rows.append(['the move', 'p, update', 'p', '', hyper('lr'), 'each parameter'])
+                         ', '.join(hyper(k) for k in b.reads if k in values[0]), parts.get(b, where) if where!='host' else where])
+        rows.append(['the move', 'p, update', 'p', '', hyper('lr'), parts.get('move', 'each parameter')])
         where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
-        note = (f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element; "
-                "run: each parameter by itself (foreach=False)")
-        return rows,note
+        size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element"
+        return rows,f"{size_of}; run: {note}"
 
     def __repr__(self):
         out = []

@@ -110,7 +110,8 @@ def check_flags(group, who):
     for k,v in group.items():
         for name,x in [(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]:
             if isinstance(x, Tensor) and k!='params':
-                raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; leave foreach out, or pass a number")
+                raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; "
+                                 "leave foreach out, or pass a number")
 
 def check_kinds(group, declared, strict, who):
     "Refuse values of another kind than declared. Beyond the names in `strict`, a callback's number may be a bool and its bool a number"

@@ -5,7 +5,7 @@
 - `Compiled`: one kernel for rows of any length, made by Inductor. One pass over memory.
 
 Both write what the step changes into the rows themselves and return what they were reduced to. `bind(numbers)` gives the function for
-the numbers of this step; it is called with rows and single numbers that were reduced before, by name."""
+the numbers of this step; it is called with rows, in the order of `rows`, and by name with single numbers that were reduced before."""
 
 import math,threading
 from torch.fx import Node
@@ -21,7 +21,7 @@ class Buffers(dict):
     """Memory that is used again from step to step, by name. All of it together stays below `limit` bytes: `chunk` elements are computed
     at once, and `batch` gathered. A chunk of every row and buffer fits in the last cache"""
     def __init__(self, limit):
-        self.parts,self.chunk,self.batch = {},max(1, min(2**18, limit//256)),max(1, limit//64)
+        self.parts,self.chunk,self.batch = {},max(1, min(2**19, limit//128)),max(1, limit//64)
     def get(self, name, n, dtype, device):
         "A row of `n` elements"
         key = name,dtype,device
@@ -34,9 +34,11 @@ class Buffers(dict):
 class Kernel:
     "What both ways have in common: the names of what a piece is given. `dtypes`: of the rows as they are stored"
     def __init__(self, piece, trace, dtypes):
-        self.piece,self.outs,self.dtypes,self.dtype,self.device,self.whole = piece,piece.outs,dtypes,trace.dtype,trace.device,trace.whole
+        self.piece,self.outs,self.dtypes = piece,piece.outs,dtypes
+        self.dtype,self.device,self.whole = trace.dtype,trace.device,trace.whole
         self.is_row  = trace.is_row
         self.stores  = {s: n for s,n in self.outs.items() if self.is_row(n)}
+        self.names   = [*self.outs]
         self.reduced = [n for n in self.outs.values() if not self.is_row(n)]
         self.rows    = list(dict.fromkeys([*(n.name for n in piece.inputs if self.is_row(n)), *map(row_of, self.stores)]))
         self.numbers = [n.name for n in piece.inputs if n.name in trace.numbers]
@@ -85,7 +87,8 @@ class Eager(Kernel):
         lines+= [f'{s}_ = {v}.clone()' for s,v in moves.items() if v in stored]          # rows that change places
         lines+= [f"{s}.copy_({f'{s}_' if v in stored else v})" for s,v in moves.items()]
         names = lambda ns: ''.join(f'{n}, ' for n in ns)
-        head  = [f'{names(ns)} = {src}' for ns,src in ((self.rows,'rows'), ([*self.numbers,*self.singles],'values'), (self.buffer_names(),'buffers')) if ns]
+        given = dict(rows=self.rows, values=[*self.numbers,*self.singles], buffers=self.buffer_names())
+        head  = [f'{names(ns)} = {src}' for src,ns in given.items() if ns]
         body  = '\n'.join(f'    {l}' for l in [*head, *lines, f"return [{', '.join(where[n] for n in self.reduced)}]"])
         exec(f'def run(rows, values, buffers):\n{body}\n', scope := {k: v for v,k in bound.items()})
         self.run,self.source = scope['run'],body
@@ -102,8 +105,8 @@ class Eager(Kernel):
 
     def bind(self, numbers, buffers):
         numbers = [numbers[n] for n in self.numbers]
-        def run(rows, singles):
-            xs,values = [rows[n] for n in self.rows],[*numbers, *(singles[n] for n in self.singles)]
+        def run(xs, singles):
+            values = [*numbers, *[singles[n] for n in self.singles]]
             if not xs: return self.run(xs, values, [])
             size = xs[0].numel()
             chunk = buffers.chunk
@@ -160,7 +163,8 @@ class Compiled(Kernel):
         return torch.tensor([*(float(numbers[n]) for n in self.numbers), *inverses, 0., 0.], dtype=self.dtype).to(self.device, non_blocking=True)
     def bind(self, numbers, buffers):
         scalars = self.scalars(numbers)
-        return lambda rows, singles: self.fn(*[rows[n] for n in self.rows], *[singles[n].reshape(1) for n in self.singles], scalars)
+        if not self.singles: return lambda xs, singles: self.fn(*xs, scalars)
+        return lambda xs, singles: self.fn(*xs, *[singles[n].reshape(1) for n in self.singles], scalars)
 
 def divides(n, number):
     "Whether node `n` divides by the number of that name"

@@ -1,5 +1,6 @@
-"""How a chain is run. One parameter on its way is an `Item`; a way of running takes all items of a step and folds each
-one's chain over its namespace. Nothing is written until all have arrived, so a step that fails changes nothing."""
+"""The reference, `foreach=False`: each parameter by itself. One parameter on its way is an `Item`; its chain is folded over its
+namespace. Nothing is written until all have arrived, so a step that fails changes nothing. The other ways of running (`engine`) are
+held against this one, and come back to it for what they cannot take."""
 
 from torch import Tensor
 import torch

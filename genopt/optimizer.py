@@ -38,6 +38,10 @@ class Optimizer(torch.optim.Optimizer):
     them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. `hypers`: `lr` and what the
     callbacks declare, in torch's or fastai's spelling, and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`.
 
+    `foreach=False` calls the callbacks for each parameter, the reference. The default runs the same arithmetic on many parameters side by
+    side and on large ones in chunks; on a CPU, elementwise chains give the same bits. `fused=True` compiles it (needs a C++ compiler, or
+    Triton on CUDA). `opt.explain()` tells how a chain is run, and why. `adopt()` moves small parameters side by side for good.
+
     Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
 
     scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
@@ -57,7 +61,8 @@ class Optimizer(torch.optim.Optimizer):
     def _setup(self, params, declared, hypers):
         "`declared`: all hyper-parameters with their defaults; `hypers`: those given. Both in either spelling"
         if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
-        self._chains,self._known,self._own,self._watched,self._adopts,own = [],{},None,False,False,{k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
+        self._chains,self._known,self._own,self._watched,self._adopts = [],{},None,False,False
+        own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self._own:                                   # whose spelling an ambiguous name is depends on the chain, and that on the values
             self._own = own
             self._declared = to_torch(declared, own)|engine_flags

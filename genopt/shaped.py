@@ -4,7 +4,6 @@ The callbacks are run under `make_fx` with sizes that are symbols. What they ask
 longer, is kept with the graph, which then serves all shapes that give the same answers."""
 
 from contextlib import nullcontext
-from torch import Tensor
 import torch
 from .check import small
 from .kernels import inductor,wide
@@ -40,7 +39,9 @@ class Shaped:
         if any(b.is_global for b in chain.blocks): raise Untraceable("a callback over all parameters cannot be joined with one that needs a shape")
         self.chain,self.dtype,self.device,self.names,self.graphs = chain,wide(p.dtype),p.device,[*states],{}
         host,rand = Host(self.dtype, self.device),torch.Generator().manual_seed(0)
-        def stand_in(like): return (torch.rand(like.shape, generator=rand)+.5).to(self.device, self.dtype) if like.is_floating_point() else like.clone()
+        def stand_in(like):
+            if not like.is_floating_point(): return like.clone()
+            return (torch.rand(like.shape, generator=rand)+.5).to(self.device, self.dtype)
         with torch.no_grad():
             q = stand_in(torch.empty(small(p.shape), dtype=self.dtype, device=self.device))
             fold(chain, [dict(p=q, grad=stand_in(q), **{n: stand_in(compute(chain.state[n](q))) for n in states})], dict(numbers), host)

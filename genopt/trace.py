@@ -63,7 +63,8 @@ class Host:
     "Writes the program that computes, from a namespace of numbers, those that tensors meet"
     def __init__(self, dtype, device):
         self.dtype,self.device = dtype,device
-        self.lines,self.names,self.bound,self.inputs,self.made = [],{},{},{},{}       # `names`: what was read of the namespace; `inputs`: number -> 0-d tensor
+        self.lines,self.bound,self.made = [],{},{}                       # the program, what it uses, source -> number
+        self.names,self.inputs = {},{}                                   # what was read of the namespace; number -> 0-d tensor
     def new(self, source, value):
         n = f'x{len(self.lines)}'
         self.lines.append(f'{n} = {source}')
@@ -124,10 +125,11 @@ class Host:
 
 aten = torch.ops.aten
 like       = {aten.clone, aten.detach, aten.alias, aten.lift_fresh, aten._to_copy, aten.copy, aten.zeros_like, aten.ones_like, aten.full_like,
-              aten.empty_like, aten.rand_like, aten.randn_like, aten.randint_like, aten.bernoulli, aten.native_dropout}   # elementwise, but not tagged so
+              aten.empty_like, aten.rand_like, aten.randn_like, aten.randint_like, aten.bernoulli}     # elementwise, but not tagged so
 norms      = {aten.linalg_vector_norm, aten.norm}
 reductions = {aten.sum, aten.mean, aten.amax, aten.max, aten.amin, aten.min, aten.any, aten.all, aten.prod, aten.var, aten.std, aten.dot, *norms}
-asks       = {'shape', 'ndim', 'size', 'dim', 'ndimension', 'numel', 'nelement', 'stride', '__len__', 'storage_offset', 'nbytes', 'T', 'mT', 'H', 'mH'}
+asks       = {'shape', 'ndim', 'size', 'dim', 'ndimension', 'numel', 'nelement', 'stride', '__len__', 'storage_offset', 'nbytes',
+              'T', 'mT', 'H', 'mH'}
 peeks      = {'tolist', 'numpy', '__array__', '__dlpack__', 'data_ptr'}
 
 class Questions(TorchFunctionMode):
@@ -175,13 +177,14 @@ class Recorder(TorchDispatchMode):
         if packet is aten._local_scalar_dense:
             number = next((n for n,t in self.host.inputs.items() if t is args[0]), None)
             if not number: raise Untraceable("takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; use torch.where")
-            raise Untraceable(f"gives a hyper-parameter to an argument of torch that takes plain numbers only; write it with operators (x + y*a, not alpha=a)")
+            raise Untraceable("gives a hyper-parameter to an argument of torch that takes plain numbers only; "
+                              "write it with operators (x + y*a, not alpha=a)")
         if name.startswith('_foreach_'): return self.each(name, args, kwargs)
         tensors = [a for a in tree(args, kwargs) if isinstance(a, Tensor)]
         if not any(map(self.known, tensors)) and torch.Tag.nondeterministic_seeded not in func.tags: return func(*args, **kwargs)    # a constant
         written = [a for a,s in zip(args, func._schema.arguments) if s.alias_info and s.alias_info.is_write]
         if written or any(s.is_out for s in func._schema.arguments): func = self.functional(func, args, written)
-        if packet is aten.add and len(args)==2 and args[1].__class__ is int and args[1]==0: return args[0]                # what sum() of a list starts with
+        if packet is aten.add and len(args)==2 and args[1].__class__ is int and args[1]==0: return args[0]     # what sum() of a list starts with
         given = mapped((args, kwargs), self.node)
         key   = (func, *tree(given)) if torch.Tag.nondeterministic_seeded not in func.tags else object()       # the same twice is one
         node  = self.made.get(key) or self.made.setdefault(key, self.graph.call_function(func, *given))
@@ -240,8 +243,8 @@ class Trace:
     def __init__(self, recorder, outs):
         host,self.row,self.kernels = recorder.host,recorder.rows[0],{}
         self.dtype,self.device = host.dtype,host.device
-        merge_families(recorder)
-        outs = {n: o for n,o in outs.items() if o.name!=('p' if n=='new_p' else n)}
+        merge_families(recorder, outs)
+        outs = {n: o for n,o in outs[0].items() if o.name!=('p' if n=='new_p' else n)}
         self.nodes = needed(outs.values())
         for n in self.nodes: n.meta['level'] = max((i.meta['level'] for i in inputs(n)), default=0) + (self.reduces(n) or 'joint' in n.meta)
         smalls = [n for n in self.nodes if n.op!='placeholder' and not self.is_row(n)]
@@ -309,11 +312,10 @@ def composes(n, nodes):
     return n.target.overloadpacket in merges and n.target.overloadpacket is not aten.mean and bool(users) and all(map(ok, users))
 
 
-def merge_families(recorder):
-    """A chain with a callback over all parameters was run on stand-ins of several at once, the families. They must have been treated
-    alike; then one of them stands for all, and what joins them is a `joint`: a function of the vector of what each has arrived at"""
+def merge_families(recorder, outs):
+    """A chain with a callback over all parameters was run on stand-ins of several at once, the families, and came to `outs` for each. They
+    must have been treated alike; then the first stands for all, and what joins them is a `joint`: a function of the vector of what each has"""
     nodes,k = [*recorder.graph.nodes],len(recorder.rows)
-    families,same = [[] for _ in range(k)],{}
     for n in nodes:
         of = {f for i in n.all_input_nodes if (f := i.meta['family']) is not None}
         size = n.meta['val'].numel() if n.meta['val'].ndim==1 else 0
@@ -321,24 +323,24 @@ def merge_families(recorder):
         elif size in recorder.rows: n.meta['family'] = recorder.rows.index(size)
         elif len(of-{'all'})>1 or any(0<len(i.meta.get('leaves', []))<k for i in n.all_input_nodes): n.meta |= dict(family='all', leaves=joined(n))
         else: n.meta['family'] = next(iter(of-{'all'}), 'all' if of else None)
-        if n.meta['family'] in range(k): families[n.meta['family']].append(n)
     if k==1: return
-    def alike(a, b):
-        if isinstance(a, (list,tuple)): return isinstance(b, (list,tuple)) and len(a)==len(b) and all(map(alike, a, b))
-        if isinstance(a, dict): return a.keys()==b.keys() and all(alike(a[k], b[k]) for k in a)
-        if not isinstance(b, Node): return a==b
-        return same.get(b, b) is a or a.name[:5]==b.name[:5]=='const' and torch.equal(a.meta['val'], b.meta['val'])
-    for other in families[1:]:
-        if len(other)!=len(families[0]): raise Untraceable("does not treat all parameters alike")
-        for a,b in zip(families[0], other):
-            if b.op!='placeholder' and (a.target!=b.target or not alike((a.args,a.kwargs), (b.args,b.kwargs))): raise Untraceable("does not treat all parameters alike")
-            same[b] = a
+    forms = {}                                                                   # what a node is, whichever family it is of
+    def form(n):
+        if not isinstance(n, Node): return repr(n)
+        if n not in forms:
+            if n.meta['family']=='all': forms[n] = n
+            elif n.op!='placeholder':   forms[n] = n.target,repr(mapped((n.args, n.kwargs), lambda a: seen.setdefault(form(a), len(seen))))
+            else: forms[n] = repr(n.meta['val']) if n.name.startswith('const') else n.name.split('__')[0]
+        return forms[n]
+    seen = {}
+    if any(form(o)!=form(outs[0][name]) for other in outs for name,o in other.items()): raise Untraceable("does not treat all parameters alike")
     for n in nodes:
         if not (leaves := n.meta.get('leaves')): continue
-        if [l.meta['family'] for l in leaves]!=[*range(len(leaves))] or {same.get(l,l) for l in leaves}!={leaves[0]}:
+        if [l.meta['family'] for l in leaves]!=[*range(len(leaves))] or len({*map(form, leaves)})>1:
             raise Untraceable(f"joins what it has of the parameters in a way that is not known ({n.target.overloadpacket.__name__})")
         if len(leaves)<k: continue                                               # a part of a longer sum
-        n.meta |= dict(joint=(leaves[0],joiners[n.target.overloadpacket]), place=(n.meta['block'], sum('joint' in m.meta and m.meta['block']==n.meta['block'] for m in nodes)))
+        b = n.meta['block']
+        n.meta |= dict(joint=(leaves[0],joiners[n.target.overloadpacket]), place=(b, sum('joint' in m.meta and m.meta['block']==b for m in nodes)))
 
 joiners = {aten.stack: lambda xs: xs, aten.cat: lambda xs: xs, aten.add: torch.sum, aten.maximum: torch.amax, aten.minimum: torch.amin}
 
@@ -367,7 +369,8 @@ def trace(chain, numbers, dtype, device):
 def listing(t):
     "What two traces of the same chain have in common"
     place = {n: i for i,n in enumerate(t.nodes)}
-    return [('' if n.op=='placeholder' else n.target, mapped([inputs(n) if 'joint' in n.meta else n.args], lambda x: place.get(x,x) if isinstance(x, Node) else x), n.kwargs)
+    placed = lambda x: place.get(x,x) if isinstance(x, Node) else x
+    return [('' if n.op=='placeholder' else n.target, mapped([inputs(n) if 'joint' in n.meta else n.args], placed), mapped(n.kwargs, placed))
             for n in t.nodes], t.program.source
 
 def record(chain, numbers, dtype, device, rows):
@@ -390,8 +393,8 @@ def record(chain, numbers, dtype, device, rows):
     states = [n for n in chain.state if n in spaces[0]]
     for n in chain.state:
         if (n in spaces[0])==(n in host.initial): raise Untraceable(f"the state {n!r} changes between tensor and number")
-    outs = {n: recorder.node(spaces[0][n]) for n in ('new_p', *states)}
-    for n,o in outs.items():
+    outs = [{n: recorder.node(s[n]) for n in ('new_p', *states)} for s in spaces]
+    for n,o in outs[0].items():
         if n!='new_p' and o.meta['val'].shape!=spaces[0][n].shape: raise NeedsShape(f"changes the shape of {n!r}")
     try: res = Trace(recorder, outs)
     except Untraceable as e: raise type(e)(f"{', '.join(b.name for b in chain.blocks if b.is_global) or chain} {e}") from e

@@ -5,13 +5,13 @@ import pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 import genopt
 from genopt import kernels
-from genopt.core import Chain,Init,Range,count,full,scalar,zeros
+from genopt.core import Chain,Init
 from genopt.optimizer import Optimizer
 from genopt.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.steps import adam_step,momentum_step,sgd_step
 from genopt.trace import Untraceable,trace
 from genopt.transforms import clip_grad_norm,trust_ratio
-from helpers import algorithms,difference,run
+from helpers import algorithms,run
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
@@ -93,7 +93,7 @@ def test_compiled_is_within_units_in_the_last_place(a, dtype, data):
 @each
 @way
 def test_a_state_saved_in_one_way_goes_on_in_another(a, kw):
-    (x,opt),y = run(a.cls, setting(a), steps=8, **kw),run(a.cls, setting(a), steps=8, foreach=False)[1]
+    opt,y = run(a.cls, setting(a), steps=8, **kw)[1],run(a.cls, setting(a), steps=8, foreach=False)[1]
     y.load_state_dict(copy.deepcopy(opt.state_dict()) | dict(param_groups=y.state_dict()['param_groups']))
     for a_,b in zip((p for g in opt.param_groups for p in g['params']), (p for g in y.param_groups for p in g['params'])):
         assert opt.state.get(a_, {}).keys()==y.state.get(b, {}).keys()
@@ -352,7 +352,7 @@ def test_memory_of_a_step_is_bounded(kw):
     for _ in range(2):
         for p in ps: p.grad = torch.randn(p.shape[::-1]).to(p.dtype).permute(*reversed(range(p.ndim)))
         opt.step()
-    assert 0<sum(full.nbytes for full,_ in opt._plan.buffers.values())<=2**20 and not loose(opt)
+    assert 0<sum(whole.nbytes for whole,_ in opt._plan.buffers.values())<=2**20 and not loose(opt)
 
 
 # -- Adopted storage --

@@ -1,0 +1,112 @@
+"""Parameters as rows of elements: where they lie in memory, and how small ones are brought side by side."""
+
+import torch
+from .loop import real
+
+__all__ = ['Gathered', 'Large', 'aligned', 'move', 'real_dtype', 'row', 'same_addresses', 'side_by_side', 'views']
+
+
+# -- Memory --
+
+def row(x):
+    "The elements of `x` in the order of memory, without a copy; None if there are gaps between them"
+    if x.is_contiguous(): return x.view(-1)
+    expected = 1
+    for step,size in sorted(zip(x.stride(), x.shape)):
+        if size!=1 and step!=expected: return None
+        expected *= size
+    return x.as_strided((x.numel(),), (1,))
+
+def aligned(x, y): return x.shape==y.shape and (x.stride()==y.stride() or all(a==b or n==1 for a,b,n in zip(x.stride(), y.stride(), x.shape)))
+
+def side_by_side(xs):
+    "The one row that `xs` lie in, in this order; None if they do not"
+    at,base = xs[0].data_ptr(),xs[0].untyped_storage().data_ptr()
+    for x in xs:
+        if x.data_ptr()!=at or x.untyped_storage().data_ptr()!=base or row(x) is None: return None
+        at += x.numel()*x.element_size()
+    return xs[0].as_strided((sum(x.numel() for x in xs),), (1,))
+
+def views(flat, like):
+    "Parts of the row `flat`, of the shapes and strides of `like`"
+    at,res = 0,[]
+    for x in like:
+        res.append(flat.as_strided(x.shape, x.stride(), flat.storage_offset()+at))
+        at += x.numel()
+    return res
+
+def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
+def like(v, x): return torch.view_as_complex(v) if x.is_complex() else v
+
+def move(xs):
+    "Copies of `xs` side by side, and the row that they are in"
+    flat = torch.cat([row(real(x.detach())) for x in xs])
+    return flat,[like(v, x) for v,x in zip(views(flat, [real(x) for x in xs]), xs)]
+
+try: from torch._C import _tensors_data_ptrs_at_indices_equal as same_addresses                # where this build of torch has it
+except ImportError:
+    def same_addresses(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
+
+
+# -- Units: what a kernel is called for --
+
+class Large:
+    "One parameter, as a row. A gradient that lies otherwise in memory is copied into the order of the parameter, `batch` elements at a time"
+    grads = None
+    def __init__(self, i, p, states, whole):
+        self.known,self.indices,self.p,self.states,self.whole = {},[i],p,states,whole
+        self.rows = dict(p=row(p), **{n: row(s) for n,s in states.items()})
+    def load(self, k, grads, buffers):
+        "The rows that kernel `k` wants, one list of them for each part"
+        if k not in self.known: self.known[k] = [self.rows.get(n) for n in k.rows],[i for i,n in enumerate(k.rows) if n=='grad']
+        (xs,places),g = self.known[k],grads[self.indices[0]].detach()
+        if g.is_complex(): g = real(g)
+        if aligned(g, self.p):
+            xs = xs.copy()
+            for i in places: xs[i] = row(g)
+            yield xs
+        else: yield from self.parts(k, g, buffers)
+    def parts(self, k, g, buffers):
+        d = max(range(g.ndim), key=self.p.stride, default=0)
+        step = g.shape[d] if self.whole else max(1, buffers.batch*g.shape[d]//g.numel())
+        for at in range(0, g.shape[d], step):
+            cut  = lambda x: x.narrow(d, at, min(step, g.shape[d]-at))
+            p    = cut(self.p)
+            copy = buffers.get('grad', p.numel(), g.dtype, g.device)
+            views(copy, [p])[0].copy_(cut(g))
+            rows = dict(p=row(p), grad=copy, **{n: row(cut(s)) for n,s in self.states.items()})
+            yield [rows[n] for n in k.rows]
+    def store(self, buffers): pass
+
+class Gathered:
+    """Small parameters side by side in a row. Their states live in such rows; the parameters and gradients are copied there for the step,
+    unless they lie side by side themselves, as after `adopt`"""
+    def __init__(self, indices, ps, states, grads, params):
+        self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
+        p,self.grads  = side_by_side(ps),None
+        self.copied   = p is None
+        self.rows     = states if p is None else states | dict(p=p)
+        self.all_flat = all(p.ndim==1 for p in ps)                                  # of rows, `cat` is the quicker copy
+        self.flats    = params if self.all_flat else [row(p) for p in ps]
+        g = side_by_side([real(g.detach()) for g in grads])
+        if g is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
+    def load(self, k, grads, buffers):
+        rows = dict(self.rows)
+        if 'grad' in k.rows: rows['grad'] = self.gradients([grads[i] for i in self.indices], buffers)
+        if self.copied and 'p' in k.rows: rows['p'] = torch.cat(self.flats, out=self.parts('p', buffers)[0])
+        yield [rows[n] for n in k.rows]
+    def gradients(self, gs, buffers):
+        if self.grads and same_addresses(gs, *self.grads[1:]): return self.grads[0]
+        flat,parts = self.parts('grad', buffers)
+        if gs[0].is_complex(): gs = [real(g) for g in gs]
+        if self.all_flat: torch.cat(gs, out=flat)
+        else: torch._foreach_copy_(parts, gs)
+        return flat
+    def parts(self, name, buffers):
+        "The row of that name, and views of it like the parameters, which are made once"
+        flat = buffers.get('p' if name=='flats' else name, self.size, self.dtype, self.device)
+        if buffers.parts.get((name, id(self)), (None,))[0] is not flat:
+            buffers.parts[name, id(self)] = flat,views(flat, self.flats if name=='flats' else self.ps) if name!='p' else None
+        return buffers.parts[name, id(self)]
+    def store(self, buffers):
+        if self.copied: torch._foreach_copy_(self.flats, self.parts('flats', buffers)[1])

@@ -120,7 +120,7 @@ class Bucket:
         return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices])
 
     def prepare(self, numbers, buffers):
-        "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and a run for each unit"
+        "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what runs all units: by turns, or at once"
         ns = numbers | self.host
         values = self.trace.program(ns)
         if values is None:
@@ -131,8 +131,8 @@ class Bucket:
         t,values = self.trace,dict(zip(self.trace.numbers, values))
         rounds = [self.round(t, k, values, buffers) for k in range(len(t.passes))]
         host   = {n: plain(ns[n]) for n in self.host}
-        if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
-        return host,lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units]
+        if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
+        return host,lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units],None
     def round(self, t, k, values, buffers):
         def bound(way, piece, key):
             if not piece.outs: return None
@@ -146,7 +146,6 @@ class Bucket:
         for u in self.units:
             for xs in u.load(k, grads, buffers): run(xs, singles)
             u.store(buffers)
-        yield from ()
     def run(self, unit, rounds, grads, buffers):
         "Run one unit through all rounds; a generator, because what joins all parameters must wait for them"
         singles = self.trace.constants
@@ -173,10 +172,9 @@ class ShapedBucket(Bucket):
             self.shaped = find_shaped(self.chain, ns, self.ps[0], self.states[0])
             values = self.shaped.program(ns)
         fns,scalars = [self.shaped.graph(p, p, states) for p,states in zip(self.ps, self.states)],self.shaped.scalars(values)
-        return {n: plain(ns[n]) for n in self.host},lambda grads: [self.run(k, fn, scalars, grads) for k,fn in enumerate(fns)]
-    def run(self, k, fn, scalars, grads):
-        fn(self.ps[k], real(grads[self.indices[k]].detach()).contiguous(), *self.states[k].values(), *scalars)
-        yield from ()
+        return {n: plain(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads)
+    def run(self, fns, scalars, grads):
+        for i,p,states,fn in zip(self.indices, self.ps, self.states, fns): fn(p, real(grads[i].detach()).contiguous(), *states.values(), *scalars)
 
 def kernel(t, way, piece, key, dtypes):
     key = way,key,*dtypes.items()
@@ -213,6 +211,8 @@ class Plan:
         if any(joins(settings[g]) for _,g in self.loose): self.sort(grads, lambda s: s.way=='loop' or joins(s))      # all of them, or none
         self.buckets = [*self.buckets.values()]
         for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
+        self.unseen = [params[i] for b in self.buckets for u in b.units for i in getattr(u, 'indices', ())
+                       if b.way=='fused' and isinstance(u, Large) or isinstance(u, Gathered) and not u.copied]
         self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]
@@ -288,11 +288,11 @@ class Plan:
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         loop(items)
         for it in items: it.check(opt.name)
-        runs = [run(grads) for _,run in ready]
-        run_all([r for rs in runs if isinstance(rs, list) for r in rs])          # these may yet find callbacks in different orders
-        run_all([rs for rs in runs if not isinstance(rs, list)])
-        for b,(host,_) in zip(self.buckets, ready): b.host = host
-        if opt._adopts: torch.autograd.graph.increment_version([self.params[i] for i in self.held])      # which a write to the row does not do
+        if waits := [r for _,units,_ in ready if units for r in units(grads)]: run_all(waits)       # may yet find callbacks in different orders
+        for _,_,at_once in ready:
+            if at_once: at_once(grads)
+        for b,(host,_,_) in zip(self.buckets, ready): b.host = host
+        torch.autograd.graph.increment_version(self.unseen)                       # written in ways of which autograd does not know
         for it in items: state[it.p].update(it.write())
         if self.fresh: self.attach(state)
         if opt._watched: self.settle()

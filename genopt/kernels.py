@@ -173,17 +173,34 @@ def divides(n, number):
 
 lock = threading.Lock()
 
+def shortcut(fn, inner, examples):
+    """The compiled code itself, without what is around it at each call: a call takes 2 us and not 6, and several times that when the cache
+    is cold. It must do on `examples` what `fn` does. Who calls it tells autograd what was written (`increment_version`)"""
+    call = getattr(inner[0], 'current_callable', None) if len(inner)==1 else None
+    if call is None or any(x.is_cuda for x in examples): return fn
+    def direct(*xs): return call([*xs])
+    def run(f):
+        xs = [torch.full_like(x[:64], .5) for x in examples]
+        return [*xs, *(f(*xs) or ())]
+    try: same = all(torch.equal(a, b) for a,b in zip(run(fn), run(direct), strict=True))
+    except Exception: return fn
+    return direct if same else fn
+
 def inductor(f, examples, name, with_graph=False):
     """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
     and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile"""
     try:
-        from torch._inductor.compile_fx import compile_fx
+        from torch._inductor.compile_fx import compile_fx,compile_fx_inner
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
     with lock, torch.no_grad():
         try:
-            graph = make_fx(f, tracing_mode='symbolic')(*examples)
-            fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'])
+            graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
+            def keep(*args, **kw):
+                inner.append(compile_fx_inner(*args, **kw))
+                return inner[-1]
+            fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'], inner_compile=keep)
+            if not with_graph: fn = shortcut(fn, inner, examples)
         except Exception as e:
             missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
             remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e)[:200]}"

@@ -193,7 +193,7 @@ def inductor(f, examples, name, with_graph=False):
         from torch._inductor.compile_fx import compile_fx,compile_fx_inner
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
-    with lock, torch.no_grad():
+    with lock, torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
         try:
             graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
             def keep(*args, **kw):

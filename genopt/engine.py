@@ -37,8 +37,8 @@ def find(chain, numbers, dtype, device):
         if (values := t.program(ns)) is not None: return t,values,ns
     try:
         if len(known)>=16:
-            raise Untraceable(f"{chain} becomes another graph for too many values of a hyper-parameter; leave int(), float() and "
-                              "math functions of it to a callback without tensors")
+            raise Untraceable(f"{chain} becomes another graph for too many values of a hyper-parameter; leave int() "
+                              "and range() of it to a callback without tensors")
         known.append(trace(chain, numbers, dtype, device))
     except Untraceable as e:
         known.append(e)

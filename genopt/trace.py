@@ -32,7 +32,9 @@ class Number:
     "A number on its way through a callback: `value` is what it is now, `name` what it is called in the program that computes it"
     def __init__(self, host, name, value): self.host,self.name,self.value = host,name,value
     def __bool__(self):  return self.host.decide(self.name, bool(self.value))
-    def __float__(self): return self.host.fix(self, float(self.value))
+    def __float__(self):
+        raise Untraceable("takes a hyper-parameter through float() or a function of math, which would be fixed; use operators, "
+                          "or a callback without tensors")
     def __int__(self):   return self.host.fix(self, int(self.value))
     def __index__(self): return self.host.fix(self, operator.index(self.value))
     def __hash__(self):  return hash(self.host.fix(self, self.value))
@@ -72,7 +74,7 @@ class Host:
     def constant(self, v):
         "`v` as the program writes it"
         if isinstance(v, Number): return v.name
-        if isinstance(v, (bool,int,str,type(None))) or isinstance(v, float) and math.isfinite(v): return repr(v)
+        if isinstance(v, (bool,int,str,type(None))) or isinstance(v, float) and math.isfinite(v): return f'({v!r})'
         self.bound[n := f'c{len(self.bound)}'] = v
         return n
     def number(self, sign, f, *args):

@@ -128,11 +128,12 @@ def clip_foreach(grads, max_norm=1.):
 def own_temporary(grad, eps=1e-8): return grad.abs().add_(eps).sqrt_()*grad.sign()
 def where(grad, lo=.5): return torch.where(grad.abs()>lo, grad, 0.)
 def turns(grad, step): return grad if step%2 else grad*2
+def signs(grad, step, mom=.5): return grad*(-1)**step + grad*(mom-(-2.)) + grad*-mom**2/abs(-mom)
 
 @way
 @pytest.mark.parametrize('cbs', [[sgd_step, unit_rms], [largest, average_grad, momentum_step], [clip_grad_norm, average_grad, momentum_step],
                                  [clip_sum, sgd_step], [clip_foreach, sgd_step], [clip_grad_norm, average_grad, momentum_step, trust_ratio],
-                                 [own_temporary], [where], [step_stat, turns]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
+                                 [own_temporary], [where], [step_stat, turns], [step_stat, signs]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
 def test_mixed_chains_take_parameters_as_rows(cbs, kw):
     "Elementwise callbacks, norms of each parameter, norms over all of them, `where`, an `if` on a counter: none needs the loop"
     err,opt = both(cbs, kw)
@@ -194,6 +195,7 @@ untraceable = dict(
     branch = (lambda grad: grad if grad.sum()>0 else -grad,              'takes a value out of a tensor.*use torch.where'),
     numpy  = (lambda grad: grad*float(grad.numpy().max()>0),             'takes values out of a tensor'),
     alpha  = (lambda grad, mom=.5: torch.add(grad, grad, alpha=mom),     'plain numbers only; write it with operators'),
+    sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'through float.. or a function of math'),
     tap    = (lambda grad: {},                                           'only looks'),
     count  = (lambda grads: dict(grads=[g/len(grads)*torch.stack([h.norm() for h in grads]).norm() for g in grads]), 'counts the parameters'),
     unlike = (lambda grads: dict(grads=[grads[0], *(g*2 for g in grads[1:])]), 'does not treat all parameters alike'))

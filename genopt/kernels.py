@@ -191,9 +191,10 @@ def inductor(f, examples, name, with_graph=False):
     and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile"""
     try:
         from torch._inductor.compile_fx import compile_fx,compile_fx_inner
+        from torch._dynamo.utils import get_metrics_context                  # torch 2.6 wants one where a kernel comes from its cache
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
-    with lock, torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
+    with lock, get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
         try:
             graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
             def keep(*args, **kw):

@@ -46,7 +46,7 @@ def run(
         results = [r for r in results if key(r)!=key(res)] + [res]
         out.write_text(json.dumps(dict(results=results), indent=1))
         print(text(res), end='\n\n', flush=True)
-    checked = goals.check(results, targets, 2. if short else 1.)
+    checked = goals.check(results, targets, short)
     print(goals.show(checked))
     if not short: picture(results, out.with_suffix('.png'))
     return 0 if goals.passed(checked) or not short else 1

@@ -168,10 +168,10 @@ def results(**ratios): return [dict(case='step', algorithm='Adam', shape='k256',
 def test_goals_are_met_and_missed(suite):
     m = suite('goals')
     goals = [m.Goal('step', 'Adam', 'k256 gpt2', 'genopt fused', 'torch fused', .5)]
-    verdicts = lambda res, factor=1: [c['verdict'] for c in m.check(res, goals, factor)]
+    verdicts = lambda res, short=False: [c['verdict'] for c in m.check(res, goals, short)]
     assert verdicts(results(genopt_fused=.4, torch_fused=1.))==['met', 'not measured']
     assert verdicts(slow := results(genopt_fused=1.2, torch_fused=2.))==['missed', 'not measured'] and not m.passed(m.check(slow, goals))
-    assert verdicts(slow, 2)==['met', 'not measured'] and m.passed(m.check(slow, goals, 2))
+    assert verdicts(slow, True)==['met', 'not measured'] and m.passed(m.check(slow, goals, True))
     assert verdicts(results(genopt_fused=.4))==['not measured']*2                      # no baseline
     refused = results(torch_fused=1.)
     refused[0]['rows'].append(dict(name='genopt fused', absent='ValueError'))

@@ -29,7 +29,7 @@ traces = defaultdict(list)
 
 def find(chain, numbers, dtype, device):
     "The trace of `chain` that is right for `numbers`, and its numbers; they are brought up to date, as the step does"
-    known = traces[chain.key, dtype, device]
+    known = traces[chain.key, dtype, device, *(n for n in chain.state if n in numbers)]
     if len(traces)>1000: traces.pop(next(iter(traces)))
     for t in known:
         if isinstance(t, Exception): raise t
@@ -94,7 +94,8 @@ class Bucket:
 
     def make_units(self, params, grads, adopt, buffers):
         "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"
-        self.dtypes = dict(p=self.ps[0].dtype, grad=self.ps[0].dtype, **{n: real_dtype(s.dtype) for n,s in self.states[0].items()})
+        self.dtypes = dict(p=self.ps[0].dtype, grad=grads[self.indices[0]].dtype) | {n: s.dtype for n,s in self.states[0].items()}
+        self.dtypes = {n: real_dtype(t) for n,t in self.dtypes.items()}
         limit,self.units,fits,total = small['adopt' if adopt else self.way],[],defaultdict(list),0
         for k,p in enumerate(self.ps):
             if self.trace.per_tensor or p.numel()>limit: self.units.append(self.large(k))
@@ -102,7 +103,8 @@ class Bucket:
                 fits[total//buffers.batch].append(k)
                 total += p.numel()
         for ks in fits.values(): self.units.append(self.large(ks[0]) if len(ks)==1 else self.gathered(ks, params, grads, adopt))
-    def large(self, k): return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()}, self.trace.whole)
+    def large(self, k):
+        return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()}, self.trace.whole, self.dtypes['grad'])
     def gathered(self, ks, params, grads, adopt):
         indices,rows = [self.indices[k] for k in ks],{}
         if adopt:
@@ -223,11 +225,11 @@ class Plan:
         groups = [i for i,g in enumerate(self.opt.param_groups) for _ in g['params']]
         for i,(p,group) in enumerate(zip(self.params, groups)):
             if grads[i] is None or self.first[id(p)]!=i: continue
-            if alone(self.settings[group]) or not self.place(i, p, group, self.settings[group]): self.loose.append((i, group))
+            if alone(self.settings[group]) or not self.place(i, p, grads[i], group, self.settings[group]): self.loose.append((i, group))
 
-    def place(self, i, p, group, settings):
+    def place(self, i, p, grad, group, settings):
         "Put a parameter into its bucket; False if it can be in none"
-        if type(p) not in plain_types or p.layout!=torch.strided or row(real(p.detach())) is None: return False
+        if type(p) not in plain_types or type(grad) is not Tensor or p.layout!=torch.strided or row(real(p.detach())) is None: return False
         x,states,c = real(p.detach()),self.opt.__dict__['state'].get(p, {}),None
         values = {}
         for n,init in settings.chain.state.items():
@@ -235,7 +237,7 @@ class Plan:
             values[n] = states[n] if n in states else init(c)
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
-        key  = settings,p.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
+        key  = settings,p.dtype,grad.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
         try: key,bucket = self.find(key, settings, host, kept, x)
         except Untraceable as e:
             if settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e

@@ -53,15 +53,15 @@ except ImportError:
 class Large:
     "One parameter, as a row. A gradient that lies otherwise in memory is copied into the order of the parameter, `batch` elements at a time"
     grads = None
-    def __init__(self, i, p, states, whole):
-        self.known,self.indices,self.p,self.states,self.whole = {},[i],p,states,whole
+    def __init__(self, i, p, states, whole, grad_dtype):
+        self.known,self.indices,self.p,self.states,self.whole,self.grad_dtype = {},[i],p,states,whole,grad_dtype
         self.rows = dict(p=row(p), **{n: row(s) for n,s in states.items()})
     def load(self, k, grads, buffers):
         "The rows that kernel `k` wants, one list of them for each part"
         if k not in self.known: self.known[k] = [self.rows.get(n) for n in k.rows],[i for i,n in enumerate(k.rows) if n=='grad']
         (xs,places),g = self.known[k],grads[self.indices[0]].detach()
         if g.is_complex(): g = real(g)
-        if aligned(g, self.p):
+        if g.dtype==self.grad_dtype and aligned(g, self.p):
             xs = xs.copy()
             for i in places: xs[i] = row(g)
             yield xs
@@ -72,7 +72,7 @@ class Large:
         for at in range(0, g.shape[d], step):
             cut  = lambda x: x.narrow(d, at, min(step, g.shape[d]-at))
             p    = cut(self.p)
-            copy = buffers.get('grad', p.numel(), g.dtype, g.device)
+            copy = buffers.get('grad', p.numel(), self.grad_dtype, g.device)
             views(copy, [p])[0].copy_(cut(g))
             rows = dict(p=row(p), grad=copy, **{n: row(cut(s)) for n,s in self.states.items()})
             yield [rows[n] for n in k.rows]
@@ -88,6 +88,7 @@ class Gathered:
         self.rows     = states if p is None else states | dict(p=p)
         self.all_flat = all(p.ndim==1 for p in ps)                                  # of rows, `cat` is the quicker copy
         self.flats    = params if self.all_flat else [row(p) for p in ps]
+        self.grad_dtype = real_dtype(grads[0].dtype)
         g = side_by_side([real(g.detach()) for g in grads])
         if g is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
     def load(self, k, grads, buffers):
@@ -104,7 +105,7 @@ class Gathered:
         return flat
     def parts(self, name, buffers):
         "The row of that name, and views of it like the parameters, which are made once"
-        flat = buffers.get('p' if name=='flats' else name, self.size, self.dtype, self.device)
+        flat = buffers.get('p' if name=='flats' else name, self.size, self.grad_dtype if name=='grad' else self.dtype, self.device)
         if buffers.parts.get((name, id(self)), (None,))[0] is not flat:
             buffers.parts[name, id(self)] = flat,views(flat, self.flats if name=='flats' else self.ps) if name!='p' else None
         return buffers.parts[name, id(self)]

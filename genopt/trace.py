@@ -406,6 +406,7 @@ def record(chain, numbers, dtype, device, rows):
 def state_stand_in(n, init, p, stand_in):
     "A state as it may be in mid-training: positive values, where it holds such"
     with Questions(): first = init(p)
+    if not isinstance(first, Tensor): raise Untraceable(f"{n!r} is declared a number, and is a tensor")
     first = compute(first)
     if first.shape!=p.shape: raise NeedsShape(f"{n!r} is not of the parameter's shape")
     return stand_in(p.numel()).to(first.dtype) if first.is_floating_point() else first

@@ -357,6 +357,32 @@ def test_memory_of_a_step_is_bounded(kw):
     assert 0<sum(whole.nbytes for whole,_ in opt._plan.buffers.values())<=2**20 and not loose(opt)
 
 
+@way
+def test_gradients_of_another_dtype(kw):
+    "As after `p.data = p.data.bfloat16()`: the gradient is read as what it is"
+    res = []
+    for w in (dict(foreach=False), kw):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(n, generator=rand).requires_grad_() for n in (30, 40, 70000)]
+        opt = genopt.Adam(ps, lr=.01, **w)
+        for i in range(4):
+            for p in ps:
+                p.grad = torch.randn(p.shape, generator=rand).to(p.dtype)
+                if i==1: p.data = p.data.bfloat16()
+            opt.step()
+        assert not loose(opt) or not w.get('foreach', True)
+        res.append(ps)
+    for p,q in zip(*res): assert ulps(p.detach().float(), q.detach().float(), p.detach().float())<=2**17        # two units of bfloat16
+
+@way
+def test_a_counter_that_is_a_tensor(kw):
+    "As torch keeps it: goes on, by the loop"
+    ps,opt = small_model(**(kw if not kw else {}))
+    feed(ps, 0); opt.step()
+    opt.state[ps[0]]['step'] = torch.tensor(5.)
+    feed(ps, 1); opt.step()
+    assert opt.state[ps[0]]['step']==6 and opt.state[ps[1]]['step']==2 and loose(opt)==1
+
 # -- Adopted storage --
 
 def test_adopted_parameters_are_the_same_numbers():

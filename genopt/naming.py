@@ -1,6 +1,6 @@
 """What a callback is called, and what it calls things: its signature, and `rename`, which gives it other names."""
 
-import inspect
+import dis,inspect
 from difflib import get_close_matches
 from functools import partial
 from torch import Tensor
@@ -44,7 +44,12 @@ def held(cb):
     def content(n):
         try: return cells[n].cell_contents if n in cells else cb.__globals__.get(n)
         except ValueError: return None                                      # a cell that is still empty
-    return next((n for n in (*cells, *cb.__code__.co_names) if isinstance(content(n), (list,dict,set,bytearray))), None)
+    return next((n for n in (*cells, *global_names(cb.__code__)) if isinstance(content(n), (list,dict,set,bytearray))), None)
+
+def global_names(code):
+    "Names that `code`, and functions inside of it, look up outside"
+    own = [i.argval for i in dis.get_instructions(code) if i.opname=='LOAD_GLOBAL']
+    return own + [n for c in code.co_consts if inspect.iscode(c) for n in global_names(c)]
 
 
 class rename:

@@ -222,6 +222,12 @@ def test_a_callback_that_holds_a_list_is_called_each_time():
     assert seen==[(1, (3,)), (1, (2,2))]
     with pytest.raises(ValueError, match="tap holds 'seen'"): Optimizer(ps, [step_stat, tap], lr=.1, fused=True)
 
+def test_a_list_of_the_same_name_as_a_method_is_nobodys():
+    exec("def point(grad): return grad.sign()\ndef total(grad): return grad*sum([w for w in weights])", names := dict(sign=[1], weights=[1., 2.]))
+    err,opt = both([names['point']], {})
+    assert err==0 and not loose(opt)
+    with pytest.raises(ValueError, match="total holds 'weights'"): Optimizer([torch.ones(3, requires_grad=True)], [names['total']], lr=.1, fused=True)
+
 def test_a_constant_of_the_callbacks_own():
     "A tensor that a callback holds is read at every step"
     scale = torch.tensor(2.)

@@ -419,7 +419,8 @@ def run_block(i, b, spaces, numbers, host, recorder):
         host.run(i, b, out)
         numbers |= out
         return [{n: v for n,v in s.items() if n not in out} for s in spaces]
-    if what := held(b.cb): raise Untraceable(f"holds {what!r}, which may change outside of the step (a tuple cannot), so it is called for each parameter")
+    if what := held(b.cb):
+        raise Untraceable(f"holds {what!r}, which may change outside of the step (a tuple cannot), so it is called for each parameter")
     seen  = {n: host.read(n, numbers[n]) for n in [*b.reads, 'lr'] if n in numbers and (n!='lr' or {'lr','new_p'}&{*b.reads})}
     seens = [Namespace(seen|s) for s in spaces]
     with recorder.watching(b): outs = b.call_all(seens) if b.is_global else [b(ns) for ns in seens]

@@ -109,17 +109,18 @@ class Bucket:
         indices,rows = [self.indices[k] for k in ks],{}
         if adopt:
             if side_by_side([real(params[i].detach()) for i in indices]) is None:
-                for i,v in zip(indices, move([params[i] for i in indices])[1]): params[i].data = v
-            if side_by_side([real(grads[i].detach()) for i in indices]) is None:
-                for i,v in zip(indices, move([grads[i] for i in indices])[1]): params[i].grad = grads[i] = v
-            for k,i in zip(ks, indices): self.ps[k] = real(params[i].detach())
+                for i,v in zip(indices, move([params[i] for i in indices], [self.ps[k] for k in ks])[1]): params[i].data = v
+                for k,i in zip(ks, indices): self.ps[k] = real(params[i].detach())
+            ps,gs = [self.ps[k] for k in ks],[grads[i] for i in indices]
+            if side_by_side([real(g.detach()) for g in gs]) is None or not all(map(aligned, map(real, gs), ps)):
+                for i,v in zip(indices, move(gs, ps)[1]): params[i].grad = grads[i] = v
         for n in self.trace.states:
             old = [self.states[k][n] for k in ks]
             rows[n] = side_by_side([real(s) for s in old])
             if rows[n] is None:
-                rows[n],new = move(old)
+                rows[n],new = move(old, [self.ps[k] for k in ks])
                 for k,v in zip(ks, new): self.states[k][n] = v
-        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices])
+        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices], adopt)
 
     def prepare(self, numbers, buffers):
         "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what runs all units: by turns, or at once"

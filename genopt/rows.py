@@ -1,5 +1,6 @@
 """Parameters as rows of elements: where they lie in memory, and how small ones are brought side by side."""
 
+from operator import is_
 import torch
 from .loop import real
 
@@ -38,10 +39,12 @@ def views(flat, like):
 def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
 def like(v, x): return torch.view_as_complex(v) if x.is_complex() else v
 
-def move(xs):
-    "Copies of `xs` side by side, and the row that they are in"
-    flat = torch.cat([row(real(x.detach())) for x in xs])
-    return flat,[like(v, x) for v,x in zip(views(flat, [real(x) for x in xs]), xs)]
+def move(xs, order):
+    "Copies of `xs` side by side, each with its elements in memory as those of `order`, and the row that they are in"
+    flat = torch.empty(sum(x.numel() for x in order), dtype=real_dtype(xs[0].dtype), device=xs[0].device)
+    new  = views(flat, order)
+    torch._foreach_copy_(new, [real(x.detach()) for x in xs])
+    return flat,[like(v, x) for v,x in zip(new, xs)]
 
 try: from torch._C import _tensors_data_ptrs_at_indices_equal as same_addresses                # where this build of torch has it
 except ImportError:
@@ -81,7 +84,7 @@ class Large:
 class Gathered:
     """Small parameters side by side in a row. Their states live in such rows; the parameters and gradients are copied there for the step,
     unless they lie side by side themselves, as after `adopt`"""
-    def __init__(self, indices, ps, states, grads, params):
+    def __init__(self, indices, ps, states, grads, params, adopt):
         self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
         p,self.grads  = side_by_side(ps),None
         self.copied   = p is None
@@ -89,15 +92,16 @@ class Gathered:
         self.all_flat = all(p.ndim==1 for p in ps)                                  # of rows, `cat` is the quicker copy
         self.flats    = params if self.all_flat else [row(p) for p in ps]
         self.grad_dtype = real_dtype(grads[0].dtype)
-        g = side_by_side([real(g.detach()) for g in grads])
-        if g is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))]
+        if adopt and all(aligned(real(g.detach()), p) for g,p in zip(grads, ps)):
+            g = side_by_side([real(g.detach()) for g in grads])
+            if g is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))],grads
     def load(self, k, grads, buffers):
         rows = dict(self.rows)
         if 'grad' in k.rows: rows['grad'] = self.gradients([grads[i] for i in self.indices], buffers)
         if self.copied and 'p' in k.rows: rows['p'] = torch.cat(self.flats, out=self.parts('p', buffers)[0])
         yield [rows[n] for n in k.rows]
     def gradients(self, gs, buffers):
-        if self.grads and same_addresses(gs, *self.grads[1:]): return self.grads[0]
+        if self.grads and all(map(is_, gs, self.grads[3])) and same_addresses(gs, *self.grads[1:3]): return self.grads[0]
         flat,parts = self.parts('grad', buffers)
         if gs[0].is_complex(): gs = [real(g) for g in gs]
         if self.all_flat: torch.cat(gs, out=flat)

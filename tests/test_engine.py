@@ -409,6 +409,22 @@ def test_adopted_parameters_are_the_same_numbers():
         assert all(torch.equal(p, q) for p,q in zip(ps, qs)), i
     assert len({p.untyped_storage().data_ptr() for p in ps})<len(ps) and all(isinstance(p, torch.Tensor) and p.is_leaf for p in ps)
 
+@way
+def test_gradients_that_lie_side_by_side_in_another_order(kw):
+    "Transposed parameters with contiguous gradients that happen to be neighbours in memory, adopted or not"
+    for adopt in (False, True):
+        res = []
+        for w in (dict(foreach=False), kw):
+            ps = [torch.arange(12.).reshape(3, 4).t().requires_grad_() for _ in range(3)]
+            ps = [p.detach().requires_grad_() for p in ps]
+            flat,opt = torch.arange(36.),genopt.SGD(ps, lr=.5, momentum=.9, **w)
+            if adopt and w is kw: opt.adopt()
+            for _ in range(3):
+                for p,g in zip(ps, flat.split(12)): p.grad = g.view(4, 3)
+                opt.step()
+            res.append(ps)
+        assert all(torch.equal(p, q) for p,q in zip(*res))
+
 def test_adopted_gradients_are_zeroed_where_they_are():
     ps,opt = small_model()
     opt.adopt()

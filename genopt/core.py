@@ -158,7 +158,7 @@ class Namespace(dict):
     def __missing__(self, n):
         if n=='update': return self['grad']
         if n!='new_p': raise KeyError(n)
-        self['new_p'] = self['p'] - self['lr']*self['update']
+        self['new_p'] = torch.sub(self['p'], self['update'], alpha=self['lr'])            # p - lr*update, rounded once
         return self['new_p']
 
 class Chain:

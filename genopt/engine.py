@@ -29,7 +29,7 @@ traces = defaultdict(list)
 
 def find(chain, numbers, dtype, device):
     "The trace of `chain` that is right for `numbers`, and its numbers; they are brought up to date, as the step does"
-    known = traces[chain.key, dtype, device, *(n for n in chain.state if n in numbers)]
+    known = traces[(chain.key, dtype, device, *(n for n in chain.state if n in numbers))]
     if len(traces)>1000: traces.pop(next(iter(traces)))
     for t in known:
         if isinstance(t, Exception): raise t

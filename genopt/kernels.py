@@ -10,7 +10,7 @@ the numbers of this step; it is called with rows, in the order of `rows`, and by
 import math,threading
 from torch.fx import Node
 import torch
-from .trace import aten,inputs,mapped,merges
+from .trace import aten,inputs,mapped,merges,scaled
 
 __all__ = ['Eager', 'Compiled', 'Buffers', 'compilations']
 
@@ -62,8 +62,7 @@ class Eager(Kernel):
         "Write the Python function: which operations, and which buffer each writes into"
         piece,stored = self.piece,{row_of(s): n for s,n in self.stores.items()}
         order = {n: i for i,n in enumerate(piece.nodes)}
-        last  = {i: order[n] for n in piece.nodes for i in inputs(n)} | {n: len(order) for n in self.outs.values()}
-        read  = {n.name: last.get(n, -1) for n in piece.inputs}
+        last  = dict.fromkeys(piece.inputs, -1) | {i: order[n] for n in piece.nodes for i in inputs(n)} | {n: len(order) for n in self.outs.values()}
         where,bound,free,self.buffers,lines = {n: n.name for n in piece.inputs},{},{},[],[]
         def text(a):
             if isinstance(a, Node): return where[a]
@@ -73,12 +72,15 @@ class Eager(Kernel):
         for i,n in enumerate(piece.nodes):
             f,into = function(n.target)
             args = [*map(text, n.args), *(f'{k}={text(v)}' for k,v in n.kwargs.items())]
-            done = [a for a in dict.fromkeys(inputs(n)) if last[a]==i and where[a] in self.buffer_names()]
-            for a in done: free.setdefault(a.meta['val'].dtype, []).append(where[a])
+            for a in dict.fromkeys(inputs(n)):
+                if last[a]==i and where[a] in self.buffer_names(): free.setdefault(a.meta['val'].dtype, []).append(where[a])
             call = f"{bound.setdefault(f, f'k{len(bound)}')}({', '.join(args)}"
-            if self.is_row(n) and into:                                   # at once into its row, if nobody reads what was there
-                home = next((s for s,o in stored.items() if o is n and read.get(s, -1)<=i and n.meta['val'].dtype==self.computed(s)), None)
-                where[n] = home or self.buffer(n.meta['val'].dtype, free)
+            if self.is_row(n) and into:                                   # into a row that is stored later, if nobody reads what was there
+                dtype = n.meta['val'].dtype
+                def unread(s): return dtype==self.computed(s) and all(last[m]<=i for m,w in where.items() if w==s)
+                home  = next((s for s,o in stored.items() if o is n and unread(s)), None)
+                lent  = next((s for s,o in stored.items() if last[n]<=order.get(o, -1) and unread(s)), None)
+                where[n] = home or lent or self.buffer(dtype, free)
                 lines.append(f'{call}, out={where[n]})')
             else:
                 where[n] = f'v{i}'
@@ -153,7 +155,7 @@ class Compiled(Kernel):
             divisor = next((m for m in self.reciprocals if divides(n, m)), None)
             get = lambda a: env[a.name] if isinstance(a, Node) else a
             if divisor: env[n.name] = get(n.args[0])*inverse[divisor]             # a multiplication takes a fraction of a division's time
-            else: env[n.name] = n.target(*mapped(n.args, get), **mapped(n.kwargs, get))
+            else: env[n.name] = operation(n)(*mapped(n.args, get), **mapped(n.kwargs, get))
         for store,n in self.stores.items(): rows[self.rows.index(row_of(store))].copy_(env[n.name])
         return [env[n.name] for n in self.reduced]
 
@@ -165,6 +167,10 @@ class Compiled(Kernel):
         scalars = self.scalars(numbers)
         if not self.singles: return lambda xs, singles: self.fn(*xs, scalars)
         return lambda xs, singles: self.fn(*xs, *[singles[n].reshape(1) for n in self.singles], scalars)
+
+def operation(n):
+    "What node `n` does, also where a factor that torch wants as a plain number is in a tensor"
+    return scaled[n.target.overloadpacket] if any(isinstance(v, Node) for v in n.kwargs.values()) else n.target
 
 def divides(n, number):
     "Whether node `n` divides by the number of that name"

@@ -32,8 +32,16 @@ def returned_names(cb):
     if isinstance(cb, rename): return {cb.names.get(n,n) for n in returned_names(cb.func)}
     if isinstance(cb, partial): return returned_names(cb.func)
     code = getattr(cb, '__code__', None)
-    consts = [c for c in code.co_consts if c!=cb.__doc__] if code else []
+    consts = [c for c in own_constants(code) if c!=cb.__doc__] if code else []
     return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
+
+def own_constants(code):
+    "Constants of `code`, but for the keywords of calls of others than `dict`, where Python tells which call they belong to (from 3.11 on)"
+    ins    = [*dis.get_instructions(code)]
+    start  = lambda i: getattr(i, 'positions', None) and i.positions[:4:2]                  # line and column
+    dicts  = {start(i) for i in ins if i.argval=='dict'}
+    foreign = lambda i,then: (i.opname=='KW_NAMES' or then.opname=='CALL_KW') and start(i) not in dicts
+    return [code.co_consts[i.arg] for i,then in zip(ins, [*ins[1:], ins[-1]]) if i.opcode in dis.hasconst and not foreign(i, then)]
 
 
 def held(cb):

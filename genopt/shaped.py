@@ -8,7 +8,7 @@ import torch
 from .check import small
 from .kernels import inductor,wide
 from .loop import compute
-from .trace import Host,Untraceable,moved,run_block
+from .trace import Host,Untraceable,aten,moved,plain_number,run_block,scaled
 
 __all__ = ['Shaped']
 
@@ -19,6 +19,12 @@ class Replay(Host):
         super().__init__(dtype, device)
         self.places,self.scalars = {n: i for i,n in enumerate(names)},scalars
     def tensor(self, x): return self.scalars[self.places[x.name]].reshape(())
+    def scale(self, func, args, kwargs, k, x):
+        name = func.__name__
+        f = scaled.get(getattr(aten, name.removesuffix('_'), None))
+        if not f or {*kwargs}!={k}: raise Untraceable(plain_number)
+        res = f(*args, self.tensor(x))
+        return args[0].copy_(res) if name.endswith('_') else res
 
 class Unwatched:
     @staticmethod

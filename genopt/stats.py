@@ -23,7 +23,7 @@ def average_grad(grad, mom:fraction=0.9, dampening=True, grad_avg=zeros):
     """Running average of gradients, `m <- mom*m + (1-dampening)*g`. `dampening=True` means `mom`, the exponential average of Adam;
     0 the plain sum of Polyak's momentum; any number between is torch's SGD. https://arxiv.org/abs/1412.6980"""
     damp = mom if dampening is True else dampening
-    return dict(grad_avg = grad_avg*mom + grad*(1-damp))
+    return dict(grad_avg = (grad_avg*mom).add(grad, alpha=1-damp))
 
 def undamped_start(step, dampening):
     "No dampening at the first step, so the average starts at the gradient itself, as in torch's SGD"
@@ -31,7 +31,7 @@ def undamped_start(step, dampening):
 
 def average_sqr_grad(grad, sqr_mom:fraction=0.99, sqr_avg=zeros):
     "Exponential average of squared gradients, `v <- sqr_mom*v + (1-sqr_mom)*g^2`. Hinton 2012, RMSprop, lecture 6e"
-    return dict(sqr_avg = sqr_avg*sqr_mom + grad*grad*(1-sqr_mom))
+    return dict(sqr_avg = (sqr_avg*sqr_mom).addcmul(grad, grad, value=1-sqr_mom))
 
 def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
     "Largest `v` so far, `vmax <- max(vmax, v)`. AMSGrad, Reddi et al. 2018, https://arxiv.org/abs/1904.09237"

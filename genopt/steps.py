@@ -41,4 +41,4 @@ def radam_step(grad_avg, sqr_avg, debias1, debias2, rect, eps:nonneg=1e-8):
 def lion_step(grad, mom:fraction=0.9, grad_avg=zeros):
     """Sign of a mix of gradient and average: `sign(mom*m + (1-mom)*g)`, with the `m` of the step before, so `average_grad` comes after it.
     Chen et al. 2023, https://arxiv.org/abs/2302.06675"""
-    return (grad_avg*mom + grad*(1-mom)).sign()
+    return (grad_avg*mom).add(grad, alpha=1-mom).sign()

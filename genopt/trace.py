@@ -44,9 +44,11 @@ class Number:
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        "A number that meets a tensor is an input of the graph"
+        "A number that meets a tensor is an input of the graph; a factor (`alpha`, `value`) one that torch wants as a plain number"
         swap = lambda a: a.host.tensor(a) if isinstance(a, Number) else type(a)(map(swap, a)) if isinstance(a, (list,tuple)) else a
-        return func(*map(swap, args), **{k: swap(v) for k,v in (kwargs or {}).items()})
+        factor = next(((k, n) for k,n in (kwargs or {}).items() if k in ('alpha','value') and isinstance(n, Number)), None)
+        if not factor: return func(*map(swap, args), **{k: swap(v) for k,v in (kwargs or {}).items()})
+        return factor[1].host.scale(func, [*map(swap, args)], kwargs, *factor)
 
 def _arithmetic(name, sign, unary=False):
     f = getattr(operator, name)
@@ -67,6 +69,7 @@ class Host:
         self.dtype,self.device = dtype,device
         self.lines,self.bound,self.made = [],{},{}                       # the program, what it uses, source -> number
         self.names,self.inputs = {},{}                                   # what was read of the namespace; number -> 0-d tensor
+        self.factor = {}                                                 # of the operation that comes next: keyword -> 0-d tensor
     def new(self, source, value):
         n = f'x{len(self.lines)}'
         self.lines.append(f'{n} = {source}')
@@ -115,6 +118,10 @@ class Host:
     def tensor(self, x):
         if x.name not in self.inputs: self.inputs[x.name] = torch.tensor(float(x.value), dtype=self.dtype, device=self.device)
         return self.inputs[x.name]
+    def scale(self, func, args, kwargs, k, x):
+        self.factor = {k: self.tensor(x)}
+        try: return func(*args, **kwargs | {k: x.value})
+        finally: self.factor = {}
     def program(self, names):
         "The function from a namespace to the values of numbers `names`, or to None where the graph is not right; it also updates the namespace"
         body = ''.join(f'    {line}\n' for line in self.lines)
@@ -126,13 +133,18 @@ class Host:
 # -- Tensors --
 
 aten = torch.ops.aten
-like       = {aten.clone, aten.detach, aten.alias, aten.lift_fresh, aten._to_copy, aten.copy, aten.zeros_like, aten.ones_like, aten.full_like,
+aliases    = {aten.detach, aten.alias, aten.lift_fresh}                     # what they give is the same tensor
+like       = {aten.clone, aten._to_copy, aten.copy, aten.zeros_like, aten.ones_like, aten.full_like,
               aten.empty_like, aten.rand_like, aten.randn_like, aten.randint_like, aten.bernoulli}     # elementwise, but not tagged so
 norms      = {aten.linalg_vector_norm, aten.norm}
 reductions = {aten.sum, aten.mean, aten.amax, aten.max, aten.amin, aten.min, aten.any, aten.all, aten.prod, aten.var, aten.std, aten.dot, *norms}
 asks       = {'shape', 'ndim', 'size', 'dim', 'ndimension', 'numel', 'nelement', 'stride', '__len__', 'storage_offset', 'nbytes',
               'T', 'mT', 'H', 'mH'}
 peeks      = {'tolist', 'numpy', '__array__', '__dlpack__', 'data_ptr'}
+
+scaled       = {aten.add: lambda x,y,alpha: x + alpha*y,          aten.addcmul: lambda x,a,b,value: x + value*a*b,
+                aten.sub: lambda x,y,alpha: x - alpha*y,          aten.addcdiv: lambda x,a,b,value: x + value*(a/b)}   # with a factor in a tensor
+plain_number = "gives a hyper-parameter to an argument of torch that takes plain numbers only; write it with operators"
 
 class Questions(TorchFunctionMode):
     "Notes a callback that asks a tensor for its shape, and refuses one that takes values out of it"
@@ -157,12 +169,13 @@ class Recorder(TorchDispatchMode):
         "A tensor that the graph is given"
         node = self.graph.placeholder(name)
         self.inputs[node.name] = x
-        return self.put(node, x)
+        self.put(node, x)
+        return node
     def put(self, node, x):
         if 'val' not in node.meta: node.meta |= dict(val=x, family=None, block=self.block)
         self.nodes[id(x)] = node
         self.kept.append(x)                                              # so that no other gets its id
-        return node
+        return x
     def known(self, x): return id(x) in self.nodes or any(x is t for t in self.host.inputs.values())
     def node(self, x):
         if not isinstance(x, Tensor): return x
@@ -175,27 +188,28 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         with torch._C.DisableTorchFunction(): return self.note(func, args, kwargs or {})    # what is asked here is not the callback's question
     def note(self, func, args, kwargs):
-        packet,name = func.overloadpacket,func.overloadpacket.__name__
+        packet,name,factor,self.host.factor = func.overloadpacket,func.overloadpacket.__name__,self.host.factor,{}
         if packet is aten._local_scalar_dense:
             number = next((n for n,t in self.host.inputs.items() if t is args[0]), None)
             if not number: raise Untraceable("takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; use torch.where")
-            raise Untraceable("gives a hyper-parameter to an argument of torch that takes plain numbers only; "
-                              "write it with operators (x + y*a, not alpha=a)")
-        if name.startswith('_foreach_'): return self.each(name, args, kwargs)
+            raise Untraceable(plain_number)
+        if name.startswith('_foreach_') and not factor: return self.each(name, args, kwargs)
         tensors = [a for a in tree(args, kwargs) if isinstance(a, Tensor)]
-        if not any(map(self.known, tensors)) and torch.Tag.nondeterministic_seeded not in func.tags: return func(*args, **kwargs)    # a constant
+        random  = torch.Tag.nondeterministic_seeded in func.tags
+        if not (factor or random or any(map(self.known, tensors))): return func(*args, **kwargs)                # a constant
         written = [a for a,s in zip(args, func._schema.arguments) if s.alias_info and s.alias_info.is_write]
         if written or any(s.is_out for s in func._schema.arguments): func = self.functional(func, args, written)
-        if packet is aten.add and len(args)==2 and args[1].__class__ is int and args[1]==0: return args[0]     # what sum() of a list starts with
-        given = mapped((args, kwargs), self.node)
-        key   = (func, *tree(given)) if torch.Tag.nondeterministic_seeded not in func.tags else object()       # the same twice is one
+        if factor and func.overloadpacket not in scaled: raise Untraceable(plain_number)
+        if packet is aten.add and len(args)==2 and args[1].__class__ is int and args[1]==0: return args[0]    # what sum() of a list starts with
+        if packet in aliases: return self.put(self.node(args[0]), func(*args, **kwargs))
+        given = mapped((args, kwargs|factor), self.node)
+        key   = object() if random else (func, *given[1], *tree(given))                                       # the same twice is one
         node  = self.made.get(key) or self.made.setdefault(key, self.graph.call_function(func, *given))
         if not written: out = func(*args, **kwargs)
         else: out = args[0].copy_(func(*args, **kwargs))
         if not isinstance(out, Tensor): raise NeedsShape(f"calls {name}, which makes several tensors")
         self.classify(func, tensors, out, args, kwargs)
-        self.put(node, out)
-        return out
+        return self.put(node, out)
 
     def functional(self, func, args, written):
         "The operation that `func` does in place, where that is a tensor which the callback made itself, and nobody looks at it otherwise"

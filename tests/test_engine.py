@@ -52,7 +52,7 @@ def play(a, story, dtype, hypers=None, **kw):
         for p,q,t in zip(ps, qs, there):
             p.grad = torch.randn(p.shape, generator=rand, dtype=torch.float64).to(dtype) if t else None
             q.grad = p.grad.clone() if t else None
-        old = [p.detach().clone() for p in ps]
+        old = [dict(p=p.detach().clone()) | {n: v.clone() for n,v in ref.state.get(p, {}).items() if torch.is_tensor(v)} for p in ps]
         ref.step(); opt.step()
         yield ps,ref,qs,opt,old
         for p,q in zip(ps, qs):
@@ -70,25 +70,25 @@ def test_default_equals_the_loop(a, data):
         for ps,ref,qs,opt,old in play(a, draw_story(data), dtype):
             for p,q,o in zip(ps, qs, old):
                 if a.name in exact: assert torch.equal(p, q)
-                else: assert ulps(p.detach(), q.detach(), o) <= 64
+                else: assert ulps(p.detach(), q.detach(), o['p']) <= 64
                 assert ref.state.get(p, {}).keys()==opt.state.get(q, {}).keys()
                 for n,v in ref.state.get(p, {}).items(): assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
 
-bound = dict.fromkeys(exact, 4) | dict(SGD=0, Lion=0, LAMB=64)                       # LAMB sums in another order
+bound = dict.fromkeys(exact, 6) | dict(RAdam=8, LAMB=64)                             # LAMB sums in another order
 
 @each
 @pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @few
 @given(data=st.data())
 def test_compiled_is_within_units_in_the_last_place(a, dtype, data):
-    """Of one step. The averages are the loop's to the last bit; the update differs by what a reciprocal does to a division and by torch's
-    own square root, which on a CPU is off by one unit in every sixth value"""
+    """Of one step. An average differs where torch's own kernel rounds a product and a sum together, the update also by what a reciprocal
+    does to a division, and by torch's square root, which on a CPU is off by one unit in every sixth value"""
     hypers = setting(a) | (dict(momentum=0, centered=False) if a.name=='RMSprop' else {})          # its momentum may cancel almost all of an update
     for ps,ref,qs,opt,old in play(a, draw_story(data), dtype, hypers, fused=True):
         for p,q,o in zip(ps, qs, old):
-            assert ulps(p.detach(), q.detach(), o) <= bound[a.name]
+            assert ulps(p.detach(), q.detach(), o['p']) <= bound[a.name]
             for n,v in ref.state.get(p, {}).items():
-                assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
+                assert ulps(v, opt.state[q][n], o.get(n, torch.zeros_like(v))) <= 2 if torch.is_tensor(v) else v==opt.state[q][n], n
 
 @each
 @way
@@ -126,6 +126,13 @@ def clip_foreach(grads, max_norm=1.):
     scale = (max_norm/(torch.nn.utils.get_total_norm(grads)+1e-6)).clamp(max=1.)
     return dict(grads=torch._foreach_mul(grads, scale))
 def own_temporary(grad, eps=1e-8): return grad.abs().add_(eps).sqrt_()*grad.sign()
+def factors(grad, p, mom=.5, lo=.1):
+    "What torch's own optimizers are written with"
+    a = torch.add(grad, p, alpha=mom).sub_(p, alpha=lo).addcmul_(grad, grad, value=mom*lo)
+    return torch.addcdiv(a, grad, p*p+1, value=-mom).lerp(grad, lo)
+def detached(grad, p):
+    a,b = (grad*2).detach(),grad*3
+    return a*(b*p + grad*5) + b
 def where(grad, lo=.5): return torch.where(grad.abs()>lo, grad, 0.)
 def turns(grad, step): return grad if step%2 else grad*2
 def signs(grad, step, mom=.5): return grad*(-1)**step + grad*(mom-(-2.)) + grad*-mom**2/abs(-mom)
@@ -133,7 +140,7 @@ def signs(grad, step, mom=.5): return grad*(-1)**step + grad*(mom-(-2.)) + grad*
 @way
 @pytest.mark.parametrize('cbs', [[sgd_step, unit_rms], [largest, average_grad, momentum_step], [clip_grad_norm, average_grad, momentum_step],
                                  [clip_sum, sgd_step], [clip_foreach, sgd_step], [clip_grad_norm, average_grad, momentum_step, trust_ratio],
-                                 [own_temporary], [where], [step_stat, turns], [step_stat, signs]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
+                                 [own_temporary], [factors], [detached], [where], [step_stat, turns], [step_stat, signs]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
 def test_mixed_chains_take_parameters_as_rows(cbs, kw):
     "Elementwise callbacks, norms of each parameter, norms over all of them, `where`, an `if` on a counter: none needs the loop"
     err,opt = both(cbs, kw)
@@ -146,10 +153,11 @@ def rows_avg(grad, sqr_mom=.9, row_avg=Init(lambda p: torch.zeros(p.shape[:1])))
     if grad.ndim<2: return dict(row_avg=row_avg, update=grad)
     sqr = row_avg*sqr_mom + (grad*grad).mean(dim=-1)*(1-sqr_mom)
     return dict(row_avg=sqr, update=grad/(sqr.sqrt()[:,None]+1e-8))
+def factor_and_shape(grad, p, mom=.5): return grad.mean(dim=-1, keepdim=True).expand_as(grad).add(p, alpha=mom).add_(grad, alpha=2*mom) if grad.ndim else grad
 def sort(grad): return grad.sort(dim=-1).values if grad.ndim else grad
 
 @way
-@pytest.mark.parametrize('cb', [centralize, by_rank, by_size, rows_avg, sort], ids=lambda c: c.__name__)
+@pytest.mark.parametrize('cb', [centralize, by_rank, by_size, rows_avg, factor_and_shape, sort], ids=lambda c: c.__name__)
 def test_what_needs_a_shape_gets_it(cb, kw):
     "Run by the loop, or compiled in its own shape"
     err,opt = both([cb, average_grad, momentum_step] if cb is centralize else [cb], kw, shapes=((3,4),(5,),(20,50),(50,20),(7,)))
@@ -194,7 +202,8 @@ untraceable = dict(
     item   = (lambda grad: grad*grad.norm().item(),                      'takes a value out of a tensor'),
     branch = (lambda grad: grad if grad.sum()>0 else -grad,              'takes a value out of a tensor.*use torch.where'),
     numpy  = (lambda grad: grad*float(grad.numpy().max()>0),             'takes values out of a tensor'),
-    alpha  = (lambda grad, mom=.5: torch.add(grad, grad, alpha=mom),     'plain numbers only; write it with operators'),
+    factor = (lambda grad, mom=.5: torch.nn.functional.leaky_relu(grad, mom), 'plain numbers only; write it with operators'),
+    list   = (lambda grad, mom=.5: torch._foreach_add([grad], [grad], alpha=mom)[0], 'plain numbers only; write it with operators'),
     sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'through float.. or a function of math'),
     tap    = (lambda grad: {},                                           'only looks'),
     count  = (lambda grads: dict(grads=[g/len(grads)*torch.stack([h.norm() for h in grads]).norm() for g in grads]), 'counts the parameters'),

@@ -14,12 +14,13 @@ each  = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 
 @pytest.mark.parametrize('a,kw', cases)
 def test_equals_the_reference(a, kw):
-    """In float64 to 1e-12. In float32 genopt is as near to the float64 run as torch is, within a factor of 4: that is the yardstick
-    because on a CPU torch's own loop and foreach are the same operations and do not differ at all."""
+    """In float64 to 1e-12. In float32 genopt is as near to the float64 run as torch is, within a factor of 4, or of 4 times what
+    torch misses it by in the middle of cases, 1e-6: that is the yardstick because on a CPU torch's own loop and foreach are the same
+    operations and do not differ at all."""
     ours,ref = run(a.cls, kw)[0],run(a.reference, kw, foreach=False)[0]
     assert difference(ours, ref) <= 1e-12
     ours32,ref32 = run(a.cls, kw, torch.float32)[0],run(a.reference, kw, torch.float32, foreach=False)[0]
-    assert difference(ours32, ref) <= 4*difference(ref32, ref)
+    assert difference(ours32, ref) <= 4*max(difference(ref32, ref), 1e-6)
 
 def test_nadam_equals_torchs_own():
     "Which keeps its product of momenta in the default dtype: it is nearer the more precise that is"

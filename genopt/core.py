@@ -158,7 +158,9 @@ class Namespace(dict):
     def __missing__(self, n):
         if n=='update': return self['grad']
         if n!='new_p': raise KeyError(n)
-        self['new_p'] = torch.sub(self['p'], self['update'], alpha=self['lr'])            # p - lr*update, rounded once
+        lr = self['lr']
+        if isinstance(lr, Tensor): self['new_p'] = self['p'] - lr*self['update']
+        else: self['new_p'] = torch.sub(self['p'], self['update'], alpha=lr)               # the same, rounded once
         return self['new_p']
 
 class Chain:

@@ -13,12 +13,12 @@ import torch
 from .check import small as small_shape
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,compute,loop,real
+from .loop import Item,as_declared,compute,loop,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .trace import NeedsShape,Untraceable,trace
 
-__all__ = ['Plan', 'check_fused', 'how']
+__all__ = ['Plan', 'check_way', 'how']
 
 small = dict(foreach=2**16, fused=2**12, adopt=2**18)          # elements: up to here it pays to gather, or to adopt
 
@@ -27,9 +27,13 @@ small = dict(foreach=2**16, fused=2**12, adopt=2**18)          # elements: up to
 
 traces = defaultdict(list)
 
+def kinds(chain, numbers):
+    "Which states are numbers, and which numbers come in tensors"
+    return tuple(n for n in chain.state if n in numbers),tuple(n for n,v in numbers.items() if isinstance(v, Tensor))
+
 def find(chain, numbers, dtype, device):
     "The trace of `chain` that is right for `numbers`, and its numbers; they are brought up to date, as the step does"
-    known = traces[(chain.key, dtype, device, *(n for n in chain.state if n in numbers))]
+    known = traces[chain.key, dtype, device, kinds(chain, numbers)]
     if len(traces)>1000: traces.pop(next(iter(traces)))
     for t in known:
         if isinstance(t, Exception): raise t
@@ -48,23 +52,30 @@ def find(chain, numbers, dtype, device):
 
 def find_shaped(chain, numbers, p, states):
     "The same for a chain that needs a parameter's own shape"
-    known = traces[chain.key, wide(p.dtype), p.device, small_shape(p.shape)]
+    known = traces[chain.key, wide(p.dtype), p.device, kinds(chain, numbers), small_shape(p.shape)]
     for t in known:
         if t.program(dict(numbers)) is not None: return t
     known.append(Shaped(chain, numbers, p, states))
     return known[-1]
 
 
-def check_fused(chain, numbers, params, who):
-    "Raise `ValueError` if `chain` cannot be compiled for one of `params`; says which callback, and why"
+def check_way(chain, numbers, params, who, fused, capturable):
+    "Raise `ValueError` if `chain` cannot be compiled, or captured, for one of `params`; says which callback, and why"
+    flag = 'capturable=True' if capturable else 'fused=True'
     for p in {(p.dtype, p.device, small_shape(p.shape)): p for p in params if type(p) in plain_types}.values():
         x = compute(p)
         values = {n: init(x) for n,init in chain.state.items()}
-        numbers = numbers | {n: v for n,v in values.items() if not isinstance(v, Tensor)}
+        host    = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
+        numbers = numbers | ({n: counter(v, p.device) for n,v in host.items()} if capturable else host)
         try:
             try: find(chain, numbers, x.dtype, p.device)
-            except NeedsShape: find_shaped(chain, numbers, x, {n: v for n,v in values.items() if n not in numbers})
-        except Untraceable as e: raise ValueError(f"{who}: fused=True cannot be: {e}; leave fused out") from e
+            except NeedsShape:
+                if not fused: raise
+                find_shaped(chain, numbers, x, {n: v for n,v in values.items() if n not in numbers})
+        except Untraceable as e: raise ValueError(f"{who}: {flag} cannot be: {e}; leave {flag.partition('=')[0]} out") from e
+
+def counted(v): return v if isinstance(v, Tensor) else plain(v)
+def counter(v, device): return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
 
 
 def how(chain, numbers, params, way):
@@ -122,6 +133,11 @@ class Bucket:
                 for k,v in zip(ks, new): self.states[k][n] = v
         return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices], adopt)
 
+    def count(self, host):
+        "Keep the new counters; of a capturable chain in the tensors where they are"
+        on_device = [n for n,v in self.host.items() if isinstance(v, Tensor)]
+        for n in on_device: self.host[n].copy_(host[n])
+        self.host = host | {n: self.host[n] for n in on_device}
     def prepare(self, numbers, buffers):
         "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what runs all units: by turns, or at once"
         ns = numbers | self.host
@@ -133,7 +149,7 @@ class Bucket:
                 raise Untraceable(f"{self.chain} takes another way")                # so the step is planned anew
         t,values = self.trace,dict(zip(self.trace.numbers, values))
         rounds = [self.round(t, k, values, buffers) for k in range(len(t.passes))]
-        host   = {n: plain(ns[n]) for n in self.host}
+        host   = {n: counted(ns[n]) for n in self.host}
         if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
         return host,lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units],None
     def round(self, t, k, values, buffers):
@@ -175,7 +191,7 @@ class ShapedBucket(Bucket):
             self.shaped = find_shaped(self.chain, ns, self.ps[0], self.states[0])
             values = self.shaped.program(ns)
         fns,scalars = [self.shaped.graph(p, p, states) for p,states in zip(self.ps, self.states)],self.shaped.scalars(values)
-        return {n: plain(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads)
+        return {n: counted(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads)
     def run(self, fns, scalars, grads):
         for i,p,states,fn in zip(self.indices, self.ps, self.states, fns): fn(p, real(grads[i].detach()).contiguous(), *states.values(), *scalars)
 
@@ -219,6 +235,13 @@ class Plan:
         self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]
+        self.part()
+
+    def part(self):
+        "Give a counter of its own to each parameter that is in no bucket, but still has the one of a bucket"
+        state,taken = self.opt.__dict__['state'],{id(t) for b in self.buckets for t in b.host.values() if isinstance(t, Tensor)}
+        for i in {*range(len(self.params))}-{*self.held} if taken else ():
+            if (p := self.params[i]) in state: state[p].update({n: v.clone() for n,v in state[p].items() if id(v) in taken})
 
     def sort(self, grads, alone):
         "Sort all parameters that have a gradient into buckets; those with settings that are `alone`, or that fit in none, are loose"
@@ -227,6 +250,9 @@ class Plan:
         for i,(p,group) in enumerate(zip(self.params, groups)):
             if grads[i] is None or self.first[id(p)]!=i: continue
             if alone(self.settings[group]) or not self.place(i, p, grads[i], group, self.settings[group]): self.loose.append((i, group))
+        if on_device := [i for i,g in self.loose if self.settings[g].capturable]:
+            raise ValueError(f"{self.opt.name}: capturable=True takes plain parameters without gaps in memory, states that lie as they do, "
+                             f"and callbacks that need no shape (or fused=True); parameter {on_device[0]} has others")
 
     def place(self, i, p, grad, group, settings):
         "Put a parameter into its bucket; False if it can be in none"
@@ -235,16 +261,22 @@ class Plan:
         values = {}
         for n,init in settings.chain.state.items():
             if n not in states and c is None: c = compute(p)
-            values[n] = states[n] if n in states else init(c)
+            values[n] = as_declared(states[n], init, x) if n in states else init(c)
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
         key  = settings,p.dtype,grad.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
+        if settings.capturable: host = {n: self.counter(states.get(n), v, p.device) for n,v in host.items()}
         try: key,bucket = self.find(key, settings, host, kept, x)
         except Untraceable as e:
+            if settings.capturable: raise ValueError(f"{self.opt.name}: capturable=True cannot be: {e}; leave capturable out") from e
             if settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
             return False
         if bucket: bucket.add(group, i, x, kept)
         return bucket is not None
+    def counter(self, old, v, device):
+        "The tensor of counter `v` of a new bucket: the one that is there, unless another bucket has it"
+        taken = {id(t) for b in self.buckets.values() for t in b.host.values()}
+        return old if isinstance(old, Tensor) and (old.dtype,old.device)==(torch.float64,device) and id(old) not in taken else counter(v, device)
     def find(self, key, settings, host, kept, x):
         "The bucket for `key`, and its full key; no bucket if the memory of the parameter or its state is no row"
         try: t,_,_ = find(settings.chain, settings.numbers|host, wide(x.dtype), x.device)
@@ -281,7 +313,7 @@ class Plan:
         state = self.opt.__dict__['state']
         def same(b, i, kept):
             s = state.get(self.params[i], {})
-            return all(s.get(n) is v for n,v in kept.items()) and all(s.get(n)==v for n,v in b.host.items())
+            return all(s.get(n) is v for n,v in kept.items()) and not any(different(s.get(n), v) for n,v in b.host.items())
         return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in zip(b.indices, b.states))
 
     def run(self, grads):
@@ -294,7 +326,7 @@ class Plan:
         if waits := [r for _,units,_ in ready if units for r in units(grads)]: run_all(waits)       # may yet find callbacks in different orders
         for _,_,at_once in ready:
             if at_once: at_once(grads)
-        for b,(host,_,_) in zip(self.buckets, ready): b.host = host
+        for b,(host,_,_) in zip(self.buckets, ready): b.count(host)
         torch.autograd.graph.increment_version(self.unseen)                       # written in ways of which autograd does not know
         for it in items: state[it.p].update(it.write())
         if self.fresh: self.attach(state)
@@ -306,7 +338,7 @@ class Plan:
         for b,block in self.joins:
             numbers = self.settings[b.groups[0]].numbers | b.host
             for n in block.reads:
-                if n in numbers and (other := seen.setdefault((block, n), numbers[n]))!=numbers[n]:
+                if n in numbers and (other := seen.setdefault((block, n), numbers[n])) is not numbers[n] and different(other, numbers[n]):
                     raise ValueError(block.one_value(n, other, numbers[n]))
     def attach(self, state):
         "Make the states of the buckets those of the optimizer"
@@ -321,6 +353,8 @@ class Plan:
         for b in self.buckets:
             if b.host:
                 for i in b.indices: state[self.params[i]].update(b.host)
+
+def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
 
 def refuse_sparse(grads, who):
     if any(g is not None and g.is_sparse for g in grads):

@@ -8,6 +8,7 @@ Both write what the step changes into the rows themselves and return what they w
 the numbers of this step; it is called with rows, in the order of `rows`, and by name with single numbers that were reduced before."""
 
 import math,threading
+from functools import partial
 from torch.fx import Node
 import torch
 from .trace import aten,inputs,mapped,merges,scaled
@@ -19,9 +20,9 @@ compilations = []                                 # what this process has compil
 
 class Buffers(dict):
     """Memory that is used again from step to step, by name. All of it together stays below `limit` bytes: `chunk` elements are computed
-    at once, and `batch` gathered. A chunk of every row and buffer fits in the last cache"""
-    def __init__(self, limit):
-        self.parts,self.chunk,self.batch = {},max(1, min(2**19, limit//128)),max(1, limit//64)
+    at once, and `batch` gathered. On a CPU a chunk of every row and buffer fits in the last cache; a GPU has enough to do with one"""
+    def __init__(self, limit): self.parts,self.limit,self.batch = {},limit,max(1, limit//64)
+    def chunk(self, device): return max(1, min(2**19, self.limit//128) if device.type=='cpu' else self.limit//32)
     def get(self, name, n, dtype, device):
         "A row of `n` elements"
         key = name,dtype,device
@@ -35,7 +36,7 @@ class Kernel:
     "What both ways have in common: the names of what a piece is given. `dtypes`: of the rows as they are stored"
     def __init__(self, piece, trace, dtypes):
         self.piece,self.outs,self.dtypes = piece,piece.outs,dtypes
-        self.dtype,self.device,self.whole = trace.dtype,trace.device,trace.whole
+        self.dtype,self.device,self.whole,self.on_device,self.singles_made = trace.dtype,trace.device,trace.whole,trace.on_device,{}
         self.is_row  = trace.is_row
         self.stores  = {s: n for s,n in self.outs.items() if self.is_row(n)}
         self.names   = [*self.outs]
@@ -70,7 +71,7 @@ class Eager(Kernel):
             if isinstance(a, (bool,int,type(None))) or isinstance(a, float) and math.isfinite(a): return repr(a)
             return bound.setdefault(a, f'k{len(bound)}')
         for i,n in enumerate(piece.nodes):
-            f,into = function(n.target)
+            f,into = function(n.target) if not self.on_device else operation_on_device(n)
             args = [*map(text, n.args), *(f'{k}={text(v)}' for k,v in n.kwargs.items())]
             for a in dict.fromkeys(inputs(n)):
                 if last[a]==i and where[a] in self.buffer_names(): free.setdefault(a.meta['val'].dtype, []).append(where[a])
@@ -110,8 +111,7 @@ class Eager(Kernel):
         def run(xs, singles):
             values = [*numbers, *[singles[n] for n in self.singles]]
             if not xs: return self.run(xs, values, [])
-            size = xs[0].numel()
-            chunk = buffers.chunk
+            size,chunk = xs[0].numel(),buffers.chunk(self.device)
             if size<=chunk or self.whole: return self.piecewise(xs, values, buffers)
             return self.merged([(self.piecewise([x[o:o+chunk] for x in xs], values, buffers), min(chunk, size-o)) for o in range(0, size, chunk)])
         return run
@@ -161,8 +161,13 @@ class Compiled(Kernel):
 
     def scalars(self, numbers):
         "The numbers of a step as one small tensor: they may change without another kernel"
+        if self.on_device:
+            single   = partial(single_on, self.device, known=self.singles_made)
+            values   = [single(numbers[n]) for n in self.numbers]
+            inverses = [1/single(numbers[n]) for n in self.reciprocals]
+            return torch.stack([*values, *inverses, single(0.), single(0.)]).to(self.dtype)
         inverses = [1/x if (x := numbers[n]) else x+float('inf') for n in self.reciprocals]
-        return torch.tensor([*(float(numbers[n]) for n in self.numbers), *inverses, 0., 0.], dtype=self.dtype).to(self.device, non_blocking=True)
+        return to_device([*(float(numbers[n]) for n in self.numbers), *inverses, 0., 0.], self.dtype, self.device)
     def bind(self, numbers, buffers):
         scalars = self.scalars(numbers)
         if not self.singles: return lambda xs, singles: self.fn(*xs, scalars)
@@ -171,6 +176,22 @@ class Compiled(Kernel):
 def operation(n):
     "What node `n` does, also where a factor that torch wants as a plain number is in a tensor"
     return scaled[n.target.overloadpacket] if any(isinstance(v, Node) for v in n.kwargs.values()) else n.target
+
+def operation_on_device(n):
+    "The same for `Eager`, when numbers come as tensors"
+    return function(n.target) if (f := operation(n)) is n.target else (f, False)
+
+def to_device(values, dtype, device):
+    "Numbers as a tensor, without waiting for the device"
+    return torch.tensor(values, dtype=dtype, pin_memory=device.type=='cuda').to(device, non_blocking=True)
+
+def single_on(device, x, known):
+    "Number `x` as a tensor. A plain one is made once, and kept in `known`; while a CUDA graph is captured it is made in the graph"
+    if isinstance(x, torch.Tensor): return x.double()
+    if x in known: return known[x]
+    res = torch.full((), float(x), dtype=torch.float64, device=device)
+    if not (res.is_cuda and torch.cuda.is_current_stream_capturing()): known[x] = res
+    return res
 
 def divides(n, number):
     "Whether node `n` divides by the number of that name"

@@ -7,7 +7,7 @@ import torch
 from .core import Namespace
 from .hypers import plain
 
-__all__ = ['Item', 'loop']
+__all__ = ['Item', 'as_declared', 'compute', 'loop', 'real']
 
 
 def real(x): return torch.view_as_real(x) if x.is_complex() else x
@@ -18,11 +18,17 @@ def compute(x):
     return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
 
 
+def as_declared(v, init, p):
+    "A state as its initializer has it: a counter that comes in a tensor, as torch keeps it, is a number"
+    if not isinstance(v, Tensor) or v.ndim or isinstance(first := init(p), Tensor): return v
+    return type(first)(v.item())
+
+
 class Item:
     "One parameter on its way through its chain: `ns` is what callbacks see, `state` what is kept"
     def __init__(self, p, state, chain, hypers):
         self.p,self.chain,x = p,chain,compute(p)
-        self.state = {n: state[n] if n in state else init(x) for n,init in chain.state.items()}
+        self.state = {n: as_declared(state[n], init, x) if n in state else init(x) for n,init in chain.state.items()}
         self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
         self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **self.kept)
         self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}

@@ -5,7 +5,7 @@ from fastcore.basics import is_iter
 import torch
 from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
 from .core import Chain
-from .engine import Plan,check_fused
+from .engine import Plan,check_way,counter
 from .explain import Explanation,plural
 from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
@@ -28,7 +28,9 @@ class Settings:
     def __init__(self, opt, group, key):
         self.types = [*map(type, key)]
         self.chain = opt._chain(group, rehearsed=False)
-        self.numbers = opt._hypers(group, self.chain)
+        self.capturable = bool(group['capturable'])
+        self.numbers = opt._hypers(group, self.chain, (lambda v: v) if self.capturable else number)
+        if self.capturable: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
         self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
 
 class Optimizer(torch.optim.Optimizer):
@@ -41,6 +43,8 @@ class Optimizer(torch.optim.Optimizer):
     `foreach=False` calls the callbacks for each parameter, the reference. The default runs the same arithmetic on many parameters side by
     side and on large ones in chunks; on a CPU, elementwise chains give the same bits. `fused=True` compiles it (needs a C++ compiler, or
     Triton on CUDA). `opt.explain()` tells how a chain is run, and why. `adopt()` moves small parameters side by side for good.
+    `capturable=True` keeps counters, and hyper-parameters given as tensors, on the device, for a CUDA graph: tensors may change between
+    replays (`fill_`), plain numbers are the graph's own. A callback that decides by a counter is then refused.
 
     Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
 
@@ -91,7 +95,7 @@ class Optimizer(torch.optim.Optimizer):
         try:
             check_params(group['params'], who)
             chain = self._check(group, who)
-            if group['fused']: check_fused(chain, self._hypers(group, chain), group['params'], who)
+            if any(way := (group['fused'], group['capturable'])): check_way(chain, self._settings(group).numbers, group['params'], who, *way)
         except Exception:
             self.param_groups.pop()
             raise
@@ -129,10 +133,10 @@ class Optimizer(torch.optim.Optimizer):
             if (p.shape, p.dtype, p.device) not in chain.rehearsed: rehearse(chain, p, self._hypers(group, chain), self.name)
         return chain
 
-    def _hypers(self, group, chain):
+    def _hypers(self, group, chain, read=number):
         "The values of `group` that `chain` reads, as plain numbers"
         hypers = Hypers(group, self._own|chain.asks&ambiguous)
-        return chain.hypers(known=hypers) | {n: number(hypers[n]) for n in chain.asks if n in hypers}
+        return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
 
     # -- a step --
 
@@ -166,7 +170,7 @@ class Optimizer(torch.optim.Optimizer):
         try: found = self._known.get(key)
         except TypeError: found = None                                      # a list in it
         if not found or found.types!=[*map(type, key)]:
-            key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
+            if not group['capturable']: key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
             found = self._known.get(key)
             if not found or found.types!=[*map(type, key)]:
                 if len(self._known)>100: self._known.clear()

@@ -3,12 +3,11 @@
 The callbacks are run under `make_fx` with sizes that are symbols. What they ask of the sizes, such as which side of a matrix is the
 longer, is kept with the graph, which then serves all shapes that give the same answers."""
 
-from contextlib import nullcontext
 import torch
 from .check import small
-from .kernels import inductor,wide
+from .kernels import inductor,single_on,to_device,wide
 from .loop import compute
-from .trace import Host,Untraceable,aten,moved,plain_number,run_block,scaled
+from .trace import Factors,Host,Untraceable,aten,moved,plain_number,run_block,scaled
 
 __all__ = ['Shaped']
 
@@ -28,7 +27,7 @@ class Replay(Host):
 
 class Unwatched:
     @staticmethod
-    def watching(b): return nullcontext()
+    def watching(b): return Factors()
 
 def fold(chain, spaces, numbers, host):
     "The callbacks of `chain` on `spaces`, with numbers that `host` writes down"
@@ -43,7 +42,7 @@ class Shaped:
     "`chain` for parameters like `p`, in their own shape. `run(p, grad, states, values)` writes what the step changes"
     def __init__(self, chain, numbers, p, states):
         if any(b.is_global for b in chain.blocks): raise Untraceable("a callback over all parameters cannot be joined with one that needs a shape")
-        self.chain,self.dtype,self.device,self.names,self.graphs = chain,wide(p.dtype),p.device,[*states],{}
+        self.chain,self.dtype,self.device,self.names,self.graphs,self.singles_made = chain,wide(p.dtype),p.device,[*states],{},{}
         host,rand = Host(self.dtype, self.device),torch.Generator().manual_seed(0)
         def stand_in(like):
             if not like.is_floating_point(): return like.clone()
@@ -77,7 +76,9 @@ class Shaped:
 
     def scalars(self, values):
         "One tensor of one element for each: the length of a tensor of all could be taken for a size of the parameter"
-        return torch.tensor([*map(float, values)], dtype=self.dtype).to(self.device, non_blocking=True).reshape(-1, 1).unbind()
+        if any(isinstance(v, torch.Tensor) for v in values):
+            return [single_on(self.device, v, self.singles_made).to(self.dtype).reshape(1) for v in values]
+        return to_device([*map(float, values)], self.dtype, self.device).reshape(-1, 1).unbind()
 
 
 def answers(graph):

@@ -9,7 +9,7 @@ for the graph to be right; where it does not, the chain is traced again. From th
   parameter may be taken as one row of elements, and in pieces;
 - not `flat`: each parameter is run by itself, in its own shape."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager,nullcontext
 from torch import Tensor
 from torch.fx import Graph,Node
 from torch.overrides import TorchFunctionMode
@@ -28,17 +28,20 @@ class NeedsShape(Untraceable): "Why a chain cannot take a parameter as a row of 
 
 # -- Numbers --
 
-class Number:
-    "A number on its way through a callback: `value` is what it is now, `name` what it is called in the program that computes it"
+class Number(torch.SymFloat):
+    """A number on its way through a callback: `value` is what it is now, `name` what it is called in the program that computes it.
+    With `capturable=True` the value is a tensor on the device, which nobody may look at. A `SymFloat` because torch takes one as `alpha=`"""
     def __init__(self, host, name, value): self.host,self.name,self.value = host,name,value
-    def __bool__(self):  return self.host.decide(self.name, bool(self.value))
+    @property
+    def node(self): raise Untraceable(plain_number)                                 # torch asks for it to have a plain number
+    def __bool__(self):  return self.host.decide(self)
     def __float__(self):
         raise Untraceable("takes a hyper-parameter through float() or a function of math, which would be fixed; use operators, "
                           "or a callback without tensors")
-    def __int__(self):   return self.host.fix(self, int(self.value))
-    def __index__(self): return self.host.fix(self, operator.index(self.value))
-    def __hash__(self):  return hash(self.host.fix(self, self.value))
-    def __round__(self, n=None): return self.host.fix(self, round(self.value, n))
+    def __int__(self):   return self.host.fix(self, int)
+    def __index__(self): return self.host.fix(self, operator.index)
+    def __hash__(self):  return self.host.fix(self, hash)
+    def __round__(self, n=None): return self.host.fix(self, lambda v: round(v, n))
     def __repr__(self):  return f'{self.value!r}'
     def __format__(self, spec): return format(self.value, spec)
 
@@ -46,9 +49,15 @@ class Number:
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         "A number that meets a tensor is an input of the graph; a factor (`alpha`, `value`) one that torch wants as a plain number"
         swap = lambda a: a.host.tensor(a) if isinstance(a, Number) else type(a)(map(swap, a)) if isinstance(a, (list,tuple)) else a
-        factor = next(((k, n) for k,n in (kwargs or {}).items() if k in ('alpha','value') and isinstance(n, Number)), None)
-        if not factor: return func(*map(swap, args), **{k: swap(v) for k,v in (kwargs or {}).items()})
+        if not (factor := factor_of(kwargs)): return func(*map(swap, args), **{k: swap(v) for k,v in (kwargs or {}).items()})
         return factor[1].host.scale(func, [*map(swap, args)], kwargs, *factor)
+
+def factor_of(kwargs): return next(((k, n) for k,n in (kwargs or {}).items() if k in ('alpha','value') and isinstance(n, Number)), None)
+
+class Factors(TorchFunctionMode):
+    "Sees to it that factors arrive: torch itself does not ask a `SymFloat` what to do"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return Number.__torch_function__(func, types, args, kwargs) if factor_of(kwargs) else func(*args, **(kwargs or {}))
 
 def _arithmetic(name, sign, unary=False):
     f = getattr(operator, name)
@@ -90,7 +99,8 @@ class Host:
     def read(self, n, v):
         "Name `n` of the namespace, with value `v`: numbers may change from step to step; a flag, a string or None is part of the graph"
         if n not in self.names:
-            if isinstance(v, (bool,str,type(None))): self.must(f'ns[{n!r}] {"==" if isinstance(v, str) else "is"} {v!r}')
+            if isinstance(v, Tensor) and not v.ndim: v = self.new(f'ns[{n!r}]', v)
+            elif isinstance(v, (bool,str,type(None))): self.must(f'ns[{n!r}] {"==" if isinstance(v, str) else "is"} {v!r}')
             elif isinstance(v, (int,float)):
                 v = self.new(f'ns[{n!r}]', v)
                 self.must(f'{v.name}.__class__ is not bool')
@@ -98,13 +108,14 @@ class Host:
             self.names[n] = v
         return self.names[n]
     def must(self, condition): self.lines.append(f'if not ({condition}): return None')
-    def decide(self, name, outcome):
-        self.must(f'bool({name}) is {outcome}')
+    def decide(self, x):
+        outcome = bool(known(x.value))
+        self.must(f'bool({x.name}) is {outcome}')
         return outcome
-    def fix(self, x, res):
+    def fix(self, x, f):
         "The callback needs the value itself: the graph is good for this value alone"
-        self.must(f'{x.name}=={self.constant(x.value)}')
-        return res
+        self.must(f'{x.name}=={self.constant(known(x.value))}')
+        return f(x.value)
     def run(self, key, block, outs):
         "A callback without tensors runs as it is"
         self.bound[f'b{key}'] = block
@@ -116,11 +127,12 @@ class Host:
         if isinstance(v, Number): self.names[n] = v
         else: self.names.pop(n, None)
     def tensor(self, x):
-        if x.name not in self.inputs: self.inputs[x.name] = torch.tensor(float(x.value), dtype=self.dtype, device=self.device)
+        if x.name not in self.inputs:
+            self.inputs[x.name] = torch.tensor(float(x.value) if not isinstance(x.value, Tensor) else .5, dtype=self.dtype, device=self.device)
         return self.inputs[x.name]
     def scale(self, func, args, kwargs, k, x):
         self.factor = {k: self.tensor(x)}
-        try: return func(*args, **kwargs | {k: x.value})
+        try: return func(*args, **kwargs | {k: x.value if not isinstance(x.value, Tensor) else .5})
         finally: self.factor = {}
     def program(self, names):
         "The function from a namespace to the values of numbers `names`, or to None where the graph is not right; it also updates the namespace"
@@ -128,6 +140,13 @@ class Host:
         exec(f"def host(ns):\n{body}    return [{', '.join(names)}]\n", scope := dict(self.bound))
         scope['host'].source = body
         return scope['host']
+
+
+def known(v):
+    if isinstance(v, Tensor): raise Untraceable(no_looking)
+    return v
+
+no_looking = "decides by the value of a number, which capturable=True keeps on the device; use torch.where"
 
 
 # -- Tensors --
@@ -141,19 +160,26 @@ reductions = {aten.sum, aten.mean, aten.amax, aten.max, aten.amin, aten.min, ate
 asks       = {'shape', 'ndim', 'size', 'dim', 'ndimension', 'numel', 'nelement', 'stride', '__len__', 'storage_offset', 'nbytes',
               'T', 'mT', 'H', 'mH'}
 peeks      = {'tolist', 'numpy', '__array__', '__dlpack__', 'data_ptr'}
+looks      = {'item', '__bool__', '__float__', '__int__', '__index__', '__contains__'}
 
 scaled       = {aten.add: lambda x,y,alpha: x + alpha*y,          aten.addcmul: lambda x,a,b,value: x + value*a*b,
                 aten.sub: lambda x,y,alpha: x - alpha*y,          aten.addcdiv: lambda x,a,b,value: x + value*(a/b)}   # with a factor in a tensor
 plain_number = "gives a hyper-parameter to an argument of torch that takes plain numbers only; write it with operators"
 
-class Questions(TorchFunctionMode):
+class NoLooking(TorchFunctionMode):
+    "Refuses to take a value out of a tensor"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, '__name__', '') in peeks|looks: raise Untraceable(no_looking)
+        return func(*args, **(kwargs or {}))
+
+class Questions(Factors):
     "Notes a callback that asks a tensor for its shape, and refuses one that takes values out of it"
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, '__name__', '')
         if name=='__get__': name = getattr(func.__self__, '__name__', '')
         if name in asks: raise NeedsShape(f"asks for the {name.strip('_')} of a tensor")
         if name in peeks: raise Untraceable(f"takes values out of a tensor ({name})")
-        return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 class Recorder(TorchDispatchMode):
@@ -278,6 +304,7 @@ class Trace:
         self.whole = any(n.target.overloadpacket not in merges for n in reduced)     # and cannot be taken in pieces
         self.constants = {n.name: n.meta['val'] for n in self.nodes if n.name.startswith('const')}
         self.numbers   = [n.name for n in self.nodes if n.name in host.inputs]
+        self.on_device = recorder.host.on_device                                     # numbers come as tensors, and nobody may look at them
         self.program   = host.program(self.numbers)
 
     def is_row(self, n): return tuple(n.meta['val'].shape)==(self.row,)
@@ -392,6 +419,7 @@ def listing(t):
 def record(chain, numbers, dtype, device, rows):
     host,numbers = Host(dtype, device),dict(numbers)
     host.initial = numbers.keys()&chain.state.keys()
+    host.on_device = any(isinstance(v, Tensor) for v in numbers.values())
     recorder,b = Recorder(host, rows),None
     rand = torch.Generator().manual_seed(0)
     def stand_in(n): return (torch.rand(n, generator=rand)+0.5).to(device, dtype)
@@ -428,8 +456,9 @@ def state_stand_in(n, init, p, stand_in):
 def run_block(i, b, spaces, numbers, host, recorder):
     "The namespaces after callback `b`; with tensors it is written down, without it becomes a line of the program"
     if not any(n in given or n in spaces[0] for n in b.reads):
-        out = b(Namespace(numbers))
-        if any(isinstance(v, Tensor) for v in out.values()): raise Untraceable("makes a tensor without reading one")
+        on_device = any(isinstance(numbers.get(n), Tensor) for n in b.reads)
+        with NoLooking() if on_device else nullcontext(): out = b(Namespace(numbers))
+        if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()): raise Untraceable("makes a tensor without reading one")
         host.run(i, b, out)
         numbers |= out
         return [{n: v for n,v in s.items() if n not in out} for s in spaces]
@@ -449,4 +478,5 @@ def run_block(i, b, spaces, numbers, host, recorder):
 
 def moved(s, numbers, host, recorder):
     if 'new_p' in s: return s
-    with recorder.watching(None): return s | dict(new_p=Namespace(s | ({'lr': host.read('lr', numbers['lr'])} if 'lr' in numbers else {}))['new_p'])
+    ns = Namespace(s | ({'lr': host.read('lr', numbers['lr'])} if 'lr' in numbers else {}))
+    with recorder.watching(None): return s | dict(new_p=ns['new_p'])

@@ -4,6 +4,7 @@ import copy,random
 from dataclasses import dataclass,field
 import torch
 import torch.testing._internal.common_optimizers as common
+from torch.utils._python_dispatch import TorchDispatchMode
 import genopt,references
 
 
@@ -92,3 +93,22 @@ def run(cls, kwargs, dtype=torch.float64, steps=100, groups=True, **more):
 def difference(a, b):
     "Largest difference of two sets of parameters, relative to the largest value of each tensor"
     return torch.stack([(a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max() for n in a if a[n].numel()]).max().item()    # nan stays
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph is, on a CPU: the operations that were done within it, to be done again on the same memory. Like a capture it
+    refuses to look into a tensor, and to bring one from the host"""
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.lift_fresh): raise RuntimeError(f"{func}: the host would wait")
+        res = func(*args, **(kwargs or {}))
+        if func.namespace=='aten': self.ops.append((func, args, kwargs or {}, res))
+        return res
+    @torch.no_grad()
+    def replay(self):
+        for func,args,kwargs,res in self.ops:
+            again = func(*args, **kwargs)
+            for old,new in zip(*([x] if isinstance(x, torch.Tensor) else x or () for x in (res, again)), strict=True):
+                if old.data_ptr()!=new.data_ptr(): old.copy_(new)

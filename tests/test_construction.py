@@ -125,7 +125,7 @@ bad = dict(
     no_lr           = (lambda: Optimizer([P()], [sgd_step]), TypeError, 'needs a learning rate'),
     foreach_fused   = (lambda: Adam([P()], foreach=True, fused=True), RuntimeError, '`fused` and `foreach` cannot be `True` together'),
     foreach_tensor  = (lambda: Adam([P()], foreach=True, lr=torch.tensor(.1)), ValueError, 'lr as a Tensor is not supported for .* leave foreach out'),
-    capturable      = (lambda: RMSprop([P()], capturable=True), ValueError, 'capturable=True is not available yet'),
+    capturable      = (lambda: RMSprop([torch.ones(3, device='meta', requires_grad=True)], capturable=True, lr=torch.tensor(.1)), ValueError, 'reads lr where the parameters are, on meta; it is on cpu'),
     differentiable  = (lambda: SGD([P()], differentiable=True), ValueError, 'differentiable=True is not available yet'),
     # callbacks
     cb_none         = (lambda: build(None), TypeError, 'cbs must be a list of callbacks, got None'),
@@ -233,7 +233,7 @@ def test_bad_construction_is_refused_by_name(name):
     with pytest.raises(error, match=f'(?s){words}') as e: make()
     assert type(e.value) is error and len(str(e.value))<500
 
-wrong_groups = [dict(lr=-1.), dict(lrr=.1), dict(betas=(.9,)), dict(eps=nan), dict(amsgrad=1.5), dict(mom=1.), dict(capturable=True)]
+wrong_groups = [dict(lr=-1.), dict(lrr=.1), dict(betas=(.9,)), dict(eps=nan), dict(amsgrad=1.5), dict(mom=1.), dict(differentiable=True)]
 
 @pytest.mark.parametrize('kw', wrong_groups, ids=str)
 def test_bad_group_leaves_the_optimizer_as_it_was(kw):

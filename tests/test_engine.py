@@ -11,7 +11,7 @@ from genopt.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.steps import adam_step,momentum_step,sgd_step
 from genopt.trace import Untraceable,trace
 from genopt.transforms import clip_grad_norm,trust_ratio
-from helpers import algorithms,run
+from helpers import Tape,algorithms,run
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
@@ -391,12 +391,12 @@ def test_gradients_of_another_dtype(kw):
 
 @way
 def test_a_counter_that_is_a_tensor(kw):
-    "As torch keeps it: goes on, by the loop"
+    "As torch keeps it: goes on, as a number"
     ps,opt = small_model(**(kw if not kw else {}))
     feed(ps, 0); opt.step()
     opt.state[ps[0]]['step'] = torch.tensor(5.)
     feed(ps, 1); opt.step()
-    assert opt.state[ps[0]]['step']==6 and opt.state[ps[1]]['step']==2 and loose(opt)==1
+    assert opt.state[ps[0]]['step']==6 and opt.state[ps[1]]['step']==2 and not loose(opt) and type(opt.state[ps[0]]['step']) is int
 
 # -- Adopted storage --
 
@@ -458,6 +458,139 @@ def test_adopting_a_model_that_is_then_moved():
             before = [p.detach().clone() for p in model.parameters()]
             opt.step()
             assert not any(torch.equal(p, q) for p,q in zip(model.parameters(), before)) and all(p.dtype==dtype for p in model.parameters())
+
+
+# -- Capturable: counters and hyper-parameters on the device --
+
+capturable = pytest.mark.parametrize('a', [a for a in algorithms if a.name!='RAdam'], ids=lambda a: a.name)
+
+def two_models(a, **kw):
+    "Parameters of many sizes with a capturable optimizer, and the same with an ordinary one"
+    def make(**kw):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(s, generator=rand).requires_grad_() for s in ((300,400), (7,), (3,4), (), (256,))]
+        return ps,a.cls([dict(params=ps[:3]), dict(params=ps[3:], lr=.02)], **setting(a)|kw)
+    return *make(lr=torch.tensor(.01), capturable=True, **kw),*make(lr=.01)
+
+def give(i, *models):
+    for ps in models:
+        rand = torch.Generator().manual_seed(i)
+        for p in ps:
+            g = torch.randn(p.shape, generator=rand)
+            if p.grad is None: p.grad = g
+            else: p.grad.copy_(g)
+
+def near(ps, qs): return all(torch.allclose(p, q, rtol=1e-5, atol=1e-5) for p,q in zip(ps, qs))
+
+@capturable
+def test_a_step_on_tape_goes_on_with_new_gradients_and_learning_rates(a):
+    ps,opt,qs,ref = two_models(a)
+    for i in range(3):
+        give(i, ps, qs); opt.step(); ref.step()
+    give(3, ps, qs); ref.step()
+    with Tape() as tape: opt.step()
+    for i in range(4, 8):
+        give(i, ps, qs)
+        opt.param_groups[0]['lr'].fill_(.01/i); ref.param_groups[0]['lr'] = .01/i
+        tape.replay(); ref.step()
+    assert near(ps, qs)
+    for p,q in zip(ps, qs): assert opt.state[p].get('step')==ref.state[q].get('step')
+
+@capturable
+def test_a_compiled_step_does_not_wait(a):
+    ps,opt,qs,ref = two_models(a, fused=True)
+    for i in range(6):
+        give(i, ps, qs); ref.step()
+        if i<2: opt.step()
+        else:
+            with Tape(): opt.step()
+    assert near(ps, qs)
+
+@way
+def test_counters_on_the_device_part_and_meet(kw):
+    "A parameter without a gradient keeps its own count; a checkpoint of one kind is good for the other, and torch's for both"
+    a = next(a for a in algorithms if a.name=='Adam')
+    ps,opt,qs,ref = two_models(a, **kw)
+    for i in range(8):
+        give(i, ps, qs)
+        if i in (2,3,6): ps[1].grad = qs[1].grad = None
+        opt.step(); ref.step()
+        if i==4: opt.load_state_dict(opt.state_dict())
+        for p,q in zip(ps, qs): assert opt.state[p]['step']==ref.state[q]['step'], i
+    assert near(ps, qs)
+    saved = opt.state_dict(),ref.state_dict()
+    opt.load_state_dict(saved[1] | dict(param_groups=saved[0]['param_groups']))
+    ref.load_state_dict(saved[0] | dict(param_groups=saved[1]['param_groups']))
+    give(8, ps, qs); opt.step(); ref.step()
+    assert near(ps, qs) and [ref.state[q]['step'] for q in qs]==[opt.state[p]['step'] for p in ps]==[9, 6, 9, 9, 9]
+    assert all(type(ref.state[q]['step']) is int for q in qs)
+
+def by_half(grad, step): return grad*(.5 if step>3 else 1.)
+def half_of(step): return dict(half=.5 if step>3 else 1.)
+def use(grad, half): return grad*half
+def mean_row(grad): return grad.mean(dim=-1, keepdim=True).expand_as(grad) if grad.ndim else grad
+
+@pytest.mark.parametrize('cbs,kw,words', [([step_stat, by_half], {}, 'by_half decides by the value of a number, which capturable=True keeps on the device'),
+                                          ([step_stat, half_of, use], dict(fused=True), 'half_of decides by the value of a number'),
+                                          ([sgd_step], dict(foreach=False), 'leave foreach=False out'),
+                                          ([mean_row], {}, 'mean_row asks for the ndim of a tensor; leave capturable out')])
+def test_what_cannot_be_captured_is_refused_when_made(cbs, kw, words):
+    with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, requires_grad=True)], cbs, lr=.1, capturable=True, **kw)
+
+def test_shapes_on_the_device():
+    def fresh(**kw): return Optimizer([torch.arange(12.).reshape(3, 4).requires_grad_()], [mean_row, step_stat, average_grad, average_sqr_grad, debias, adam_step],
+                                      lr=.1, mom=.9, sqr_mom=.99, fused=True, **kw)
+    opt,ref = fresh(capturable=True),fresh()
+    ps,qs = opt.param_groups[0]['params'],ref.param_groups[0]['params']
+    for i in range(4):
+        give(i, ps, qs); ref.step()
+        if i<2: opt.step()
+        else:
+            with Tape(): opt.step()
+    assert near(ps, qs)
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@capturable
+@way
+def test_a_cuda_graph(a, kw):
+    def make(**more):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(s, generator=rand).cuda().requires_grad_() for s in ((300,400), (7,), (3,4), (), (256,))]
+        return ps,a.cls(ps, **setting(a)|more)
+    (ps,opt),(qs,ref) = make(lr=torch.tensor(.01, device='cuda'), capturable=True, **kw),make(lr=.01)
+    def feed_both(i):
+        for p,q in zip(ps, qs):
+            g = torch.randn(p.shape, generator=torch.Generator().manual_seed(i)).cuda()
+            for x in (p, q):
+                if x.grad is None: x.grad = g.clone()
+                else: x.grad.copy_(g)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for i in range(3):
+            feed_both(i); opt.step(); ref.step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph): opt.step()
+    for i in range(4, 8):
+        feed_both(i)
+        opt.param_groups[0]['lr'].fill_(.01/i); ref.param_groups[0]['lr'] = .01/i
+        graph.replay(); ref.step()
+    assert near(ps, qs)
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@each
+@way
+def test_a_cuda_step_does_not_wait(a, kw):
+    ps = [torch.randn(s, device='cuda').requires_grad_() for s in ((300,400), (7,), (256,))]
+    opt = a.cls(ps, **setting(a), **kw)
+    for i in range(5):
+        for p in ps: p.grad = torch.ones_like(p)
+        torch.cuda.set_sync_debug_mode('error' if i>2 else 'default')
+        try: opt.step()
+        finally: torch.cuda.set_sync_debug_mode('default')
 
 
 # -- The compiler --

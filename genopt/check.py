@@ -45,6 +45,7 @@ def check_params(params, who):
         if not (p.is_floating_point() or p.is_complex()):
             raise ValueError(f"{who}: parameter {i} is {p.dtype}; only floating point and complex tensors can be optimized")
         if p.is_inference(): raise ValueError(f"{who}: parameter {i} was made in inference mode and cannot be written; clone it outside")
+        if p.is_conj() or p.is_neg(): raise ValueError(f"{who}: parameter {i} is a lazy conjugate or negative; pass p.resolve_conj().resolve_neg()")
         if p.layout==torch.strided and any(s==0 and d>1 for s,d in zip(p.stride(), p.shape)):
             raise ValueError(f"{who}: parameter {i} is expanded, its elements share memory and cannot be written one by one; clone it")
 

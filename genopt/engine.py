@@ -131,7 +131,8 @@ class Bucket:
             if rows[n] is None:
                 rows[n],new = move(old, [self.ps[k] for k in ks])
                 for k,v in zip(ks, new): self.states[k][n] = v
-        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices], adopt)
+        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices], adopt,
+                        self.trace.on_device)
 
     def count(self, host):
         "Keep the new counters; of a capturable chain in the tensors where they are"
@@ -231,7 +232,7 @@ class Plan:
         self.buckets = [*self.buckets.values()]
         for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
         self.unseen = [params[i] for b in self.buckets for u in b.units for i in getattr(u, 'indices', ())
-                       if b.way=='fused' and isinstance(u, Large) or isinstance(u, Gathered) and not u.copied]
+                       if b.way=='fused' and isinstance(u, Large) or isinstance(u, Gathered) and (u.bytes or not u.copied)]
         self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]

@@ -26,10 +26,10 @@ class Buffers(dict):
     def get(self, name, n, dtype, device):
         "A row of `n` elements"
         key = name,dtype,device
-        if key not in self or self[key][0].numel()<n: self[key] = [torch.empty(n, dtype=dtype, device=device)]*2
-        full,last = self[key]
-        if last.numel()!=n: self[key][1] = last = full[:n]
-        return last
+        if key not in self or self[key][0].numel()<n: self[key] = torch.empty(n, dtype=dtype, device=device),{}
+        full,cuts = self[key]
+        if n not in cuts: cuts[n] = full[:n]
+        return cuts[n]
 
 
 class Kernel:

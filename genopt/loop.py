@@ -10,7 +10,7 @@ from .hypers import plain
 __all__ = ['Item', 'as_declared', 'compute', 'loop', 'real']
 
 
-def real(x): return torch.view_as_real(x) if x.is_complex() else x
+def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 def compute(x):
     "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"

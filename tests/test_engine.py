@@ -398,6 +398,36 @@ def test_a_counter_that_is_a_tensor(kw):
     feed(ps, 1); opt.step()
     assert opt.state[ps[0]]['step']==6 and opt.state[ps[1]]['step']==2 and not loose(opt) and type(opt.state[ps[0]]['step']) is int
 
+@way
+def test_small_parameters_that_do_not_move(kw):
+    "A chain that keeps state and leaves the parameter as it is"
+    def still(p): return dict(new_p=p)
+    ps = [torch.ones(n, requires_grad=True) for n in (3, 5)]
+    opt = Optimizer(ps, [average_grad, still], lr=1., **kw)
+    for p in ps: p.grad = torch.ones_like(p)
+    opt.step()
+    assert all((p==1).all() and torch.allclose(opt.state[p]['grad_avg'], torch.full_like(p, .1)) for p in ps) and not loose(opt)
+
+@way
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16, torch.complex64])
+def test_small_parameters_of_two_kinds_in_turns(dtype, kw):
+    "Two rows share what memory is used again; parameters are replaced between steps; autograd can tell what was written"
+    def fresh(**kw):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(s, generator=rand, dtype=torch.float32).to(dtype).requires_grad_() for s in [(3,), (4,2), (50,), (2,3), (7,)]*4]
+        return ps,genopt.Adam([dict(params=ps[:9]), dict(params=ps[9:], lr=.1)], lr=.01, **kw)
+    (ps,opt),(qs,ref) = fresh(**kw),fresh(foreach=False)
+    for i in range(6):
+        if i==3: ps[4].data = ps[4].data.clone()
+        for p,q in zip(ps, qs):
+            q.grad = torch.full_like(q, i-2.5)
+            p.grad = q.grad.clone()
+        versions = [p._version for p in ps]
+        opt.step(); ref.step()
+        assert all(torch.allclose(p, q, rtol=1e-2 if dtype in (torch.float16,torch.bfloat16) else 1e-5, atol=1e-5) for p,q in zip(ps, qs)), i
+        assert all(p._version>v for p,v in zip(ps, versions))
+    assert len(opt._plan.buckets)==2 and not loose(opt)
+
 # -- Adopted storage --
 
 def test_adopted_parameters_are_the_same_numbers():

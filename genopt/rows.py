@@ -69,16 +69,17 @@ class Large:
     def __init__(self, i, p, states, whole, grad_dtype):
         self.known,self.indices,self.p,self.states,self.whole,self.grad_dtype = {},[i],p,states,whole,grad_dtype
         self.rows = dict(p=row(p), **{n: row(s) for n,s in states.items()})
+        self.shape,self.dense = p.shape,p.is_contiguous()
     def load(self, k, grads, buffers):
         "The rows that kernel `k` wants, one list of them for each part"
         if k not in self.known: self.known[k] = [self.rows.get(n) for n in k.rows],[i for i,n in enumerate(k.rows) if n=='grad']
-        (xs,places),g = self.known[k],grads[self.indices[0]].detach()
-        if g.is_complex(): g = real(g)
-        if g.dtype==self.grad_dtype and aligned(g, self.p):
-            xs = xs.copy()
-            for i in places: xs[i] = row(g)
-            yield xs
-        else: yield from self.parts(k, g, buffers)
+        (xs,places),g = self.known[k],grads[self.indices[0]]
+        if self.dense and g.dtype is self.grad_dtype and g.is_contiguous() and g.shape==self.shape: g = g.view(-1)       # mostly, and quick
+        elif (g := real(g.detach())).dtype!=self.grad_dtype or not aligned(g, self.p): return (yield from self.parts(k, g, buffers))
+        else: g = row(g)
+        xs = xs.copy()
+        for i in places: xs[i] = g
+        yield xs
     def parts(self, k, g, buffers):
         d = max(range(g.ndim), key=self.p.stride, default=0)
         step = g.shape[d] if self.whole else max(1, buffers.batch*g.shape[d]//g.numel())

@@ -149,26 +149,29 @@ class Bucket:
             if (self.trace.per_tensor,self.trace.whole)!=(before.per_tensor,before.whole):
                 raise Untraceable(f"{self.chain} takes another way")                # so the step is planned anew
         t,values = self.trace,dict(zip(self.trace.numbers, values))
-        rounds = [self.round(t, k, values, buffers) for k in range(len(t.passes))]
-        host   = {n: counted(ns[n]) for n in self.host}
-        if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
-        return host,lambda grads: [self.run(u, rounds, grads, buffers) for u in self.units],None
-    def round(self, t, k, values, buffers):
         def bound(way, piece, key):
             if not piece.outs: return None
             k = kernel(t, way, piece, key, self.dtypes)
             return k,k.bind(values, buffers)
-        return bound(Eager, t.between[k], (k,'between')),bound(Compiled if self.way=='fused' else Eager, t.passes[k], k),t.joints[k]
-
+        over   = Compiled if self.way=='fused' else Eager
+        rounds = [(bound(Eager, t.between[k], (k,'between')),bound(over, t.passes[k], k),t.joints[k]) for k in range(len(t.passes))]
+        host   = {n: counted(ns[n]) for n in self.host}
+        if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
+        entire = bound(Eager, t.entire, 'entire') if self.way!='fused' and t.entire else None
+        return host,lambda grads: [self.run(u, rounds, entire, grads, buffers) for u in self.units],None
     def run_at_once(self, k, run, grads, buffers):
         "Run all units; of a chain that is one elementwise kernel"
         singles = self.trace.constants
         for u in self.units:
             for xs in u.load(k, grads, buffers): run(xs, singles)
             u.store(buffers)
-    def run(self, unit, rounds, grads, buffers):
-        "Run one unit through all rounds; a generator, because what joins all parameters must wait for them"
+    def run(self, unit, rounds, entire, grads, buffers):
+        """Run one unit through all rounds; a generator, because what joins all parameters must wait for them. Or at once, where that may be
+        and the values in between fit in the buffers"""
         singles = self.trace.constants
+        if entire and entire[0].room(unit.p.numel())<=buffers.limit and len(parts := [*unit.load(entire[0], grads, buffers)])==1:
+            entire[1](parts[0], singles)
+            return unit.store(buffers)
         for between,over,joints in rounds:
             if between: singles = singles | dict(zip(between[0].names, between[1]([], singles)))
             if over:

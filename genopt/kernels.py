@@ -56,9 +56,13 @@ def row_of(store): return 'p' if store=='new_p' else store
 # -- Eager --
 
 class Eager(Kernel):
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, piece, trace, dtypes):
+        super().__init__(piece, trace, dtypes)
+        self.whole = self.whole or piece is trace.entire
         self.write()
+    def room(self, n):
+        "Bytes of buffers for a row of `n` elements that is computed at once"
+        return n*sum(t.itemsize for t in [*self.buffers, *(wide(t) for t in self.dtypes.values() if wide(t)!=t)])
     def write(self):
         "Write the Python function: which operations, and which buffer each writes into"
         piece,stored = self.piece,{row_of(s): n for s,n in self.stores.items()}
@@ -215,13 +219,16 @@ def shortcut(fn, inner, examples):
 
 def inductor(f, examples, name, with_graph=False):
     """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
-    and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile"""
+    and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile. A product and a sum are rounded
+    together ("contract"), as in torch's own `add(alpha=)`, `addcmul` and `addcdiv`: the same bits, where `scaled` has the product first"""
     try:
+        from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx,compile_fx_inner
         from torch._dynamo.utils import get_metrics_context                  # torch 2.6 wants one where a kernel comes from its cache
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
-    with lock, get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
+    contract = config.patch({'cpp.enable_floating_point_contract_flag': 'fast'})
+    with lock, contract, get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
         try:
             graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
             def keep(*args, **kw):

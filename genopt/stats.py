@@ -39,7 +39,7 @@ def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
 
 def center_sqr_grad(grad_avg, sqr_avg):
     "Variance instead of second moment, `v - m^2`. Graves 2013, https://arxiv.org/abs/1308.0850, equation 40"
-    return dict(grad_var = sqr_avg - grad_avg*grad_avg)
+    return dict(grad_var = sqr_avg.addcmul(grad_avg, grad_avg, value=-1))
 
 def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):          # noqa: B008
     """Weights of `g` and of `m` one step ahead, `(1-mu_t)/(1-mu_1..mu_t)` and `mu_(t+1)/(1-mu_1..mu_(t+1))`, for a momentum that warms up,

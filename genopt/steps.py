@@ -17,7 +17,7 @@ def momentum_step(grad_avg):
 
 def nesterov_step(grad, grad_avg, mom):
     "Where the average will be: `g + mom*m`. Nesterov 1983, in the form of Sutskever et al. 2013, http://proceedings.mlr.press/v28/sutskever13.html"
-    return grad + grad_avg*mom
+    return grad.add(grad_avg, alpha=mom)
 
 def rms_prop_step(grad, sqr_avg, eps:nonneg=1e-8):
     "Scaled by the root of the mean square: `g / (sqrt(v) + eps)`. Hinton 2012, lecture 6e"
@@ -30,7 +30,7 @@ def adam_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
 def nadam_step(grad, grad_avg, sqr_avg, grad_weight, avg_weight, debias2, eps:nonneg=1e-8):
     """Adam's step with Nesterov's look ahead: `(grad_weight*g + avg_weight*m) / (sqrt(v/(1-sqr_mom^t)) + eps)`.
     Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
-    return (grad*grad_weight + grad_avg*avg_weight) / ((sqr_avg/debias2).sqrt() + eps)
+    return (grad*grad_weight).add(grad_avg, alpha=avg_weight) / ((sqr_avg/debias2).sqrt() + eps)
 
 def radam_step(grad_avg, sqr_avg, debias1, debias2, rect, eps:nonneg=1e-8):
     """Adam's step, rectified, or momentum's while there is no `rect`: `m/(1-mom^t) * rect*sqrt(1-sqr_mom^t) / (sqrt(v) + eps)`.

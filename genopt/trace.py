@@ -162,8 +162,8 @@ asks       = {'shape', 'ndim', 'size', 'dim', 'ndimension', 'numel', 'nelement',
 peeks      = {'tolist', 'numpy', '__array__', '__dlpack__', 'data_ptr'}
 looks      = {'item', '__bool__', '__float__', '__int__', '__index__', '__contains__'}
 
-scaled       = {aten.add: lambda x,y,alpha: x + alpha*y,          aten.addcmul: lambda x,a,b,value: x + value*a*b,
-                aten.sub: lambda x,y,alpha: x - alpha*y,          aten.addcdiv: lambda x,a,b,value: x + value*(a/b)}   # with a factor in a tensor
+scaled       = {aten.add: lambda x,y,alpha: y*alpha + x,          aten.addcmul: lambda x,a,b,value: value*a*b + x,
+                aten.sub: lambda x,y,alpha: y*-alpha + x,          aten.addcdiv: lambda x,a,b,value: value*(a/b) + x}   # see `kernels.inductor`
 plain_number = "gives a hyper-parameter to an argument of torch that takes plain numbers only; write it with operators"
 
 class NoLooking(TorchFunctionMode):
@@ -281,7 +281,8 @@ def mapped(x, f):
 class Trace:
     """A chain as a graph. `program(numbers)` computes `numbers`, or None where the graph is not right. `states`: those that are tensors.
     A step is done in rounds. Round k first does `between[k]`, arithmetic on single numbers, then `passes[k]`, which goes over rows of
-    elements and reduces them (the last writes `outs`, what the step changes), then waits for `joints[k]`, from all parameters."""
+    elements and reduces them (the last writes `outs`, what the step changes), then waits for `joints[k]`, from all parameters.
+    `entire` is all of it at once, for a row whose values in between may be kept; None where parameters are joined, or nothing is reduced"""
     def __init__(self, recorder, outs):
         host,self.row,self.kernels = recorder.host,recorder.rows[0],{}
         self.dtype,self.device = host.dtype,host.device
@@ -295,6 +296,7 @@ class Trace:
         plain  = lambda n: not self.reduces(n) and 'joint' not in n.meta
         self.between = [Piece(at(k, plain), smalls) for k in range(depth+1)]
         self.passes  = [Piece(at(k+1, self.reduces), smalls) for k in range(depth)] + [Piece(outs, smalls)]
+        self.entire  = Piece(outs, []) if depth and not any('joint' in n.meta for n in self.nodes) else None
         self.joints  = [[*at(k+1, lambda n: 'joint' in n.meta).values()] for k in range(depth+1)]
         self.places  = [j.meta['place'] for js in self.joints for j in js]
         self.random  = any(n.op!='placeholder' and torch.Tag.nondeterministic_seeded in n.target.tags for n in self.nodes)

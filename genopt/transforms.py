@@ -22,7 +22,7 @@ def clip_grad_norm(grads, max_norm:Range('[0,inf]')=1.):
 
 def l2_reg(p, grad, wd:nonneg=0.01):
     "Gradient of the penalty `wd/2 * |p|^2`: `g <- g + wd*p`"
-    return dict(grad = grad + p*wd)
+    return dict(grad = grad.add(p, alpha=wd))
 
 def weight_decay(p, lr, wd:nonneg=0.01):
     "Shrink the parameter itself, whatever the gradient: `p <- p*(1 - lr*wd)`. Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101"
@@ -30,11 +30,11 @@ def weight_decay(p, lr, wd:nonneg=0.01):
 
 def add_decayed_weights(p, update, wd:nonneg=0.01):
     "Decay as a part of the update, for what scales the whole of it later: `u <- u + wd*p`. In LAMB, https://arxiv.org/abs/1904.00962"
-    return dict(update = update + p*wd)
+    return dict(update = update.add(p, alpha=wd))
 
 def heavy_ball(update, mom:fraction=0.9, update_avg=zeros):
     "Momentum of the update, whatever made it: `b <- mom*b + u; u <- b`. Polyak 1964"
-    ball = update_avg*mom + update
+    ball = update.add(update_avg, alpha=mom)
     return dict(update=ball, update_avg=ball)
 
 def trust_ratio(p, update):

@@ -16,7 +16,7 @@ from helpers import Tape,algorithms,run
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
 way  = pytest.mark.parametrize('kw', [{}, dict(fused=True)], ids=['default','fused'])
-exact = {'SGD', 'RMSprop', 'Adam', 'AdamW', 'Lion', 'NAdam', 'RAdam'}                  # elementwise: the default does the very same operations
+exact = {'SGD', 'RMSprop', 'Adam', 'AdamW', 'Lion', 'NAdam', 'RAdam', 'LAMB'}          # the default does the very same operations
 
 def ulps(a, b, old):
     "Largest difference of two results in units in the last place of what they were made of: the old value, the new one, the way between"
@@ -74,21 +74,21 @@ def test_default_equals_the_loop(a, data):
                 assert ref.state.get(p, {}).keys()==opt.state.get(q, {}).keys()
                 for n,v in ref.state.get(p, {}).items(): assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
 
-bound = dict.fromkeys(exact, 6) | dict(RAdam=8, LAMB=64)                             # LAMB sums in another order
+bound = dict.fromkeys(exact, 4) | dict(SGD=0, Lion=0, LAMB=64)                       # LAMB sums in another order
 
 @each
 @pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @few
 @given(data=st.data())
 def test_compiled_is_within_units_in_the_last_place(a, dtype, data):
-    """Of one step. An average differs where torch's own kernel rounds a product and a sum together, the update also by what a reciprocal
-    does to a division, and by torch's square root, which on a CPU is off by one unit in every sixth value"""
+    """Of one step. The averages are the loop's to the last bit; the update differs by what a reciprocal does to a division and by torch's
+    own square root, which on a CPU is off by one unit in every sixth value"""
     hypers = setting(a) | (dict(momentum=0, centered=False) if a.name=='RMSprop' else {})          # its momentum may cancel almost all of an update
     for ps,ref,qs,opt,old in play(a, draw_story(data), dtype, hypers, fused=True):
         for p,q,o in zip(ps, qs, old):
             assert ulps(p.detach(), q.detach(), o['p']) <= bound[a.name]
             for n,v in ref.state.get(p, {}).items():
-                assert ulps(v, opt.state[q][n], o.get(n, torch.zeros_like(v))) <= 2 if torch.is_tensor(v) else v==opt.state[q][n], n
+                assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
 
 @each
 @way

@@ -169,7 +169,7 @@ class Bucket:
         """Run one unit through all rounds; a generator, because what joins all parameters must wait for them. Or at once, where that may be
         and the values in between fit in the buffers"""
         singles = self.trace.constants
-        if entire and entire[0].room(unit.p.numel())<=buffers.limit and len(parts := [*unit.load(entire[0], grads, buffers)])==1:
+        if entire and entire[0].room(unit.p.numel())<=buffers.limit//2 and len(parts := [*unit.load(entire[0], grads, buffers)])==1:
             entire[1](parts[0], singles)
             return unit.store(buffers)
         for between,over,joints in rounds:

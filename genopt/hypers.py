@@ -106,15 +106,14 @@ def check_flags(group, who):
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
     tensors = [(name,x) for k,v in group.items() if k!='params'
                for name,x in ([(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]) if isinstance(x, Tensor)]
+    if group['fused'] and group['foreach']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
     if group['capturable']:
         if group['foreach'] is False: raise ValueError(f"{who}: capturable=True runs the default way or fused=True; leave foreach=False out")
         for name,x in tensors:
             if (p := next((p for p in group.get('params', ()) if p.device!=x.device), None)) is not None:
                 raise ValueError(f"{who}: capturable=True reads {name} where the parameters are, on {p.device}; it is on {x.device}, move it there")
         return
-    if not group['foreach']: return
-    if group['fused']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
-    for name,_ in tensors:
+    for name,_ in tensors if group['foreach'] else ():
         raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; leave foreach out, or pass a number")
 
 def check_kinds(group, declared, strict, who):

@@ -3,6 +3,7 @@
 import dis,inspect,warnings
 from fastcore.basics import is_iter
 import torch
+from .checkpoint import checked,torch_state_dict
 from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
 from .core import Chain
 from .engine import Plan,check_way,counter
@@ -213,6 +214,10 @@ class Optimizer(torch.optim.Optimizer):
         own = lambda v: v.clone() if torch.is_tensor(v) and v.untyped_storage().nbytes()>v.numel()*v.element_size() else v
         return res | dict(state={i: {n: own(v) for n,v in s.items()} if isinstance(s, dict) else s for i,s in res['state'].items()})
 
+    def torch_state_dict(self):
+        "A state dict that torch.optim's algorithm of the same name loads, to go on there. Raises `ValueError` if torch has none"
+        return torch_state_dict(self)
+
     # -- what a user looks at --
 
     @property
@@ -252,7 +257,9 @@ class Optimizer(torch.optim.Optimizer):
             for k,v in self.defaults.items(): g.setdefault(k, plain(v))
 
     def load_state_dict(self, state_dict):
-        "As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`"
+        """As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`. Also
+        loads what torch.optim's algorithm of the same name has saved, and finds parameters by name where both know their names
+        (`named_parameters()`). Raises `ValueError`, by parameter, for a state that does not fit; then nothing has changed"""
         box = self.register_load_state_dict_pre_hook(Boxed.all)             # the last of the hooks, after the user's own
         try: super().load_state_dict(state_dict)
         finally: box.remove()
@@ -265,6 +272,7 @@ class Boxed:
     def __init__(self, value): self.value = value.clone()
     @classmethod
     def all(cls, opt, state_dict):
+        state_dict = checked(opt, state_dict)
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else s
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 

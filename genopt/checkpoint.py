@@ -1,0 +1,98 @@
+"""State dicts: what is checked before one is loaded, parameters found by their names, and torch.optim's own, which are understood and written."""
+
+import inspect,itertools
+from torch import Tensor
+import torch
+from .loop import as_declared,compute
+
+__all__ = ['checked', 'torch_state_dict']
+
+# torch's names of what is kept for a parameter = ours. A `momentum_buffer` is of gradients, or of updates where the chain keeps such
+spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg')
+
+def spelled(chain): return spellings | (dict(momentum_buffer='update_avg') if 'update_avg' in chain.state else {})
+
+def ours(state, chain):
+    "The state of one parameter in our names, if it has torch's. What torch counts and the chain does not is left out, and the other way round"
+    if not state.keys()&spellings.keys(): return state
+    names = spelled(chain)
+    res = {names.get(k,k): v for k,v in state.items() if v is not None and (k!='step' or k in chain.state)}
+    return ({'step': 1} if 'step' in chain.state else {}) | res
+
+
+def checked(opt, state_dict):
+    """`state_dict` as it will be loaded: parameters in the order of `opt`, where both know their names; torch's names in ours. Raises `ValueError`
+    for what cannot be loaded, naming the parameter; then nothing has changed"""
+    who = f"{opt.name}, loading a state dict"
+    for k in ('state', 'param_groups'):
+        if not isinstance(state_dict, dict) or k not in state_dict:
+            raise ValueError(f"{who}: it must be a dict with 'state' and 'param_groups', as state_dict() gives; "
+                             f"got {list(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__}")
+    groups,saved = opt.param_groups,state_dict['param_groups']
+    if [len(g['params']) for g in groups]!=[len(g['params']) for g in saved]: return state_dict            # torch says so itself
+    saved = by_name(groups, saved, who)
+    state = dict(state_dict['state'])
+    for n,(group,old) in enumerate(zip(groups, saved)):
+        chain = opt._check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")
+        names = group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]
+        for name,i,p in zip(names, old['params'], group['params']):
+            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name} in param group {n}")
+    return state_dict | dict(state=state, param_groups=saved)
+
+def by_name(groups, saved, who):
+    "The saved groups with their parameters in our order, where all names are known"
+    if not all('param_names' in g for g in (*groups, *saved)): return saved
+    here,there = [[*itertools.chain.from_iterable(g['param_names'] for g in gs)] for gs in (groups, saved)]
+    if here==there or len({*here})<len(here): return saved
+    if {*here}!={*there}:
+        missing,more = [n for n in here if n not in there],[n for n in there if n not in here]
+        raise ValueError(f"{who}: it has no state for {', '.join(missing[:5]) or 'nothing'} but has one for {', '.join(more[:5])}; "
+                         "load it into a model with the same names, or drop 'param_names' from its groups to go by order")
+    ids = dict(zip(there, itertools.chain.from_iterable(g['params'] for g in saved)))
+    return [old | dict(params=[ids[n] for n in g['param_names']], param_names=[*g['param_names']]) for g,old in zip(groups, saved)]
+
+def fitting(state, chain, p, who):
+    "The state of parameter `p`, if it is one of `chain`"
+    if not isinstance(state, dict): raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
+    state = ours(state, chain)
+    tensors = [n for n,v in state.items() if isinstance(v, Tensor) and v.ndim]
+    if chain.state and tensors and not state.keys()&chain.state.keys():
+        raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
+    res = dict(state)
+    for n in state.keys()&chain.state.keys():
+        like = first(chain.state[n], p)
+        res[n] = v = as_declared(state[n], chain.state[n], compute(p)) if isinstance(state[n], Tensor) and not state[n].ndim else state[n]
+        if isinstance(v, Tensor)!=isinstance(like, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
+            raise ValueError(f"{who}: {n!r} is a {type(v).__name__}, where a {type(like).__name__} is kept")
+        if isinstance(v, Tensor) and v.shape!=like.shape:
+            raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(like.shape)}")
+    return res
+
+def first(init, p):
+    "What `init` makes for `p`, without its values if that will do"
+    try: return init(compute(torch.empty_like(p, device='meta')))
+    except Exception: return init(compute(p))                             # it looks at values, which a meta tensor has not
+
+
+def torch_state_dict(opt):
+    """The state dict of `opt` as torch.optim's algorithm of the same name loads it. What that keeps, and under which names, is seen by
+    letting it take a step. Raises `ValueError` where torch has no such algorithm"""
+    cls = getattr(torch.optim, opt.name, None)
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise ValueError(f"torch.optim has no {opt.name}; state_dict() is what genopt itself loads")
+    res = opt.state_dict()
+    for group,saved in zip(opt.param_groups, res['param_groups']):
+        names = spelled(opt._chain(group))
+        known = {k: v for k,v in group.items() if k in inspect.signature(cls).parameters and k not in ('params','foreach','fused','capturable')}
+        (p := torch.zeros(1, requires_grad=True)).grad = torch.zeros(1)
+        like = cls([p], **known)
+        like.step()
+        saved |= {k: v for k,v in like.defaults.items() if k not in saved}
+        for i in saved['params']:
+            if s := res['state'].get(i): res['state'][i] = {k: as_theirs(s.get(names.get(k,k), v), v) for k,v in like.state[p].items()}
+    return res
+
+def as_theirs(v, like):
+    "A value of our state as torch keeps it: a counter in a tensor; and on its own, because torch's loading shares what it is given"
+    if isinstance(v, Tensor): return v.clone()
+    return torch.tensor(v, dtype=like.dtype) if isinstance(like, Tensor) else v

@@ -1,0 +1,115 @@
+"""State dicts: torch.optim's own, there and back; parameters by name; and what cannot be loaded, which changes nothing."""
+
+import copy
+import pytest,torch
+import genopt
+from helpers import algorithms,awkward,difference,gradients,two_groups
+
+shared = pytest.mark.parametrize('a', [a for a in algorithms if hasattr(torch.optim, a.name)], ids=lambda a: a.name)
+
+
+def steps(ps, opt, at):
+    for i in at:
+        for n,g in gradients(i).items(): ps[n].grad = g
+        opt.step()
+
+def fresh(cls, kw, like=None):
+    "Parameters, copies of those of `like`, in two groups, and their optimizer"
+    ps = awkward()
+    if like:
+        for n,p in ps.items(): p.data.copy_(like[n].data)
+    return ps,cls(two_groups(ps, float(kw.get('lr', 1e-3))), **copy.deepcopy(kw))
+
+@shared
+def test_a_checkpoint_of_torch_goes_on_here_and_ours_there(a):
+    "Ten steps with one, a hundred with the other, against a hundred and ten with torch"
+    for kw in a.settings(8):
+        ps,ref = fresh(a.reference, kw)
+        steps(ps, ref, range(15))
+        qs,opt = fresh(a.cls, kw, ps)
+        opt.load_state_dict(ref.state_dict())
+        assert all(type(s['step']) is int for s in opt.state.values() if 'step' in s)
+        rs,back = fresh(a.reference, kw, qs)
+        back.load_state_dict(opt.torch_state_dict())
+        for o,xs in (ref,ps),(opt,qs),(back,rs): steps(xs, o, range(15, 115))
+        assert difference({n: p.detach() for n,p in qs.items()}, ps)<=1e-11 and difference({n: p.detach() for n,p in rs.items()}, ps)<=1e-11, kw
+
+def test_what_torch_has_not_is_not_written_for_it():
+    opt = genopt.Lion([torch.ones(2, requires_grad=True)])
+    with pytest.raises(ValueError, match='torch.optim has no Lion'): opt.torch_state_dict()
+
+
+# -- By name --
+
+def named(order='ab', **kw):
+    ps = dict(a=torch.ones(3, requires_grad=True), b=torch.full((3,), 2., requires_grad=True))
+    opt = genopt.Adam([(n, ps[n]) for n in order], lr=.1, **kw)
+    for n,p in ps.items(): p.grad = torch.full_like(p, 1. if n=='a' else 5.)
+    return ps,opt
+
+def test_parameters_in_another_order_get_their_own_state():
+    ps,opt = named()
+    opt.step()
+    qs,other = named('ba')
+    other.load_state_dict(opt.state_dict())
+    for n in 'ab': assert torch.equal(opt.state[ps[n]]['grad_avg'], other.state[qs[n]]['grad_avg'])
+    assert other.param_groups[0]['param_names']==['b','a']
+
+def test_unnamed_parameters_go_by_order():
+    ps,opt = named()
+    opt.step()
+    qs = [torch.ones(3, requires_grad=True) for _ in range(2)]
+    other = genopt.Adam(qs)
+    other.load_state_dict(opt.state_dict())
+    assert torch.equal(other.state[qs[1]]['grad_avg'], opt.state[ps['b']]['grad_avg'])
+
+
+# -- What cannot be loaded --
+
+def state(sd, i=0): return sd['state'][i]
+def group(sd): return sd['param_groups'][0]
+def drop(d, k): d.pop(k)
+
+damaged = dict(
+    no_dict         = (lambda sd: [1, 2],                                            'it must be a dict with .*got list'),
+    no_groups       = (lambda sd: drop(sd, 'param_groups'),                          r"got \['state'\]"),
+    no_state        = (lambda sd: drop(sd, 'state'),                                 r"got \['param_groups'\]"),
+    a_model_s       = (lambda sd: dict(weight=torch.ones(2)),                        r"got \['weight'\]"),
+    fewer_groups    = (lambda sd: sd['param_groups'].clear(),                        'different number of parameter groups'),
+    fewer_params    = (lambda sd: group(sd)['params'].pop(),                         "doesn't match the size"),
+    more_params     = (lambda sd: group(sd)['params'].append(7),                     "doesn't match the size"),
+    shape           = (lambda sd: state(sd).update(grad_avg=torch.zeros(4)),         r"a in param group 0: 'grad_avg' has shape \(4,\); .* it is \(3,\)"),
+    transposed      = (lambda sd: state(sd, 1).update(sqr_avg=torch.zeros(3, 1)),    r"b in param group 0: 'sqr_avg' has shape \(3, 1\)"),
+    swapped         = (lambda sd: state(sd).update(sqr_avg=torch.zeros(0)),          "'sqr_avg' has shape"),
+    torch_shape     = (lambda sd: sd['state'].update({0: dict(step=torch.tensor(3.), exp_avg=torch.zeros(2), exp_avg_sq=torch.zeros(3))}), "'grad_avg' has shape"),
+    number          = (lambda sd: state(sd).update(grad_avg=0.),                     "'grad_avg' is a float, where a Tensor is kept"),
+    tensor          = (lambda sd: state(sd).update(step=torch.zeros(3)),             "'step' is a Tensor, where a int is kept"),
+    text            = (lambda sd: state(sd).update(step='7'),                        "'step' is a str"),
+    nothing         = (lambda sd: state(sd).update(grad_avg=None),                   "'grad_avg' is a NoneType"),
+    list_of_states  = (lambda sd: sd['state'].update({1: [1, 2]}),                   'b in param group 0: its state is a list'),
+    other_algorithm = (lambda sd: sd['state'].update({0: dict(slow=torch.zeros(3))}), 'it keeps slow, the callbacks grad_avg, sqr_avg, step; was it saved by'),
+    lr_negative     = (lambda sd: group(sd).update(lr=-1.),                          'Invalid learning rate: -1.0; Adam, loading a state dict, param group 0 needs it'),
+    lr_text         = (lambda sd: group(sd).update(lr='fast'),                       'lr must be a real number'),
+    betas_one       = (lambda sd: group(sd).update(betas=.9),                        'betas must be 2 numbers'),
+    betas_range     = (lambda sd: group(sd).update(betas=(.9, 1.)),                  'Invalid beta parameter at index 1'),
+    eps_none        = (lambda sd: group(sd).update(eps=None),                        'eps must be a real number'),
+    flag            = (lambda sd: group(sd).update(amsgrad='yes'),                   'amsgrad must be True or False'),
+    both_spellings  = (lambda sd: group(sd).update(mom=.5),                          'both'),
+    renamed         = (lambda sd: group(sd).update(param_names=['a', 'c']),          'no state for b but has one for c'),
+)
+
+@pytest.mark.parametrize('name', damaged)
+def test_a_damaged_checkpoint_is_told_and_nothing_has_changed(name):
+    ps,opt = named()
+    opt.step()
+    before,kept,hypers = copy.deepcopy(opt.state_dict()),[p.detach().clone() for p in ps.values()],dict(opt.param_groups[0])
+    saved = copy.deepcopy(opt.state_dict())
+    damage,words = damaged[name]
+    if isinstance(new := damage(saved), (list,dict)) and not name.startswith(('fewer','no_groups','no_state')): saved = new
+    with pytest.raises((ValueError, TypeError), match=f'(?s){words}'): opt.load_state_dict(saved)
+    after = opt.state_dict()
+    assert after['param_groups']==before['param_groups'] and dict(opt.param_groups[0])==hypers
+    for i,s in before['state'].items():
+        for n,v in s.items(): assert torch.equal(v, after['state'][i][n]) if torch.is_tensor(v) else v==after['state'][i][n]
+    assert all(torch.equal(p, k) for p,k in zip(ps.values(), kept))
+    opt.step()

@@ -13,7 +13,7 @@ import torch
 from .check import small as small_shape
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,as_declared,compute,loop,real
+from .loop import Item,as_declared,compute,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .trace import NeedsShape,Untraceable,trace
@@ -268,14 +268,16 @@ class Plan:
             values[n] = as_declared(states[n], init, x) if n in states else init(c)
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
-        key  = settings,p.dtype,grad.dtype,p.device,*host.items(),*((n, s.dtype) for n,s in kept.items())
+        key  = settings,p.dtype,grad.dtype,p.device,states.get('do_wd'),*host.items(),*((n, s.dtype) for n,s in kept.items())
         if settings.capturable: host = {n: self.counter(states.get(n), v, p.device) for n,v in host.items()}
         try: key,bucket = self.find(key, settings, host, kept, x)
         except Untraceable as e:
             if settings.capturable: raise ValueError(f"{self.opt.name}: capturable=True cannot be: {e}; leave capturable out") from e
             if settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
             return False
-        if bucket: bucket.add(group, i, x, kept)
+        if bucket:
+            bucket.add(group, i, x, kept)
+            bucket.do_wd = states.get('do_wd')
         return bucket is not None
     def counter(self, old, v, device):
         "The tensor of counter `v` of a new bucket: the one that is there, unless another bucket has it"
@@ -317,12 +319,13 @@ class Plan:
         state = self.opt.__dict__['state']
         def same(b, i, kept):
             s = state.get(self.params[i], {})
-            return all(s.get(n) is v for n,v in kept.items()) and not any(different(s.get(n), v) for n,v in b.host.items())
+            return (all(s.get(n) is v for n,v in kept.items()) and not any(different(s.get(n), v) for n,v in b.host.items())
+                    and s.get('do_wd')==b.do_wd)
         return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in zip(b.indices, b.states))
 
     def run(self, grads):
         opt,state = self.opt,self.opt.__dict__['state']
-        ready = [b.prepare(self.settings[b.groups[0]].numbers, self.buffers) for b in self.buckets]          # may raise Untraceable
+        ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         loop(items)
@@ -340,7 +343,7 @@ class Plan:
         "Refuse values of which a callback over all parameters needs one, and that differ"
         seen = {}
         for b,block in self.joins:
-            numbers = self.settings[b.groups[0]].numbers | b.host
+            numbers = own(self.settings[b.groups[0]].numbers, vars(b)) | b.host
             for n in block.reads:
                 if n in numbers and (other := seen.setdefault((block, n), numbers[n])) is not numbers[n] and different(other, numbers[n]):
                     raise ValueError(block.one_value(n, other, numbers[n]))

@@ -7,7 +7,7 @@ import torch
 from .core import Namespace
 from .hypers import plain
 
-__all__ = ['Item', 'as_declared', 'compute', 'loop', 'real']
+__all__ = ['Item', 'as_declared', 'compute', 'loop', 'own', 'real']
 
 
 def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
@@ -17,6 +17,10 @@ def compute(x):
     x = real(x.detach())
     return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
 
+
+def own(numbers, state):
+    "The hyper-parameters of one parameter: fastai's Learner marks those, biases and norms, that are not to decay"
+    return numbers | {'wd': 0.} if 'wd' in numbers and state.get('do_wd') is False else numbers
 
 def as_declared(v, init, p):
     "A state as its initializer has it: a counter that comes in a tensor, as torch keeps it, is a number"
@@ -30,7 +34,7 @@ class Item:
         self.p,self.chain,x = p,chain,compute(p)
         self.state = {n: as_declared(state[n], init, x) if n in state else init(x) for n,init in chain.state.items()}
         self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
-        self.ns = Namespace(hypers, p=x, grad=compute(p.grad), **self.kept)
+        self.ns = Namespace(own(hypers, state), p=x, grad=compute(p.grad), **self.kept)
         self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
         self.versions = self.versions_now()
 

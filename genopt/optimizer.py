@@ -10,6 +10,7 @@ from .engine import Plan,check_way,counter
 from .explain import Explanation,plural
 from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
                      to_short,to_torch)
+from .learner import ForLearner
 from .naming import same
 from .trace import Untraceable
 from .transforms import maximize
@@ -34,7 +35,7 @@ class Settings:
         if self.capturable: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
         self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(ForLearner, torch.optim.Optimizer):
     """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
 
     `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists. `cbs`: callbacks as `genopt.core` describes

@@ -201,7 +201,7 @@ def test_none_gradients_are_no_step(a):
 def test_flags_in_the_state_are_not_a_state(a):
     "fastai writes flags into the state before the first step"
     p,q = torch.ones(3, requires_grad=True),torch.ones(3, requires_grad=True)
-    opt,other = a.cls([p]),a.cls([q])
+    opt,other = a.cls([p], weight_decay=0),a.cls([q], weight_decay=0)
     opt.state[p]['do_wd'] = False
     for o,x in ((opt,p),(other,q)):
         x.grad = torch.ones(3)

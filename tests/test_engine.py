@@ -625,15 +625,15 @@ def test_a_cuda_step_does_not_wait(a, kw):
 
 # -- The compiler --
 
-def test_no_compiler_is_told_and_nothing_has_changed(monkeypatch):
+def test_no_compiler_is_told_and_nothing_has_changed():
     from torch._inductor import config,cpp_builder
     for f in ('get_cpp_compiler',):
         if hasattr(getattr(cpp_builder, f), 'cache_clear'): getattr(cpp_builder, f).cache_clear()
-    monkeypatch.setattr(config.cpp, 'cxx', ('no-such-compiler',))
     def fresh(grad, sqr_mom=.123): return grad*sqr_mom*1.2345
     opt = Optimizer([p := torch.ones(3, requires_grad=True)], [average_grad, fresh], lr=.1, fused=True)
     p.grad = torch.ones(3)
-    with config.patch(force_disable_caches=True), pytest.raises(RuntimeError, match=r'fused=True: .* could not be compiled; it needs a C\+\+ compiler: install g\+\+ .* leave fused out'): opt.step()
+    words = r'fused=True: .* could not be compiled; it needs a C\+\+ compiler: install g\+\+ .* leave fused out'
+    with config.patch({'cpp.cxx': ('no-such-compiler',), 'force_disable_caches': True}), pytest.raises(RuntimeError, match=words): opt.step()
     assert torch.equal(p, torch.ones(3)) and not opt.state
     opt.param_groups[0]['fused'] = None
     opt.step()

@@ -3,7 +3,7 @@
 import inspect,itertools
 from torch import Tensor
 import torch
-from .loop import as_declared,compute
+from .loop import as_declared,first
 
 __all__ = ['checked', 'torch_state_dict']
 
@@ -13,7 +13,8 @@ spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_s
 def spelled(chain): return spellings | (dict(momentum_buffer='update_avg') if 'update_avg' in chain.state else {})
 
 def ours(state, chain):
-    "The state of one parameter in our names, if it has torch's. What torch counts and the chain does not is left out, and the other way round"
+    """The state of one parameter in our names, if it has torch's. A count that only torch keeps is left out; of one that only the chain keeps
+    (SGD's dampening) all that matters is that the first step is over"""
     if not state.keys()&spellings.keys(): return state
     names = spelled(chain)
     res = {names.get(k,k): v for k,v in state.items() if v is not None and (k!='step' or k in chain.state)}
@@ -61,18 +62,12 @@ def fitting(state, chain, p, who):
     res = dict(state)
     for n in state.keys()&chain.state.keys():
         like = first(chain.state[n], p)
-        res[n] = v = as_declared(state[n], chain.state[n], compute(p)) if isinstance(state[n], Tensor) and not state[n].ndim else state[n]
+        res[n] = v = as_declared(state[n], chain.state[n], p)
         if isinstance(v, Tensor)!=isinstance(like, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
             raise ValueError(f"{who}: {n!r} is a {type(v).__name__}, where a {type(like).__name__} is kept")
         if isinstance(v, Tensor) and v.shape!=like.shape:
             raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(like.shape)}")
     return res
-
-def first(init, p):
-    "What `init` makes for `p`, without its values if that will do"
-    try: return init(compute(torch.empty_like(p, device='meta')))
-    except Exception: return init(compute(p))                             # it looks at values, which a meta tensor has not
-
 
 def torch_state_dict(opt):
     """The state dict of `opt` as torch.optim's algorithm of the same name loads it. What that keeps, and under which names, is seen by

@@ -2,9 +2,8 @@
 
 from html import escape
 from torch import Tensor
-import torch
 from .engine import how
-from .loop import compute
+from .loop import first
 
 __all__ = ['Explanation', 'plural', 'table']
 
@@ -19,8 +18,7 @@ def size(n):
 
 def state_bytes(init, p):
     "Bytes that the state made by `init` takes for `p`; a number on the host takes none"
-    try: s = init(compute(torch.empty_like(p, device='meta')))
-    except Exception: s = init(compute(p))            # it looks at values, which a meta tensor has not
+    s = first(init, p)
     return s.numel()*s.element_size() if isinstance(s, Tensor) else 0
 
 

@@ -7,7 +7,7 @@ import torch
 from .core import Namespace
 from .hypers import plain
 
-__all__ = ['Item', 'as_declared', 'compute', 'loop', 'own', 'real']
+__all__ = ['Item', 'as_declared', 'compute', 'first', 'loop', 'own', 'real']
 
 
 def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
@@ -22,10 +22,15 @@ def own(numbers, state):
     "The hyper-parameters of one parameter: fastai's Learner marks those, biases and norms, that are not to decay"
     return numbers | {'wd': 0.} if 'wd' in numbers and state.get('do_wd') is False else numbers
 
+def first(init, p):
+    "What `init` makes for the parameter `p`: its shape and dtype, and its values only if it looks at those of `p`"
+    try: return init(compute(torch.empty_like(p, device='meta')))
+    except Exception: return init(compute(p))
+
 def as_declared(v, init, p):
     "A state as its initializer has it: a counter that comes in a tensor, as torch keeps it, is a number"
-    if not isinstance(v, Tensor) or v.ndim or isinstance(first := init(p), Tensor): return v
-    return type(first)(v.item())
+    if not isinstance(v, Tensor) or v.ndim or isinstance(number := first(init, p), Tensor): return v
+    return type(number)(v.item())
 
 
 class Item:

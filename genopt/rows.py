@@ -50,7 +50,7 @@ def move(xs, order):
     return flat,[like(v, x) for v,x in zip(new, xs)]
 
 def as_bytes(x):
-    "The memory of the row `x`, on a CPU. Good for as long as `x` is where it is: who keeps it checks the address"
+    "The memory of the row `x`, on a CPU. Good for as long as `x` is where it is: who keeps it keeps `x` alive, and checks the address"
     return memoryview((ctypes.c_ubyte*(x.numel()*x.element_size())).from_address(x.data_ptr())).cast('B')
 def copy_bytes(to, of):
     "Copy many small pieces of memory, in a sixth of the time that `_foreach_copy_` takes for tensors"

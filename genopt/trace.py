@@ -3,11 +3,10 @@ arithmetic can be run on other tensors: on many parameters laid side by side, in
 
 What is a number stays one: hyper-parameters and counters go through callbacks as `Number`s, whose arithmetic becomes a small Python
 program, run once a step in double precision as the callbacks themselves would. An `if` on a number is written down as what must hold
-for the graph to be right; where it does not, the chain is traced again. From the graph follows what may be done with the chain:
+for the graph to be right; where it does not, the chain is traced again.
 
-- `flat`: every operation is elementwise, or reduces a whole tensor to one number, and no callback asked for a shape. Then a
-  parameter may be taken as one row of elements, and in pieces;
-- not `flat`: each parameter is run by itself, in its own shape."""
+Where every operation is elementwise, or reduces a whole tensor to one number, and no callback asked for a shape, a parameter may be
+taken as one row of elements, and in pieces. Otherwise this is `NeedsShape`: each parameter is run by itself, in its own (`shaped`)."""
 
 from contextlib import contextmanager,nullcontext
 from torch import Tensor
@@ -32,6 +31,8 @@ class Number(torch.SymFloat):
     """A number on its way through a callback: `value` is what it is now, `name` what it is called in the program that computes it.
     With `capturable=True` the value is a tensor on the device, which nobody may look at. A `SymFloat` because torch takes one as `alpha=`"""
     def __init__(self, host, name, value): self.host,self.name,self.value = host,name,value
+    @property
+    def shown(self): return self.value if not isinstance(self.value, Tensor) else .5   # where torch wants a plain number: any will do to trace
     @property
     def node(self): raise Untraceable(plain_number)                                 # torch asks for it to have a plain number
     def __bool__(self):  return self.host.decide(self)
@@ -128,11 +129,11 @@ class Host:
         else: self.names.pop(n, None)
     def tensor(self, x):
         if x.name not in self.inputs:
-            self.inputs[x.name] = torch.tensor(float(x.value) if not isinstance(x.value, Tensor) else .5, dtype=self.dtype, device=self.device)
+            self.inputs[x.name] = torch.tensor(float(x.shown), dtype=self.dtype, device=self.device)
         return self.inputs[x.name]
     def scale(self, func, args, kwargs, k, x):
         self.factor = {k: self.tensor(x)}
-        try: return func(*args, **kwargs | {k: x.value if not isinstance(x.value, Tensor) else .5})
+        try: return func(*args, **kwargs | {k: x.shown})
         finally: self.factor = {}
     def program(self, names):
         "The function from a namespace to the values of numbers `names`, or to None where the graph is not right; it also updates the namespace"
@@ -160,10 +161,11 @@ reductions = {aten.sum, aten.mean, aten.amax, aten.max, aten.amin, aten.min, ate
 asks       = {'shape', 'ndim', 'size', 'dim', 'ndimension', 'numel', 'nelement', 'stride', '__len__', 'storage_offset', 'nbytes',
               'T', 'mT', 'H', 'mH'}
 peeks      = {'tolist', 'numpy', '__array__', '__dlpack__', 'data_ptr'}
-looks      = {'item', '__bool__', '__float__', '__int__', '__index__', '__contains__'}
+looks      = {'item', '__bool__', '__float__', '__int__', '__index__'}
 
+# With a factor that torch wants as a plain number in a tensor; the product first, so that compiled code rounds it and the sum together
 scaled       = {aten.add: lambda x,y,alpha: y*alpha + x,          aten.addcmul: lambda x,a,b,value: value*a*b + x,
-                aten.sub: lambda x,y,alpha: y*-alpha + x,          aten.addcdiv: lambda x,a,b,value: value*(a/b) + x}   # see `kernels.inductor`
+                aten.sub: lambda x,y,alpha: y*-alpha + x,          aten.addcdiv: lambda x,a,b,value: value*(a/b) + x}
 plain_number = "gives a hyper-parameter to an argument of torch that takes plain numbers only; write it with operators"
 
 class NoLooking(TorchFunctionMode):

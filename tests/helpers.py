@@ -2,7 +2,7 @@
 
 import copy,random
 from dataclasses import dataclass,field
-import torch
+import pytest,torch
 import torch.testing._internal.common_optimizers as common
 from torch.utils._python_dispatch import TorchDispatchMode
 import genopt,references
@@ -94,6 +94,8 @@ def difference(a, b):
     "Largest difference of two sets of parameters, relative to the largest value of each tensor"
     return torch.stack([(a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max() for n in a if a[n].numel()]).max().item()    # nan stays
 
+
+def gpu(f): return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')(f))
 
 class Tape(TorchDispatchMode):
     """What a CUDA graph is, on a CPU: the operations that were done within it, to be done again on the same memory. Like a capture it

@@ -68,7 +68,7 @@ def test_unnamed_parameters_go_by_order():
 
 def state(sd, i=0): return sd['state'][i]
 def group(sd): return sd['param_groups'][0]
-def drop(d, k): d.pop(k)
+def drop(d, k): del d[k]
 
 damaged = dict(
     no_dict         = (lambda sd: [1, 2],                                            'it must be a dict with .*got list'),
@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_told_and_nothing_has_changed(name):
     before,kept,hypers = copy.deepcopy(opt.state_dict()),[p.detach().clone() for p in ps.values()],dict(opt.param_groups[0])
     saved = copy.deepcopy(opt.state_dict())
     damage,words = damaged[name]
-    if isinstance(new := damage(saved), (list,dict)) and not name.startswith(('fewer','no_groups','no_state')): saved = new
+    if isinstance(new := damage(saved), (list,dict)): saved = new
     with pytest.raises((ValueError, TypeError), match=f'(?s){words}'): opt.load_state_dict(saved)
     after = opt.state_dict()
     assert after['param_groups']==before['param_groups'] and dict(opt.param_groups[0])==hypers

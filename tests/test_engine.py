@@ -11,7 +11,7 @@ from genopt.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.steps import adam_step,momentum_step,sgd_step
 from genopt.trace import Untraceable,trace
 from genopt.transforms import clip_grad_norm,trust_ratio
-from helpers import Tape,algorithms,run
+from helpers import Tape,algorithms,gpu,run
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
@@ -579,8 +579,7 @@ def test_shapes_on_the_device():
             with Tape(): opt.step()
     assert near(ps, qs)
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@gpu
 @capturable
 @way
 def test_a_cuda_graph(a, kw):
@@ -609,8 +608,7 @@ def test_a_cuda_graph(a, kw):
         graph.replay(); ref.step()
     assert near(ps, qs)
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@gpu
 @each
 @way
 def test_a_cuda_step_does_not_wait(a, kw):

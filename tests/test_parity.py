@@ -6,7 +6,7 @@ import pytest,torch
 from hypothesis import given,settings,strategies as st
 from torch.optim import lr_scheduler
 import genopt
-from helpers import algorithms,awkward,difference,gradients,run
+from helpers import algorithms,awkward,difference,gpu,gradients,run
 
 cases = [pytest.param(a, kw, id=f"{a.name}-{i}") for a in algorithms for i,kw in enumerate(a.cases())]
 each  = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
@@ -146,8 +146,7 @@ def test_any_shapes_and_any_gradients(a, data):
         runs.append(ps)
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-12 if p.dtype==torch.float64 else 1e-5, atol=1e-13 if p.dtype==torch.float64 else 1e-6)
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@gpu
 @each
 def test_gpu_equals_cpu(a):
     for kw in a.inputs():

@@ -1,8 +1,10 @@
-"""State dicts: what is checked before one is loaded, parameters found by their names, and torch.optim's own, which are understood and written."""
+"""State dicts: what is checked before one is loaded, parameters found by their names; torch.optim's own, which are understood and written, and
+fastai's, which are understood."""
 
 import inspect,itertools
 from torch import Tensor
 import torch
+from .hypers import Hypers,plain
 from .loop import as_declared,first
 
 __all__ = ['checked', 'torch_state_dict']
@@ -21,10 +23,29 @@ def ours(state, chain):
     return ({'step': 1} if 'step' in chain.state else {}) | res
 
 
+def from_fastai(opt, saved, who):
+    "What fastai's own optimizers save, all states in one list and the hyper-parameters of each group, as torch would"
+    state,hypers,sizes,groups = saved['state'],saved['hypers'],[len(g['params']) for g in opt.param_groups],[]
+    if len(state)!=sum(sizes) or len(hypers)!=len(sizes):
+        raise ValueError(f"{who}: it is fastai's, of {len(state)} parameters in {len(hypers)} groups; here are {sum(sizes)} in {len(sizes)}")
+    for g,own in zip(opt.param_groups, hypers):
+        first = sum(sizes[:len(groups)])
+        group = dict(g) | dict(params=[*range(first, first+len(g['params']))])
+        view = Hypers(group, opt._own)
+        for k in own.keys()&view.keys(): view[k] = plain(own[k])
+        chain = opt._chain(group | dict(params=[]), rehearsed=False)
+        for i in group['params']:
+            if odd := [k for k,v in state[i].items() if isinstance(v, Tensor) and k not in chain.state]:
+                keeps = ', '.join(chain.state) or 'nothing'
+                raise ValueError(f"{who}, parameter {i}: fastai's keeps {odd[0]}, the callbacks {keeps}; was it saved by another algorithm?")
+        groups.append(group)
+    return dict(state=dict(enumerate(state)), param_groups=groups)
+
 def checked(opt, state_dict):
     """`state_dict` as it will be loaded: parameters in the order of `opt`, where both know their names; torch's names in ours. Raises `ValueError`
     for what cannot be loaded, naming the parameter; then nothing has changed"""
     who = f"{opt.name}, loading a state dict"
+    if isinstance(state_dict, dict) and state_dict.keys()=={'state','hypers'}: state_dict = from_fastai(opt, state_dict, who)
     for k in ('state', 'param_groups'):
         if not isinstance(state_dict, dict) or k not in state_dict:
             raise ValueError(f"{who}: it must be a dict with 'state' and 'param_groups', as state_dict() gives; "

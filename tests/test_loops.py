@@ -37,7 +37,7 @@ class Maker:
     def __init__(self, cls, **hypers): self.cls,self.hypers,self.log = cls,hypers,[]
     def __call__(self, params, **hypers): return self.watch(self.cls(params, **hypers, **self.hypers))
     def watch(self, opt):
-        opt.register_step_post_hook(self.stepped)
+        if isinstance(opt, torch.optim.Optimizer): opt.register_step_post_hook(self.stepped)
         return opt
     def stepped(self, opt, args, kwargs):
         grads = [p.grad.norm() for g in opt.param_groups for p in g['params'] if p.grad is not None]
@@ -169,7 +169,7 @@ def fastai(make, digits, path, stop=epochs, resume=False):
         order = 70                                              # behind the saving
         def after_epoch(self):
             if self.epoch+1>=stop: raise basics.CancelFitException
-    opt_func = make if issubclass(make.cls, genopt.Optimizer) else partial(basics.OptimWrapper, opt=make)
+    opt_func = partial(basics.OptimWrapper, opt=make) if make.cls.__module__.startswith('torch') else make
     dls = basics.DataLoaders(*[basics.DataLoader([*ds], bs=bs) for ds in (digits.train, digits.test)])
     learn = basics.Learner(dls, mlp(), cross_entropy, opt_func, path=path, wd=.01, wd_bn_bias=True,          # torch's decays them
                            cbs=[GradientAccumulation(bs*accumulate), GradientClip(max_norm), SaveModelCallback(every_epoch=True, with_opt=True), Stop()])
@@ -192,9 +192,10 @@ def run(loop, make, digits, path, **kw):
     with torch.no_grad(): right = (net(x).argmax(1)==y).float().mean().item()
     return SimpleNamespace(weights=torch.cat([v.flatten().double() for v in net.state_dict().values()]), log=[*make.log], right=right)
 
+def close(a, b, tol=1e-5): return (a.weights-b.weights).abs().max()<tol*b.weights.abs().max()
 def near(a, b, tol=1e-5):
     "Same weights but for rounding, by the same steps"
-    assert (a.weights-b.weights).abs().max()<tol*b.weights.abs().max()
+    assert close(a, b, tol)
     assert [o[:2] for o in a.log]==[o[:2] for o in b.log[-len(a.log):]]
     assert [o[2] for o in a.log]==pytest.approx([o[2] for o in b.log[-len(a.log):]], rel=1e-3)
 
@@ -216,3 +217,79 @@ def test_loop(loop, kw, digits, tmp_path):
 
     run(loop, torchs, digits, tmp_path/'theirs', stop=half)
     near(run(loop, ours, digits, tmp_path/'theirs', resume=True), theirs, tol)   # what torch's class has saved, genopt's resumes
+
+def test_in_backward_is_the_step_behind_it(digits, tmp_path):
+    "An optimizer for each parameter, stepping within backward, gives the bits of one for all"
+    released,net = run(in_backward, Maker(genopt.AdamW), digits, tmp_path),mlp()
+    opt = genopt.AdamW(net.parameters(), lr=1e-3)
+    sched = OneCycleLR(opt, lr, total_steps=digits.steps)
+    for i,(x,y) in enumerate(digits.batches*epochs):
+        (cross_entropy(net(x), y)/accumulate).backward()
+        if (i+1)%accumulate: continue
+        for p in net.parameters(): clip_grad_norm_(p, max_norm)
+        opt.step()
+        opt.zero_grad()
+        sched.step()
+    assert torch.equal(torch.cat([p.detach().flatten().double() for p in net.parameters()]), released.weights)
+
+def test_accelerate_sees_a_skipped_step():
+    "Its wrapper patches `step` to see whether the scaler makes it, and the scheduler waits if not"
+    Accelerator,optimizer = pytest.importorskip('accelerate').Accelerator,pytest.importorskip('accelerate.optimizer')
+    Accelerator(cpu=True)                                       # with a scaler of its own only on CUDA, so one is given
+    p = torch.ones(3, requires_grad=True)
+    opt = optimizer.AcceleratedOptimizer(genopt.AdamW([p]), scaler=torch.amp.GradScaler('cpu'))
+    for skipped,g in (False,1.), (True,float('inf')), (False,1.):
+        p.grad,before = torch.full((3,), g),p.detach().clone()
+        opt.scaler.scale(torch.ones(()))                        # as a backward pass would
+        opt.step()
+        assert opt.step_was_skipped==skipped==torch.equal(p, before)
+    assert opt.state[p]['step']==2
+
+@pytest.mark.parametrize('stops', [(3,), (1,3), (2,3)], ids=str)
+def test_lightning_unfreezes(stops, digits, tmp_path):
+    """BackboneFinetuning adds a param group in the second epoch, or puts a list of its own in place of `param_groups` where that is already in the
+    checkpoint. It then leaves the backbone frozen, so the reference is torch's class, stopped and resumed alike"""
+    L = pytest.importorskip('lightning')
+    from lightning.pytorch.callbacks import BackboneFinetuning
+    class Digits(L.LightningModule):
+        def __init__(self, optim):
+            super().__init__()
+            self.optim,(self.backbone,_,self.head) = optim,mlp()
+        def training_step(self, batch, i): return cross_entropy(self.head(self.backbone(batch[0]).relu()), batch[1])
+        def configure_optimizers(self): return self.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=lr)
+    def weights(optim):
+        for n in stops:
+            module,first = Digits(optim),mlp()[0].weight
+            trainer = L.Trainer(max_epochs=n, accelerator='cpu', callbacks=[BackboneFinetuning(1, verbose=False)], logger=False, enable_checkpointing=False,
+                                enable_progress_bar=False, enable_model_summary=False)
+            trainer.fit(module, DataLoader(digits.train, bs), ckpt_path=tmp_path/'last.ckpt' if n>stops[0] else None)
+            trainer.save_checkpoint(tmp_path/'last.ckpt')
+            assert torch.equal(module.backbone.weight, first)==(n==1) and len(trainer.optimizers[0].param_groups)==min(n, 2)
+        return SimpleNamespace(weights=torch.cat([p.detach().flatten() for p in module.parameters()]))
+    assert close(weights(genopt), weights(torch.optim))
+
+def test_checkpoints_of_fastais_own_optimizers(digits, tmp_path):
+    "Are resumed where the algorithm is the same, and refused where it is not"
+    optimizer = pytest.importorskip('fastai.optimizer')
+    theirs,ours = Maker(optimizer.Adam, eps=1e-6),Maker(genopt.AdamW)
+    whole = run(fastai, theirs, digits, tmp_path/'whole')
+    run(fastai, theirs, digits, tmp_path/'half', stop=half)
+    assert close(run(fastai, ours, digits, tmp_path/'half', resume=True), whole)
+
+    def saved(f, **kw):
+        ps = [torch.ones(n, requires_grad=True) for n in (2, 3)]
+        opt = f([[p] for p in ps], lr=[.1, .2], **kw)
+        for p in ps: p.grad = torch.ones_like(p)
+        opt.step()
+        return ps,opt.state_dict()
+    for f,cls,kw in (optimizer.SGD, genopt.SGD, dict(mom=.8)), (optimizer.Adam, genopt.AdamW, {}), (optimizer.RMSProp, genopt.RMSprop, {}):
+        ps,state = saved(f, wd=0., **kw)
+        opt = cls([[p] for p in ps], lr=1.)
+        opt.load_state_dict(state)
+        assert [g['lr'] for g in opt.param_groups]==[.1, .2] and all(h[k]==v for h in opt.hypers for k,v in kw.items())
+        assert all(torch.equal(opt.state[p][k], v) for p,s in zip(ps, state['state']) for k,v in s.items() if torch.is_tensor(v))
+    ps,state = saved(optimizer.RMSProp, mom=.9)
+    opt = genopt.RMSprop([[p] for p in ps])
+    with pytest.raises(ValueError, match="parameter 0: fastai's keeps grad_avg, the callbacks sqr_avg, update_avg; was it saved by another"): opt.load_state_dict(state)
+    with pytest.raises(ValueError, match="fastai's, of 2 parameters in 2 groups; here are 2 in 1"): genopt.Adam(ps).load_state_dict(state)
+    assert not opt.state and opt.param_groups[0]['momentum']==0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).parent.parent
-notebooks = sorted((root/'nbs').glob('*.ipynb'))
+notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if 'checkpoints' not in str(p))
 
 
 def test_readme_example_runs():

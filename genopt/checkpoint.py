@@ -52,7 +52,8 @@ def checked(opt, state_dict):
                              f"got {list(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__}")
     groups,saved = opt.param_groups,state_dict['param_groups']
     if [len(g['params']) for g in groups]!=[len(g['params']) for g in saved]: return state_dict            # torch says so itself
-    saved = by_name(groups, saved, who)
+    how   = 'foreach','fused'                                              # the way a step is run is ours to say
+    saved = [old | {k: g[k] for k in how} for g,old in zip(groups, by_name(groups, saved, who))]
     state = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, saved)):
         chain = opt._check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")

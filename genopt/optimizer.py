@@ -260,7 +260,8 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
     def load_state_dict(self, state_dict):
         """As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`. Also
         loads what torch.optim's algorithm of the same name has saved, or fastai's, and finds parameters by name where both know their names
-        (`named_parameters()`). Raises `ValueError`, by parameter, for a state that does not fit; then nothing has changed"""
+        (`named_parameters()`). How a step is run, `foreach` and `fused`, stays as it is. Raises `ValueError`, by parameter, for a state that
+        does not fit; then nothing has changed"""
         box = self.register_load_state_dict_pre_hook(Boxed.all)             # the last of the hooks, after the user's own
         try: super().load_state_dict(state_dict)
         finally: box.remove()

@@ -113,3 +113,16 @@ def test_a_damaged_checkpoint_is_told_and_nothing_has_changed(name):
         for n,v in s.items(): assert torch.equal(v, after['state'][i][n]) if torch.is_tensor(v) else v==after['state'][i][n]
     assert all(torch.equal(p, k) for p,k in zip(ps.values(), kept))
     opt.step()
+
+@pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=str)
+def test_how_a_step_is_run_is_not_loaded(kw):
+    "A file of torch's fused class, the Trainer's default, compiles nothing; and one of a loop leaves `fused` as it was asked for"
+    ps = [torch.ones(3, requires_grad=True)]
+    ps[0].grad = torch.ones(3)
+    for cls,how in (torch.optim.AdamW, dict(fused=True)), (genopt.AdamW, dict(foreach=False)), (genopt.AdamW, dict(fused=True)):
+        saved = cls(ps, lr=.5, maximize=True, **how)
+        saved.step()
+        opt = genopt.AdamW(ps, **kw)
+        opt.load_state_dict(saved.state_dict())
+        g = opt.param_groups[0]
+        assert (g['foreach'], g['fused'])==(kw.get('foreach'), kw.get('fused')) and g['lr']==.5 and g['maximize']

@@ -202,7 +202,7 @@ def near(a, b, tol=1e-5):
 @pytest.mark.parametrize('kw', [{}, dict(fused=True)], ids=['default','fused'])
 @pytest.mark.parametrize('loop', loops, ids=lambda f: f.__name__)
 def test_loop(loop, kw, digits, tmp_path):
-    ours,torchs = Maker(genopt.AdamW, **kw),Maker(torch.optim.AdamW)
+    ours,torchs = Maker(genopt.AdamW, **kw),Maker(torch.optim.AdamW, fused=loop is trainer)          # as is the Trainer's default
     whole,theirs = run(loop, ours, digits, tmp_path/'whole'),run(loop, torchs, digits, tmp_path/'torch')
     lrs,moms,norms = zip(*whole.log)
     tensors = len([*mlp().parameters()]) if loop is in_backward else 1

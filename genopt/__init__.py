@@ -13,5 +13,6 @@ from .transforms import *
 from .hypers import *
 from .optimizer import *
 from .algorithms import *
+from .rules import *
 
 del PackageNotFoundError,version

@@ -6,6 +6,7 @@ lives there. What cannot be taken as a row is `loose` and goes through `loop`, t
 
 A step first does all that can fail: numbers on the host, kernels, loose parameters. Only then is anything written."""
 
+import math
 from collections import defaultdict
 from operator import is_
 from torch import Tensor
@@ -13,7 +14,7 @@ import torch
 from .check import small as small_shape
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,as_declared,compute,loop,own,real
+from .loop import Item,as_declared,compute,finite,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .trace import NeedsShape,Untraceable,trace
@@ -236,6 +237,8 @@ class Plan:
         for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
         self.unseen = [params[i] for b in self.buckets for u in b.units for i in getattr(u, 'indices', ())
                        if b.way=='fused' and isinstance(u, Large) or isinstance(u, Gathered) and (u.bytes or not u.copied)]
+        self.gathered = [u for b in self.buckets for u in b.units if isinstance(u, Gathered)]
+        self.checked  = [*({i for i,g in enumerate(grads) if g is not None}-{i for u in self.gathered for i in u.indices})]
         self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
         self.addresses = [p.data_ptr() for p in params]
@@ -324,6 +327,9 @@ class Plan:
         return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in zip(b.indices, b.states))
 
     def run(self, grads):
+        try: self.go(grads)
+        finally: self.buffers.holds = None
+    def go(self, grads):
         opt,state = self.opt,self.opt.__dict__['state']
         ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
@@ -338,6 +344,14 @@ class Plan:
         for it in items: state[it.p].update(it.write())
         if self.fresh: self.attach(state)
         if opt._watched: self.settle()
+
+    def nonfinite(self, grads):
+        "Which gradients are not finite, or have squares that are not: found by their sum of squares, in one pass"
+        self.buffers.holds = None
+        sums = [squares(grads[i]) for i in self.checked]
+        sums+= [squares(u.gradients([grads[i] for i in u.indices], self.buffers)) for u in reversed(self.gathered)]     # first is run first
+        if all(map(math.isfinite, on_host(sums))): return []
+        return [i for i,g in enumerate(grads) if g is not None and not finite(g).all()]
 
     def check_joins(self):
         "Refuse values of which a callback over all parameters needs one, and that differ"
@@ -360,6 +374,15 @@ class Plan:
         for b in self.buckets:
             if b.host:
                 for i in b.indices: state[self.params[i]].update(b.host)
+
+def squares(g):
+    "The sum of the squares of `g`, or its root: whichever is quicker"
+    if g.dtype in (torch.float32, torch.float64) and g.is_contiguous(): return torch.dot(v := g.view(-1), v)
+    return torch.linalg.vector_norm(g, dtype=wide(g.dtype))
+def on_host(xs):
+    "The values of 0-d tensors; of many on a device with one look"
+    if not any(x.is_cuda for x in xs): return [x.item() for x in xs]
+    return [v for d in {x.device for x in xs} for v in torch.stack([x.double() for x in xs if x.device==d]).tolist()]
 
 def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
 

@@ -40,7 +40,7 @@ class Hypers(MutableMapping):
     def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
     def __iter__(self):
         for k,v in self.group.items():
-            if k in ('params', 'param_names', *engine_flags): continue
+            if k in ('params', 'param_names', 'cbs', *engine_flags): continue
             yield from self.aliases[k][:None if isinstance(v, (tuple,list)) else 1] if k in self.aliases else (k,)
     def __len__(self): return sum(1 for _ in self)
     def __repr__(self): return repr(dict(self))

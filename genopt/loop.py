@@ -6,6 +6,7 @@ from torch import Tensor
 import torch
 from .core import Namespace
 from .hypers import plain
+from .sharded import local
 
 __all__ = ['Item', 'as_declared', 'compute', 'finite', 'first', 'loop', 'own', 'real']
 
@@ -67,7 +68,7 @@ class Item:
 
 def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
 def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
-def storage(x): return x.untyped_storage().data_ptr()
+def storage(x): return local(x).untyped_storage().data_ptr()
 
 
 def loop(items):

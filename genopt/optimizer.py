@@ -14,6 +14,7 @@ from .learner import ForLearner
 from .loop import compute,finite
 from .naming import name_of
 from .recipe import Recipe,flatten
+from .sharded import agree,local
 from .trace import Untraceable
 
 __all__ = ['Optimizer', 'algorithm']
@@ -156,7 +157,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     def _told(self, i, grad):
         "That the gradient of the `i`-th parameter is not finite"
-        names = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)]
+        names,grad = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)],local(grad)
         kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~finite(grad)}
         found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item()))
         return (f"{self.name}: the gradient of {names[i]} has {found} among {plural(grad.numel(), 'element')}. "
@@ -166,7 +167,8 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
         with gradients of zeros. Counted as a step it would shift debiasing for good"""
         given = [g for g in grads if g is not None]
-        return bool(given) and all(number(g['lr'])==0 for g in self.param_groups) and not any(g.any() for g in given)
+        if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
+        return not agree(any(local(g).any() for g in given), given)
 
     @torch.inference_mode(False)
     @torch.no_grad()

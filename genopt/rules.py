@@ -56,7 +56,8 @@ def groups(model, rules):
     if not isinstance(model, nn.Module): raise TypeError(f"groups: model must be a torch.nn.Module, got {type(model).__name__}")
     rules = [*rules.items()] if isinstance(rules, dict) else [*rules]
     for rule,hypers in rules:
-        if not isinstance(hypers, dict): raise TypeError(f"groups: the settings of {shown(rule)!r} must be a dict, such as dict(lr=1e-3); got {hypers!r}")
+        if not isinstance(hypers, dict):
+            raise TypeError(f"groups: the settings of {shown(rule)!r} must be a dict, such as dict(lr=1e-3); got {hypers!r}")
     found   = [(rule, hypers, []) for rule,hypers in rules]
     rest    = ('the rest', {}, [])
     fits    = [matcher(rule) for rule,_ in rules]

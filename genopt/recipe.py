@@ -5,7 +5,8 @@ from fastcore.basics import is_iter
 from .check import check_built,rehearse,unexpected
 from .core import Chain
 from .engine import counter
-from .hypers import Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,number,plain,to_short,to_torch
+from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,number,plain,ranges,to_short,
+                     to_torch)
 from .naming import name_of,same
 from .transforms import maximize
 
@@ -32,10 +33,10 @@ def of_callbacks(cbs, hypers, who):
 class Settings:
     "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run"
     def __init__(self, recipe, group, key):
-        if not group['capturable']: recipe.check_values(group, recipe.name)          # which may have been set since
         self.types = [*map(type, key)]
         self.chain = recipe.chain(group, rehearsed=False)
         self.capturable = bool(group['capturable'])
+        if not self.capturable: recipe.check_set(group, key, self.chain)
         self.numbers = recipe.hypers(group, self.chain, (lambda v: v) if self.capturable else number)
         if self.capturable: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
         self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
@@ -45,7 +46,7 @@ class Recipe:
     spelling, with `hypers` set. `own`: names that callbacks read themselves and that so are no other's spelling"""
     def __init__(self, name, cbs, hypers):
         self.name,self.cbs,self.arguments = name,cbs,cbs.arguments if isinstance(cbs, type) else {}
-        self.chains,self.known,self.own = [],{},None
+        self.chains,self.known,self.seen,self.own = [],{},{},None
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         declared = self.arguments
@@ -75,6 +76,15 @@ class Recipe:
         check_flags(group, who)
         check_kinds(group, self.declared, self.strict, who)
         check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who)
+
+    def check_set(self, group, key, chain):
+        "The same for values that were set since, by a schedule perhaps: quick if only numbers have changed, and are in their ranges"
+        seen = chain,*(v for v in key if type(v) not in (int,float,tuple))
+        plain = lambda v: type(v) in (int,float)
+        if seen not in self.seen:
+            self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if plain(at(group, k, i))]
+        elif all(plain(v := at(group, k, i)) and v in r for k,i,r in self.seen[seen]): return
+        self.check_values(group, self.name)
 
     def build(self, group):
         "The callbacks of `group`"
@@ -108,7 +118,7 @@ class Recipe:
             if not group['capturable']: key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
             found = self.known.get(key)
             if not found or found.types!=[*map(type, key)]:
-                if len(self.known)>100: self.known.clear()
+                if len(self.known)>100: self.known,self.seen = {},{}
                 self.known[key] = found = Settings(self, group, key)
         return found
 
@@ -116,5 +126,5 @@ class Recipe:
         "Whether `other` runs the same callbacks with the same hyper-parameters declared"
         cbs = lambda r: r.cbs if r.arguments else [*map(same, r.cbs)]
         return cbs(self)==cbs(other) and self.declared==other.declared and self.own==other.own
-    def __getstate__(self): return vars(self)|dict(chains=[], known={})
+    def __getstate__(self): return vars(self)|dict(chains=[], known={}, seen={})
     def __repr__(self): return self.name if self.arguments else ' > '.join(map(name_of, self.cbs)) or 'grad'

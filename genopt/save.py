@@ -89,7 +89,7 @@ def check(name, o, state):
         torch.load(io.BytesIO(f.getvalue()), weights_only=True)
     except Exception as e:
         raise TypeError(f"save_checkpoint: {name}={reprlib.repr(o)} holds what torch.load(weights_only=True) does not take: {reason(e)}; save "
-                        "numbers, strings, tensors, and lists and dicts of them; what is numpy's as float(x), x.tolist() or torch.from_numpy(x)") from e
+                        "numbers, strings, tensors, and lists and dicts of them; numpy's as float(x), x.tolist() or torch.from_numpy(x)") from e
 
 def reason(e):
     "Why, in one line: of torch's page about weights_only the sentence that matters"

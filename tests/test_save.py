@@ -185,6 +185,7 @@ def test_bit_flips_are_found(path):
 # -- What is refused --
 
 class Own: pass
+class OwnDict(dict): pass
 
 def numpy_step():
     np = pytest.importorskip('numpy')
@@ -195,10 +196,11 @@ def numpy_in_a_state():
     opt.state_dict = lambda: dict(lr=numpy_step())
     return opt
 
-unsafe = dict(numpy  = (numpy_step,          r'step=.*3\.0.* holds what .*numpy\S*scalar was not an allowed global.*float\(x\)'),
-              nested = (lambda: [{'a': Own()}], r'step=.* Unsupported global: GLOBAL test_save.Own'),
-              code   = (lambda: lambda x: x, r'step=<function .* pickle'),
-              state  = (numpy_in_a_state,    r'step=SGD.*numpy\S*scalar'))
+unsafe = dict(numpy   = (numpy_step,             r'step=.*3\.0.* holds what .*numpy\S*scalar was not an allowed global.*float\(x\)'),
+              nested  = (lambda: [{'a': Own()}], r'step=.* Unsupported global: GLOBAL test_save\.Own'),
+              mapping = (lambda: OwnDict(a=1),   r'step=.* Unsupported .*test_save\.OwnDict'),
+              code    = (lambda: lambda x: x,    r'step=<function .* pickle'),
+              state   = (numpy_in_a_state,       r'step=SGD.*numpy\S*scalar'))
 
 @pytest.mark.parametrize('name', unsafe)
 def test_what_would_not_load_is_refused_before_anything_is_written(name, two):

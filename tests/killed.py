@@ -72,7 +72,10 @@ def main(folder, kills, seed):
     genopt.save_checkpoint(folder/'warm', **warm)
     genopt.load_checkpoint(folder/'warm', **warm)
     start = time.monotonic()
-    assert ended(forked(folder/'straight', x, y)[0], None)
+    pid,r = forked(folder/'straight', x, y)
+    os.read(r, 99)
+    ready = time.monotonic()-start
+    assert ended(pid, None)
     took,straight = time.monotonic()-start,torch.load(folder/'straight', weights_only=True)
     res = dict(kills=0, runs=0, resumed=0, writing=0, torn=0, rotating=0, differ=0)
     while res['kills']<kills:
@@ -83,7 +86,7 @@ def main(folder, kills, seed):
             tmp,old = (genopt.save.beside(path, s) for s in ('tmp','prev.tmp'))
             before = seen(tmp),seen(old)
             pid,r = forked(path, x, y)
-            over = ended(pid, rand.uniform(0, 2*took/kills) if res['kills']<kills else None)
+            over = ended(pid, rand.uniform(0, ready+2*took/kills) if res['kills']<kills else None)
             said = os.read(r, 99)
             os.close(r)
             if said:

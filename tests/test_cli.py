@@ -49,11 +49,10 @@ def test_same_seed_same_losses():
     a,b,c = [compare('SGD', epochs=1, seed=s)['runs'][0]['genopt']['losses'] for s in (1,1,2)]
     assert a==b!=c
 
-def test_a_training_that_diverged_is_still_json(tmp_path, capsys):
-    main(['compare', '--opts', 'SGD(lr=1e300)', '--epochs', '1', '--json', '--out', str(tmp_path/'c.png')])
-    def refuse(s): raise ValueError(f'{s} is no JSON')
-    assert 'null' in (text := capsys.readouterr().out)
-    json.loads(text, parse_constant=refuse)
+def test_a_training_that_diverged_is_still_json():
+    "Whose losses are NaN, which JSON has not"
+    from genopt.cli import dumps
+    assert json.loads(dumps(dict(losses=[1., float('nan'), float('inf')], pair=(2, 'x'))))==dict(losses=[1., None, None], pair=[2, 'x'])
 
 @pytest.mark.parametrize('args,words', [
     (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, RMSprop, Adam"),

@@ -26,9 +26,11 @@ captured = "cannot look at gradients, which nonfinite='raise' or 'skip' does; le
 class Optimizer(ForLearner, torch.optim.Optimizer):
     """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
 
-    `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists. `cbs`: callbacks as `genopt.core` describes
-    them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. `hypers`: `lr` and what the
-    callbacks declare, in torch's or fastai's spelling, and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`.
+    `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists; `groups` makes them by rules. `cbs`: callbacks as `genopt.core`
+    describes them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. A group may have `cbs` of its own,
+    also an algorithm, and if all have, the optimizer needs none. `hypers`: `lr` and what the callbacks declare, in torch's or fastai's spelling,
+    and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`. `nonfinite`: what is done about gradients that are not finite,
+    `'propagate'`, `'raise'` or `'skip'`; it looks at each gradient once, and waits for the device.
 
     `foreach=False` calls the callbacks for each parameter, the reference. The default runs the same arithmetic on many parameters side by
     side and on large ones in chunks; on a CPU, elementwise chains give the same bits. `fused=True` compiles it (needs a C++ compiler, or

@@ -76,7 +76,7 @@ def main(
         sched.step()
         weights,state = get_state_dict(model, optim)
         dcp.save(dict(model=weights, optim=state, sched=sched.state_dict(), epoch=epoch+1), checkpoint_id=checkpoint/f'{epoch+1:04}')
-        if rank==0: print(f"epoch {epoch}: {total[0]/total[1]:.4f} right, on {world} processes", flush=True)
+        if rank==0: print(f"epoch {epoch}: {total[0]/total[1]:.4f} right, on {world} process{'es'*(world>1)}", flush=True)
     if out:
         whole = {k: getattr(v, 'full_tensor', lambda v=v: v)() for k,v in get_state_dict(model, optim)[0].items()}
         if rank==0: torch.save(whole, out)

@@ -73,6 +73,20 @@ def test_one_bad_element_anywhere_is_seen(kw, dtype, bad, where):
     assert not opt.last_step_skipped and not any(torch.equal(before[n], p) for n,p in ps.items())
 
 @ways
+def test_looking_changes_nothing(kw):
+    "What was gathered to be looked at is used again, unless something else came into its place: here gradients that lie otherwise than their parameters"
+    runs = []
+    for policy in ('propagate', 'skip'):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.nn.Parameter(torch.randn(s, generator=rand)) for s in [(40,), (300,300), (50,), (90,80), (60,)]]
+        opt = genopt.Adam(ps, nonfinite=policy, **kw)
+        for _ in range(3):
+            for p in ps: p.grad = torch.randn(p.shape[::-1], generator=rand).t() if p.ndim==2 else torch.randn(p.shape, generator=rand)
+            opt.step()
+        runs.append(ps)
+    assert all(torch.equal(p, q) for p,q in zip(*runs))
+
+@ways
 def test_sums_that_overflow_are_no_reason_and_squares_are(kw):
     p = torch.nn.Parameter(torch.zeros(1000))
     opt = genopt.SGD([p], lr=1e-20, nonfinite='skip', **kw)

@@ -12,6 +12,8 @@ from .steps import *
 from .transforms import *
 from .hypers import *
 from .optimizer import *
+from .save import *
 from .algorithms import *
+from .rules import *
 
 del PackageNotFoundError,version

@@ -7,7 +7,7 @@ import torch
 from .hypers import Hypers,plain
 from .loop import as_declared,first
 
-__all__ = ['checked', 'torch_state_dict']
+__all__ = ['checked', 'names_of', 'torch_state_dict']
 
 # torch's names of what is kept for a parameter = ours. A `momentum_buffer` is of gradients, or of updates where the chain keeps such
 spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg')
@@ -31,9 +31,10 @@ def from_fastai(opt, saved, who):
     for g,own in zip(opt.param_groups, hypers):
         first = sum(sizes[:len(groups)])
         group = dict(g) | dict(params=[*range(first, first+len(g['params']))])
-        view = Hypers(group, opt._own)
+        recipe = opt._recipe(g)
+        view = Hypers(group, recipe.own)
         for k in own.keys()&view.keys(): view[k] = plain(own[k])
-        chain = opt._chain(group | dict(params=[]), rehearsed=False)
+        chain = recipe.chain(group | dict(params=[]), rehearsed=False)
         for i in group['params']:
             if odd := [k for k,v in state[i].items() if isinstance(v, Tensor) and k not in chain.state]:
                 keeps = ', '.join(chain.state) or 'nothing'
@@ -56,11 +57,16 @@ def checked(opt, state_dict):
     saved = [old | {k: g[k] for k in how} for g,old in zip(groups, by_name(groups, saved, who))]
     state = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, saved)):
-        chain = opt._check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")
-        names = group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]
-        for name,i,p in zip(names, old['params'], group['params']):
-            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name} in param group {n}")
+        if (a := group.get('cbs'))!=(b := old.get('cbs')):
+            raise ValueError(f"{who}, param group {n}: it runs {a or opt.name}, and the saved one {b or 'the cbs of its optimizer'}")
+        chain = opt._recipe(group).check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")
+        for name,i,p in zip(names_of(group, n), old['params'], group['params']):
+            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}")
     return state_dict | dict(state=state, param_groups=saved)
+
+def names_of(group, n):
+    "What the parameters of group `n` are called in messages"
+    return [f"{name} in param group {n}" for name in group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]]
 
 def by_name(groups, saved, who):
     "The saved groups with their parameters in our order, where all names are known"
@@ -95,11 +101,11 @@ def torch_state_dict(opt):
     """The state dict of `opt` as torch.optim's algorithm of the same name loads it. What that keeps, and under which names, is seen by
     letting it take a step. Raises `ValueError` where torch has no such algorithm"""
     cls = getattr(torch.optim, opt.name, None)
-    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-        raise ValueError(f"torch.optim has no {opt.name}; state_dict() is what genopt itself loads")
+    if not opt.arguments or not isinstance(cls, type) or any('cbs' in g for g in opt.param_groups):
+        raise ValueError(f"torch.optim has no {opt!r}; state_dict() is what genopt itself loads")
     res = opt.state_dict()
     for group,saved in zip(opt.param_groups, res['param_groups']):
-        names = spelled(opt._chain(group))
+        names = spelled(opt._recipe(group).chain(group))
         known = {k: v for k,v in group.items() if k in inspect.signature(cls).parameters and k not in ('params','foreach','fused','capturable')}
         (p := torch.zeros(1, requires_grad=True)).grad = torch.zeros(1)
         like = cls([p], **known)

@@ -1,6 +1,6 @@
 """The command `genopt`: `compare`, `bench`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
 
-import inspect,json,sys
+import inspect,json,math,sys
 from pathlib import Path
 from fastcore.script import anno_parser
 
@@ -30,7 +30,13 @@ def compare(
     print(f"loss curves: {out}", file=sys.stderr if json else sys.stdout)
     return 0 if tool.all_equal(res) else 1
 
-def dumps(o): return json.dumps(o, indent=1)
+def dumps(o):
+    "As JSON, which knows no NaN and no infinity: they are null"
+    def plain(o):
+        if isinstance(o, dict): return {k: plain(v) for k,v in o.items()}
+        if isinstance(o, (list,tuple)): return [*map(plain, o)]
+        return None if isinstance(o, float) and not math.isfinite(o) else o
+    return json.dumps(plain(o), indent=1, allow_nan=False)
 
 def bench(
     shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465

@@ -6,6 +6,7 @@ lives there. What cannot be taken as a row is `loose` and goes through `loop`, t
 
 A step first does all that can fail: numbers on the host, kernels, loose parameters. Only then is anything written."""
 
+import math
 from collections import defaultdict
 from operator import is_
 from torch import Tensor
@@ -13,9 +14,10 @@ import torch
 from .check import small as small_shape
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,as_declared,compute,loop,own,real
+from .loop import Item,as_declared,compute,finite,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
+from .sharded import agree,alike,is_sharded,local
 from .trace import NeedsShape,Untraceable,trace
 
 __all__ = ['Plan', 'check_way', 'how']
@@ -98,10 +100,14 @@ class Bucket:
     "Parameters that are run together: `indices` of them, in `units`, with the numbers of `groups`, all alike, and the counters `host`"
     def __init__(self, settings, host, trace):
         self.chain,self.way,self.host,self.trace = settings.chain,settings.way,host,trace
-        self.groups,self.indices,self.ps,self.states = [],[],[],[]
-    def add(self, group, i, p, states):
+        self.groups,self.indices,self.ps,self.states,self.sharded = [],[],[],[],{}
+    def add(self, group, i, p, states, sharded):
         if group not in self.groups: self.groups.append(group)
-        self.indices.append(i); self.ps.append(p); self.states.append(states)
+        self.indices.append(i); self.ps.append(p); self.states.append({n: local(s) for n,s in states.items()})
+        if sharded: self.sharded[i] = states
+    def kept(self):
+        "The index of each parameter, and what is kept for it as `opt.state` has it"
+        return [(i, self.sharded.get(i, s)) for i,s in zip(self.indices, self.states)]
 
     def make_units(self, params, grads, adopt, buffers):
         "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"
@@ -109,7 +115,7 @@ class Bucket:
         self.dtypes = {n: real_dtype(t) for n,t in self.dtypes.items()}
         limit,self.units,fits,total = small['adopt' if adopt else self.way],[],defaultdict(list),0
         for k,p in enumerate(self.ps):
-            if self.trace.per_tensor or p.numel()>limit: self.units.append(self.large(k))
+            if self.trace.per_tensor or p.numel()>limit or self.indices[k] in self.sharded: self.units.append(self.large(k))
             elif p.numel():
                 fits[total//buffers.batch].append(k)
                 total += p.numel()
@@ -236,12 +242,15 @@ class Plan:
         for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
         self.unseen = [params[i] for b in self.buckets for u in b.units for i in getattr(u, 'indices', ())
                        if b.way=='fused' and isinstance(u, Large) or isinstance(u, Gathered) and (u.bytes or not u.copied)]
+        self.gathered = [u for b in self.buckets for u in b.units if isinstance(u, Gathered)]
+        self.checked  = [*({i for i,g in enumerate(grads) if g is not None}-{i for u in self.gathered for i in u.indices})]
         self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
+        self.parts = {i: local(params[i]) for i,p in enumerate(params) if is_sharded(p)}
         self.addresses = [p.data_ptr() for p in params]
-        self.part()
+        self.part_counters()
 
-    def part(self):
+    def part_counters(self):
         "Give a counter of its own to each parameter that is in no bucket, but still has the one of a bucket"
         state,taken = self.opt.__dict__['state'],{id(t) for b in self.buckets for t in b.host.values() if isinstance(t, Tensor)}
         for i in {*range(len(self.params))}-{*self.held} if taken else ():
@@ -260,46 +269,52 @@ class Plan:
 
     def place(self, i, p, grad, group, settings):
         "Put a parameter into its bucket; False if it can be in none"
-        if type(p) not in plain_types or type(grad) is not Tensor or p.layout!=torch.strided or row(real(p.detach())) is None: return False
-        x,states,c = real(p.detach()),self.opt.__dict__['state'].get(p, {}),None
+        sharded = is_sharded(p) and is_sharded(grad) and alike(grad, p)
+        if not sharded and (type(p) not in plain_types or type(grad) is not Tensor) or p.layout!=torch.strided: return False
+        x,states,c = real(local(p).detach()),self.opt.__dict__['state'].get(p, {}),None
+        if row(x) is None: return False
         values = {}
         for n,init in settings.chain.state.items():
             if n not in states and c is None: c = compute(p)
             values[n] = as_declared(states[n], init, x) if n in states else init(c)
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
+        if sharded and not all(is_sharded(v) and alike(v, p) for v in kept.values()): return False
         key  = settings,p.dtype,grad.dtype,p.device,states.get('do_wd'),*host.items(),*((n, s.dtype) for n,s in kept.items())
         if settings.capturable: host = {n: self.counter(states.get(n), v, p.device) for n,v in host.items()}
-        try: key,bucket = self.find(key, settings, host, kept, x)
+        try: key,bucket = self.find(key, settings, host, kept, x, sharded)
         except Untraceable as e:
             if settings.capturable: raise ValueError(f"{self.opt.name}: capturable=True cannot be: {e}; leave capturable out") from e
             if settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
             return False
         if bucket:
-            bucket.add(group, i, x, kept)
+            bucket.add(group, i, x, kept, sharded)
             bucket.do_wd = states.get('do_wd')
         return bucket is not None
     def counter(self, old, v, device):
         "The tensor of counter `v` of a new bucket: the one that is there, unless another bucket has it"
         taken = {id(t) for b in self.buckets.values() for t in b.host.values()}
         return old if isinstance(old, Tensor) and (old.dtype,old.device)==(torch.float64,device) and id(old) not in taken else counter(v, device)
-    def find(self, key, settings, host, kept, x):
-        "The bucket for `key`, and its full key; no bucket if the memory of the parameter or its state is no row"
+    def find(self, key, settings, host, kept, x, sharded):
+        """The bucket for `key`, and its full key. No bucket if the memory of the parameter or its state is no row, or if this is a part of it and
+        the chain wants the whole: a norm, a shape, random numbers"""
         try: t,_,_ = find(settings.chain, settings.numbers|host, wide(x.dtype), x.device)
         except NeedsShape:
             if settings.way!='fused': raise
-            if not all(s.is_contiguous() for s in (x, *kept.values())): return key,None
+            if sharded or not all(s.is_contiguous() for s in (x, *kept.values())): return key,None
             key = *key,small_shape(x.shape)
             if key not in self.buckets: self.buckets[key] = ShapedBucket(settings, host, find_shaped(settings.chain, settings.numbers|host, x, kept))
             self.buckets[key].shaped.graph(x, x, kept)
         else:
-            if kept.keys()!={*t.states} or not all(aligned(real(s), x) for s in kept.values()): return key,None
+            if kept.keys()!={*t.states} or not all(aligned(real(local(s)), x) for s in kept.values()): return key,None
+            if sharded and (len(t.passes)>1 or t.random): return key,None
             if key not in self.buckets: self.buckets[key] = Bucket(settings, host, t)
         return key,self.buckets[key]
 
     def holds(self, settings, params, grads):
         return (len(params)==len(self.params) and all(map(is_, params, self.params)) and self.same_gradients(grads)
-                and same_addresses(params, self.addresses, self.held) and self.alike(settings) and (not self.opt._watched or self.untouched()))
+                and same_addresses(params, self.addresses, self.held) and all(local(params[i]) is x for i,x in self.parts.items())
+                and self.alike(settings) and (not self.opt._watched or self.untouched()))
     def same_gradients(self, grads):
         "Whether there are gradients where there were, none of them sparse"
         if self.seen and all(map(is_, grads, self.seen)): return True
@@ -321,14 +336,21 @@ class Plan:
             s = state.get(self.params[i], {})
             return (all(s.get(n) is v for n,v in kept.items()) and not any(different(s.get(n), v) for n,v in b.host.items())
                     and s.get('do_wd')==b.do_wd)
-        return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in zip(b.indices, b.states))
+        return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in b.kept())
 
     def run(self, grads):
+        try: self.go([*map(local, grads)] if self.parts else grads)
+        finally: self.buffers.holds = None
+    def go(self, grads):
         opt,state = self.opt,self.opt.__dict__['state']
         ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
-        loop(items)
+        try: loop(items)
+        except (RuntimeError, NotImplementedError) as e:
+            if not self.parts: raise
+            chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
+            raise RuntimeError(f"{opt.name}: {chains}: a callback cannot be run on sharded parameters (DTensor). Nothing has changed. {e}") from e
         for it in items: it.check(opt.name)
         if waits := [r for _,units,_ in ready if units for r in units(grads)]: run_all(waits)       # may yet find callbacks in different orders
         for _,_,at_once in ready:
@@ -338,6 +360,17 @@ class Plan:
         for it in items: state[it.p].update(it.write())
         if self.fresh: self.attach(state)
         if opt._watched: self.settle()
+
+    def nonfinite(self, grads):
+        "Which gradients are not finite, or have squares that are not: found by their sum of squares, in one pass"
+        self.buffers.holds,parts = None,[*map(local, grads)] if self.parts else grads
+        sums = [squares(parts[i]) for i in self.checked]
+        sums+= [squares(u.gradients([parts[i] for i in u.indices], self.buffers)) for u in reversed(self.gathered)]     # first is run first
+        fine = all(map(math.isfinite, on_host(sums)))
+        if not (agree(not fine, grads) if self.parts else not fine): return []
+        seen = [g is not None and not finite(g).all() for g in parts]
+        if self.parts: seen = [agree(s, [g]) for s,g in zip(seen, grads)]                # in all processes the same
+        return [i for i,s in enumerate(seen) if s]
 
     def check_joins(self):
         "Refuse values of which a callback over all parameters needs one, and that differ"
@@ -350,7 +383,7 @@ class Plan:
     def attach(self, state):
         "Make the states of the buckets those of the optimizer"
         for b in self.buckets:
-            for i,kept in zip(b.indices, b.states): state[self.params[i]].update(kept)
+            for i,kept in b.kept(): state[self.params[i]].update(kept)
         self.fresh = False
         self.settle()
     def settle(self):
@@ -360,6 +393,15 @@ class Plan:
         for b in self.buckets:
             if b.host:
                 for i in b.indices: state[self.params[i]].update(b.host)
+
+def squares(g):
+    "The sum of the squares of `g`, or its root: whichever is quicker"
+    if g.dtype in (torch.float32, torch.float64) and g.is_contiguous(): return torch.dot(v := g.view(-1), v)
+    return torch.linalg.vector_norm(g, dtype=wide(g.dtype))
+def on_host(xs):
+    "The values of 0-d tensors; of many on a device with one look"
+    if not any(x.is_cuda for x in xs): return [x.item() for x in xs]
+    return [v for d in {x.device for x in xs} for v in torch.stack([x.double() for x in xs if x.device==d]).tolist()]
 
 def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
 

@@ -35,17 +35,17 @@ def plural(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
 class Explanation:
     "One table for each chain of an optimizer: what each callback reads and changes, state and bytes, hypers, how it runs"
     def __init__(self, opt):
-        self.name,chains = opt.name,{}
-        for i,g in enumerate(opt.param_groups): chains.setdefault(id(c := opt._chain(g)), (c, []))[1].append(i)
+        chains = {}
+        for i,g in enumerate(opt.param_groups): chains.setdefault(id(c := opt._recipe(g).chain(g)), (c, []))[1].append(i)
         self.parts = [self._part(opt, chain, groups) for chain,groups in chains.values()]
 
     def _part(self, opt, chain, indices):
         groups = [opt.param_groups[i] for i in indices]
         params = [p for g in groups for p in g['params']]
         n,seen = sum(p.numel() for p in params) or 1,set()
-        values = [opt._hypers(g, chain) for g in groups]
+        values = [opt._recipe(g).hypers(g, chain) for g in groups]
         def hyper(k): return f"{k}={' | '.join(dict.fromkeys(f'{v[k]:g}' if isinstance(v[k], float) else str(v[k]) for v in values))}"
-        ways = [opt._settings(g).way for g in groups]
+        ways = [opt._recipe(g).settings(g).way for g in groups]
         note,parts = how(chain, values[0], params, ways[0])
         rows,total = [],0
         for b in chain.blocks:
@@ -60,15 +60,16 @@ class Explanation:
         rows.append(['the move', 'p, update', 'p', '', hyper('lr'), parts.get('move', 'each parameter')])
         where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
         size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element"
-        return rows,f"{size_of}; run: {note}"
+        own = ', '.join(dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g))
+        return f'{opt.name}, {own}' if own else opt.name,rows,f"{size_of}; run: {note}"
 
     def __repr__(self):
         out = []
-        for rows,note in self.parts:
-            out.append(f'{self.name}: {note}\n{table(columns, rows)}')
+        for name,rows,note in self.parts:
+            out.append(f'{name}: {note}\n{table(columns, rows)}')
         return '\n\n'.join(out)
 
     def _repr_html_(self):
         cells = lambda tag,row: '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in row) + '</tr>'
         html  = lambda rows: cells('th', columns) + ''.join(cells('td', r) for r in rows)
-        return ''.join(f'<p><b>{self.name}</b>: {note}</p><table>{html(rows)}</table>' for rows,note in self.parts)
+        return ''.join(f'<p><b>{name}</b>: {note}</p><table>{html(rows)}</table>' for name,rows,note in self.parts)

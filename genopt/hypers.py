@@ -40,7 +40,7 @@ class Hypers(MutableMapping):
     def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
     def __iter__(self):
         for k,v in self.group.items():
-            if k in ('params', 'param_names', *engine_flags): continue
+            if k in ('params', 'param_names', 'cbs', *engine_flags): continue
             yield from self.aliases[k][:None if isinstance(v, (tuple,list)) else 1] if k in self.aliases else (k,)
     def __len__(self): return sum(1 for _ in self)
     def __repr__(self): return repr(dict(self))
@@ -142,16 +142,21 @@ def check_kind(k, v, like, who):
         if v.is_complex() or v.dtype==torch.bool: raise TypeError(wrong('a real number'))
     elif isinstance(v, bool) or not isinstance(v, Real): raise TypeError(wrong('a real number or a 1-element Tensor'))
 
+def ranges(hypers, declared, chain):
+    "Where each number is kept, `(key, place)`, its range, and who declares that; a number without a range is finite, unless its default is not"
+    res  = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.blocks for n,r in b.ranges.items() if n in hypers]
+    free = [n for n in hypers if n not in {o[0] for o in res} and (n in chain.asks or hypers.find(n)[0] in declared)]
+    infinite = lambda n: isinstance(like := declared.get(hypers.find(n)[0]), float) and math.isinf(like)
+    return [(*hypers.find(n), r, by) for n,r,by in [*res, *((n, finite, None) for n in free if not infinite(n))]]
+
+def at(group, key, i):
+    "A number of `group`, in a tuple if there is an `i`"
+    return number(group[key] if i is None else group[key][i])
+
 def check_ranges(hypers, declared, chain, who):
     "Refuse a value outside the range that a callback declares for it or, where none does, a number that is not finite"
-    ranges = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.blocks for n,r in b.ranges.items() if n in hypers]
-    named  = {n for n,_,_ in ranges}
-    ranges+= [(n, finite, None) for n in hypers if n not in named and (n in chain.asks or hypers.find(n)[0] in declared)]
-    for n,r,by in ranges:
-        key,i = hypers.find(n)
-        v = number(hypers[n])
-        if by is None and isinstance(like := declared.get(key), float) and math.isinf(like): continue
-        if isinstance(v, Real) and v not in r:
+    for key,i,r,by in ranges(hypers, declared, chain):
+        if isinstance(v := at(hypers.group, key, i), Real) and v not in r:
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
             why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")

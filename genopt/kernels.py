@@ -21,7 +21,7 @@ compilations = []                                 # what this process has compil
 class Buffers(dict):
     """Memory that is used again from step to step, by name. All of it together stays below `limit` bytes: `chunk` elements are computed
     at once, and `batch` gathered. On a CPU a chunk of every row and buffer fits in the last cache; a GPU has enough to do with one"""
-    def __init__(self, limit): self.parts,self.limit,self.batch = {},limit,max(1, limit//64)
+    def __init__(self, limit): self.parts,self.limit,self.batch,self.holds = {},limit,max(1, limit//64),None   # `holds`: whose gradients are gathered
     def chunk(self, device): return max(1, min(2**19, self.limit//128) if device.type=='cpu' else self.limit//32)
     def get(self, name, n, dtype, device):
         "A row of `n` elements"

@@ -54,6 +54,7 @@ class ForLearner:
         if len(vs)==1: vs = vs*n
         if len(vs)!=n: raise ValueError(f"{self.name} has {n} groups, got {len(vs)} values for {k!r}")
         if k in short and not any(k in h for h in self.hypers): return
-        for h,x in zip(self.hypers, vs): h[k] = plain(x)
+        for h,x in zip(self.hypers, vs):
+            if k in h or not any(k in o for o in self.hypers): h[k] = plain(x)         # of several algorithms, those that have it
     def set_hypers(self, **kw):
         for k,v in kw.items(): self.set_hyper(k, v)

@@ -6,8 +6,9 @@ from torch import Tensor
 import torch
 from .core import Namespace
 from .hypers import plain
+from .sharded import local
 
-__all__ = ['Item', 'as_declared', 'compute', 'first', 'loop', 'own', 'real']
+__all__ = ['Item', 'as_declared', 'compute', 'finite', 'first', 'loop', 'own', 'real']
 
 
 def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
@@ -17,6 +18,11 @@ def compute(x):
     x = real(x.detach())
     return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
 
+
+def finite(grad):
+    "Where a gradient is finite, and so is its square, in the precision in which callbacks see it"
+    x = grad.float() if grad.is_floating_point() and grad.dtype.itemsize<4 else grad
+    return (x*x.conj()).isfinite()
 
 def own(numbers, state):
     "The hyper-parameters of one parameter: fastai's Learner marks those, biases and norms, that are not to decay"
@@ -62,7 +68,7 @@ class Item:
 
 def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
 def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
-def storage(x): return x.untyped_storage().data_ptr()
+def storage(x): return local(x).untyped_storage().data_ptr()
 
 
 def loop(items):

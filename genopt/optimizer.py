@@ -1,46 +1,36 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
 import dis,inspect,warnings
+from operator import attrgetter
 from fastcore.basics import is_iter
 import torch
-from .checkpoint import checked,torch_state_dict
-from .check import as_groups,check_built,check_params,is_module,rehearse,unexpected
+from .checkpoint import checked,names_of,torch_state_dict
+from .check import as_groups,check_params,is_module
 from .core import Chain
-from .engine import Plan,check_way,counter
+from .engine import Plan,check_way
 from .explain import Explanation,plural
-from .hypers import (Hypers,aliases,ambiguous,assign,check_flags,check_kinds,check_ranges,engine_flags,misplaced,number,plain,
-                     to_short,to_torch)
+from .hypers import aliases,assign,check_flags,engine_flags,misplaced,number,plain
 from .learner import ForLearner
-from .naming import same
+from .loop import compute,finite
+from .naming import name_of
+from .recipe import Recipe,flatten
+from .sharded import agree,local
 from .trace import Untraceable
-from .transforms import maximize
 
 __all__ = ['Optimizer', 'algorithm']
 
+policies = 'propagate','raise','skip'                                   # what may be done about gradients that are not finite
+captured = "cannot look at gradients, which nonfinite='raise' or 'skip' does; leave one out"
 
-def flatten(cbs):
-    "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
-    if callable(cbs) or isinstance(cbs, str): return cbs,
-    if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
-    return (cbs,) if cbs else ()
-
-
-class Settings:
-    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run"
-    def __init__(self, opt, group, key):
-        self.types = [*map(type, key)]
-        self.chain = opt._chain(group, rehearsed=False)
-        self.capturable = bool(group['capturable'])
-        self.numbers = opt._hypers(group, self.chain, (lambda v: v) if self.capturable else number)
-        if self.capturable: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
-        self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
 
 class Optimizer(ForLearner, torch.optim.Optimizer):
     """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
 
-    `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists. `cbs`: callbacks as `genopt.core` describes
-    them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. `hypers`: `lr` and what the
-    callbacks declare, in torch's or fastai's spelling, and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`.
+    `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists; `groups` makes them by rules. `cbs`: callbacks as `genopt.core`
+    describes them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. A group may have `cbs` of its own,
+    also an algorithm, and if all have, the optimizer needs none. `hypers`: `lr` and what the callbacks declare, in torch's or fastai's spelling,
+    and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`. `nonfinite`: what is done about gradients that are not finite,
+    `'propagate'`, `'raise'` or `'skip'`; it looks at each gradient once, and waits for the device.
 
     `foreach=False` calls the callbacks for each parameter, the reference. The default runs the same arithmetic on many parameters side by
     side and on large ones in chunks; on a CPU, elementwise chains give the same bits. `fused=True` compiles it (needs a C++ compiler, or
@@ -50,95 +40,95 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
 
+    arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
+    last_step_skipped,skipped_steps = False,0                           # under nonfinite='skip'
 
-    def __init__(self, params, cbs, **hypers):
+    def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
+        if cbs is None:
+            if bad := hypers.keys()-engine_flags.keys():
+                raise TypeError(f"{self.name} has no cbs that could read {min(bad)!r}: cbs must be a list of callbacks, "
+                                "or both stand in each group: dict(params=..., cbs=genopt.AdamW, lr=...)")
+            check_flags(flags := engine_flags|hypers, self.name)
+            return self._start(params, {}, flags, nonfinite)
         if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
-        self._cbs = flatten(cbs)
-        chain = Chain(self._cbs)
-        flags = {k: v for k,v in hypers.items() if k in engine_flags}
-        short = to_short({k: v for k,v in hypers.items() if k not in engine_flags}, chain.asks)
-        declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
-        declared|= chain.hypers(known=short)
-        if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, self.name))
-        if 'lr' not in declared: raise TypeError(f"{self.name} needs a learning rate: lr=...")
-        self._setup(params, declared, short|flags)
+        recipe = Recipe(self.name, flatten(cbs), hypers)
+        self._start(params, {None: recipe}, recipe.defaults, nonfinite)
 
-    def _setup(self, params, declared, hypers):
-        "`declared`: all hyper-parameters with their defaults; `hypers`: those given. Both in either spelling"
-        if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
-        self._chains,self._known,self._own,self._watched,self._adopts = [],{},None,False,False
-        own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
-        while own!=self._own:                                   # whose spelling an ambiguous name is depends on the chain, and that on the values
-            self._own = own
-            self._declared = to_torch(declared, own)|engine_flags
-            defaults = dict(self._declared)
-            assign(Hypers(defaults, own), hypers, self.name)
-            check_kinds(defaults, self._declared, self._strict(), self.name)
-            chain = self._chain(defaults, rehearsed=False)
-            own = own|chain.asks&ambiguous
-        more = self._check(defaults, self.name).hypers(known=Hypers(defaults, own))          # of callbacks that say more than the signature
-        super().__init__(as_groups(params), {k: plain(v) for k,v in (defaults|to_torch(more, own)).items()})
-        self._watched = self._adopts = False
+    def _start(self, params, recipes, defaults, nonfinite):
+        self.nonfinite,self._recipes,self._adopts = nonfinite,recipes,False
+        self._flags = {k: defaults[k] for k in engine_flags}
+        super().__init__(as_groups(params), dict(defaults))
+        self._watched = False
+
+    def _recipe(self, group):
+        "What `group` runs: the optimizer's own recipe, or that of the `cbs` it came with"
+        return self._recipes[group.get('cbs')]
 
     def add_param_group(self, param_group):
-        "Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied"
+        """Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied. A group
+        may bring its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`, whose defaults it then has; in the group, and
+        so in state dicts, their name is kept"""
         if not isinstance(param_group, dict): raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
-        who,group,values = f'{self.name}, param group {len(self.param_groups)}',{k: plain(v) for k,v in self.defaults.items()},{}
+        who = f'{self.name}, param group {len(self.param_groups)}'
         if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
         if is_module(param_group['params']): raise TypeError(f"{who}: params is a module; pass its parameters()")
-        hypers = Hypers(group, self._own)
+        recipe,label = self._bring(param_group, who)
+        group,given  = {k: plain(v) for k,v in (recipe.defaults|self._flags).items()},{}
+        view = recipe.view(group)
         for k,v in param_group.items():
-            if k in hypers: values[k] = plain(v)
-            elif why := misplaced(k, Hypers(self.defaults, self._own)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
-            else: group[k] = v                                                       # the user's own notes, such as a name
-        assign(hypers, values, who)
-        super().add_param_group(group)
+            if k=='cbs': continue
+            if k in view: given[k] = plain(v)
+            elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
+            else: group[k] = v                                                           # the user's own notes, such as a name
+        assign(view, given, who)
+        if label: group['cbs'] = label
+        n,known,defaults = len(self.param_groups),self._recipes,self.defaults
+        self._recipes = known | {label: recipe}
+        self.defaults = {k: v for k,v in (defaults if n else recipe.defaults|defaults).items() if k in group}    # what all have: schedulers go by it
         try:
+            super().add_param_group(group)
             check_params(group['params'], who)
-            chain = self._check(group, who)
-            if any(way := (group['fused'], group['capturable'])): check_way(chain, self._settings(group).numbers, group['params'], who, *way)
-        except Exception:
-            self.param_groups.pop()
+            chain = recipe.check(group, who)
+            if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
+            if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
+        except BaseException:
+            del self.param_groups[n:]
+            self._recipes,self.defaults = known,defaults
             raise
 
-    def _strict(self): return {'lr', *self.arguments, *engine_flags}
-    def _check(self, group, who):
-        "The chain of `group`, if that and its values can work"
-        check_flags(group, who)
-        check_kinds(group, self._declared, self._strict(), who)
-        chain = self._chain(group, rehearsed=False)
-        check_ranges(Hypers(group, self._own), self._declared, chain, who)
-        return self._chain(group)
+    def _bring(self, group, who):
+        "The recipe of a group with `cbs` of its own, and the name by which the group keeps it: one that is there, if it is the same"
+        cbs = group.get('cbs')
+        if cbs is None and None not in self._recipes:
+            raise ValueError(f"{who} has no cbs: give {self.name} a list of callbacks, or each group its own: dict(params=..., cbs=genopt.AdamW)")
+        if cbs is None or isinstance(cbs, str):
+            if cbs in self._recipes: return self._recipes[cbs],cbs
+            raise ValueError(f"{who}: cbs={cbs!r} is no name of what another group has brought; give a list of callbacks or an algorithm")
+        if isinstance(cbs, type) and issubclass(cbs, Optimizer) and cbs.arguments: new = Recipe(cbs.__name__, cbs, {})
+        elif isinstance(cbs, type) or not callable(cbs) and not is_iter(cbs):
+            raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
+        else:
+            asks = Chain(cbs := flatten(cbs)).asks
+            new = Recipe(f'{self.name} ({" > ".join(map(name_of, cbs))})', cbs,
+                         {k: v for k,v in group.items() if k in asks or k in aliases and asks.issuperset(aliases[k])})
+        for label,old in self._recipes.items():
+            if label and old.same(new): return old,label
+        label,n = repr(new),2
+        while label in self._recipes: label,n = f'{new!r} ({n})',n+1
+        return new,label
 
-    # -- the chain of a group; which callbacks it has may depend on its hyper-parameters --
-
-    arguments = ()                                                      # the hyper-parameters that `build` takes
-    def build(self):
-        "The callbacks, given these hyper-parameters"
-        return self._cbs
-
-    def _built(self, group):
-        hypers = Hypers(group, self._own)
-        cbs = self.build(**{n: hypers[n] for n in self.arguments})
-        if not callable(cbs) and (not is_iter(cbs) or isinstance(cbs, (str,dict))):
-            raise TypeError(f"{self.name} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
-        return flatten([group['maximize'] and maximize, cbs])
-
-    def _chain(self, group, rehearsed=True):
-        cbs = self._built(group)
-        chain = next((c for c in self._chains if [*map(same, c.cbs)]==[*map(same, cbs)]), None)
-        if not chain:
-            check_built(cbs, self._built(group), Hypers(self._declared, self._own) if self.arguments else (), self.name)
-            self._chains = [*self._chains[-99:], chain := Chain(cbs)]
-        for p in group.get('params', ()) if rehearsed else ():
-            if (p.shape, p.dtype, p.device) not in chain.rehearsed: rehearse(chain, p, self._hypers(group, chain), self.name)
-        return chain
-
-    def _hypers(self, group, chain, read=number):
-        "The values of `group` that `chain` reads, as plain numbers"
-        hypers = Hypers(group, self._own|chain.asks&ambiguous)
-        return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
+    @property
+    def nonfinite(self):
+        """What a step does about gradients that are not finite, or whose squares are not: `'propagate'` them, `'raise'` an error that names the
+        parameter, or `'skip'` the step. In the latter two parameters, state and counters stay as they are"""
+        return self._nonfinite
+    @nonfinite.setter
+    def nonfinite(self, v):
+        if v not in policies: raise ValueError(f"{self.name}: nonfinite must be one of {', '.join(map(repr, policies))}; got {v!r}")
+        if v!='propagate' and any(g['capturable'] for g in self.__dict__.get('param_groups', ())):
+            raise ValueError(f"{self.name}: nonfinite={v!r} cannot be: capturable=True {captured}")
+        self._nonfinite = v
 
     # -- a step --
 
@@ -150,34 +140,54 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
-        settings = [self._settings(g) for g in self.param_groups]
-        params   = [p for g in self.param_groups for p in g['params']]
-        grads    = [p.grad for p in params]
+        params,self.last_step_skipped = [p for g in self.param_groups for p in g['params']],False
+        grads = gradients(params)
+        if not self.__dict__['state'] and self._allocates(grads):
+            self.init_state()
+            return loss
+        settings = [self._recipe(g).settings(g) for g in self.param_groups]
         if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
+        if self._nonfinite!='propagate' and (bad := self._plan.nonfinite(grads)):
+            if self._nonfinite=='raise': raise FloatingPointError(self._told(bad[0], grads[bad[0]]))
+            self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
+            return loss
         try: self._plan.run(grads)
         except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
             self._replan(settings, params, grads)
             self._plan.run(grads)
         return loss
 
+    def _told(self, i, grad):
+        "That the gradient of the `i`-th parameter is not finite"
+        names,grad = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)],local(grad)
+        kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~finite(grad)}
+        found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item()))
+        return (f"{self.name}: the gradient of {names[i]} has {found} among {plural(grad.numel(), 'element')}. "
+                "Nothing has changed; nonfinite='skip' leaves such steps out")
+
+    def _allocates(self, grads):
+        """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
+        with gradients of zeros. Counted as a step it would shift debiasing for good"""
+        given = [g for g in grads if g is not None]
+        if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
+        return not agree(any(local(g).any() for g in given), given)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def init_state(self):
+        "Allocate the state of all parameters that require a gradient, as it is before the first step; what is there stays"
+        for g in self.param_groups:
+            chain = self._recipe(g).chain(g)
+            for p in g['params']:
+                if p.requires_grad and (new := {n: init for n,init in chain.state.items() if n not in self.state[p]}):
+                    x = compute(p)
+                    self.state[p].update({n: init(x) for n,init in new.items()})
+
     def _replan(self, settings, params, grads):
         if self._plan and not self._watched: self._plan.settle()
         self._plan = None
-        for g in self.param_groups: self._chain(g)                          # rehearses what is new
+        for g in self.param_groups: self._recipe(g).chain(g)                          # rehearses what is new
         self._plan = Plan(self, settings, params, grads)
-
-    def _settings(self, group):
-        "Chain, numbers and way of running of a group: one object for all groups that are alike"
-        key = tuple([group[k] for k in self.defaults])
-        try: found = self._known.get(key)
-        except TypeError: found = None                                      # a list in it
-        if not found or found.types!=[*map(type, key)]:
-            if not group['capturable']: key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
-            found = self._known.get(key)
-            if not found or found.types!=[*map(type, key)]:
-                if len(self._known)>100: self._known.clear()
-                self._known[key] = found = Settings(self, group, key)
-        return found
 
     @property
     def state(self):
@@ -223,18 +233,14 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     @property
     def name(self): return type(self).__name__
-    def _reads(self, k):
-        "Whether a callback of some group asks for hyper-parameter `k`"
-        asks = set().union(*(self._chain(g).asks for g in self.param_groups))
-        return any(n in asks for n in (k, *Hypers(self.defaults, self._own).aliases.get(k, ())))
     @property
     def cbs(self):
         "The callbacks of the first group, in order"
-        return list(self._chain(self.param_groups[0]).cbs)
+        return list(self._recipe(g := self.param_groups[0]).chain(g).cbs)
     @property
     def hypers(self):
         "fastai's view: for each group a live mapping of its hyper-parameters, in either spelling"
-        return [Hypers(g, self._own) for g in self.param_groups]
+        return [self._recipe(g).view(g) for g in self.param_groups]
 
     def explain(self):
         "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
@@ -242,20 +248,22 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
-        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in self._declared and v is not False and v is not None)
-        return f"{self.name}({self._chain(g)}; {hypers}; {plural(n, 'tensor')} in {plural(len(self.param_groups), 'group')})"
+        recipe = self._recipe(g)
+        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in recipe.declared and v is not False and v is not None)
+        what   = f'{recipe.chain(g)}; {hypers}' if len(self._recipes)==1 else '; '.join(map(repr, self._recipes.values()))
+        return f"{self.name}({what}; {plural(n, 'tensor')} in {plural(len(self.param_groups), 'group')})"
 
     # -- what outlives the process --
 
-    def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in ('_cbs', '_declared', '_own')}
+    kept = '_recipes','_flags','_nonfinite','_adopts','skipped_steps'
+    def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self.__dict__ |= dict(_plan=None, _watched=True, _adopts=self.__dict__.get('_adopts', False))
-        for k,v in dict(_chains=[], _known={}).items(): self.__dict__.setdefault(k, v)
+        self.__dict__ |= dict(_plan=None, _watched=True)
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
-            for k,v in self.defaults.items(): g.setdefault(k, plain(v))
+            for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
     def load_state_dict(self, state_dict):
         """As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`. Also
@@ -279,10 +287,22 @@ class Boxed:
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 
 
+def gradients(params):
+    "Their gradients, but None for those that are frozen. A tensor that is no `Parameter` may have a gradient given by hand"
+    grads = [p.grad for p in params]
+    if all(map(attrgetter('requires_grad'), params)): return grads
+    return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]
+
+
 def names_used(f):
     "Names that the code of `f` uses"
     names = [i.argval for i in dis.get_instructions(f) if i.opname.startswith('LOAD')]
     return {n for o in names for n in (o if isinstance(o, tuple) else (o,))}
+
+def reads(opt, k):
+    "Whether a callback of some group asks for hyper-parameter `k` of the algorithm"
+    groups = [(opt._recipe(g), g) for g in opt.param_groups if 'cbs' not in g]
+    return not groups or any(n in r.chain(g).asks for r,g in groups for n in (k, *r.view(g).aliases.get(k, ())))
 
 def algorithm(f):
     """The `Optimizer` class of the algorithm `f`. Its arguments, with defaults, are the algorithm's hyper-parameters, as in
@@ -298,19 +318,21 @@ def algorithm(f):
     if bad := ps.keys()&{*engine_flags, 'params'}: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
     positional = [n for n,p in ps.items() if p.kind==p.POSITIONAL_OR_KEYWORD]
 
-    def __init__(self, params, *args, **hypers):
+    def __init__(self, params, *args, nonfinite='propagate', **hypers):
         if len(args)>len(positional):
             raise TypeError(f"{self.name} takes at most {len(positional)+1} positional arguments, got {len(args)+1}")
         for k,v in zip(positional, args):
             if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
             hypers[k] = v
-        self._setup(params, {n: p.default for n,p in ps.items()}, hypers)
-        if idle := [k for k in hypers if k in ps and k not in loaded and not self._reads(k) and hypers[k]!=ps[k].default]:
+        recipe = Recipe(self.name, type(self), hypers)
+        self._start(params, {None: recipe}, recipe.defaults, nonfinite)
+        if idle := [k for k in hypers if k in ps and k not in loaded and hypers[k]!=ps[k].default and not reads(self, k)]:
             warnings.warn(f"{self.name}: nothing reads {idle[0]!r} with these settings, so {idle[0]}={hypers[idle[0]]!r} has no effect", stacklevel=2)
 
     P = inspect.Parameter
-    first,flags = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')],[P(k, P.KEYWORD_ONLY, default=v) for k,v in engine_flags.items()]
+    first = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')]
+    flags = [P(k, P.KEYWORD_ONLY, default=v) for k,v in (engine_flags | dict(nonfinite=policies[0])).items()]
     __init__.__signature__ = inspect.Signature([*first, *ps.values(), *flags])
     __init__.__qualname__ = f'{f.__name__}.__init__'
-    return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), arguments=tuple(ps),
+    return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), arguments={n: p.default for n,p in ps.items()},
                                                __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))

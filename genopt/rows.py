@@ -86,7 +86,7 @@ class Large:
         for at in range(0, g.shape[d], step):
             cut  = lambda x: x.narrow(d, at, min(step, g.shape[d]-at))
             p    = cut(self.p)
-            copy = buffers.get('grad', p.numel(), self.grad_dtype, g.device)
+            copy,buffers.holds = buffers.get('grad', p.numel(), self.grad_dtype, g.device),None
             views(copy, [p])[0].copy_(cut(g))
             rows = dict(p=row(p), grad=copy, **{n: row(cut(s)) for n,s in self.states.items()})
             yield [rows[n] for n in k.rows]
@@ -109,7 +109,9 @@ class Gathered:
             if g is not None: self.grads = g,[g.data_ptr() for g in grads],[*range(len(grads))],grads
     def load(self, k, grads, buffers):
         rows = dict(self.rows)
-        if 'grad' in k.rows: rows['grad'] = self.gradients([grads[i] for i in self.indices], buffers)
+        if 'grad' in k.rows:
+            held = buffers.holds is self                                            # since the gradients were checked, or in an earlier round
+            rows['grad'] = self.parts('grad', buffers)[0] if held else self.gradients([grads[i] for i in self.indices], buffers)
         if self.copied and 'p' in k.rows:
             self.loaded = True
             rows['p'],parts = self.parts('bytes' if self.bytes else 'flats', buffers)
@@ -119,6 +121,7 @@ class Gathered:
     def gradients(self, gs, buffers):
         if self.grads and all(map(is_, gs, self.grads[3])) and same_addresses(gs, *self.grads[1:3]): return self.grads[0]
         flat,parts = self.parts('grad', buffers)
+        buffers.holds = self
         if gs[0].is_complex(): gs = [real(g) for g in gs]
         if self.all_flat: torch.cat(gs, out=flat)
         else: torch._foreach_copy_(parts, gs)

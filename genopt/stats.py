@@ -41,7 +41,7 @@ def center_sqr_grad(grad_avg, sqr_avg):
     "Variance instead of second moment, `v - m^2`. Graves 2013, https://arxiv.org/abs/1308.0850, equation 40"
     return dict(grad_var = sqr_avg.addcmul(grad_avg, grad_avg, value=-1))
 
-def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):          # noqa: B008
+def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):
     """Weights of `g` and of `m` one step ahead, `(1-mu_t)/(1-mu_1..mu_t)` and `mu_(t+1)/(1-mu_1..mu_(t+1))`, for a momentum that warms up,
     `mu_t = mom*(1 - 0.96^(t*momentum_decay)/2)`. On the host. Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
     mu,mu_next = [mom*(1 - 0.5*0.96**(t*momentum_decay)) for t in (step,step+1)]

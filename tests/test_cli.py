@@ -18,6 +18,7 @@ def test_compare_prints_a_table_and_writes_a_picture(tmp_path, capsys):
     assert '\r' not in out and '█' not in out                  # no progress bar into a pipe
     assert (tmp_path/'c.png').read_bytes()[:4]==b'\x89PNG' and (tmp_path/'c.png').stat().st_size>20_000
 
+@pytest.mark.slow
 def test_compare_json_is_all_the_data(tmp_path, capsys):
     assert main([*quick, '--json', '--out', str(tmp_path/'c.png'), '--seed', '7'])==0
     res = json.loads(capsys.readouterr().out)
@@ -27,12 +28,14 @@ def test_compare_json_is_all_the_data(tmp_path, capsys):
         assert r['difference']==max(abs(a-b) for a,b in zip(r['genopt']['losses'], r['torch']['losses']))<1e-12
         assert r['genopt']['losses'][-1]<r['genopt']['losses'][0] and r['ratio']>0 and .3<r['genopt']['accuracy']<=1
 
+@pytest.mark.slow
 def test_compare_tells_a_wrong_algorithm(tmp_path, capsys, monkeypatch):
     "An Adam without its bias correction is found out: exit status 1, and its name"
     monkeypatch.setattr(genopt.Adam, 'build', staticmethod(lambda **_: [genopt.average_grad, genopt.average_sqr_grad, plain_step]))
     assert main([*quick, '--out', str(tmp_path/'c.png')])==1
     assert 'DIFFERENT by more than 1e-08 in some loss: Adam\n' in capsys.readouterr().out
 
+@pytest.mark.slow
 def test_not_a_number_equals_nothing(tmp_path, capsys, monkeypatch):
     def nan_step(grad, step): return grad*float('nan') if step>3 else grad
     monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [genopt.step_stat, nan_step]))
@@ -48,6 +51,11 @@ def plain_step(grad_avg, sqr_avg, eps=1e-8): return grad_avg/(sqr_avg.sqrt()+eps
 def test_same_seed_same_losses():
     a,b,c = [compare('SGD', epochs=1, seed=s)['runs'][0]['genopt']['losses'] for s in (1,1,2)]
     assert a==b!=c
+
+def test_a_training_that_diverged_is_still_json():
+    "Whose losses are NaN, which JSON has not"
+    from genopt.cli import dumps
+    assert json.loads(dumps(dict(losses=[1., float('nan'), float('inf')], pair=(2, 'x'))))==dict(losses=[1., None, None], pair=[2, 'x'])
 
 @pytest.mark.parametrize('args,words', [
     (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, RMSprop, Adam"),

@@ -8,7 +8,8 @@ from torch.optim import lr_scheduler
 import genopt
 from helpers import algorithms,awkward,difference,gpu,gradients,run
 
-cases = [pytest.param(a, kw, id=f"{a.name}-{i}") for a in algorithms for i,kw in enumerate(a.cases())]
+late  = lambda a, i: pytest.mark.slow if i>=len(a.inputs())+6 else ()           # of 30 random settings the first six are quick
+cases = [pytest.param(a, kw, id=f"{a.name}-{i}", marks=late(a, i)) for a in algorithms for i,kw in enumerate(a.cases())]
 each  = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 
 
@@ -22,6 +23,7 @@ def test_equals_the_reference(a, kw):
     ours32,ref32 = run(a.cls, kw, torch.float32)[0],run(a.reference, kw, torch.float32, foreach=False)[0]
     assert difference(ours32, ref) <= 4*max(difference(ref32, ref), 1e-6)
 
+@pytest.mark.slow
 def test_nadam_equals_torchs_own():
     "Which keeps its product of momenta in the default dtype: it is nearer the more precise that is"
     for kw in next(a for a in algorithms if a.name=='NAdam').cases():
@@ -112,6 +114,7 @@ def test_late_parameter_lives_its_own_life(a):
         single.step()
     assert torch.equal(p, alone) and not torch.equal(p, torch.ones_like(p))
 
+@pytest.mark.slow
 @each
 def test_minimises_parabola_and_rosenbrock(a):
     def parabola(x): return (x*x*torch.tensor([1., 10.])).sum()

@@ -1,0 +1,130 @@
+"""What a group of parameters runs: callbacks, which may depend on its hyper-parameters, and how those are spelled. An optimizer has one recipe;
+a group that brings `cbs` of its own has another."""
+
+from fastcore.basics import is_iter
+from .check import check_built,rehearse,unexpected
+from .core import Chain
+from .engine import counter
+from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,number,plain,ranges,to_short,
+                     to_torch)
+from .naming import name_of,same
+from .transforms import maximize
+
+__all__ = ['Recipe', 'flatten']
+
+
+def flatten(cbs):
+    "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
+    if callable(cbs) or isinstance(cbs, str): return cbs,
+    if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
+    return (cbs,) if cbs else ()
+
+def of_callbacks(cbs, hypers, who):
+    "The hyper-parameters that the callbacks `cbs` declare or are given, with defaults; and those given, in the spelling of callbacks"
+    chain = Chain(cbs)
+    short = to_short(hypers, chain.asks)
+    declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
+    declared|= chain.hypers(known=short)
+    if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, who))
+    if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=...")
+    return declared,short
+
+
+class Settings:
+    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run"
+    def __init__(self, recipe, group, key):
+        self.types = [*map(type, key)]
+        self.chain = recipe.chain(group, rehearsed=False)
+        self.capturable = bool(group['capturable'])
+        if not self.capturable: recipe.check_set(group, key, self.chain)
+        self.numbers = recipe.hypers(group, self.chain, (lambda v: v) if self.capturable else number)
+        if self.capturable: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
+        self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
+
+class Recipe:
+    """The callbacks `cbs`: a flat list, or the class of an algorithm. `defaults`: the hyper-parameters of a group that says nothing, in torch's
+    spelling, with `hypers` set. `own`: names that callbacks read themselves and that so are no other's spelling"""
+    def __init__(self, name, cbs, hypers):
+        self.name,self.cbs,self.arguments = name,cbs,cbs.arguments if isinstance(cbs, type) else {}
+        self.chains,self.known,self.seen,self.own = [],{},{},None
+        flags = {k: v for k,v in hypers.items() if k in engine_flags}
+        given = {k: v for k,v in hypers.items() if k not in engine_flags}
+        declared = self.arguments
+        if not isinstance(cbs, type): declared,given = of_callbacks(cbs, given, name)
+        if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
+        own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
+        while own!=self.own:                                    # whose spelling an ambiguous name is depends on the chain, and that on the values
+            self.own = own
+            self.declared = to_torch(declared, own)|engine_flags
+            values = dict(self.declared)
+            assign(Hypers(values, own), given|flags, name)
+            check_kinds(values, self.declared, self.strict, name)
+            own = own|self.chain(values, rehearsed=False).asks&ambiguous
+        more = self.check(values, name).hypers(known=Hypers(values, own))                 # of callbacks that say more than the signature
+        self.defaults = {k: plain(v) for k,v in (values|to_torch(more, own)).items()}
+
+    @property
+    def strict(self): return {'lr', *self.arguments, *engine_flags}
+    def view(self, group):
+        "The hyper-parameters of `group` in either spelling, live"
+        return Hypers(group, self.own)
+    def check(self, group, who):
+        "The chain of `group`, if that and its values can work"
+        self.check_values(group, who)
+        return self.chain(group)
+    def check_values(self, group, who):
+        check_flags(group, who)
+        check_kinds(group, self.declared, self.strict, who)
+        check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who)
+
+    def check_set(self, group, key, chain):
+        "The same for values that were set since, by a schedule perhaps: quick if only numbers have changed, and are in their ranges"
+        seen = chain,*(v for v in key if type(v) not in (int,float,tuple))
+        plain = lambda v: type(v) in (int,float)
+        if seen not in self.seen:
+            self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if plain(at(group, k, i))]
+        elif all(plain(v := at(group, k, i)) and v in r for k,i,r in self.seen[seen]): return
+        self.check_values(group, self.name)
+
+    def build(self, group):
+        "The callbacks of `group`"
+        cbs = self.cbs
+        if self.arguments:
+            hypers = self.view(group)
+            cbs = self.cbs.build(**{n: hypers[n] for n in self.arguments})
+        if not callable(cbs) and (not is_iter(cbs) or isinstance(cbs, (str,dict))):
+            raise TypeError(f"{self.name} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
+        return flatten([group['maximize'] and maximize, cbs])
+    def chain(self, group, rehearsed=True):
+        "The chain of `group`, which may depend on its hyper-parameters; the same object for the same callbacks"
+        cbs = self.build(group)
+        chain = next((c for c in self.chains if [*map(same, c.cbs)]==[*map(same, cbs)]), None)
+        if not chain:
+            check_built(cbs, self.build(group), self.view(self.declared) if self.arguments else (), self.name)
+            self.chains = [*self.chains[-99:], chain := Chain(cbs)]
+        for p in group.get('params', ()) if rehearsed else ():
+            if (p.shape, p.dtype, p.device) not in chain.rehearsed: rehearse(chain, p, self.hypers(group, chain), self.name)
+        return chain
+    def hypers(self, group, chain, read=number):
+        "The values of `group` that `chain` reads, as plain numbers"
+        hypers = Hypers(group, self.own|chain.asks&ambiguous)
+        return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
+    def settings(self, group):
+        "Chain, numbers and way of running of `group`: one object for all groups that are alike"
+        key = tuple([group[k] for k in self.defaults])
+        try: found = self.known.get(key)
+        except TypeError: found = None                                      # a list in it
+        if not found or found.types!=[*map(type, key)]:
+            if not group['capturable']: key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
+            found = self.known.get(key)
+            if not found or found.types!=[*map(type, key)]:
+                if len(self.known)>100: self.known,self.seen = {},{}
+                self.known[key] = found = Settings(self, group, key)
+        return found
+
+    def same(self, other):
+        "Whether `other` runs the same callbacks with the same hyper-parameters declared"
+        cbs = lambda r: r.cbs if r.arguments else [*map(same, r.cbs)]
+        return cbs(self)==cbs(other) and self.declared==other.declared and self.own==other.own
+    def __getstate__(self): return vars(self)|dict(chains=[], known={}, seen={})
+    def __repr__(self): return self.name if self.arguments else ' > '.join(map(name_of, self.cbs)) or 'grad'

@@ -130,6 +130,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     # -- a step --
 
+    @torch._disable_dynamo                                              # `torch.compile` of a whole train step goes around: the engine compiles for itself
     @torch.inference_mode(False)                                        # state made in inference mode could not be written outside it
     @torch.no_grad()
     def step(self, closure=None):
@@ -208,6 +209,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         self._plan = None
         return self
 
+    @torch._disable_dynamo
     def zero_grad(self, set_to_none=True):
         "As torch's; adopted gradients stay where they are and are filled with zeros"
         rows = {i: u.grads for b in self._plan.buckets for u in b.units if u.grads for i in u.indices} if self._adopts and self._plan else {}

@@ -1,9 +1,10 @@
 """State dicts: what is checked before one is loaded, parameters found by their names, and torch.optim's own, which are understood and written."""
 
-import inspect,itertools
+import inspect,itertools,warnings
 from torch import Tensor
 import torch
 from .loop import as_declared,first
+from .sharded import local
 
 __all__ = ['checked', 'names_of', 'torch_state_dict']
 
@@ -38,7 +39,7 @@ def checked(opt, state_dict):
             raise ValueError(f"{who}, param group {n}: it runs {a or opt.name}, and the saved one {b or 'the cbs of its optimizer'}")
         chain = opt._recipe(group).check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
-            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}")
+            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}", opt.nonfinite)
     return state_dict | dict(state=state, param_groups=saved)
 
 def names_of(group, n):
@@ -57,13 +58,21 @@ def by_name(groups, saved, who):
     ids = dict(zip(there, itertools.chain.from_iterable(g['params'] for g in saved)))
     return [old | dict(params=[ids[n] for n in g['param_names']], param_names=[*g['param_names']]) for g,old in zip(groups, saved)]
 
-def fitting(state, chain, p, who):
+def fitting(state, chain, p, who, nonfinite='propagate'):
     "The state of parameter `p`, if it is one of `chain`"
     if not isinstance(state, dict): raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
     state = ours(state, chain)
     tensors = [n for n,v in state.items() if isinstance(v, Tensor) and v.ndim]
     if chain.state and tensors and not state.keys()&chain.state.keys():
         raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
+    here = state.keys()&chain.state.keys()
+    if here and (missing := [n for n in chain.state if n not in here]):
+        raise ValueError(f"{who}: its state has {', '.join(n for n in chain.state if n in here)} but lacks {', '.join(missing)}, which would start anew "
+                         "in the middle of a run; add it, or leave out the whole state of this parameter")
+    if poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]:
+        told = f"{who}: {poisoned[0]!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
+        if nonfinite!='propagate': raise ValueError(told)
+        warnings.warn(told, stacklevel=6)
     res = dict(state)
     for n in state.keys()&chain.state.keys():
         like = first(chain.state[n], p)

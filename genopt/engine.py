@@ -12,9 +12,10 @@ from operator import is_
 from torch import Tensor
 import torch
 from .check import small as small_shape
+from .checkpoint import names_of
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,as_declared,compute,finite,loop,own,real
+from .loop import Item,as_declared,compute,finite,first,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .sharded import agree,alike,is_sharded,local
@@ -232,6 +233,8 @@ class Plan:
     gradient or without, in groups that are alike as before, and a state that nobody has changed"""
     def __init__(self, opt, settings, params, grads):
         refuse_sparse(grads, opt.name)
+        if any(p.is_meta and p.requires_grad and g is None for p,g in zip(params, grads)):
+            raise RuntimeError(f"{opt.name} has parameters on the meta device, without gradients; make it after the model has got its memory (to_empty)")
         self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
         self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
         self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once
@@ -269,6 +272,7 @@ class Plan:
 
     def place(self, i, p, grad, group, settings):
         "Put a parameter into its bucket; False if it can be in none"
+        self.check_shapes(i, settings.chain)
         sharded = is_sharded(p) and is_sharded(grad) and alike(grad, p)
         if not sharded and (type(p) not in plain_types or type(grad) is not Tensor) or p.layout!=torch.strided: return False
         x,states,c = real(local(p).detach()),self.opt.__dict__['state'].get(p, {}),None
@@ -291,6 +295,14 @@ class Plan:
             bucket.add(group, i, x, kept, sharded)
             bucket.do_wd = states.get('do_wd')
         return bucket is not None
+    def check_shapes(self, i, chain):
+        "Refuse a parameter that has got another shape than its state"
+        p = self.params[i]
+        for n,v in self.opt.__dict__['state'].get(p, {}).items():
+            if n in chain.state and isinstance(v, Tensor) and v.ndim and v.shape!=p.shape and v.shape!=(like := first(chain.state[n], p)).shape:
+                name = [n for k,g in enumerate(self.opt.param_groups) for n in names_of(g, k)][i]
+                raise RuntimeError(f"{self.opt.name}: {name} has shape {tuple(p.shape)} now, its state {n!r} is of {tuple(v.shape)} and would be of "
+                                   f"{tuple(like.shape)}. Nothing has changed; `del opt.state[p]` gives it a new state")
     def counter(self, old, v, device):
         "The tensor of counter `v` of a new bucket: the one that is there, unless another bucket has it"
         taken = {id(t) for b in self.buckets.values() for t in b.host.values()}
@@ -345,6 +357,7 @@ class Plan:
         opt,state = self.opt,self.opt.__dict__['state']
         ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
+        for i,g in self.loose: self.check_shapes(i, self.settings[g].chain)
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         try: loop(items)
         except (RuntimeError, NotImplementedError) as e:

@@ -67,8 +67,8 @@ def fitting(state, chain, p, who, nonfinite='propagate'):
         raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
     here = state.keys()&chain.state.keys()
     if here and (missing := [n for n in chain.state if n not in here]):
-        raise ValueError(f"{who}: its state has {', '.join(n for n in chain.state if n in here)} but lacks {', '.join(missing)}, which would start anew "
-                         "in the middle of a run; add it, or leave out the whole state of this parameter")
+        raise ValueError(f"{who}: its state has {', '.join(n for n in chain.state if n in here)} but lacks {', '.join(missing)}, "
+                         "which would start anew in the middle of a run; add it, or leave out the whole state of this parameter")
     if poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]:
         told = f"{who}: {poisoned[0]!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
         if nonfinite!='propagate': raise ValueError(told)

@@ -234,7 +234,8 @@ class Plan:
     def __init__(self, opt, settings, params, grads):
         refuse_sparse(grads, opt.name)
         if any(p.is_meta and p.requires_grad and g is None for p,g in zip(params, grads)):
-            raise RuntimeError(f"{opt.name} has parameters on the meta device, without gradients; make it after the model has got its memory (to_empty)")
+            raise RuntimeError(f"{opt.name} has parameters on the meta device, without gradients; "
+                               "make it after the model has got its memory (to_empty)")
         self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
         self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
         self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once

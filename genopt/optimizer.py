@@ -131,7 +131,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     # -- a step --
 
-    @torch._disable_dynamo                                              # `torch.compile` of a whole train step goes around: the engine compiles for itself
+    @torch._disable_dynamo                                              # torch.compile of a whole train step goes around: the engine compiles itself
     @torch.inference_mode(False)                                        # state made in inference mode could not be written outside it
     @torch.no_grad()
     def step(self, closure=None):
@@ -170,8 +170,9 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         there = (grad!=0) & (old!=0)
         if number(group['lr'])>0 and there.sum()>0 and (few(p)!=old)[there].float().mean()<.1:
             name = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)][i]
-            warnings.warn(f"{self.name}: hardly an element of {name} has moved in a step with lr={number(group['lr'])}: its updates are smaller than "
-                          f"what {p.dtype} can tell apart, and are lost. Train float32 parameters, under torch.autocast, or take a larger lr", stacklevel=4)
+            warnings.warn(f"{self.name}: hardly an element of {name} has moved in a step with lr={number(group['lr'])}: its updates are smaller "
+                          f"than what {p.dtype} can tell apart, and are lost. Train float32 parameters, under torch.autocast, or take a larger lr",
+                          stacklevel=5)
 
     def _told(self, i, grad):
         "That the gradient of the `i`-th parameter is not finite"

@@ -2,6 +2,7 @@
 rows, with the row's number at its front and named by what goes wrong."""
 
 import ast,copy,gc,inspect,io,math,os,pickle,random,re,signal,subprocess,sys,threading,warnings,weakref,zipfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 import pytest,torch
@@ -15,10 +16,13 @@ nan,inf = math.nan,math.inf
 way  = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
 ways = pytest.mark.parametrize('kw', way.values(), ids=way)
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
-runs = pytest.mark.parametrize('a,kw', [pytest.param(a, kw, id=f'{a.name}-{n}') for a in algorithms for n,kw in way.items() if n!='fused' or a.name=='Adam'])   # compiling takes its time
+def runs_of(names): return pytest.mark.parametrize('a,kw', [pytest.param(a, kw, id=f'{a.name}-{n}') for a in algorithms if a.name in names for n,kw in way.items()
+                                                            if n!='fused' or a.name=='Adam'])         # compiling takes its time
+every = runs_of([a.name for a in algorithms])
+runs  = runs_of(['SGD','Adam','Lion','LAMB'])                                                   # a sum, averages, a sign, norms: enough where the row is not about the algorithm
 low  = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=['float16','bfloat16'])
 references = {a.name: a.reference for a in algorithms}                                          # torch's; of NAdam with its product in double precision
-adaptive = Adam,AdamW,RMSprop,genopt.NAdam,genopt.RAdam,genopt.LAMB
+adaptive = Adam,RMSprop,genopt.RAdam,genopt.LAMB
 
 elsewhere = {
     54:  'tests/test_engine.py::test_a_step_on_tape_goes_on_with_new_gradients_and_learning_rates',
@@ -57,6 +61,12 @@ def same(a, b):
     if isinstance(a, (list,tuple)): return len(a)==len(b) and all(map(same, a, b))
     return type(a) is type(b) and (a==b or a!=a and b!=b)
 def everything(opt): return copy.deepcopy((opt.state_dict(), [p.detach() for g in opt.param_groups for p in g['params']]))
+@contextmanager
+def light():
+    "Collecting garbage looks only at what is made within"
+    gc.collect(); gc.freeze()
+    try: yield
+    finally: gc.unfreeze()
 class unchanged:
     "Within, nothing of the optimizers changes: parameters, state, groups"
     def __init__(self, *opts): self.opts = opts
@@ -238,7 +248,7 @@ def test_024_callbacks_that_do_not_fit_together(cbs, words):
 
 # -- Gradients and steps --
 
-@runs
+@every
 @pytest.mark.parametrize('bad', [nan, inf])
 def test_025_a_nan_gradient_poisons_state_for_ever(a, bad, kw):
     "Propagated where nobody asks; `skip` leaves all as it was, counts, and goes on; `raise` names the parameter"
@@ -307,7 +317,7 @@ def test_030_no_gradient_at_all_counts_as_a_step(a, kw):
     with unchanged(opt): opt.step()
     assert not opt.state
 
-@runs
+@every
 def test_031_a_gradient_that_comes_late_is_debiased_as_if_it_were_early(a, kw):
     p,late,alone = P(),P(),P()
     opt,ref = a.cls([p, late], lr=.01, **kw),a.cls([alone], lr=.01, **kw)
@@ -388,7 +398,7 @@ def test_038_zero_over_zero_in_float16(cls, kw, dtype):
 @low
 @ways
 @pytest.mark.parametrize('cls', adaptive)
-@pytest.mark.parametrize('g', [1e-5, 1e4, 6e4])
+@pytest.mark.parametrize('g', [1e-5, 6e4])
 def test_039_040_squares_that_vanish_or_overflow_in_float16(cls, g, kw, dtype):
     "The numbers are those of float32, rounded once"
     p = P(8, dtype=dtype)
@@ -402,7 +412,7 @@ def test_039_040_squares_that_vanish_or_overflow_in_float16(cls, g, kw, dtype):
         torch.testing.assert_close(p.float(), q.to(dtype).float(), rtol=torch.finfo(dtype).eps, atol=0)
         q.data.copy_(p)
 
-@runs
+@every
 def test_041_a_square_that_overflows_stops_the_parameter_in_silence(a, kw):
     p = P(4)
     opt = took([p], a.cls([p], lr=.1, nonfinite='skip', **kw))
@@ -540,7 +550,7 @@ def test_055_056_a_schedule_that_compiles_at_each_step(hyper):
         took(ps, opt)
     assert len(kernels.compilations)==before
 
-@each
+@pytest.mark.parametrize('a', [a for a in algorithms if a.name in ('SGD','Adam','RAdam')], ids=lambda a: a.name)
 def test_057_compiled_numbers_are_others(a):
     "From the same start, one step at a time, within a few units in the last place of what the parameter is made of"
     ps,qs = [P(7), P(5000)],[P(7), P(5000)]
@@ -803,7 +813,7 @@ def test_077_loading_shares_memory_with_what_is_loaded(a, kw):
     took([q], other, (3.,))
     assert same(saved, kept) and same(opt.state_dict(), kept)
 
-@runs
+@every
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 def test_078_a_resumed_run_is_another(a, dtype, kw, tmp_path):
     m,opt = net(dtype=dtype),None
@@ -976,7 +986,6 @@ def test_091_a_parameter_that_was_taken_out(a, kw):
     opt.state.pop(p, None); opt.state.pop(q, None)
     gone = weakref.ref(q)
     del q
-    gc.collect()
     assert gone() is None and took([new], opt)
 
 @ways
@@ -1165,6 +1174,7 @@ def test_103_a_flipped_bit_in_a_checkpoint():
     with pytest.raises(Exception): torch.load(io.BytesIO(whole[:len(whole)//2]), weights_only=True)  # noqa: B017  of many kinds
 
 @ways
+@light()
 def test_104_memory_that_is_never_freed(kw):
     def live():
         gc.collect()
@@ -1172,7 +1182,7 @@ def test_104_memory_that_is_never_freed(kw):
     ps = [P(7), P(5000)]
     opt = took(ps, Adam(ps, lr=1e-4, **kw), [1.]*5)
     schedule,before = lr_scheduler.ExponentialLR(opt, .999),live()
-    for _ in range(300):
+    for _ in range(100):
         took(ps, opt)
         schedule.step()
     assert live()<=before
@@ -1201,7 +1211,7 @@ def test_105_a_trial_that_leaves_its_moments(a, kw):
 
 # -- In all ways: a parameter by itself, state by itself --
 
-@runs
+@every
 def test_every_parameter_goes_its_way_as_if_alone(a, kw):
     "Gradients that come late, alternate, or stop: to the bit the same as one trained alone"
     setting = a.settings(1)[0]
@@ -1259,8 +1269,9 @@ def test_eight_threads_of_a_thousand_steps(kw):
     assert same(serial, {k: parallel[k] for k in range(8)})
 
 @ways
+@light()
 def test_nothing_grows_with_the_number_of_steps(kw):
-    "What Python allocates, after two hundred steps and after eight hundred: rates and betas change, gradients come and go, a state is saved"
+    "What Python allocates, after so many steps and after twice as many: rates and betas change, gradients come and go, a state is saved"
     import tracemalloc
     ps = [P(7), P(3, 3), P(5000)]
     opt = Adam(ps, lr=1e-4, **kw)
@@ -1271,11 +1282,11 @@ def test_nothing_grows_with_the_number_of_steps(kw):
             if i%20==0: ps[i//20%3].grad = None
             opt.step(); opt.zero_grad()
             if i%50==0: opt.state_dict()
-    steps(200)
+    steps(60)
     gc.collect(); tracemalloc.start()
-    steps(200)
+    steps(60)
     gc.collect(); before = tracemalloc.get_traced_memory()[0]
-    steps(400)
+    steps(120)
     gc.collect(); after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert after-before<20_000, after-before

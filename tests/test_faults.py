@@ -187,7 +187,9 @@ def test_015_a_parameter_in_two_groups():
     assert [n for g in genopt.groups(m, {'*weight': {}}) for n,_ in g['params']]==['0.weight', '0.bias', '2.bias']
 
 def test_016_a_set_has_no_order():
-    with pytest.warns(FutureWarning, match='ordered collections'): Adam({P(), P()})
+    for some in ({P(), P()}, frozenset([P()])):
+        with pytest.warns(FutureWarning, match='ordered collections'): Adam(some)
+    for groups in ([dict(params={P()})], [{P()}, {P()}]): refused(TypeError, 'ordered collections.*use a list instead', lambda: Adam(groups))
 
 def test_017_a_parameter_that_is_no_leaf(): refused(ValueError, "can't optimize a non-leaf Tensor", lambda: Adam([P()*2]))
 

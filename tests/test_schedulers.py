@@ -97,7 +97,7 @@ def test_a_rate_in_a_tensor_is_scheduled(scheduler, kw):
     runs = [made(genopt.AdamW, 'AdamW', schedulers[scheduler], lr=lr, **kw) for lr in (.02, torch.tensor(.02, dtype=torch.float64))]
     for i in range(8):
         for r in runs: advance(i, *r)
-    assert torch.is_tensor(runs[1][1].param_groups[0]['lr'])
+    assert torch.is_tensor(runs[1][1].param_groups[0]['lr']) or scheduler=='ReduceLROnPlateau'           # which in older torch puts a number there
     for p,q in zip(runs[0][0], runs[1][0]): torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)    # the scheduler's own arithmetic is in float32
 
 def test_a_group_that_is_added_has_a_schedule_of_its_own():

@@ -6,7 +6,6 @@ from itertools import repeat
 from operator import is_,setitem
 import torch
 from .loop import real
-from .trace import Untraceable
 
 __all__ = ['Gathered', 'Large', 'aligned', 'move', 'real_dtype', 'row', 'same_addresses', 'side_by_side', 'views']
 
@@ -64,8 +63,6 @@ except ImportError:
 
 # -- Units: what a kernel is called for --
 
-other_shape = "a parameter has another shape in the same memory"                     # so the step is planned anew
-
 class Large:
     "One parameter, as a row. A gradient that lies otherwise in memory is copied into the order of the parameter, `batch` elements at a time"
     grads = None
@@ -84,7 +81,6 @@ class Large:
         for i in places: xs[i] = g
         yield xs
     def parts(self, k, g, buffers):
-        if g.shape!=self.p.shape: raise Untraceable(other_shape)
         d = max(range(g.ndim), key=self.p.stride, default=0)
         step = g.shape[d] if self.whole else max(1, buffers.batch*g.shape[d]//g.numel())
         for at in range(0, g.shape[d], step):
@@ -129,7 +125,6 @@ class Gathered:
         if gs[0].is_complex(): gs = [real(g) for g in gs]
         if self.all_flat: torch.cat(gs, out=flat)
         else: torch._foreach_copy_(parts, gs)
-        if flat.numel()!=self.size: raise Untraceable(other_shape)
         return flat
     def parts(self, name, buffers):
         "The row of gradients, or of parameters, and its parts, which are made once: like the gradients, as rows, as bytes"

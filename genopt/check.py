@@ -1,6 +1,7 @@
 """What is refused at construction: parameters that cannot be optimized, and chains that cannot work. A chain is rehearsed, run for
 three steps on a small stand-in of a parameter, so that its faults are told there, by callback, argument and remedy, not in training."""
 
+import warnings
 from functools import partial
 from numbers import Real
 from fastcore.basics import is_iter
@@ -18,19 +19,22 @@ __all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
 
 def as_groups(params):
     "`params` as torch's base class takes them: tensors, named tensors or dicts. A list of lists (fastai's splitter) becomes dicts"
-    if isinstance(params, (Tensor,set)): return params                      # torch itself says what is wrong with these
+    if isinstance(params, Tensor): return params                            # torch itself says what is wrong with it
     if isinstance(params, (str,bytes,dict)) or is_module(params) or not is_iter(params):
         hint = (': pass model.parameters()' if is_module(params) else
                 ': pass its items(), which keeps the names' if isinstance(params, dict) else '')
         raise TypeError("params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, "
                         f"but got {type(params).__name__}{hint}")
+    if isinstance(params, (set,frozenset)):                                 # as newer torch
+        warnings.warn("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will change between "
+                      "runs. Please use a list instead. This will be an error in a future release.", FutureWarning, stacklevel=4)
     params = list(params)
     if not params: raise ValueError("optimizer got an empty parameter list; was the generator model.parameters() used before?")
     kinds = [kind(o) for o in params]
     if len(set(kinds))>1:
         i = next(i for i,k in enumerate(kinds) if k!=kinds[0])
         raise TypeError(f"params mixes kinds: item 0 is a {kinds[0]}, item {i} is a {kinds[i]} ({type(params[i]).__name__}); give one kind")
-    return [dict(params=list(o)) for o in params] if kinds[0]=='list' else params
+    return [dict(params=o if isinstance(o, set) else list(o)) for o in params] if kinds[0]=='list' else params
 
 def is_module(o): return isinstance(o, torch.nn.Module) and not isinstance(o, torch.nn.ParameterList)
 

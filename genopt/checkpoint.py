@@ -1,11 +1,12 @@
 """State dicts: what is checked before one is loaded, parameters found by their names; torch.optim's own, which are understood and written, and
 fastai's, which are understood."""
 
-import inspect,itertools
+import inspect,itertools,warnings
 from torch import Tensor
 import torch
 from .hypers import Hypers,plain
 from .loop import as_declared,first
+from .sharded import local
 
 __all__ = ['checked', 'names_of', 'torch_state_dict']
 
@@ -61,7 +62,7 @@ def checked(opt, state_dict):
             raise ValueError(f"{who}, param group {n}: it runs {a or opt.name}, and the saved one {b or 'the cbs of its optimizer'}")
         chain = opt._recipe(group).check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
-            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}")
+            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}", opt.nonfinite)
     return state_dict | dict(state=state, param_groups=saved)
 
 def names_of(group, n):
@@ -80,13 +81,21 @@ def by_name(groups, saved, who):
     ids = dict(zip(there, itertools.chain.from_iterable(g['params'] for g in saved)))
     return [old | dict(params=[ids[n] for n in g['param_names']], param_names=[*g['param_names']]) for g,old in zip(groups, saved)]
 
-def fitting(state, chain, p, who):
+def fitting(state, chain, p, who, nonfinite='propagate'):
     "The state of parameter `p`, if it is one of `chain`"
     if not isinstance(state, dict): raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
     state = ours(state, chain)
     tensors = [n for n,v in state.items() if isinstance(v, Tensor) and v.ndim]
     if chain.state and tensors and not state.keys()&chain.state.keys():
         raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
+    here = state.keys()&chain.state.keys()
+    if here and (missing := [n for n in chain.state if n not in here]):
+        warnings.warn(f"{who}: the state has {', '.join(n for n in chain.state if n in here)} but no {', '.join(missing)}, which starts anew: "
+                      "right if a callback was added since, else the file lacks a part", stacklevel=6)
+    if poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]:
+        told = f"{who}: {poisoned[0]!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
+        if nonfinite!='propagate': raise ValueError(told)
+        warnings.warn(told, stacklevel=6)
     res = dict(state)
     for n in state.keys()&chain.state.keys():
         like = first(chain.state[n], p)

@@ -12,9 +12,10 @@ from operator import is_
 from torch import Tensor
 import torch
 from .check import small as small_shape
+from .checkpoint import names_of
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,as_declared,compute,finite,loop,own,real
+from .loop import Item,as_declared,compute,finite,first,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .sharded import agree,alike,is_sharded,local
@@ -232,6 +233,9 @@ class Plan:
     gradient or without, in groups that are alike as before, and a state that nobody has changed"""
     def __init__(self, opt, settings, params, grads):
         refuse_sparse(grads, opt.name)
+        if any(p.is_meta and p.requires_grad and g is None for p,g in zip(params, grads)):
+            raise RuntimeError(f"{opt.name} has parameters on the meta device, without gradients; "
+                               "make it after the model has got its memory (to_empty)")
         self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
         self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
         self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once
@@ -247,7 +251,7 @@ class Plan:
         self.joins = [(b, o) for b in self.buckets for o in b.chain.blocks if o.is_global]
         self.held = [i for b in self.buckets for i in b.indices]
         self.parts = {i: local(params[i]) for i,p in enumerate(params) if is_sharded(p)}
-        self.addresses = [p.data_ptr() for p in params]
+        self.addresses,self.sizes = [p.data_ptr() for p in params],[*map(Tensor.numel, params)]
         self.part_counters()
 
     def part_counters(self):
@@ -262,6 +266,7 @@ class Plan:
         groups = [i for i,g in enumerate(self.opt.param_groups) for _ in g['params']]
         for i,(p,group) in enumerate(zip(self.params, groups)):
             if grads[i] is None or self.first[id(p)]!=i: continue
+            self.check_shapes(i, self.settings[group].chain, grads[i])
             if alone(self.settings[group]) or not self.place(i, p, grads[i], group, self.settings[group]): self.loose.append((i, group))
         if on_device := [i for i,g in self.loose if self.settings[g].capturable]:
             raise ValueError(f"{self.opt.name}: capturable=True takes plain parameters without gaps in memory, states that lie as they do, "
@@ -291,6 +296,17 @@ class Plan:
             bucket.add(group, i, x, kept, sharded)
             bucket.do_wd = states.get('do_wd')
         return bucket is not None
+    def check_shapes(self, i, chain, grad=None):
+        "Refuse a parameter that has got another shape than its gradient or its state"
+        p,told = self.params[i],None
+        if grad is not None and grad.shape!=p.shape: told = f"its gradient is of {tuple(grad.shape)}. Nothing has changed"
+        for n,v in self.opt.__dict__['state'].get(p, {}).items():
+            if n in chain.state and isinstance(v, Tensor) and v.ndim and v.shape!=p.shape and v.shape!=(like := first(chain.state[n], p)).shape:
+                told = told or (f"its state {n!r} is of {tuple(v.shape)} and would be of {tuple(like.shape)}. Nothing has changed; "
+                                "`del opt.state[p]` gives it a new state")
+        if told:
+            name = [n for k,g in enumerate(self.opt.param_groups) for n in names_of(g, k)][i]
+            raise RuntimeError(f"{self.opt.name}: {name} has shape {tuple(p.shape)} now, {told}")
     def counter(self, old, v, device):
         "The tensor of counter `v` of a new bucket: the one that is there, unless another bucket has it"
         taken = {id(t) for b in self.buckets.values() for t in b.host.values()}
@@ -313,7 +329,8 @@ class Plan:
 
     def holds(self, settings, params, grads):
         return (len(params)==len(self.params) and all(map(is_, params, self.params)) and self.same_gradients(grads)
-                and same_addresses(params, self.addresses, self.held) and all(local(params[i]) is x for i,x in self.parts.items())
+                and same_addresses(params, self.addresses, self.held) and [*map(Tensor.numel, params)]==self.sizes
+                and all(local(params[i]) is x for i,x in self.parts.items())
                 and self.alike(settings) and (not self.opt._watched or self.untouched()))
     def same_gradients(self, grads):
         "Whether there are gradients where there were, none of them sparse"
@@ -345,6 +362,7 @@ class Plan:
         opt,state = self.opt,self.opt.__dict__['state']
         ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
+        for i,g in self.loose: self.check_shapes(i, self.settings[g].chain)
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
         try: loop(items)
         except (RuntimeError, NotImplementedError) as e:

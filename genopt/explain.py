@@ -61,15 +61,15 @@ class Explanation:
         where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
         size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element"
         own = ', '.join(dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g))
-        return f'{opt.name}, {own}' if own else opt.name,rows,f"{size_of}; run: {note}"
+        return rows,f"{size_of}; run: {note}",f'{opt.name}, {own}' if own else opt.name
 
     def __repr__(self):
         out = []
-        for name,rows,note in self.parts:
+        for rows,note,name in self.parts:
             out.append(f'{name}: {note}\n{table(columns, rows)}')
         return '\n\n'.join(out)
 
     def _repr_html_(self):
         cells = lambda tag,row: '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in row) + '</tr>'
         html  = lambda rows: cells('th', columns) + ''.join(cells('td', r) for r in rows)
-        return ''.join(f'<p><b>{name}</b>: {note}</p><table>{html(rows)}</table>' for name,rows,note in self.parts)
+        return ''.join(f'<p><b>{name}</b>: {note}</p><table>{html(rows)}</table>' for rows,note,name in self.parts)

@@ -43,6 +43,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
     last_step_skipped,skipped_steps = False,0                           # under nonfinite='skip'
+    _looked       = 0                                                   # steps, until it was looked whether low precision loses them
 
     def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
         if cbs is None:
@@ -132,6 +133,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
 
     # -- a step --
 
+    @torch._disable_dynamo                                              # torch.compile of a whole train step goes around: the engine compiles itself
     @torch.inference_mode(False)                                        # state made in inference mode could not be written outside it
     @torch.no_grad()
     def step(self, closure=None):
@@ -151,11 +153,28 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
             if self._nonfinite=='raise': raise FloatingPointError(self._told(bad[0], grads[bad[0]]))
             self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
             return loss
+        self._looked,seen = self._looked+1,self._sample(params, grads) if self._looked==10 else None
         try: self._plan.run(grads)
         except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
             self._replan(settings, params, grads)
             self._plan.run(grads)
+        if seen: self._warn_if_lost(*seen)
         return loss
+
+    def _sample(self, params, grads):
+        "A few elements of the largest parameter of low precision: which, their gradients, their values"
+        low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and p.is_floating_point() and p.dtype.itemsize<4 and not p.is_meta]
+        if not low or any(g['capturable'] for g in self.param_groups): return
+        i = max(low, key=lambda i: params[i].numel())
+        return i,params[i],few(grads[i]),few(params[i])
+    def _warn_if_lost(self, i, p, grad, old):
+        group = next(g for g in self.param_groups if any(q is p for q in g['params']))
+        there = (grad!=0) & (old!=0)
+        if number(group['lr'])>0 and there.sum()>0 and (few(p)!=old)[there].float().mean()<.1:
+            name = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)][i]
+            warnings.warn(f"{self.name}: hardly an element of {name} has moved in a step with lr={number(group['lr'])}: its updates are smaller "
+                          f"than what {p.dtype} can tell apart, and are lost. Train float32 parameters, under torch.autocast, or take a larger lr",
+                          stacklevel=5)
 
     def _told(self, i, grad):
         "That the gradient of the `i`-th parameter is not finite"
@@ -210,6 +229,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         self._plan = None
         return self
 
+    @torch._disable_dynamo
     def zero_grad(self, set_to_none=True):
         "As torch's; adopted gradients stay where they are and are filled with zeros"
         rows = {i: u.grads for b in self._plan.buckets for u in b.units if u.grads for i in u.indices} if self._adopts and self._plan else {}
@@ -220,8 +240,12 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         for flat in {id(rows[i]): rows[i][0] for i in kept}.values(): flat.zero_()
 
     def state_dict(self):
-        "As torch's. States that live side by side in one tensor come as tensors of their own, and are saved to their own size"
-        res = super().state_dict()
+        """As torch's. States that live side by side in one tensor come as tensors of their own, and are saved to their own size. What is kept for
+        a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
+        state,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
+        self.__dict__['state'] = {p: s for p,s in state.items() if id(p) in here or not torch.is_tensor(p)}
+        try: res = super().state_dict()
+        finally: self.__dict__['state'] = state
         own = lambda v: v.clone() if torch.is_tensor(v) and v.untyped_storage().nbytes()>v.numel()*v.element_size() else v
         return res | dict(state={i: {n: own(v) for n,v in s.items()} if isinstance(s, dict) else s for i,s in res['state'].items()})
 
@@ -293,6 +317,8 @@ def gradients(params):
     if all(map(attrgetter('requires_grad'), params)): return grads
     return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]
 
+
+def few(x): return local(x).detach().flatten()[:1000].clone()
 
 def names_used(f):
     "Names that the code of `f` uses"

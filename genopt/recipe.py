@@ -38,7 +38,7 @@ class Settings:
         self.capturable = bool(group['capturable'])
         if not self.capturable: recipe.check_set(group, key, self.chain)
         self.numbers = recipe.hypers(group, self.chain, (lambda v: v) if self.capturable else number)
-        if self.capturable: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
+        if self.capturable and group['params']: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
         self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
 
 class Recipe:
@@ -112,6 +112,7 @@ class Recipe:
     def settings(self, group):
         "Chain, numbers and way of running of `group`: one object for all groups that are alike"
         key = tuple([group[k] for k in self.defaults])
+        if group['capturable']: key = *key,*{p.device for p in group['params']}           # where the numbers are; a group may be empty
         try: found = self.known.get(key)
         except TypeError: found = None                                      # a list in it
         if not found or found.types!=[*map(type, key)]:

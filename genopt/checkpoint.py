@@ -7,8 +7,9 @@ import torch
 from .hypers import Hypers,plain
 from .loop import as_declared,first
 from .sharded import local
+from .watch import names_of
 
-__all__ = ['checked', 'names_of', 'torch_state_dict']
+__all__ = ['checked', 'torch_state_dict']
 
 # torch's names of what is kept for a parameter = ours. A `momentum_buffer` is of gradients, or of updates where the chain keeps such
 spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg')
@@ -64,10 +65,6 @@ def checked(opt, state_dict):
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
             if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}", opt.nonfinite)
     return state_dict | dict(state=state, param_groups=saved)
-
-def names_of(group, n):
-    "What the parameters of group `n` are called in messages"
-    return [f"{name} in param group {n}" for name in group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]]
 
 def by_name(groups, saved, who):
     "The saved groups with their parameters in our order, where all names are known"

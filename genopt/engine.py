@@ -12,7 +12,6 @@ from operator import is_
 from torch import Tensor
 import torch
 from .check import small as small_shape
-from .checkpoint import names_of
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
 from .loop import Item,as_declared,compute,finite,first,loop,own,real
@@ -20,6 +19,7 @@ from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side
 from .shaped import Shaped
 from .sharded import agree,alike,is_sharded,local
 from .trace import NeedsShape,Untraceable,trace
+from .watch import name_in
 
 __all__ = ['Plan', 'check_way', 'how']
 
@@ -304,9 +304,7 @@ class Plan:
             if n in chain.state and isinstance(v, Tensor) and v.ndim and v.shape!=p.shape and v.shape!=(like := first(chain.state[n], p)).shape:
                 told = told or (f"its state {n!r} is of {tuple(v.shape)} and would be of {tuple(like.shape)}. Nothing has changed; "
                                 "`del opt.state[p]` gives it a new state")
-        if told:
-            name = [n for k,g in enumerate(self.opt.param_groups) for n in names_of(g, k)][i]
-            raise RuntimeError(f"{self.opt.name}: {name} has shape {tuple(p.shape)} now, {told}")
+        if told: raise RuntimeError(f"{self.opt.name}: {name_in(self.opt.param_groups, i)} has shape {tuple(p.shape)} now, {told}")
     def counter(self, old, v, device):
         "The tensor of counter `v` of a new bucket: the one that is there, unless another bucket has it"
         taken = {id(t) for b in self.buckets.values() for t in b.host.values()}

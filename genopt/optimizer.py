@@ -4,14 +4,15 @@ import dis,inspect,warnings
 from operator import attrgetter
 from fastcore.basics import is_iter
 import torch
-from .checkpoint import checked,names_of,torch_state_dict
+from . import watch
+from .checkpoint import checked,torch_state_dict
 from .check import as_groups,check_params,is_module
 from .core import Chain
 from .engine import Plan,check_way
 from .explain import Explanation,plural
 from .hypers import aliases,assign,check_flags,engine_flags,misplaced,number,plain
 from .learner import ForLearner
-from .loop import compute,finite
+from .loop import compute
 from .naming import name_of
 from .recipe import Recipe,flatten
 from .sharded import agree,local
@@ -43,7 +44,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
     last_step_skipped,skipped_steps = False,0                           # under nonfinite='skip'
-    _looked       = 0                                                   # steps, until it was looked whether low precision loses them
+    _steps = 0                                                          # of this process; at the eleventh low precision is looked at
 
     def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
         if cbs is None:
@@ -150,39 +151,17 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         settings = [self._recipe(g).settings(g) for g in self.param_groups]
         if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
         if self._nonfinite!='propagate' and (bad := self._plan.nonfinite(grads)):
-            if self._nonfinite=='raise': raise FloatingPointError(self._told(bad[0], grads[bad[0]]))
+            if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads[bad[0]])}")
             self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
             return loss
-        self._looked,seen = self._looked+1,self._sample(params, grads) if self._looked==10 else None
+        self._steps += 1
+        lost = watch.Lost.watch(self.param_groups, params, grads) if self._steps==11 else None
         try: self._plan.run(grads)
         except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
             self._replan(settings, params, grads)
             self._plan.run(grads)
-        if seen: self._warn_if_lost(*seen)
+        if lost: lost.warn(self.name)
         return loss
-
-    def _sample(self, params, grads):
-        "A few elements of the largest parameter of low precision: which, their gradients, their values"
-        low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and p.is_floating_point() and p.dtype.itemsize<4 and not p.is_meta]
-        if not low or any(g['capturable'] for g in self.param_groups): return
-        i = max(low, key=lambda i: params[i].numel())
-        return i,params[i],few(grads[i]),few(params[i])
-    def _warn_if_lost(self, i, p, grad, old):
-        group = next(g for g in self.param_groups if any(q is p for q in g['params']))
-        there = (grad!=0) & (old!=0)
-        if number(group['lr'])>0 and there.sum()>0 and (few(p)!=old)[there].float().mean()<.1:
-            name = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)][i]
-            warnings.warn(f"{self.name}: hardly an element of {name} has moved in a step with lr={number(group['lr'])}: its updates are smaller "
-                          f"than what {p.dtype} can tell apart, and are lost. Train float32 parameters, under torch.autocast, or take a larger lr",
-                          stacklevel=5)
-
-    def _told(self, i, grad):
-        "That the gradient of the `i`-th parameter is not finite"
-        names,grad = [n for k,g in enumerate(self.param_groups) for n in names_of(g, k)],local(grad)
-        kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~finite(grad)}
-        found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item()))
-        return (f"{self.name}: the gradient of {names[i]} has {found} among {plural(grad.numel(), 'element')}. "
-                "Nothing has changed; nonfinite='skip' leaves such steps out")
 
     def _allocates(self, grads):
         """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
@@ -317,8 +296,6 @@ def gradients(params):
     if all(map(attrgetter('requires_grad'), params)): return grads
     return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]
 
-
-def few(x): return local(x).detach().flatten()[:1000].clone()
 
 def names_used(f):
     "Names that the code of `f` uses"

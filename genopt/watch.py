@@ -1,0 +1,45 @@
+"""What is seen of a run, and told: whose gradient is not finite, and updates that low precision loses."""
+
+import warnings
+from .hypers import number
+from .loop import finite
+from .sharded import local
+
+__all__ = ['Lost', 'name_in', 'names_of', 'nonfinite']
+
+
+def names_of(group, n):
+    "What the parameters of group `n` are called in messages"
+    return [f"{name} in param group {n}" for name in group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]]
+
+def name_in(groups, i):
+    "The same for the `i`-th of all parameters"
+    return [name for n,g in enumerate(groups) for name in names_of(g, n)][i]
+
+def nonfinite(groups, i, grad):
+    "That the gradient of the `i`-th parameter is not finite, and in what way"
+    grad  = local(grad)
+    kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~finite(grad)}
+    found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item())) or 'something not finite in another process'
+    return (f"the gradient of {name_in(groups, i)} has {found} among {grad.numel():,} element{'s'*(grad.numel()!=1)}. "
+            "Nothing has changed; nonfinite='skip' leaves such steps out")
+
+
+def few(x): return local(x).detach().flatten()[:1000].clone()
+
+class Lost:
+    "A few elements of the largest parameter of low precision, kept over a step: have they moved?"
+    @classmethod
+    def watch(cls, groups, params, grads):
+        "None where there is no such parameter, or nothing may be looked at"
+        low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and p.is_floating_point() and p.dtype.itemsize<4 and not p.is_meta]
+        return cls(groups, params, grads, max(low, key=lambda i: params[i].numel())) if low and not any(g['capturable'] for g in groups) else None
+    def __init__(self, groups, params, grads, i):
+        self.groups,self.i,self.p,self.grad,self.old = groups,i,params[i],few(grads[i]),few(params[i])
+    def warn(self, who):
+        lr    = next(number(g['lr']) for g in self.groups if any(p is self.p for p in g['params']))
+        there = (self.grad!=0) & (self.old!=0)
+        if lr>0 and there.any() and (few(self.p)!=self.old)[there].float().mean()<.1:
+            warnings.warn(f"{who}: hardly an element of {name_in(self.groups, self.i)} has moved in a step with lr={lr}: its updates are smaller "
+                          f"than what {self.p.dtype} can tell apart, and are lost. Train float32 parameters, under torch.autocast, or take a "
+                          "larger lr", stacklevel=5)

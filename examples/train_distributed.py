@@ -6,7 +6,7 @@
 The optimizer is made as for one process. With `fully_shard` its parameters, gradients and state are `DTensor`s: elementwise algorithms work on
 the part that each process has, those with norms (LAMB, clip_grad_norm) on the whole, through DTensor."""
 
-import os
+import os,time
 from pathlib import Path
 from fastcore.script import call_parse
 from torch import nn
@@ -82,3 +82,4 @@ def main(
         if rank==0: torch.save(whole, out)
     dist.barrier()                                                           # nobody leaves while another still writes
     dist.destroy_process_group()
+    time.sleep(1)                                                            # gloo's threads end their work, or Python aborts: pytorch#179291

@@ -81,10 +81,9 @@ class Recipe:
         "The same for values that were set since, by a schedule perhaps: quick if only numbers have changed, and are in their ranges"
         seen = chain,*(v for v in key if type(v) not in (int,float,tuple))
         plain = lambda v: type(v) in (int,float)
-        if seen not in self.seen:
-            self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if plain(at(group, k, i))]
-        elif all(plain(v := at(group, k, i)) and v in r for k,i,r in self.seen[seen]): return
+        if seen in self.seen and all(plain(v := at(group, k, i)) and v in r for k,i,r in self.seen[seen]): return
         self.check_values(group, self.name)
+        self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if plain(at(group, k, i))]
 
     def build(self, group):
         "The callbacks of `group`"

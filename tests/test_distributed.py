@@ -1,6 +1,6 @@
 """Several processes: data parallel, sharded, and checkpoints that are loaded on another number of them."""
 
-import os,subprocess,sys
+import os,subprocess,sys,time
 from pathlib import Path
 import pytest,torch
 import torch.distributed as dist
@@ -64,6 +64,7 @@ def on_rank(rank, world, port, job, out):
     finally:
         dist.barrier()
         dist.destroy_process_group()
+        time.sleep(1)                                                                # as in the example
 
 def run(world, job, out):
     import socket

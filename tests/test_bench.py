@@ -84,6 +84,7 @@ def test_crews_that_memory_allows():
     res = measure('Adam', 'six', few, memory=1, **quick)
     assert [r['name'] for r in res['rows']]==[c.name for c in few] and all(r['ratio']>0 for r in res['rows'])
 
+@pytest.mark.slow
 def test_absent_with_the_reason():
     def refuse(algorithm, groups, settings): raise Absent('it does not want to')
     def idle(algorithm, groups, settings): return lambda: None
@@ -96,6 +97,7 @@ def test_absent_with_the_reason():
     assert 'absent: slow: gave up' in (text := report(res)) and f'{few[0].name} ' in text
     assert 'nobody took part' in report(measure('Lion', 'six', few[:1], rounds=2))
 
+@pytest.mark.slow
 def test_memory_beyond_parameters_gradients_and_state():
     "foreach=True allocates a copy of all parameters, the fused kernel next to nothing; what is kept from step to step counts as well"
     def hoard(algorithm, groups, settings):
@@ -118,6 +120,7 @@ def test_pick():
 
 # -- The command lines --
 
+@pytest.mark.slow
 def test_genopt_bench(tmp_path, capsys):
     out = tmp_path/'b.json'
     assert main(['bench', '--shapes', 'six', '--rounds', '3', '--contenders', 'genopt, torch fused', '--out', str(out)])==0
@@ -127,6 +130,7 @@ def test_genopt_bench(tmp_path, capsys):
     assert main(['bench', '--shapes', 'seven'])==2 and "no 'seven'; there is six" in capsys.readouterr().err
     assert main(['bench', '--out', 'no/such/b.json'])==2 and main(['bench', '--shapes', 'six', '--rounds', '0'])==2
 
+@pytest.mark.slow
 def test_benchmarks(suite, tmp_path, capsys):
     "Two runs into one file; the second adds to the first, and both are shown"
     run,out = suite('__main__').main,str(tmp_path/'b.json')
@@ -141,6 +145,7 @@ def test_benchmarks(suite, tmp_path, capsys):
     assert len(results)==3 and 'torch' in results[0]['machine']['versions']
     assert run(['--contenders', 'sklearn'])==2 and "no 'sklearn'" in capsys.readouterr().err
 
+@pytest.mark.slow
 def test_compilations_are_counted(suite):
     "Steps that compile nothing count none"
     case = suite('cases')

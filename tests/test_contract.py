@@ -563,3 +563,15 @@ def test_explain():
 def test_every_block_documents_its_formula():
     for m in (genopt.stats, genopt.steps, genopt.transforms):
         for n in m.__all__: assert (d := getattr(m, n).__doc__) and len(d)>20, n
+
+def test_a_flag_set_later_is_refused_as_often_as_it_is_seen():
+    p = torch.ones(2, requires_grad=True)
+    opt,p.grad = genopt.Adam([p], lr=.1),torch.ones(2)
+    opt.step()
+    opt.param_groups[0]['amsgrad'],before = 'x',p.detach().clone()
+    for _ in range(3):
+        with pytest.raises(TypeError, match="amsgrad must be True or False, got 'x'"): opt.step()
+    assert torch.equal(p, before)
+    opt.param_groups[0]['amsgrad'] = True
+    opt.step()
+    assert 'max_sqr_avg' in opt.state[p]

@@ -386,7 +386,9 @@ class Plan:
         if not (agree(not fine, grads) if self.parts else not fine): return []
         seen = [g is not None and not finite(g).all() for g in parts]
         if self.parts: seen = [agree(s, [g]) for s,g in zip(seen, grads)]                # in all processes the same
-        return [i for i,s in enumerate(seen) if s]
+        bad = [i for i,s in enumerate(seen) if s]
+        elsewhere = self.parts and agree(bool(bad), grads)                               # of a plain one beside them, in another process only
+        return bad or [None]*bool(elsewhere)
 
     def check_joins(self):
         "Refuse values of which a callback over all parameters needs one, and that differ"

@@ -15,6 +15,7 @@ __all__ = ['aliases', 'Hypers']
 aliases      = dict(betas=('mom','sqr_mom'), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',))  # torch's spelling = ours
 ambiguous    = {'alpha'}                       # spellings that mean something else where a callback asks for them: a lookahead's alpha
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)      # every optimizer has these
+reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                  # what a callback cannot declare
 
 
 # -- Two spellings --

@@ -10,7 +10,7 @@ from .check import as_groups,check_params,is_module
 from .core import Chain
 from .engine import Plan,check_way
 from .explain import Explanation,plural
-from .hypers import aliases,assign,check_flags,engine_flags,misplaced,number,plain
+from .hypers import aliases,assign,check_flags,engine_flags,misplaced,number,plain,reserved
 from .learner import ForLearner
 from .loop import compute
 from .naming import name_of
@@ -151,7 +151,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         settings = [self._recipe(g).settings(g) for g in self.param_groups]
         if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
         if self._nonfinite!='propagate' and (bad := self._plan.nonfinite(grads)):
-            if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads[bad[0]])}")
+            if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
             self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
             return loss
         self._steps += 1
@@ -318,7 +318,7 @@ def algorithm(f):
     ps,loaded = inspect.signature(f).parameters,names_used(f)
     if bad := [n for n,p in ps.items() if p.default is p.empty]: raise TypeError(f"{f.__name__}: {bad[0]!r} needs a default, as in torch.optim")
     if 'lr' not in ps: raise TypeError(f"{f.__name__} needs an argument lr with a default")
-    if bad := ps.keys()&{*engine_flags, 'params'}: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
+    if bad := ps.keys()&reserved: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
     positional = [n for n,p in ps.items() if p.kind==p.POSITIONAL_OR_KEYWORD]
 
     def __init__(self, params, *args, nonfinite='propagate', **hypers):

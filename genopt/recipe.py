@@ -5,8 +5,8 @@ from fastcore.basics import is_iter
 from .check import check_built,rehearse,unexpected
 from .core import Chain
 from .engine import counter
-from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,number,plain,ranges,to_short,
-                     to_torch)
+from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,number,plain,ranges,reserved,
+                     to_short,to_torch)
 from .naming import name_of,same
 from .transforms import maximize
 
@@ -51,7 +51,7 @@ class Recipe:
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         declared = self.arguments
         if not isinstance(cbs, type): declared,given = of_callbacks(cbs, given, name)
-        if bad := declared.keys()&engine_flags.keys(): raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
+        if bad := declared.keys()&reserved: raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
         own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self.own:                                    # whose spelling an ambiguous name is depends on the chain, and that on the values
             self.own = own
@@ -111,7 +111,7 @@ class Recipe:
     def settings(self, group):
         "Chain, numbers and way of running of `group`: one object for all groups that are alike"
         key = tuple([group[k] for k in self.defaults])
-        if group['capturable']: key = *key,*{p.device for p in group['params']}           # where the numbers are; a group may be empty
+        if group['capturable']: key = *key,*dict.fromkeys(p.device for p in group['params'])           # where the numbers are; a group may be empty
         try: found = self.known.get(key)
         except TypeError: found = None                                      # a list in it
         if not found or found.types!=[*map(type, key)]:

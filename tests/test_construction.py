@@ -37,6 +37,7 @@ def state_two(grad, s=ones): return dict(s=s)
 def hyper_two(grad, mom=.5): return grad*mom
 def hyper_is_state(grad, s=.5): return grad*s
 def string(grad, kind='a'): return grad
+def declares_policy(grad, nonfinite=True): return grad
 def declares_flag(grad, maximize=True): return grad
 def reads_alpha(grad, alpha=.5): return grad*alpha
 def misspells_state(grad, avg=zeros): return dict(avgs=avg+grad)
@@ -198,6 +199,7 @@ bad = dict(
     rename_clash    = (lambda: rename(average_grad, mom='grad'), TypeError, r"rename\(average_grad\): 'grad' is a name that it reads already"),
     rename_number   = (lambda: rename(average_grad, mom=.9), TypeError, "the new name of 'mom' must be a string, got 0.9"),
     rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, r"rename\(average_grad\): no name 'mum'; it has (alpha, )?dampening, grad"),
+    name_declared   = (lambda: build([declares_policy]), TypeError, "Optimizer has 'nonfinite' itself; a callback cannot declare it"),
     flag_declared   = (lambda: build([declares_flag], maximize=True), TypeError, "Optimizer has 'maximize' itself"),
     algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),
     algorithm_no_default = (lambda: algorithm(lambda lr: []), TypeError, "'lr' needs a default"),

@@ -121,6 +121,11 @@ def job_skip(rank, world, out):
         with pytest.raises(FloatingPointError, match='the gradient of 0.weight'): opt.step()
         train(m, opt, rank, world, range(2, 3))
         assert not opt.last_step_skipped
+        p = nn.Parameter(torch.ones(3))                                              # a plain one, bad in one process only
+        beside = genopt.AdamW([*m.parameters(), p], nonfinite='raise', **kw)
+        p.grad = torch.full((3,), float('nan') if rank==world-1 else 1.)
+        with pytest.raises(FloatingPointError, match='the gradient of parameter 5' if rank==world-1 else 'not finite in another process'): beside.step()
+        assert torch.equal(p, torch.ones(3)) and not beside.state
         o = genopt.Adam(m.parameters(), lr=0., **kw)
         for p in m.parameters(): p.grad = torch.zeros_like(p)
         if rank==world-1: m[3].weight.grad.to_local()[0,0] = 1.                      # one has something to learn, so all have

@@ -4,12 +4,10 @@ from importlib.metadata import PackageNotFoundError,version
 try: __version__ = version('genopt')                      # settings.ini has it
 except PackageNotFoundError: __version__ = '0+source'     # run from a source tree that is not installed
 
-from . import stats,steps,transforms
+from .blocks import matrices,moves,stats,steps,transforms
 from .core import *
 from .naming import *
-from .stats import *
-from .steps import *
-from .transforms import *
+from .blocks import *
 from .hypers import *
 from .optimizer import *
 from .save import *

@@ -182,5 +182,5 @@ def unexpected(n, known, who):
 
 def library():
     "The callbacks that come with genopt"
-    from . import stats,steps,transforms
-    return [Block(getattr(m, n)) for m in (stats, steps, transforms) for n in m.__all__]
+    from . import blocks
+    return [Block(getattr(blocks, n)) for n in blocks.__all__]

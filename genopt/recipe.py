@@ -8,7 +8,7 @@ from .engine import counter
 from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,number,plain,ranges,reserved,
                      to_short,to_torch)
 from .naming import name_of,same
-from .transforms import maximize
+from .blocks.transforms import maximize
 
 __all__ = ['Recipe', 'flatten']
 

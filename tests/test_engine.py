@@ -7,10 +7,10 @@ import genopt
 from genopt import kernels
 from genopt.core import Chain,Init
 from genopt.optimizer import Optimizer
-from genopt.stats import average_grad,average_sqr_grad,debias,step_stat
-from genopt.steps import adam_step,momentum_step,sgd_step
+from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
+from genopt.blocks.steps import adam_step,momentum_step,sgd_step
 from genopt.trace import Untraceable,trace
-from genopt.transforms import clip_grad_norm,trust_ratio
+from genopt.blocks.transforms import clip_grad_norm,trust_ratio
 from helpers import Tape,algorithms,gpu,run
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)

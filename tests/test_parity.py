@@ -6,11 +6,11 @@ import pytest,torch
 from hypothesis import given,settings,strategies as st
 from torch.optim import lr_scheduler
 import genopt
-from helpers import algorithms,awkward,difference,gpu,gradients,run
+from helpers import conforming,awkward,difference,gpu,gradients,run
 
 late  = lambda a, i: pytest.mark.slow if i>=len(a.inputs())+6 else ()           # of 30 random settings the first six are quick
-cases = [pytest.param(a, kw, id=f"{a.name}-{i}", marks=late(a, i)) for a in algorithms for i,kw in enumerate(a.cases())]
-each  = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
+cases = [pytest.param(a, kw, id=f"{a.name}-{i}", marks=late(a, i)) for a in conforming for i,kw in enumerate(a.cases())]
+each  = pytest.mark.parametrize('a', conforming, ids=lambda a: a.name)
 
 
 @pytest.mark.parametrize('a,kw', cases)
@@ -26,7 +26,7 @@ def test_equals_the_reference(a, kw):
 @pytest.mark.slow
 def test_nadam_equals_torchs_own():
     "Which keeps its product of momenta in the default dtype: it is nearer the more precise that is"
-    for kw in next(a for a in algorithms if a.name=='NAdam').cases():
+    for kw in next(a for a in conforming if a.name=='NAdam').cases():
         ours,ref = run(genopt.NAdam, kw)[0],run(torch.optim.NAdam, kw, foreach=False)[0]
         torch.set_default_dtype(torch.float64)
         try: exact = run(torch.optim.NAdam, kw, foreach=False)[0]

@@ -4,7 +4,7 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import torch
-from .core import count,fraction,nonneg,scalar,zeros
+from ..core import count,fraction,nonneg,scalar,zeros
 
 __all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad', 'nesterov_debias',
            'rectify']

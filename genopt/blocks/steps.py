@@ -2,7 +2,7 @@
 
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
-from .core import fraction,nonneg,zeros
+from ..core import fraction,nonneg,zeros
 
 __all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step', 'nadam_step', 'radam_step', 'lion_step']
 

@@ -3,7 +3,7 @@
 All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd`, learning rate `lr`; `|x|` is the root of the sum of squares."""
 
 import torch
-from .core import Range,fraction,nonneg,zeros
+from ..core import Range,fraction,nonneg,zeros
 
 __all__ = ['maximize', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio']
 
@@ -27,6 +27,10 @@ def l2_reg(p, grad, wd:nonneg=0.01):
 def weight_decay(p, lr, wd:nonneg=0.01):
     "Shrink the parameter itself, whatever the gradient: `p <- p*(1 - lr*wd)`. Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101"
     return dict(p = p*(1-lr*wd))
+
+def decay(wd, decoupled):
+    "The block for weight decay: in the gradient (L2), or of the parameter itself (`decoupled`); none if there is no decay"
+    return wd and (weight_decay if decoupled else l2_reg)
 
 def add_decayed_weights(p, update, wd:nonneg=0.01):
     "Decay as a part of the update, for what scales the whole of it later: `u <- u + wd*p`. In LAMB, https://arxiv.org/abs/1904.00962"

@@ -1,0 +1,3 @@
+"""Rows: genopt.algorithms.low_memory."""
+
+rows = []

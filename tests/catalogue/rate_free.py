@@ -1,0 +1,3 @@
+"""Rows: genopt.algorithms.rate_free."""
+
+rows = []

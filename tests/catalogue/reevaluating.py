@@ -1,0 +1,3 @@
+"""Rows: genopt.algorithms.reevaluating."""
+
+rows = []

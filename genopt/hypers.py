@@ -5,6 +5,7 @@ checkpoints understand it. Callbacks and fastai say `mom`, `sqr_mom`, `wd`. `ali
 
 import difflib,math
 from collections.abc import MutableMapping
+from itertools import takewhile
 from numbers import Integral,Real
 from torch import Tensor
 import torch
@@ -12,7 +13,8 @@ from .core import finite,nonneg
 
 __all__ = ['aliases', 'Hypers']
 
-aliases      = dict(betas=('mom','sqr_mom'), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',))  # torch's spelling = ours
+aliases      = dict(betas=('mom','sqr_mom',*(f'mom{i}' for i in range(3,10))), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',),
+                    eps=('eps','eps2'), etas=('eta_minus','eta_plus'), step_sizes=('min_step','max_step'), nus=('nu1','nu2'))  # torch's spelling = ours
 ambiguous    = {'alpha'}                       # spellings that mean something else where a callback asks for them: a lookahead's alpha
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)      # every optimizer has these
 reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                  # what a callback cannot declare
@@ -26,43 +28,52 @@ class Hypers(MutableMapping):
     def __init__(self, group, own=()): self.group,self.aliases = group,{k: short for k,short in aliases.items() if k not in own}
     def find(self, n):
         "Where `n` is kept: the group's key, and the place in its tuple"
-        keys = [k for k,short in self.aliases.items() if k in self.group and n in short]
-        if keys and n in self.group: raise ValueError(f"a param group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
-        if n in self.group: return n,None
-        if not keys: raise KeyError(n)
+        keys = [k for k in self.aliases if k in self.group and n in names_in(k, self.group[k])]
+        if keys and n in self.group and n not in keys: raise ValueError(f"a param group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
+        if not keys and n not in self.group: raise KeyError(n)
+        if not keys: return n,None
         return keys[0],(self.aliases[keys[0]].index(n) if isinstance(self.group[keys[0]], (tuple,list)) else None)
+    def place(self, n, v):
+        "Where `v` for `n` goes: the first of a tuple may have the name of all"
+        key,i = self.find(n)
+        return key,(None if n==key and isinstance(v, (tuple,list)) else i)
     def __getitem__(self, n):
         key,i = self.find(n)
         return self.group[key] if i is None else self.group[key][i]
     def __setitem__(self, n, v):
         if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; there is {', '.join(self)}")
-        key,i = self.find(n)
+        key,i = self.place(n, v)
         self.group[key] = v if i is None else (*self.group[key][:i], v, *self.group[key][i+1:])
     def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
     def __iter__(self):
         for k,v in self.group.items():
             if k in ('params', 'param_names', 'cbs', *engine_flags): continue
-            yield from self.aliases[k][:None if isinstance(v, (tuple,list)) else 1] if k in self.aliases else (k,)
+            yield from names_in(k, v) if k in self.aliases else (k,)
     def __len__(self): return sum(1 for _ in self)
     def __repr__(self): return repr(dict(self))
+
+def names_in(key, v):
+    "What callbacks call that which a group keeps as `key`: one name for each member of a tuple"
+    return aliases[key][:len(v) if isinstance(v, (tuple,list)) else 1]
 
 def to_torch(hypers, own=()):
     "In torch's spelling: `mom` and `sqr_mom` together are `betas`, alone `momentum` and `alpha`; `wd` is `weight_decay`"
     res = dict(hypers)
     for key,short in aliases.items():
-        if key not in own and key not in res and all(n in res for n in short):
-            vs = tuple(res.pop(n) for n in short)
-            res[key] = vs if len(vs)>1 else vs[0]
+        here = [*takewhile(res.__contains__, short)]
+        if key not in own and key not in res and len(here)>=min(len(short), 2):
+            vs = tuple(res.pop(n) for n in here)
+            res[key] = vs if len(short)>1 else vs[0]
     return res
 
 def to_short(hypers, asks):
     "In the spelling of callbacks that ask for the names `asks`; a tuple is taken apart"
     res = {}
     for k,v in hypers.items():
-        short = aliases.get(k, ())
+        short = names_in(k, v) if k in aliases else ()
         if k in ambiguous&asks or not short or not asks.issuperset(short): short = k,
         if len(short)>1: check_kind(k, v, (0.,)*len(short), 'Optimizer')
-        for n,x in zip(short, v if len(short)>1 else (v,)):
+        for n,x in zip(short, v if isinstance(v, (tuple,list)) and short!=(k,) else (v,)):
             if n in res: raise TypeError(f"Optimizer got {n!r} twice, also as {k!r}; give it once")
             res[n] = x
     return res
@@ -71,7 +82,7 @@ def assign(hypers, values, who):
     "Set `values`, in either spelling, in the view `hypers`; names it lacks and names given twice are an error"
     seen = {}
     for k,v in values.items():
-        try: key,i = hypers.find(k)
+        try: key,i = hypers.place(k, v)
         except KeyError:
             known = [n for n in dict.fromkeys([*hypers, *hypers.group]) if n!='params']
             raise TypeError(f"{who} got an unexpected hyper-parameter {k!r}{did_you_mean(k, known)}; it has {', '.join(known)}") from None

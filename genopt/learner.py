@@ -3,11 +3,11 @@ freezing, and hyper-parameters set by name, in fastai's spelling, for all groups
 
 import warnings
 from fastcore.foundation import L
-from .hypers import aliases,plain
+from .hypers import plain
 
 __all__ = ['ForLearner']
 
-short = {n for names in aliases.values() for n in names}             # what fastai schedules whether an optimizer has it or not
+short = {'mom', 'sqr_mom', 'wd'}                                     # what fastai schedules whether an optimizer has it or not
 
 
 class ForLearner:

@@ -10,7 +10,7 @@ from .check import as_groups,check_params,is_module
 from .core import Chain
 from .engine import Plan,check_way
 from .explain import Explanation,plural
-from .hypers import aliases,assign,check_flags,engine_flags,misplaced,number,plain,reserved
+from .hypers import aliases,assign,check_flags,engine_flags,misplaced,names_in,number,plain,reserved
 from .learner import ForLearner
 from .loop import compute
 from .naming import name_of
@@ -113,7 +113,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         else:
             asks = Chain(cbs := flatten(cbs)).asks
             new = Recipe(f'{self.name} ({" > ".join(map(name_of, cbs))})', cbs,
-                         {k: v for k,v in group.items() if k in asks or k in aliases and asks.issuperset(aliases[k])})
+                         {k: v for k,v in group.items() if k in asks or k in aliases and asks.issuperset(names_in(k, group[k]))})
         for label,old in self._recipes.items():
             if label and old.same(new): return old,label
         label,n = repr(new),2

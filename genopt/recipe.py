@@ -90,7 +90,7 @@ class Recipe:
         cbs = self.cbs
         if self.arguments:
             hypers = self.view(group)
-            cbs = self.cbs.build(**{n: hypers[n] for n in self.arguments})
+            cbs = self.cbs.build(**{n: group[n] if n in group else hypers[n] for n in self.arguments})
         if not callable(cbs) and (not is_iter(cbs) or isinstance(cbs, (str,dict))):
             raise TypeError(f"{self.name} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
         return flatten([group['maximize'] and maximize, cbs])

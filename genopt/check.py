@@ -7,9 +7,10 @@ from numbers import Real
 from fastcore.basics import is_iter
 from torch import Tensor
 import torch
-from .core import Block,Namespace,given,plurals
+from .core import Block,Namespace,given,of_model,plurals
 from .loop import compute
 from .hypers import did_you_mean
+from .model import StandIn
 from .naming import name_of,rename,returned_names,same
 
 __all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
@@ -77,7 +78,7 @@ def rehearse_on(shape, chain, p, hypers, who):
     ns = stand_in(shape, chain, p, hypers, who)
     for _ in range(3):
         watched_step(chain, ns, hypers, who)
-        ns = Namespace(hypers, p=ns['new_p'], grad=ns['p'].flip(0) if ns['p'].ndim else ns['p'], **{n: ns[n] for n in chain.state})
+        ns = Namespace(hypers, loss=ns['loss'], p=ns['new_p'], grad=ns['p'].flip(0) if ns['p'].ndim else ns['p'], **{n: ns[n] for n in chain.state})
 
 def stand_in(shape, chain, p, hypers, who):
     "A namespace like that of `p`, of `shape`, with fixed random values"
@@ -85,7 +86,7 @@ def stand_in(shape, chain, p, hypers, who):
     dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
     shape = [*shape] + [2]*p.is_complex()
     q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
-    ns = Namespace(hypers, p=q, grad=grad)
+    ns = Namespace(hypers, p=q, grad=grad, loss=torch.tensor(1.))
     for n,init in chain.state.items():
         try: ns[n] = compute(s) if isinstance(s := init(q), Tensor) else s
         except Exception as e:
@@ -98,8 +99,9 @@ def watched_step(chain, ns, hypers, who):
     for i,b in enumerate(chain.blocks):
         known |= b.state.keys()
         for n in b.reads:
-            if n not in known: raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
-        tensors = {n: ns[m] for n in b.reads if isinstance(ns[m := plurals.get(n,n)], Tensor)}
+            if b.lists.get(n,n) not in known:
+                raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
+        tensors = {n: ns[m] for n in b.reads if n not in of_model and isinstance(ns[m := b.lists.get(n,n)], Tensor)}
         before = {n: (v._version, v.clone()) for n,v in tensors.items()}
         out = attempt(b, ns, who)
         for n,(version,old) in before.items():
@@ -119,7 +121,7 @@ def differ(a, b):
     except (RuntimeError, NotImplementedError): return False
 
 def attempt(b, ns, who):
-    try: return b.call_all([ns])[0] if b.is_global else b(ns)
+    try: return b.call_all([ns], StandIn())[0] if b.is_global else b(ns)
     except Exception as e:
         own = str(e).startswith(b.name)                                     # a complaint of `Block` itself
         if b.is_global and not own: return {}                               # it may need more parameters than this one
@@ -130,11 +132,11 @@ def check_result(chain, i, out, n, ns, who):
     "Refuse what the `i`-th callback returned for `n`, if it does not fit what is kept or read there, or can have no effect"
     b,v = chain.blocks[i],out[n]
     moved = any('new_p' in o.reads for o in chain.blocks[:i+1])
-    wrong,later = f"{who}: {b} returned ",{n for o in chain.blocks[i+1:] for n in o.reads}
+    wrong,later = f"{who}: {b} returned ",{o.lists.get(n,n) for o in chain.blocks[i+1:] for n in o.reads}
     if n in plurals: raise ValueError(f"{wrong}{n!r}, but reads no lists; one that changes all parameters asks for {', '.join(plurals)}")
     if moved and n in ('p', 'update', 'lr'):
         raise ValueError(f"{wrong}{n!r} after the parameter has moved, where it has no effect; return new_p, or put {b} before the move")
-    if n=='grad' and ('update' in ns or moved) and 'update' not in out and not later&{'grad','grads'}:
+    if n=='grad' and ('update' in ns or moved) and 'update' not in out and 'grad' not in later:
         raise ValueError(f"{wrong}'grad', which nothing after it reads; put {b} before the callback that makes the update")
     if n=='lr' and not isinstance(v, (Tensor,Real)): raise TypeError(f"{wrong}lr={v!r}; it must be a number or a tensor")
     if n not in chain.state and n not in given:

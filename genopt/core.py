@@ -70,12 +70,14 @@ nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-
 
 # -- One callback --
 
-plurals = dict(params='p', grads='grad', updates='update')        # what a global callback reads and returns: lists over all parameters
-given   = {'p', 'grad', 'update', 'new_p', *plurals}              # names that the engine provides
+plurals  = dict(params='p', grads='grad', updates='update', new_ps='new_p')      # what a global callback reads and returns: lists over all parameters
+of_model = {'loss', 'evaluate', 'hvp'}                            # what a callback may ask of the model
+given    = {'p', 'grad', 'update', 'new_p', *plurals, *of_model}  # names that the engine provides
 
 class Block:
-    "One callback, read from its signature: what it `reads`, the `state` and `hypers` it declares, the `ranges` of those"
-    def __init__(self, cb):
+    """One callback, read from its signature: what it `reads`, the `state` and `hypers` it declares, the `ranges` of those. A global one reads `lists`
+    over all parameters: `grads`, and of any name that is `known` before it in the chain its plural"""
+    def __init__(self, cb, known=()):
         self.cb,self.name = cb,name_of(cb)
         self.state,self.hypers,self.ranges = {},{},{}
         if not callable(cb) or isinstance(cb, (type,Init)):
@@ -83,11 +85,14 @@ class Block:
         try: ps = signature(cb).parameters.values()
         except ValueError as e: raise TypeError(f"{self.name}: {e}; wrap it in a function whose arguments say what it reads") from None
         self.reads = [p.name for p in ps]
+        self.lists = {n: plurals.get(n, n[:-1]) for n in self.reads if n in plurals or n[-1]=='s' and n[:-1] in known and n not in known}
+        self.is_global = bool(self.lists)
         for p in ps: self._declare(p)
-        self.is_global = any(n in plurals for n in self.reads)
-        if self.is_global and (bad := [n for n in self.reads if n in self.state or n in given and n not in plurals]):
+        if self.is_global and (bad := [n for n in self.reads if n in given-of_model and n not in plurals]):
             raise TypeError(f"{self.name} reads {bad[0]!r} beside lists over all parameters; such a callback reads "
-                            f"{', '.join(plurals)} and hyper-parameters, and keeps no state")
+                            f"{', '.join(plurals)}, lists of other names, and hyper-parameters")
+        if not self.is_global and (bad := [n for n in self.reads if n in ('evaluate','hvp')]):
+            raise TypeError(f"{self.name} reads {bad[0]!r}, which takes all parameters; ask for the lists params, grads")
 
     def _declare(self, p):
         n,d = p.name,p.default
@@ -100,7 +105,11 @@ class Block:
         if n in given: raise TypeError(f"{self.name}: {n!r} is given by the optimizer and takes no default; got {n}={d!r}")
         if isinstance(d, Init):
             if n=='lr': raise TypeError(f"{self.name}: 'lr' is a hyper-parameter, it cannot be a state")
-            self.state[n] = d
+            if self.is_global:
+                if len(n)<2 or n[-1]!='s':
+                    raise TypeError(f"{self.name}: the state {n!r} is declared over all parameters, and comes as a list: call it '{n}s'")
+                self.lists[n] = n[:-1]
+            self.state[self.lists.get(n,n)] = d
         elif isinstance(d, (bool, int, float, str)): self.hypers[n] = d
         else:
             hint = "; Init(f) makes an initializer of a function, full and scalar are given their value" if callable(d) else ''
@@ -111,19 +120,25 @@ class Block:
         "What this callback changes, as a `dict`, when it reads from `ns`"
         return self._changes(self.cb(**{n: ns[n] for n in self.reads}), Tensor, 'update')
 
-    def call_all(self, spaces):
-        "The same for a global callback: one call over all `spaces`, one `dict` for each"
+    def call_all(self, spaces, model=None, items=()):
+        "The same for a global callback: one call over all `spaces`, one `dict` for each. `model` is asked for what is of the model, at `items`"
         args = {}
         for n in self.reads:
-            vs = [s[plurals.get(n,n)] for s in spaces]
-            if n not in plurals and any(v is not vs[0] and v!=vs[0] for v in vs):
-                raise ValueError(self.one_value(n, vs[0], next(v for v in vs if v!=vs[0])))
-            args[n] = vs if n in plurals else vs[0]
-        out = self._changes(self.cb(**args), list, 'updates')
-        for n in out.keys() & plurals:
+            if n in of_model:
+                args[n] = getattr(model, n)(items, self)
+                continue
+            vs = [s[self.lists.get(n,n)] for s in spaces]
+            if n not in self.lists and any(v is not vs[0] for v in vs):
+                if any(isinstance(v, Tensor) for v in vs):
+                    raise TypeError(f"{self.name} reads {n!r}, of which each parameter has its own; ask for {n}s")
+                if any(v!=vs[0] for v in vs): raise ValueError(self.one_value(n, vs[0], next(v for v in vs if v!=vs[0])))
+            args[n] = vs if n in self.lists else vs[0]
+        out   = self._changes(self.cb(**args), list, 'updates')
+        lists = {n: plurals.get(n, n[:-1]) for n,v in out.items() if n in plurals or n in self.lists or n[-1]=='s' and isinstance(v, (list,tuple))}
+        for n in lists:
             if not isinstance(out[n], (list,tuple)): raise TypeError(f"{self.name} returned a {type(out[n]).__name__} for {n}; it must be a list")
             if len(out[n])!=len(spaces): raise ValueError(f"{self.name} returned {len(out[n])} {n} for {len(spaces)} parameters")
-        return [{plurals.get(n,n): v[i] if n in plurals else v for n,v in out.items()} for i in range(len(spaces))]
+        return [{lists.get(n,n): v[i] if n in lists else v for n,v in out.items()} for i in range(len(spaces))]
 
     def one_value(self, n, a, b): return f"{self.name} runs once over all parameters, so {n!r} must be the same for every parameter; got {a} and {b}"
 
@@ -133,6 +148,11 @@ class Block:
         raise TypeError(f"{self.name} returned {type(out).__name__}; return the new {name} ({bare.__name__}) or a dict of what it "
                         "changes, {} for a callback that only looks")
 
+    def provides(self):
+        "A guess at the names that it returns"
+        names = returned_names(self.cb)
+        return names|{n[:-1] for n in names if n[-1:]=='s'} if self.is_global else names
+
     def __eq__(self, o): return isinstance(o, Block) and same(self.cb)==same(o.cb)
     def __hash__(self): return hash(self.name)
     def __repr__(self): return self.name
@@ -141,7 +161,7 @@ class Block:
 def no_callback(cb):
     "What `cb` is instead of a callback"
     if isinstance(cb, Init): return f"{cb} is an initializer, the default of a state: def f(grad, s={cb})"
-    if isinstance(cb, type): return f"{cb.__name__} is a class; for the callbacks of a genopt algorithm say Adam.build()"
+    if isinstance(cb, type): return f"{cb.__name__} is a class, and no algorithm of genopt"
     if isinstance(cb, (int,float)): return f"got {cb!r}, a number; does an argument hide the callback of its name? say transforms.weight_decay"
     return f"got {cb!r}"
 
@@ -166,8 +186,10 @@ class Namespace(dict):
 class Chain:
     "The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups"
     def __init__(self, cbs):
-        self.cbs,self.blocks,self.key = cbs,[Block(cb) for cb in cbs],tuple(hashable(same(cb)) for cb in cbs)
-        self.state = {}
+        self.cbs,self.blocks,self.key,self.state,known = cbs,[],tuple(hashable(same(cb)) for cb in cbs),{},set(given)
+        for cb in cbs:
+            self.blocks.append(b := Block(cb, known))
+            known |= b.state.keys()|b.provides()
         self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
         for b in self.blocks:
             for n,init in b.state.items():
@@ -180,8 +202,8 @@ class Chain:
 
         self.asks,provided = {'lr'},given|self.state.keys()      # names that are looked for in the param group
         for b in self.blocks:
-            self.asks |= b.hypers.keys() | {*b.reads}-provided
-            provided = provided|returned_names(b.cb)
+            self.asks |= b.hypers.keys() | {b.lists.get(n,n) for n in b.reads}-provided
+            provided = provided|b.provides()
 
     def _who(self, kind, n): return next(b for b in self.blocks if n in getattr(b, kind))
 

@@ -353,16 +353,16 @@ class Plan:
                     and s.get('do_wd')==b.do_wd)
         return self.fresh or all(same(b, i, kept) for b in self.buckets for i,kept in b.kept())
 
-    def run(self, grads):
-        try: self.go([*map(local, grads)] if self.parts else grads)
+    def run(self, grads, model=None):
+        try: self.go([*map(local, grads)] if self.parts else grads, model)
         finally: self.buffers.holds = None
-    def go(self, grads):
+    def go(self, grads, model):
         opt,state = self.opt,self.opt.__dict__['state']
         ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
         for i,g in self.loose: self.check_shapes(i, self.settings[g].chain)
         items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
-        try: loop(items)
+        try: loop(items, model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.parts: raise
             chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
@@ -395,7 +395,7 @@ class Plan:
         seen = {}
         for b,block in self.joins:
             numbers = own(self.settings[b.groups[0]].numbers, vars(b)) | b.host
-            for n in block.reads:
+            for n in {*block.reads}-block.lists.keys():
                 if n in numbers and (other := seen.setdefault((block, n), numbers[n])) is not numbers[n] and different(other, numbers[n]):
                     raise ValueError(block.one_value(n, other, numbers[n]))
     def attach(self, state):

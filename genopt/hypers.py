@@ -13,8 +13,9 @@ from .core import finite,nonneg
 
 __all__ = ['aliases', 'Hypers']
 
+# torch's spelling = ours; a tuple has a name for each of its members
 aliases      = dict(betas=('mom','sqr_mom',*(f'mom{i}' for i in range(3,10))), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',),
-                    eps=('eps','eps2'), etas=('eta_minus','eta_plus'), step_sizes=('min_step','max_step'), nus=('nu1','nu2'))  # torch's spelling = ours
+                    eps=('eps','eps2'), etas=('eta_minus','eta_plus'), step_sizes=('min_step','max_step'), nus=('nu1','nu2'))
 ambiguous    = {'alpha'}                       # spellings that mean something else where a callback asks for them: a lookahead's alpha
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)      # every optimizer has these
 reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                  # what a callback cannot declare
@@ -29,7 +30,7 @@ class Hypers(MutableMapping):
     def find(self, n):
         "Where `n` is kept: the group's key, and the place in its tuple"
         keys = [k for k in self.aliases if k in self.group and n in names_in(k, self.group[k])]
-        if keys and n in self.group and n not in keys: raise ValueError(f"a param group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
+        if keys and n in self.group and n not in keys: raise ValueError(f"a group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
         if not keys and n not in self.group: raise KeyError(n)
         if not keys: return n,None
         return keys[0],(self.aliases[keys[0]].index(n) if isinstance(self.group[keys[0]], (tuple,list)) else None)

@@ -71,8 +71,10 @@ def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) el
 def storage(x): return local(x).untyped_storage().data_ptr()
 
 
-def loop(items):
+def loop(items, model=None):
     "`foreach=False`, the reference: each parameter by itself; a global callback waits until all that have it have reached it"
+    for it in items:
+        if by := next((b for b in it.chain.blocks if 'loss' in b.reads), None): it.ns['loss'] = model.loss((), by)
     def advance(it, run, out=None):
         try: return run.send(out),it,run
         except StopIteration: return None
@@ -82,5 +84,5 @@ def loop(items):
         here = [(it,run) for o,it,run in waiting if o==b]
         if any(o!=b and b in (bs := it.chain.blocks)[bs.index(o):] for o,it,_ in waiting):
             raise ValueError(f"{b} and another callback over all parameters come in different orders in two groups")
-        outs = b.call_all([it.ns for it,_ in here])
+        outs = b.call_all([it.ns for it,_ in here], model, [it for it,_ in here])
         waiting = [w for w in waiting if w[0]!=b] + [advance(it, run, out) for (it,run),out in zip(here, outs)]

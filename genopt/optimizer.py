@@ -7,14 +7,14 @@ import torch
 from . import watch
 from .checkpoint import checked,torch_state_dict
 from .check import as_groups,check_params,is_module
-from .core import Chain
 from .engine import Plan,check_way
 from .explain import Explanation,plural
-from .hypers import aliases,assign,check_flags,engine_flags,misplaced,names_in,number,plain,reserved
+from .hypers import assign,check_flags,engine_flags,misplaced,number,plain,reserved
 from .learner import ForLearner
 from .loop import compute
+from .model import Model
 from .naming import name_of
-from .recipe import Recipe,flatten
+from .recipe import Recipe,flatten,taken
 from .sharded import agree,local
 from .trace import Untraceable
 
@@ -111,9 +111,8 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         elif isinstance(cbs, type) or not callable(cbs) and not is_iter(cbs):
             raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
         else:
-            asks = Chain(cbs := flatten(cbs)).asks
-            new = Recipe(f'{self.name} ({" > ".join(map(name_of, cbs))})', cbs,
-                         {k: v for k,v in group.items() if k in asks or k in aliases and asks.issuperset(names_in(k, group[k]))})
+            cbs = flatten(cbs)
+            new = Recipe(f'{self.name} ({" > ".join(map(name_of, cbs))})', cbs, taken(cbs, group, who))
         for label,old in self._recipes.items():
             if label and old.same(new): return old,label
         label,n = repr(new),2
@@ -156,10 +155,11 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
             return loss
         self._steps += 1
         lost = watch.Lost.watch(self.param_groups, params, grads) if self._steps==11 else None
-        try: self._plan.run(grads)
+        model = Model(closure, loss, self.name)
+        try: self._plan.run(grads, model)
         except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
             self._replan(settings, params, grads)
-            self._plan.run(grads)
+            self._plan.run(grads, model)
         if lost: lost.warn(self.name)
         return loss
 

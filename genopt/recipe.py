@@ -5,13 +5,35 @@ from fastcore.basics import is_iter
 from .check import check_built,rehearse,unexpected
 from .core import Chain
 from .engine import counter
-from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,number,plain,ranges,reserved,
+from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,number,plain,ranges,reserved,
                      to_short,to_torch)
 from .naming import name_of,same
 from .blocks.transforms import maximize
 
-__all__ = ['Recipe', 'flatten']
+__all__ = ['Recipe', 'flatten', 'taken']
 
+
+def is_algorithm(c): return isinstance(c, type) and bool(getattr(c, 'arguments', None))
+def arguments(items, who):
+    "The arguments of the algorithm in a list, if there is one, with defaults"
+    found = [*filter(is_algorithm, items)]
+    if len(found)>1:
+        raise TypeError(f"{who}: {found[0].__name__} and {found[1].__name__} in one list would each move every parameter; "
+                        "give each a group of its own: dict(params=..., cbs=...)")
+    return found[0].arguments if found else {}
+def expand(items, values):
+    "The callbacks of a list, with those of an algorithm in it at `values`"
+    def built(cls):
+        cbs = cls.build(**{n: values[n] for n in cls.arguments})
+        if callable(cbs) or is_iter(cbs) and not isinstance(cbs, (str,dict)): return cbs
+        raise TypeError(f"{cls.__name__} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
+    return flatten([built(c) if is_algorithm(c) else c for c in items])
+
+def taken(items, group, who):
+    "The values of `group` that the callbacks `items` take as hyper-parameters"
+    args = arguments(items, who)
+    asks = Chain(expand(items, args)).asks
+    return {k: v for k,v in group.items() if k in args or k in asks or k in aliases and asks.issuperset(names_in(k, v))}
 
 def flatten(cbs):
     "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
@@ -42,15 +64,20 @@ class Settings:
         self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
 
 class Recipe:
-    """The callbacks `cbs`: a flat list, or the class of an algorithm. `defaults`: the hyper-parameters of a group that says nothing, in torch's
-    spelling, with `hypers` set. `own`: names that callbacks read themselves and that so are no other's spelling"""
+    """The callbacks `cbs`: a flat list, in which an algorithm's class stands for its callbacks, or the class of an algorithm. `arguments`: those of
+    such classes. `defaults`: the hyper-parameters of a group that says nothing, in torch's spelling, with `hypers` set. `own`: names that
+    callbacks read themselves and that so are no other's spelling"""
     def __init__(self, name, cbs, hypers):
-        self.name,self.cbs,self.arguments = name,cbs,cbs.arguments if isinstance(cbs, type) else {}
+        self.name,self.cbs,self.items = name,cbs,cbs if isinstance(cbs, tuple) else (cbs,)
+        self.arguments = arguments(self.items, name)
         self.chains,self.known,self.seen,self.own = [],{},{},None
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         declared = self.arguments
-        if not isinstance(cbs, type): declared,given = of_callbacks(cbs, given, name)
+        if not self.arguments: declared,given = of_callbacks(cbs, given, name)
+        elif len(self.items)>1:                                 # beside an algorithm other callbacks, with hyper-parameters of their own
+            chain,view = Chain(expand(self.items, declared|given)),Hypers(to_torch(declared))
+            declared = declared | chain.hypers(known=view) | {n: chain.default(n, None) for n in given if n in chain.asks and n not in view}
         if bad := declared.keys()&reserved: raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
         own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self.own:                                    # whose spelling an ambiguous name is depends on the chain, and that on the values
@@ -87,13 +114,8 @@ class Recipe:
 
     def build(self, group):
         "The callbacks of `group`"
-        cbs = self.cbs
-        if self.arguments:
-            hypers = self.view(group)
-            cbs = self.cbs.build(**{n: group[n] if n in group else hypers[n] for n in self.arguments})
-        if not callable(cbs) and (not is_iter(cbs) or isinstance(cbs, (str,dict))):
-            raise TypeError(f"{self.name} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
-        return flatten([group['maximize'] and maximize, cbs])
+        hypers = self.view(group)
+        return flatten([group['maximize'] and maximize, expand(self.items, {n: group[n] if n in group else hypers[n] for n in self.arguments})])
     def chain(self, group, rehearsed=True):
         "The chain of `group`, which may depend on its hyper-parameters; the same object for the same callbacks"
         cbs = self.build(group)
@@ -124,7 +146,7 @@ class Recipe:
 
     def same(self, other):
         "Whether `other` runs the same callbacks with the same hyper-parameters declared"
-        cbs = lambda r: r.cbs if r.arguments else [*map(same, r.cbs)]
+        cbs = lambda r: [*map(same, r.items)]
         return cbs(self)==cbs(other) and self.declared==other.declared and self.own==other.own
     def __getstate__(self): return vars(self)|dict(chains=[], known={}, seen={})
-    def __repr__(self): return self.name if self.arguments else ' > '.join(map(name_of, self.cbs)) or 'grad'
+    def __repr__(self): return self.name if isinstance(self.cbs, type) else ' > '.join(map(name_of, self.cbs)) or 'grad'

@@ -14,7 +14,7 @@ from torch.fx import Graph,Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 import math,operator,torch
-from .core import Namespace,given
+from .core import Namespace,given,of_model
 from .loop import compute
 from .naming import held
 
@@ -459,7 +459,9 @@ def state_stand_in(n, init, p, stand_in):
 
 def run_block(i, b, spaces, numbers, host, recorder):
     "The namespaces after callback `b`; with tensors it is written down, without it becomes a line of the program"
-    if not any(n in given or n in spaces[0] for n in b.reads):
+    if asked := [n for n in b.reads if n in of_model]: raise Untraceable(f"asks the model for {asked[0]!r}, so it is called as it is")
+    if own := [n for n in b.lists.values() if n in numbers]: raise Untraceable(f"asks for {own[0]!r} of each parameter, which is a number")
+    if not any(n in given or b.lists.get(n,n) in spaces[0] for n in b.reads):
         on_device = any(isinstance(numbers.get(n), Tensor) for n in b.reads)
         with NoLooking() if on_device else nullcontext(): out = b(Namespace(numbers))
         if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()): raise Untraceable("makes a tensor without reading one")

@@ -1,0 +1,63 @@
+"""What callbacks over all parameters may ask of the model itself: the `loss`, what loss and gradients are at other values (`evaluate`), products
+with the Hessian (`hvp`). Sharpness-aware steps, line searches and curvature are blocks because of it."""
+
+from contextlib import contextmanager
+import torch
+from .loop import compute,real
+
+__all__ = ['Model', 'StandIn']
+
+
+class Model:
+    "The model behind a step: `closure` evaluates it, and gave `loss` at the values from which the step starts"
+    def __init__(self, closure, loss, who): self.closure,self._loss,self.who = closure,loss,who
+
+    def loss(self, items, by):
+        "The loss at the start of the step, a 0-dim tensor"
+        if self._loss is None: raise RuntimeError(f"{self.who}: {by} reads the loss; call step(closure), where closure returns it")
+        return torch.as_tensor(self._loss).detach()
+
+    def evaluate(self, items, by):
+        """`evaluate(values)`: loss and gradients with the parameters at `values`, a list of tensors like `params`. Parameters and their `grad` are
+        then as before"""
+        if self.closure is None:
+            raise RuntimeError(f"{self.who}: {by} evaluates the model; call step(closure), where closure clears gradients, computes the loss, "
+                               "calls backward and returns the loss")
+        ps = [it.p for it in items]
+        def evaluate(values):
+            with kept(ps, items):
+                for p,v in zip(ps, values, strict=True): real(p.detach()).copy_(v)
+                with torch.enable_grad(): loss = self.closure()
+                return torch.as_tensor(loss).detach().clone(),[compute(torch.zeros_like(p) if p.grad is None else p.grad).clone() for p in ps]
+        return evaluate
+
+    def hvp(self, items, by):
+        "`hvp(vectors)`: the Hessian of the loss times `vectors`, a list of tensors like `params`"
+        ps = [it.p for it in items]
+        if any(not p.grad.requires_grad for p in ps):
+            raise RuntimeError(f"{self.who}: {by} asks for the curvature, and the gradients have no graph; call loss.backward(create_graph=True)")
+        def hvp(vectors):
+            vs = [torch.view_as_complex(v.contiguous()) if p.is_complex() else v.to(p.grad.dtype) for p,v in zip(ps, vectors, strict=True)]
+            with torch.enable_grad(): res = torch.autograd.grad([p.grad for p in ps], ps, vs, retain_graph=True, allow_unused=True)
+            return [compute(torch.zeros_like(p) if r is None else r) for p,r in zip(ps, res)]
+        return hvp
+
+
+@contextmanager
+def kept(ps, items):
+    "Parameters and gradients, as they were before, when all is done or fails"
+    before = [(real(p.detach()).clone(), p.grad) for p in ps]
+    for p in ps: p.grad = None                                             # so that a closure which fills gradients with zeros leaves them alone
+    try: yield
+    finally:
+        for p,(value,grad) in zip(ps, before):
+            real(p.detach()).copy_(value)
+            p.grad = grad
+        for it in items: it.versions = it.versions_now()
+
+
+class StandIn:
+    "For rehearsals: the model whose loss is half the sum of all squares"
+    def loss(self, items, by): return torch.tensor(1.)
+    def evaluate(self, items, by): return lambda values: (sum(v.square().sum() for v in values)/2,[v.clone() for v in values])
+    def hvp(self, items, by): return lambda vectors: [v.clone() for v in vectors]

@@ -21,7 +21,7 @@ from torch import Tensor
 import torch
 from .naming import name_of,returned_names,same,signature
 
-__all__ = ['Init', 'zeros', 'ones', 'full', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
+__all__ = ['Init', 'zeros', 'ones', 'full', 'single', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
            'Block', 'Namespace', 'Chain']
 
 
@@ -43,6 +43,7 @@ class Init:
         return f'{name}({", ".join(map(str, self.args))})' if self.args else name
 
 def _scalar(p, v): return v
+def _single(p, v): return p.new_full((), v)
 def _count(p): return 0
 def _copy_of_p(p): return p
 
@@ -50,6 +51,9 @@ zeros,ones,copy_of_p,count = map(Init, (torch.zeros_like, torch.ones_like, _copy
 def full(v):
     "A state that starts as a tensor like `p`, filled with `v`"
     return Init(torch.full_like, v)
+def single(v):
+    "A state that is one number for each parameter, a 0-dim tensor where the parameter is; starts at `v`. What a norm is averaged in"
+    return Init(_single, v)
 def scalar(v):
     "A state that is one Python number for each parameter, exact, kept on the host; starts at `v`"
     return Init(_scalar, v)

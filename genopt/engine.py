@@ -122,7 +122,8 @@ class Bucket:
                 total += p.numel()
         for ks in fits.values(): self.units.append(self.large(ks[0]) if len(ks)==1 else self.gathered(ks, params, grads, adopt))
     def large(self, k):
-        return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()}, self.trace.whole, self.dtypes['grad'])
+        return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()}, self.trace.whole, self.dtypes['grad'],
+                     self.trace.single)
     def gathered(self, ks, params, grads, adopt):
         indices,rows = [self.indices[k] for k in ks],{}
         if adopt:
@@ -163,22 +164,21 @@ class Bucket:
         over   = Compiled if self.way=='fused' else Eager
         rounds = [(bound(Eager, t.between[k], (k,'between')),bound(over, t.passes[k], k),t.joints[k]) for k in range(len(t.passes))]
         host   = {n: counted(ns[n]) for n in self.host}
-        if len(rounds)==1 and not rounds[0][0] and rounds[0][1]: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
+        if len(rounds)==1 and not rounds[0][0] and rounds[0][1] and not t.singles: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
         entire = bound(Eager, t.entire, 'entire') if self.way!='fused' and t.entire else None
         return host,lambda grads: [self.run(u, rounds, entire, grads, buffers) for u in self.units],None
     def run_at_once(self, k, run, grads, buffers):
         "Run all units; of a chain that is one elementwise kernel"
-        singles = self.trace.constants
         for u in self.units:
+            singles = self.trace.constants|u.singles if u.singles else self.trace.constants
             for xs in u.load(k, grads, buffers): run(xs, singles)
             u.store(buffers)
     def run(self, unit, rounds, entire, grads, buffers):
         """Run one unit through all rounds; a generator, because what joins all parameters must wait for them. Or at once, where that may be
         and the values in between fit in the buffers"""
-        singles = self.trace.constants
+        singles = self.trace.constants|unit.singles
         if entire and entire[0].room(unit.p.numel())<=buffers.limit//2 and len(parts := [*unit.load(entire[0], grads, buffers)])==1:
-            entire[1](parts[0], singles)
-            return unit.store(buffers)
+            return unit.store(buffers, dict(zip(entire[0].names, entire[1](parts[0], singles))))
         for between,over,joints in rounds:
             if between: singles = singles | dict(zip(between[0].names, between[1]([], singles)))
             if over:
@@ -186,7 +186,7 @@ class Bucket:
                 parts   = [(run(xs, singles), xs[0].numel()) for xs in unit.load(k, grads, buffers)]
                 singles = singles | dict(zip(k.names, parts[0][0] if len(parts)==1 else k.merged(parts)))
             for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
-        unit.store(buffers)
+        unit.store(buffers, {n: singles[o.name] for n,o in self.trace.singles.items()})
 
 class ShapedBucket(Bucket):
     "Parameters that are compiled in their own shapes"
@@ -320,7 +320,7 @@ class Plan:
             if key not in self.buckets: self.buckets[key] = ShapedBucket(settings, host, find_shaped(settings.chain, settings.numbers|host, x, kept))
             self.buckets[key].shaped.graph(x, x, kept)
         else:
-            if kept.keys()!={*t.states} or not all(aligned(real(local(s)), x) for s in kept.values()): return key,None
+            if kept.keys()!={*t.states} or not all(fits(real(local(s)), x, n in t.single) for n,s in kept.items()): return key,None
             if sharded and (len(t.passes)>1 or t.random): return key,None
             if key not in self.buckets: self.buckets[key] = Bucket(settings, host, t)
         return key,self.buckets[key]
@@ -421,6 +421,9 @@ def on_host(xs):
     if not any(x.is_cuda for x in xs): return [x.item() for x in xs]
     return [v for d in {x.device for x in xs} for v in torch.stack([x.double() for x in xs if x.device==d]).tolist()]
 
+def fits(s, x, single):
+    "Whether the state `s` is a row as the parameter `x` is, or, if it is a `single` number, in the precision in which `x` is computed"
+    return not s.ndim and s.dtype==wide(x.dtype) if single else aligned(s, x)
 def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
 
 def refuse_sparse(grads, who):

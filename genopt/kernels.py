@@ -39,7 +39,7 @@ class Kernel:
         self.dtype,self.device,self.whole,self.on_device,self.singles_made = trace.dtype,trace.device,trace.whole,trace.on_device,{}
         self.is_row  = trace.is_row
         self.stores  = {s: n for s,n in self.outs.items() if self.is_row(n)}
-        self.names   = [*self.outs]
+        self.names   = [s for s,n in self.outs.items() if not self.is_row(n)]
         self.reduced = [n for n in self.outs.values() if not self.is_row(n)]
         self.rows    = list(dict.fromkeys([*(n.name for n in piece.inputs if self.is_row(n)), *map(row_of, self.stores)]))
         self.numbers = [n.name for n in piece.inputs if n.name in trace.numbers]

@@ -66,7 +66,8 @@ except ImportError:
 class Large:
     "One parameter, as a row. A gradient that lies otherwise in memory is copied into the order of the parameter, `batch` elements at a time"
     grads = None
-    def __init__(self, i, p, states, whole, grad_dtype):
+    def __init__(self, i, p, states, whole, grad_dtype, single=()):
+        self.singles,states = {n: states[n] for n in single},{n: s for n,s in states.items() if n not in single}
         self.known,self.indices,self.p,self.states,self.whole,self.grad_dtype = {},[i],p,states,whole,grad_dtype
         self.rows = dict(p=row(p), **{n: row(s) for n,s in states.items()})
         self.shape,self.dense = p.shape,p.is_contiguous()
@@ -90,11 +91,15 @@ class Large:
             views(copy, [p])[0].copy_(cut(g))
             rows = dict(p=row(p), grad=copy, **{n: row(cut(s)) for n,s in self.states.items()})
             yield [rows[n] for n in k.rows]
-    def store(self, buffers): pass
+    def store(self, buffers, singles=()):
+        own  = [*self.singles.values()]
+        news = {n: x.clone() if any(x is s for s in own) else x for n,x in dict(singles).items()}       # states that change places
+        for n,x in news.items(): self.singles[n].copy_(x)
 
 class Gathered:
     """Small parameters side by side in a row. Their states live in such rows; the parameters and gradients are copied there for the step,
     unless they lie side by side themselves, as after `adopt`"""
+    singles = {}
     def __init__(self, indices, ps, states, grads, params, adopt, captured):
         self.indices,self.ps,self.size,self.dtype,self.device = indices,ps,sum(p.numel() for p in ps),ps[0].dtype,ps[0].device
         p,self.grads  = side_by_side(ps),None
@@ -133,7 +138,7 @@ class Gathered:
             parts = views(flat, self.ps if name=='grad' else self.flats)
             buffers.parts[name, id(self)] = flat,[*map(as_bytes, parts)] if name=='bytes' else parts
         return buffers.parts[name, id(self)]
-    def store(self, buffers):
+    def store(self, buffers, singles=()):
         if not (self.copied and self.loaded): return
         if self.bytes: copy_bytes(self.bytes, self.parts('bytes', buffers)[1])
         else: torch._foreach_copy_(self.flats, self.parts('flats', buffers)[1])

@@ -195,7 +195,8 @@ class Recorder(TorchDispatchMode):
         with Questions(), self: yield
     def input(self, name, x):
         "A tensor that the graph is given"
-        node = self.graph.placeholder(name)
+        node = self.graph.create_node('placeholder', name, name=name)
+        node.name = name                                                 # the graph makes another of one that Python has, such as max
         self.inputs[node.name] = x
         self.put(node, x)
         return node
@@ -290,6 +291,7 @@ class Trace:
         self.dtype,self.device = host.dtype,host.device
         merge_families(recorder, outs)
         outs = {n: o for n,o in outs[0].items() if o.name!=('p' if n=='new_p' else n)}
+        self.singles = {n: o for n,o in outs.items() if not self.is_row(o)}          # of the states that are one number, `single`, those that change
         self.nodes = needed(outs.values())
         for n in self.nodes: n.meta['level'] = max((i.meta['level'] for i in inputs(n)), default=0) + (self.reduces(n) or 'joint' in n.meta)
         smalls = [n for n in self.nodes if n.op!='placeholder' and not self.is_row(n)]
@@ -297,14 +299,16 @@ class Trace:
         def at(k, f): return {n.name: n for n in smalls if n.meta['level']==k and f(n)}
         plain  = lambda n: not self.reduces(n) and 'joint' not in n.meta
         self.between = [Piece(at(k, plain), smalls) for k in range(depth+1)]
-        self.passes  = [Piece(at(k+1, self.reduces), smalls) for k in range(depth)] + [Piece(outs, smalls)]
+        rows = {n: o for n,o in outs.items() if n not in self.singles}
+        self.passes  = [Piece(at(k+1, self.reduces), smalls) for k in range(depth)] + [Piece(rows, smalls)]
         self.entire  = Piece(outs, []) if depth and not any('joint' in n.meta for n in self.nodes) else None
         self.joints  = [[*at(k+1, lambda n: 'joint' in n.meta).values()] for k in range(depth+1)]
         self.places  = [j.meta['place'] for js in self.joints for j in js]
         self.random  = any(n.op!='placeholder' and torch.Tag.nondeterministic_seeded in n.target.tags for n in self.nodes)
         if self.random and depth: raise NeedsShape("reduces rows beside random numbers, which cannot be made twice alike")
         reduced = [n for n in smalls if self.reduces(n)]
-        self.per_tensor = any(not composes(n, self.nodes) for n in reduced)          # each parameter is a row of its own
+        self.single = [n.name for n in recorder.graph.nodes if n.op=='placeholder' and n.meta['family']==0 and not self.is_row(n)]
+        self.per_tensor = bool(self.single) or any(not composes(n, self.nodes) for n in reduced)      # each parameter is a row of its own
         self.whole = any(n.target.overloadpacket not in merges for n in reduced)     # and cannot be taken in pieces
         self.constants = {n.name: n.meta['val'] for n in self.nodes if n.name.startswith('const')}
         self.numbers   = [n.name for n in self.nodes if n.name in host.inputs]
@@ -454,8 +458,9 @@ def state_stand_in(n, init, p, stand_in):
     with Questions(): first = init(p)
     if not isinstance(first, Tensor): raise Untraceable(f"{n!r} is declared a number, and is a tensor")
     first = compute(first)
-    if first.shape!=p.shape: raise NeedsShape(f"{n!r} is not of the parameter's shape")
-    return stand_in(p.numel()).to(first.dtype) if first.is_floating_point() else first
+    if first.shape not in (p.shape, ()): raise NeedsShape(f"{n!r} is not of the parameter's shape")
+    if not first.ndim and first.dtype!=p.dtype: raise NeedsShape(f"{n!r} is a single {first.dtype}, where {p.dtype} is computed")
+    return stand_in(first.shape).to(first.dtype) if first.is_floating_point() else first
 
 def run_block(i, b, spaces, numbers, host, recorder):
     "The namespaces after callback `b`; with tensors it is written down, without it becomes a line of the program"

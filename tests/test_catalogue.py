@@ -119,7 +119,7 @@ def test_minimises(a, f):
     f,best,start,lr,steps = dict(parabola=(parabola, 0., [3., -2.], a.lr, 4000), rosenbrock=(rosenbrock, 1., [-1., 1.5], a.lr/2, 8000))[f]
     if a.matrix: start = [start, start[::-1]]
     x = minimise(a, f, start, lr, steps)
-    assert (x-best).abs().max() < 1e-2, x
+    assert (x-best).abs().max() < (1e-2 if best==0 else a.near), x
 
 @pytest.mark.slow
 @each

@@ -164,7 +164,8 @@ class Bucket:
         over   = Compiled if self.way=='fused' else Eager
         rounds = [(bound(Eager, t.between[k], (k,'between')),bound(over, t.passes[k], k),t.joints[k]) for k in range(len(t.passes))]
         host   = {n: counted(ns[n]) for n in self.host}
-        if len(rounds)==1 and not rounds[0][0] and rounds[0][1] and not t.singles: return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
+        if len(rounds)==1 and not rounds[0][0] and rounds[0][1] and not t.singles:
+            return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
         entire = bound(Eager, t.entire, 'entire') if self.way!='fused' and t.entire else None
         return host,lambda grads: [self.run(u, rounds, entire, grads, buffers) for u in self.units],None
     def run_at_once(self, k, run, grads, buffers):

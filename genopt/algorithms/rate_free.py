@@ -33,7 +33,8 @@ def DoWG(lr=1., reps_rel=1e-6, weight_decay=0., eps=1e-8):
 
 @algorithm
 def DAdaptAdam(lr=1., betas=(0.9,0.999), eps=1e-8, weight_decay=0., decouple=False, use_bias_correction=False, d0=1e-6, growth_rate=inf):
-    "Adam whose rate is an estimate of the distance to the solution (Defazio and Mishchenko 2023, https://arxiv.org/abs/2301.07733), as the authors' package."
+    """Adam whose rate is an estimate of the distance to the solution (Defazio and Mishchenko 2023, https://arxiv.org/abs/2301.07733), as the
+    authors' package."""
     return [weight_decay and not decouple and l2_reg, partial(adapted_rate, d=single(d0)),
             use_bias_correction and [step_stat, debias, debiased_rate],
             root_of_sqr_mom, d_adapt_distance, average_sqr_grad, scale_by_rate, average_grad, estimate_distance, grow,
@@ -42,8 +43,10 @@ def DAdaptAdam(lr=1., betas=(0.9,0.999), eps=1e-8, weight_decay=0., decouple=Fal
 @algorithm
 def Prodigy(lr=1., betas=(0.9,0.999), beta3=None, eps=1e-8, weight_decay=0., decouple=True, use_bias_correction=False, safeguard_warmup=False,
             d0=1e-6, d_coef=1., growth_rate=inf):
-    "D-Adaptation with a faster estimate (Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101), as the authors' package, every element counted."
+    """D-Adaptation with a faster estimate (Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101), as the authors' package with
+    `slice_p=1`: every element counts."""
     return [weight_decay and not decouple and l2_reg, partial(adapted_rate, d=single(d0)),
             use_bias_correction and [step_stat, debias, debiased_rate],
-            beta3 is None and root_of_sqr_mom, prodigy_distance, scale_by_distance, average_grad, average_sqr_grad, estimate_distance, grow_to_largest,
+            beta3 is None and root_of_sqr_mom, prodigy_distance, scale_by_distance, average_grad, average_sqr_grad,
+            estimate_distance, grow_to_largest,
             weight_decay and decouple and decoupled_decay, scaled_eps, rename(rms_prop_step, grad='grad_avg')]

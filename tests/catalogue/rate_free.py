@@ -42,8 +42,8 @@ class DoWG(torch.optim.Optimizer):
 
 common = dict(names=steady, joint=True, second={}, source='author')
 rows = [
-    Algorithm(genopt.DoG,  quiet(dog.DoG),  dog_setting, lr=4., near=.1, own=[{}], **common),
-    Algorithm(genopt.LDoG, quiet(dog.LDoG), dog_setting, lr=4., near=.1, own=[{}], **common),
+    Algorithm(genopt.DoG,  quiet(dog.DoG),  dog_setting, lr=2., near=.4, own=[{}], **common),
+    Algorithm(genopt.LDoG, quiet(dog.LDoG), dog_setting, lr=2., near=.4, own=[{}], **common),
     Algorithm(genopt.DoWG, DoWG, dog_setting, lr=1., near=.1, digits=.8, own=[{}], **common | dict(source='paper')),
     Algorithm(genopt.DAdaptAdam, quiet(dadaptation.DAdaptAdam), d_setting, lr=1., own=[{}], **common),
     Algorithm(genopt.Prodigy, quiet(prodigyopt.Prodigy), prodigy_setting, lr=1., own=[{}], **common),

@@ -112,6 +112,14 @@ def watched_step(chain, ns, hypers, who):
         known |= out.keys()
         chain.writes[b] = list(dict.fromkeys([*chain.writes.get(b, []), *out]))
         chain.where[b]  = 'all parameters' if b.is_global else 'each parameter' if tensors else 'host'
+    for b in chain.evals:
+        if bad := [n for n in b.reads if n not in {'p'}|chain.state.keys()|hypers.keys()]:
+            raise ValueError(f"{who}: {b} returns eval_p, so it is run by opt.eval() and not in a step, where there is no {bad[0]!r}; it reads p, "
+                             "states and hyper-parameters (or declare eval_p a state: eval_p=copy_of_p)")
+        out = attempt(b, Namespace(hypers, p=ns['new_p'], **{n: ns[n] for n in chain.state}), who)
+        if out.keys()!={'eval_p'} or not isinstance(out['eval_p'], Tensor) or out['eval_p'].shape!=ns['p'].shape:
+            raise ValueError(f"{who}: {b} returned {', '.join(out) or 'nothing'}; opt.eval() takes eval_p alone, a tensor of the parameter's shape")
+        chain.writes[b] = [*out]
     if ns['new_p'].shape!=ns['p'].shape:
         raise ValueError(f"{who}: the move made {tuple(ns['new_p'].shape)} of a parameter of shape {tuple(ns['p'].shape)}; is lr a tensor?")
 

@@ -188,34 +188,37 @@ class Namespace(dict):
         return self['new_p']
 
 class Chain:
-    "The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups"
+    """The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups. A step runs `blocks`; those
+    that return `eval_p`, the weights to evaluate, are `evals`, run when these are asked for"""
     def __init__(self, cbs):
-        self.cbs,self.blocks,self.key,self.state,known = cbs,[],tuple(hashable(same(cb)) for cb in cbs),{},set(given)
+        self.cbs,self.every,self.key,self.state,known = cbs,[],tuple(hashable(same(cb)) for cb in cbs),{},set(given)
         for cb in cbs:
-            self.blocks.append(b := Block(cb, known))
+            self.every.append(b := Block(cb, known))
             known |= b.state.keys()|b.provides()
+        self.evals  = [b for b in self.every if 'eval_p' in b.provides() and not any('eval_p' in o.state for o in self.every)]
+        self.blocks = [b for b in self.every if b not in self.evals]
         self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
-        for b in self.blocks:
+        for b in self.every:
             for n,init in b.state.items():
                 if self.state.setdefault(n, init)!=init:
                     raise ValueError(f"{b} declares the state {n}={init}, but {self._who('state', n)} declares {n}={self.state[n]}; "
                                      f"rename one: rename({b}, {n}='...')")
-        for b in self.blocks:
+        for b in self.every:
             if bad := [n for n in b.hypers if n in self.state]:
                 raise ValueError(f"{b} declares {bad[0]!r} a hyper-parameter, but in {self._who('state', bad[0])} it is a state; rename one")
 
         self.asks,provided = {'lr'},given|self.state.keys()      # names that are looked for in the param group
-        for b in self.blocks:
+        for b in self.every:
             self.asks |= b.hypers.keys() | {b.lists.get(n,n) for n in b.reads}-provided
             provided = provided|b.provides()
 
-    def _who(self, kind, n): return next(b for b in self.blocks if n in getattr(b, kind))
+    def _who(self, kind, n): return next(b for b in self.every if n in getattr(b, kind))
 
-    def default(self, n, other): return next((b.hypers[n] for b in self.blocks if n in b.hypers), other)
+    def default(self, n, other): return next((b.hypers[n] for b in self.every if n in b.hypers), other)
     def hypers(self, known=()):
         "Hyper-parameters not in `known`, with their defaults; two callbacks that disagree about one are an error"
         res = {}
-        for b in self.blocks:
+        for b in self.every:
             for n,v in b.hypers.items():
                 if n not in known and res.setdefault(n, v)!=v:
                     raise ValueError(f"{b} has the default {n}={v}, but {self._who('hypers', n)} has {n}={res[n]}; say which: {n}=...")

@@ -48,15 +48,15 @@ class Explanation:
         ways = [opt._recipe(g).settings(g).way for g in groups]
         note,parts = how(chain, values[0], params, ways[0])
         rows,total = [],0
-        for b in chain.blocks:
+        for b in chain.every:
             new = [k for k in b.state if k not in seen]
             bytes_ = {k: sum(state_bytes(b.state[k], p) for p in params) for k in new}
             total += sum(bytes_.values())
             seen |= {*new}
-            where = chain.where.get(b, '')
+            where = 'opt.eval()' if b in chain.evals else chain.where.get(b, '')
             rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(chain.writes.get(b, [])),
                          ', '.join(f"{k}={b.state[k]} {f'{bytes_[k]/n:.3g} B' if bytes_[k] else 'host'}" for k in new),
-                         ', '.join(hyper(k) for k in b.reads if k in values[0]), parts.get(b, where) if where!='host' else where])
+                         ', '.join(hyper(k) for k in b.reads if k in values[0]), where if where in ('host','opt.eval()') else parts.get(b, where)])
         rows.append(['the move', 'p, update', 'p', '', hyper('lr'), parts.get('move', 'each parameter')])
         where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
         size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element"

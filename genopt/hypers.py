@@ -157,7 +157,7 @@ def check_kind(k, v, like, who):
 
 def ranges(hypers, declared, chain):
     "Where each number is kept, `(key, place)`, its range, and who declares that; a number without a range is finite, unless its default is not"
-    res  = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.blocks for n,r in b.ranges.items() if n in hypers]
+    res  = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.every for n,r in b.ranges.items() if n in hypers]
     free = [n for n in hypers if n not in {o[0] for o in res} and (n in chain.asks or hypers.find(n)[0] in declared)]
     infinite = lambda n: isinstance(like := declared.get(hypers.find(n)[0]), float) and math.isinf(like)
     return [(*hypers.find(n), r, by) for n,r,by in [*res, *((n, finite, None) for n in free if not infinite(n))]]

@@ -13,6 +13,7 @@ from .hypers import assign,check_flags,engine_flags,misplaced,number,plain,reser
 from .learner import ForLearner
 from .loop import compute
 from .model import Model
+from .modes import Modes
 from .naming import name_of
 from .recipe import Recipe,flatten,taken
 from .sharded import agree,local
@@ -24,7 +25,7 @@ policies = 'propagate','raise','skip'                                   # what m
 captured = "cannot look at gradients, which nonfinite='raise' or 'skip' does; leave one out"
 
 
-class Optimizer(ForLearner, torch.optim.Optimizer):
+class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
 
     `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists; `groups` makes them by rules. `cbs`: callbacks as `genopt.core`
@@ -139,6 +140,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
     def step(self, closure=None):
         """One step for every parameter that has a gradient. `closure` re-evaluates the model and returns the loss, which is returned.
         Raises before anything changes; `p.grad` is read only."""
+        if not self.training: raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
@@ -264,7 +266,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self.__dict__ |= dict(_plan=None, _watched=True)
+        self.__dict__ |= dict(_plan=None, _watched=True, training=not any('train_p' in s for s in self.__dict__['state'].values()))
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
@@ -278,6 +280,7 @@ class Optimizer(ForLearner, torch.optim.Optimizer):
         finally: box.remove()
         for p,s in self.state.items():
             if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
+        self.training = not any('train_p' in s for s in self.state.values())
 
 
 class Boxed:

@@ -108,6 +108,7 @@ def minimise(a, f, start, lr, steps):
         return loss
     for _ in range(steps):
         opt.step(closure); schedule.step()
+    opt.eval()
     return x.detach()
 
 @pytest.mark.slow

@@ -1,3 +1,36 @@
-"""Around the move: what makes it in its own way, or looks at the parameter after it, `new_p`. Simplest first."""
+"""Around the move: what makes it in its own way, or looks at the parameter after it, `new_p`. Simplest first.
 
-__all__ = []
+With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
+
+from ..core import Range,copy_of_p,fraction,nonneg,scalar
+from .stats import average
+
+__all__ = ['average_weights', 'polynomial_average', 'warmup', 'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
+
+
+def average_weights(new_p, decay:fraction=0.999, eval_p=copy_of_p):
+    "Exponential average of the weights, to evaluate: `xbar <- decay*xbar + (1-decay)*x`. Polyak and Juditsky 1992; Izmailov et al. 2018, https://arxiv.org/abs/1803.05407"
+    return dict(eval_p=average(eval_p, new_p, decay))
+
+def polynomial_average(new_p, step, gamma:nonneg=8., eval_p=copy_of_p):
+    "Average of the weights that forgets the early ones, to evaluate: `xbar <- xbar + (1+gamma)/(t+gamma) * (x - xbar)`. Shamir and Zhang 2013, https://arxiv.org/abs/1212.1824"
+    return dict(eval_p=eval_p.add(new_p-eval_p, alpha=(1+gamma)/(step+gamma)))
+
+def warmup(step, lr, warmup_steps:nonneg=0):
+    "The rate rises over the first steps: `lr <- lr*min(1, t/warmup_steps)`"
+    return dict(lr=lr*step/warmup_steps if step<warmup_steps else lr)
+
+def schedule_free_weight(step, lr, r:nonneg=0., weight_lr_power:nonneg=2., lr_max=scalar(0.), weight_sum=scalar(0.)):
+    "How much a step counts in the average, `c = w_t/(w_1+..+w_t)` with `w_t = t^r * lr_max^weight_lr_power`. Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
+    lr_max = max(lr, lr_max)
+    weight = step**r * lr_max**weight_lr_power
+    return dict(lr_max=lr_max, weight_sum=weight_sum+weight, avg_weight=weight/(weight_sum+weight) if weight else 0.)
+
+def schedule_free_move(p, update, lr, avg_weight, mom:Range('(0,1)')=0.9, z=copy_of_p):
+    """The move without a schedule: `z <- z - lr*u; x <- (1-c)*x + c*z; y = mom*x + (1-mom)*z`, of which the parameter is `y`, and `x` follows from
+    `y` and `z`. Defazio et al. 2024, https://arxiv.org/abs/2405.15682"""
+    return dict(new_p=p.add(z-p, alpha=avg_weight).add(update, alpha=lr*(mom*(1-avg_weight)-1)), z=z.sub(update, alpha=lr))
+
+def schedule_free_eval(p, z, mom):
+    "The average, `x = y + (1-1/mom)*(z-y)`, to evaluate. https://arxiv.org/abs/2405.15682"
+    return dict(eval_p=p.add(z-p, alpha=1-1/mom))

@@ -6,9 +6,13 @@ first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 import torch
 from ..core import count,fraction,nonneg,scalar,zeros
 
-__all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad', 'nesterov_debias',
-           'rectify']
+__all__ = ['step_stat', 'debias', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad',
+           'center_sqr_grad', 'nesterov_debias', 'rectify']
 
+
+def average(avg, x, mom, damp=None):
+    "The formula of every running average: `mom*avg + (1-damp)*x`, with `damp = mom` if there is none. Rounded as torch does it"
+    return (avg*mom).add(x, alpha=1-(mom if damp is None else damp))
 
 def step_stat(step=count):
     "Count the steps, for each parameter by itself: `t <- t + 1`, so the first step sees 1"
@@ -19,11 +23,15 @@ def debias(step, mom:fraction, sqr_mom:fraction):
     On the host, in double precision. Kingma and Ba 2015, section 3, https://arxiv.org/abs/1412.6980"""
     return dict(debias1=1-mom**step, debias2=1-sqr_mom**step)
 
+def debias_sqr_avg(sqr_avg, debias2):
+    "The second moment itself, debiased: `vhat = v/(1-sqr_mom^t)`"
+    return dict(sqr_hat=sqr_avg/debias2)
+
 def average_grad(grad, mom:fraction=0.9, dampening=True, grad_avg=zeros):
     """Running average of gradients, `m <- mom*m + (1-dampening)*g`. `dampening=True` means `mom`, the exponential average of Adam;
     0 the plain sum of Polyak's momentum; any number between is torch's SGD. https://arxiv.org/abs/1412.6980"""
     damp = mom if dampening is True else dampening
-    return dict(grad_avg = (grad_avg*mom).add(grad, alpha=1-damp))
+    return dict(grad_avg = average(grad_avg, grad, mom, damp))
 
 def undamped_start(step, dampening):
     "No dampening at the first step, so the average starts at the gradient itself, as in torch's SGD"

@@ -1,0 +1,131 @@
+"""Weights to train and weights to evaluate."""
+
+import copy,pickle
+import pytest,torch
+import genopt,schedulefree
+from genopt import AdamW,Optimizer,SGD,average_weights,copy_of_p,polynomial_average,sgd_step,step_stat
+from helpers import gradients,awkward
+
+
+def trained(opt, ps, steps=range(8)):
+    for i in steps:
+        for n,g in gradients(i).items():
+            if n in ps: ps[n].grad = g
+        opt.step()
+    return opt
+def params(): return {n: p for n,p in awkward().items() if n in ('bias','scalar','strided')}
+def values(ps): return {n: p.detach().clone() for n,p in ps.items()}
+
+@pytest.mark.parametrize('name', ['SGDScheduleFree', 'AdamWScheduleFree'])
+@pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)])
+def test_evaluation_weights_are_those_of_the_authors_package(name, kw):
+    ps,qs = params(),params()
+    opt,ref = getattr(genopt, name)(ps.values(), lr=.1, **kw),getattr(schedulefree, name)(qs.values(), lr=.1)
+    ref.train()
+    trained(opt, ps); trained(ref, qs)
+    before = values(ps)
+    opt.eval(); ref.eval()
+    for n in ps: torch.testing.assert_close(ps[n], qs[n], rtol=1e-12, atol=1e-12)
+    assert not torch.equal(ps['bias'], before['bias'])
+    opt.train()
+    for n in ps: assert torch.equal(ps[n], before[n])
+    trained(opt, ps, range(8, 12)); ref.train(); trained(ref, qs, range(8, 12))
+    for n in ps: torch.testing.assert_close(ps[n], qs[n], rtol=1e-12, atol=1e-12)
+
+def test_average_is_that_of_torchs_averaged_model():
+    model = torch.nn.Linear(3, 2)
+    opt   = Optimizer(model.parameters(), [SGD, average_weights], lr=.1, decay=.9)
+    swa   = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(.9))
+    swa.update_parameters(model)                                           # its first update is a copy
+    for i in range(6):
+        for p in model.parameters(): p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        opt.step()
+        swa.update_parameters(model)
+    opt.eval()
+    for p,q in zip(model.parameters(), swa.module.parameters()): torch.testing.assert_close(p, q)
+
+def test_polynomial_average():
+    "Its weights are those of its formula, added up"
+    p   = torch.tensor([1.], dtype=torch.float64, requires_grad=True)
+    opt = Optimizer([p], [sgd_step, step_stat, polynomial_average], lr=.1, gamma=2.)
+    xs  = []
+    for i in range(5):
+        p.grad = torch.tensor([1.+i], dtype=torch.float64)
+        opt.step()
+        xs.append(p.item())
+    avg = 0.
+    for t,x in enumerate(xs, 1): avg = (1-3/(t+2))*avg + 3/(t+2)*x
+    opt.eval()
+    assert p.item()==pytest.approx(avg, rel=1e-14)
+
+def test_a_step_needs_the_weights_to_train():
+    ps  = params()
+    opt = trained(genopt.AdamWScheduleFree(ps.values()), ps)
+    opt.eval()
+    before,state = values(ps),copy.deepcopy(opt.state_dict())
+    with pytest.raises(RuntimeError, match=r'AdamWScheduleFree: the parameters hold the weights to evaluate; call opt.train\(\)'): opt.step()
+    opt.eval()                                                             # twice is once
+    assert all(torch.equal(ps[n], before[n]) for n in ps) and not opt.training
+    for k,s in state['state'].items():
+        for n,v in s.items(): assert torch.equal(v, opt.state_dict()['state'][k][n]) if torch.is_tensor(v) else v==opt.state_dict()['state'][k][n]
+    opt.train(); opt.train()
+    opt.step()
+
+@pytest.mark.parametrize('how', ['file', 'pickle', 'deepcopy'])
+def test_a_checkpoint_of_evaluation_weights_goes_on(how, tmp_path):
+    ps   = params()
+    opt  = trained(genopt.AdamWScheduleFree(ps.values()), ps)
+    want = values(ps)
+    opt.eval()
+    if how=='file':
+        torch.save(dict(ps=ps, opt=opt.state_dict()), tmp_path/'c.pt')
+        saved,qs = torch.load(tmp_path/'c.pt', weights_only=True),params()
+        for n,q in qs.items(): q.data.copy_(saved['ps'][n].data)
+        other = genopt.AdamWScheduleFree(qs.values())
+        other.load_state_dict(saved['opt'])
+    else:
+        other = pickle.loads(pickle.dumps(opt)) if how=='pickle' else copy.deepcopy(opt)
+        qs = dict(zip(ps, (p for g in other.param_groups for p in g['params'])))
+    assert not other.training and torch.equal(qs['bias'], ps['bias'])
+    with pytest.raises(RuntimeError, match='opt.train'): other.step()
+    other.train()
+    assert all(torch.equal(qs[n], want[n]) for n in ps) and not any('train_p' in s for s in other.state.values())
+    opt.train()
+    trained(opt, ps, range(8, 11)); trained(other, qs, range(8, 11))
+    assert all(torch.equal(ps[n], qs[n]) for n in ps)
+
+def test_one_set_of_weights_is_both():
+    ps  = params()
+    opt = trained(AdamW(ps.values()), ps)
+    before = values(ps)
+    opt.eval()
+    assert opt.training and all(torch.equal(ps[n], before[n]) for n in ps)
+    opt.train()
+    opt.step()
+
+def test_untrained_and_low_precision_parameters():
+    "What has no state yet stays; what is trained in bfloat16 comes back to the bit"
+    a,b = torch.ones(3, dtype=torch.bfloat16, requires_grad=True),torch.ones(2, requires_grad=True)
+    opt = Optimizer([a, b], [SGD, average_weights], lr=.1, decay=.5)
+    for g in (.3, .7):
+        a.grad = torch.full_like(a, g)
+        opt.step()
+    want = a.detach().clone()
+    opt.eval()
+    assert torch.equal(b, torch.ones(2)) and a.dtype==torch.bfloat16 and not torch.equal(a, want)
+    opt.train()
+    assert torch.equal(a, want)
+
+def looks_at_grad(grad, p): return dict(eval_p=p-grad)
+def two_things(p, mom=.9): return dict(eval_p=p, other=p)
+def wrong_shape(p): return dict(eval_p=p.sum())
+def average_of_grads(grad, eval_p=copy_of_p): return dict(eval_p=eval_p+grad)
+
+@pytest.mark.parametrize('cb,words', [(looks_at_grad, "looks_at_grad returns eval_p, so it is run by opt.eval.. and not in a step, where there is no 'grad'"),
+                                      (two_things, 'two_things returned eval_p, other'), (wrong_shape, "wrong_shape returned eval_p; opt.eval.. takes eval_p alone")])
+def test_what_cannot_be_evaluated_is_refused(cb, words):
+    with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, requires_grad=True)], [sgd_step, cb], lr=.1)
+
+def test_explain_says_when_it_is_run():
+    opt = genopt.SGDScheduleFree([torch.ones(3, requires_grad=True)])
+    assert 'opt.eval()' in next(line for line in repr(opt.explain()).split('\n') if line.startswith('schedule_free_eval'))

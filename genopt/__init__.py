@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError,version
 try: __version__ = version('genopt')                      # settings.ini has it
 except PackageNotFoundError: __version__ = '0+source'     # run from a source tree that is not installed
 
-from .blocks import matrices,moves,rates,stats,steps,transforms
+from .blocks import evaluations,matrices,moves,rates,stats,steps,transforms
 from .core import *
 from .naming import *
 from .blocks import *

@@ -74,7 +74,7 @@ def storage(x): return local(x).untyped_storage().data_ptr()
 def loop(items, model=None):
     "`foreach=False`, the reference: each parameter by itself; a global callback waits until all that have it have reached it"
     for it in items:
-        if by := next((b for b in it.chain.blocks if 'loss' in b.reads), None): it.ns['loss'] = model.loss((), by)
+        if by := next((b for b in it.chain.blocks if 'loss' in b.reads), None): it.ns['loss'] = model.loss([it], by)
     def advance(it, run, out=None):
         try: return run.send(out),it,run
         except StopIteration: return None

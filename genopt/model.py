@@ -3,6 +3,7 @@ with the Hessian (`hvp`). Sharpness-aware steps, line searches and curvature are
 
 from contextlib import contextmanager
 import torch
+from .blocks.transforms import maximize
 from .loop import compute,real
 
 __all__ = ['Model', 'StandIn']
@@ -15,7 +16,7 @@ class Model:
     def loss(self, items, by):
         "The loss at the start of the step, a 0-dim tensor"
         if self._loss is None: raise RuntimeError(f"{self.who}: {by} reads the loss; call step(closure), where closure returns it")
-        return torch.as_tensor(self._loss).detach()
+        return signed(items, torch.as_tensor(self._loss).detach())
 
     def evaluate(self, items, by):
         """`evaluate(values)`: loss and gradients with the parameters at `values`, a list of tensors like `params`. Parameters and their `grad` are
@@ -28,7 +29,8 @@ class Model:
             with kept(ps, items):
                 for p,v in zip(ps, values, strict=True): real(p.detach()).copy_(v)
                 with torch.enable_grad(): loss = self.closure()
-                return torch.as_tensor(loss).detach().clone(),[compute(torch.zeros_like(p) if p.grad is None else p.grad).clone() for p in ps]
+                grads = [compute(torch.zeros_like(p) if p.grad is None else p.grad).clone() for p in ps]
+            return signed(items, torch.as_tensor(loss).detach().clone()),[signed(items, g) for g in grads]
         return evaluate
 
     def hvp(self, items, by):
@@ -39,9 +41,13 @@ class Model:
         def hvp(vectors):
             vs = [torch.view_as_complex(v.contiguous()) if p.is_complex() else v.to(p.grad.dtype) for p,v in zip(ps, vectors, strict=True)]
             with torch.enable_grad(): res = torch.autograd.grad([p.grad for p in ps], ps, vs, retain_graph=True, allow_unused=True)
-            return [compute(torch.zeros_like(p) if r is None else r) for p,r in zip(ps, res)]
+            return [signed(items, compute(torch.zeros_like(p) if r is None else r)) for p,r in zip(ps, res)]
         return hvp
 
+
+def signed(items, x):
+    "`x`, or with the other sign where a chain goes up instead of down"
+    return -x if items and maximize in items[0].chain.cbs else x
 
 @contextmanager
 def kept(ps, items):

@@ -5,7 +5,7 @@ import pytest,torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from catalogue import catalogue,conforming,core as algorithms
 
-__all__ = ['Tape', 'algorithms', 'awkward', 'catalogue', 'conforming', 'difference', 'gpu', 'gradients', 'run', 'two_groups']
+__all__ = ['Tape', 'algorithms', 'awkward', 'catalogue', 'closure_of', 'conforming', 'difference', 'gpu', 'gradients', 'objective', 'run', 'run_closure', 'two_groups']
 
 
 shapes = dict(matrix=(7,5), bias=(5,), scalar=(), empty=(0,), strided=(4,6), late=(3,2))
@@ -39,6 +39,30 @@ def run(cls, kwargs, dtype=torch.float64, steps=100, groups=True, names=(), seco
         for n,g in gradients(i, dtype).items():
             if n in ps: ps[n].grad = g
         opt.step()
+    return {n: p.detach() for n,p in ps.items()},opt
+
+def objective(ps, dtype=torch.float64):
+    "A smooth function of parameters that ties all of them together: a double well for each element, and a sum over all"
+    xs = [torch.view_as_real(p) if p.is_complex() else p for p in ps]
+    g  = torch.Generator().manual_seed(0)
+    total = sum((x*torch.randn(x.shape, generator=g, dtype=torch.float64).to(x.dtype)).sum() for x in xs)
+    return .05*(total-1)**2 + sum((x**4/4 - x**2/2 + .1*x).sum() for x in xs)
+
+def closure_of(ps, opt, graph=False):
+    "The closure that evaluates `objective`"
+    def closure():
+        opt.zero_grad()
+        loss = objective(ps)
+        loss.backward(create_graph=graph)
+        return loss
+    return closure
+
+def run_closure(cls, kwargs, dtype=torch.float64, steps=100, names=(), graph=False, **more):
+    "The parameters after `steps` steps by closure of `cls(**kwargs)`, and the optimizer"
+    torch.manual_seed(0)
+    ps  = {n: p for n,p in awkward(dtype).items() if n in (names or shapes)}
+    opt = cls(ps.values(), **copy.deepcopy(kwargs)|more)
+    for _ in range(steps): opt.step(closure_of(ps.values(), opt, graph))
     return {n: p.detach() for n,p in ps.items()},opt
 
 def difference(a, b):

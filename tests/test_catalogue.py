@@ -14,7 +14,7 @@ driven = pytest.mark.parametrize('a', [a for a in catalogue if not a.closure], i
 ways   = dict(default={}, fused=dict(fused=True))
 
 def slow_after(n, i): return pytest.mark.slow if i>=n else ()
-cases = [pytest.param(a, kw, id=f'{a.name}-{i}', marks=slow_after(2, i)) for a in catalogue if a not in conforming and not a.closure
+cases = [pytest.param(a, kw, id=f'{a.name}-{i}', marks=slow_after(2, i)) for a in catalogue if a not in conforming
          for i,kw in enumerate([*a.inputs(), *a.settings(8)])]
 peers = [pytest.param(a, p, id=f'{a.name}-{p.name}-{i}', marks=pytest.mark.slow) for a in catalogue for i,p in enumerate(a.peers)]
 
@@ -37,7 +37,7 @@ def test_equals_the_peer_but_for_what_is_named(a, p):
 
 def setting(a): return next((s for s in a.settings() if s.get('weight_decay') and not s.get('maximize')), a.settings(1)[0])
 
-@driven
+@each
 @pytest.mark.parametrize('way', [pytest.param(w, marks=pytest.mark.slow if w=='fused' else ()) for w in ways])
 def test_ways_agree(a, way):
     "To rounding, which a reduction or a matrix product may amplify: over 20 steps in float64. Nothing is compiled again after the first steps"

@@ -55,7 +55,8 @@ class Algorithm:
     def error_inputs(self): return (self.info.optim_error_inputs_func if self.info else references.error_inputs)('cpu', torch.float64)
     def ran(self, cls, kw, **more):
         "The parameters that `cls`, genopt's or another's, comes to in the common run, and the optimizer"
-        from helpers import run
+        from helpers import run,run_closure
+        if self.closure: return run_closure(cls, kw, **dict(steps=self.steps, names=self.names, graph=self.graph) | more)
         return run(cls, kw, **dict(steps=self.steps, names=self.names, second=self.second, groups=not self.joint) | more)
     def settings(self, n=30):
         rand = random.Random(0)

@@ -1,0 +1,119 @@
+"""What asks the model itself, at other values of the parameters (`evaluate`) or for its curvature (`hvp`). Give `step` a closure that clears
+gradients, computes the loss, calls backward and returns the loss. These run over all parameters at once. Simplest first."""
+
+import torch
+from ..core import Init,Range,count,fraction,nonneg,positive,scalar,zeros
+from .stats import average
+
+__all__ = ['polyak_rate', 'sharpness', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
+           'sophia_step', 'lbfgs_step']
+
+
+def polyak_rate(grads, loss, lr, f_min=0., eps:nonneg=1e-8, max_lr:Range('(0,inf]')=1.):
+    "The rate that a loss known to reach `f_min` allows: `lr <- lr*min(max_lr, (f - f_min)/(|all g|^2 + eps))`. Loizou et al. 2021, https://arxiv.org/abs/2002.10542"
+    sqr_norm = torch.stack([g.square().sum() for g in grads]).sum()
+    return dict(lr=lr*((loss-f_min)/(sqr_norm+eps)).clamp(max=max_lr))
+
+def sharpness(params, grads, evaluate, rho:nonneg=0.05, adaptive=False, eta:nonneg=0.):
+    """The gradient from where the loss is worst nearby, `g <- g(x + rho*T^2*g/|T*g|)`, over all parameters; `T` is 1, or `|x| + eta` if
+    `adaptive`. SAM, Foret et al. 2021, https://arxiv.org/abs/2010.01412; ASAM, Kwon et al. 2021, https://arxiv.org/abs/2102.11600"""
+    scaled = [g*(p.abs()+eta) if adaptive else g for p,g in zip(params, grads)]
+    scale  = rho/(torch.stack([s.norm() for s in scaled]).norm() + 1e-12)
+    return dict(grads=evaluate([p + s*((p.abs()+eta)*scale if adaptive else scale) for p,s in zip(params, scaled)])[1])
+
+def hutchinson(params, hvp, steps, update_period:Range('[1,inf)')=1, distribution='rademacher', n_samples:Range('[1,inf)')=1):
+    """Estimate of the Hessian's diagonal, `h = mean of z*(H z)` over `n_samples` random z of signs (`'rademacher'`) or `'gaussian'`; made every
+    `update_period` steps, when `fresh`. Needs `loss.backward(create_graph=True)`. Hutchinson 1989; Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
+    if distribution not in ('rademacher', 'gaussian'): raise ValueError(f"distribution must be 'rademacher' or 'gaussian', got {distribution!r}")
+    total,fresh = [torch.zeros_like(p) for p in params],(max(steps)-1)%update_period==0
+    for _ in range(int(n_samples) if fresh else 0):
+        zs    = [torch.randint_like(p, 0, 2)*2-1 if distribution=='rademacher' else torch.randn_like(p) for p in params]
+        total = [t.addcmul(z, h, value=1/n_samples) for t,z,h in zip(total, zs, hvp(zs))]
+    return dict(curvatures=total, fresh=fresh)
+
+def spatial_average(curvature):
+    "Of a convolution's weight one estimate for each kernel: the mean over its places. https://arxiv.org/abs/2006.00719, section 3.2"
+    return dict(curvature=curvature.mean((2,3), keepdim=True).expand_as(curvature).contiguous() if curvature.ndim==4 else curvature)
+
+def average_curvature(curvature, fresh, sqr_mom:fraction=0.99, curvature_avg=zeros):
+    "Exponential average of the estimates, `h <- sqr_mom*h + (1-sqr_mom)*h_new`, when there is a new one. Liu et al. 2024, https://arxiv.org/abs/2305.14342"
+    return dict(curvature_avg=average(curvature_avg, curvature, sqr_mom) if fresh else curvature_avg)
+
+def average_sqr_curvature(curvature, fresh, sqr_mom:fraction=0.999, sqr_avg=zeros):
+    "Exponential average of their squares, `v <- sqr_mom*v + (1-sqr_mom)*h^2`, when there is a new one. https://arxiv.org/abs/2006.00719"
+    return dict(sqr_avg=average(sqr_avg, curvature.square(), sqr_mom) if fresh else sqr_avg)
+
+def adahessian_step(grad_avg, sqr_avg, debias1, debias2, hessian_power:Range('(0,1]')=1., eps:nonneg=1e-8):
+    "Adam's step with the curvature for the gradient's size: `m/(1-mom^t) / ((v/(1-sqr_mom^t))^(hessian_power/2) + eps)`. https://arxiv.org/abs/2006.00719"
+    return (grad_avg/debias1) / ((sqr_avg/debias2)**(hessian_power/2) + eps)
+
+def sophia_step(grad_avg, curvature_avg, rho:positive=0.04, eps:nonneg=1e-12):
+    "Newton's step for each element, clipped: `clip(m / max(rho*h, eps), 1)`. Liu et al. 2024, https://arxiv.org/abs/2305.14342"
+    return (grad_avg/(curvature_avg*rho).clamp(min=eps)).clamp(-1, 1)
+
+
+# -- L-BFGS --
+
+def flat(xs): return torch.cat([x.reshape(-1) for x in xs])
+def parts(v, like): return [x.reshape(p.shape) for x,p in zip(v.split([p.numel() for p in like]), like)]
+def history(p, n): return p.new_zeros(n, *p.shape)
+
+def pairs(n):
+    "A state of the last `n` vectors, the newest at the end"
+    return Init(history, n)
+hundred = pairs(100)
+
+def two_loops(grad, ys, ss, h_diag):
+    "The direction `-H*g`, with the inverse Hessian `H` that follows from `h_diag` and the pairs of `ys` and `ss`. Nocedal and Wright 2006, 7.4"
+    q,rhos,alphas = grad.neg(),[1/y.dot(s) for y,s in zip(ys, ss)],[]
+    for y,s,rho in zip(ys[::-1], ss[::-1], rhos[::-1]):
+        alphas.insert(0, s.dot(q)*rho)
+        q = q.add(y, alpha=-alphas[0].item())
+    r = q*h_diag
+    for y,s,rho,alpha in zip(ys, ss, rhos, alphas): r = r.add(s, alpha=(alpha - y.dot(r)*rho).item())
+    return r
+
+def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_grad:nonneg, tolerance_change:nonneg, line_search_fn, history_size,
+               directions=zeros, last_grads=zeros, y_hists=hundred, s_hists=hundred, n_keeps=count, n_iters=count, ts=scalar(0.),
+               h_diags=scalar(1.)):
+    """Up to `max_iter` steps along `-H*g` with the inverse Hessian of the last steps, each of length `lr`, or found by a search for the strong
+    Wolfe conditions; over all parameters as one vector. Makes the move itself. Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
+    x,g,f = flat(params),flat(grads),loss.item()
+    n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
+    if not g.numel() or g.abs().max()<=tolerance_grad: return dict(new_ps=params)
+    def at(x):
+        loss,grads = evaluate(parts(x, params))
+        return loss.item(),flat(grads)
+    d,last_g = flat(directions),flat(last_grads)
+    ys,ss = [[flat([h[i] for h in hs]) for i in range(-n_keep, 0)] for hs in (y_hists, s_hists)]
+    n_evals,n_evals_at_most = 1,max_iter*5//4 if max_eval is None else max_eval
+    for i in range(1, int(max_iter)+1):
+        n_iter += 1
+        if n_iter==1: d = g.neg()
+        else:
+            y,s = g-last_g,d*t
+            if (y_s := y.dot(s))>1e-10:
+                ys,ss  = [*ys, y][-int(history_size):],[*ss, s][-int(history_size):]
+                h_diag = (y_s/y.dot(y)).item()
+            d = two_loops(g, ys, ss, h_diag)
+        last_g,last_f = g,f
+        t = min(1., (1/g.abs().sum()).item())*lr if n_iter==1 else lr
+        slope = g.dot(d)
+        if slope>-tolerance_change: break
+        if line_search_fn:
+            from torch.optim.lbfgs import _strong_wolfe
+            f,g,t,n = _strong_wolfe(lambda x, t, d: at(x.add(d, alpha=float(t))), x, t, d, f, g, slope, max_ls=n_evals_at_most-n_evals)
+            t,n_evals = float(t),n_evals+n
+            x = x.add(d, alpha=t)
+        else:
+            x = x.add(d, alpha=t)
+            if i<max_iter:                                                  # with random batches the last evaluation would be of no use
+                f,g = at(x)
+                n_evals += 1
+        if i==max_iter or n_evals>=n_evals_at_most or g.abs().max()<=tolerance_grad: break
+        if (d*t).abs().max()<=tolerance_change or abs(f-last_f)<tolerance_change: break
+    def stored(vs, hists):
+        kept = zip(*(parts(v, params) for v in vs))
+        return [torch.cat([h[:len(h)-len(vs)], torch.stack(k)]) for h,k in zip(hists, kept)] if vs else hists
+    return dict(new_ps=parts(x, params), directions=parts(d, params), last_grads=parts(last_g, params), y_hists=stored(ys, y_hists),
+                s_hists=stored(ss, s_hists), n_keep=len(ys), n_iter=n_iter, t=t, h_diag=h_diag)

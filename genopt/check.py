@@ -78,7 +78,8 @@ def rehearse_on(shape, chain, p, hypers, who):
     ns = stand_in(shape, chain, p, hypers, who)
     for _ in range(3):
         watched_step(chain, ns, hypers, who)
-        ns = Namespace(hypers, loss=ns['loss'], p=ns['new_p'], grad=ns['p'].flip(0) if ns['p'].ndim else ns['p'], **{n: ns[n] for n in chain.state})
+        grad = ns['p'].flip(0) if ns['p'].ndim else ns['p']
+        ns   = Namespace(hypers, rows=None, loss=ns['loss'], p=ns['new_p'], grad=grad, **{n: ns[n] for n in chain.state})
 
 def stand_in(shape, chain, p, hypers, who):
     "A namespace like that of `p`, of `shape`, with fixed random values"
@@ -86,7 +87,7 @@ def stand_in(shape, chain, p, hypers, who):
     dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
     shape = [*shape] + [2]*p.is_complex()
     q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
-    ns = Namespace(hypers, p=q, grad=grad, loss=torch.tensor(1.))
+    ns = Namespace(hypers, p=q, grad=grad, rows=None, loss=torch.tensor(1.))
     for n,init in chain.state.items():
         try: ns[n] = compute(s) if isinstance(s := init(q), Tensor) else s
         except Exception as e:

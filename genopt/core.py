@@ -76,7 +76,7 @@ nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-
 
 plurals  = dict(params='p', grads='grad', updates='update', new_ps='new_p')      # what a global callback reads and returns: lists over all parameters
 of_model = {'loss', 'evaluate', 'hvp'}                            # what a callback may ask of the model
-given    = {'p', 'grad', 'update', 'new_p', *plurals, *of_model}  # names that the engine provides
+given    = {'p', 'grad', 'rows', 'update', 'new_p', *plurals, *of_model}          # names that the engine provides
 
 class Block:
     """One callback, read from its signature: what it `reads`, the `state` and `hypers` it declares, the `ranges` of those. A global one reads `lists`

@@ -12,11 +12,13 @@ from operator import is_
 from torch import Tensor
 import torch
 from .check import small as small_shape
+from .core import Chain
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
 from .loop import Item,as_declared,compute,finite,first,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
+from .sparse import Rows,why_not
 from .sharded import agree,alike,is_sharded,local
 from .trace import NeedsShape,Untraceable,trace
 from .watch import name_in
@@ -233,12 +235,12 @@ class Plan:
     """Which parameters are run together, and how. `holds` says whether it is still right: the same parameters, in the same memory, with a
     gradient or without, in groups that are alike as before, and a state that nobody has changed"""
     def __init__(self, opt, settings, params, grads):
-        refuse_sparse(grads, opt.name)
         if any(p.is_meta and p.requires_grad and g is None for p,g in zip(params, grads)):
             raise RuntimeError(f"{opt.name} has parameters on the meta device, without gradients; "
                                "make it after the model has got its memory (to_empty)")
         self.opt,self.settings,self.params,self.missing,self.seen = opt,settings,params,[g is None for g in grads],None
         self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
+        self.sparse = {i for i,g in enumerate(grads) if g is not None and g.is_sparse}
         self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once
         self.sort(grads, lambda s: s.way=='loop')
         joins = lambda s: any(b.is_global for b in s.chain.blocks)
@@ -267,12 +269,28 @@ class Plan:
         groups = [i for i,g in enumerate(self.opt.param_groups) for _ in g['params']]
         for i,(p,group) in enumerate(zip(self.params, groups)):
             if grads[i] is None or self.first[id(p)]!=i: continue
-            self.check_shapes(i, self.settings[group].chain, grads[i])
-            if alone(self.settings[group]) or not self.place(i, p, grads[i], group, self.settings[group]): self.loose.append((i, group))
+            settings = self.settings[group]
+            self.check_shapes(i, settings.chain, grads[i])
+            if grads[i].is_sparse: self.check_sparse(i, settings)
+            if grads[i].is_sparse or alone(settings) or not self.place(i, p, grads[i], group, settings): self.loose.append((i, group))
         if on_device := [i for i,g in self.loose if self.settings[g].capturable]:
             raise ValueError(f"{self.opt.name}: capturable=True takes plain parameters without gaps in memory, states that lie as they do, "
                              f"and callbacks that need no shape (or fused=True); parameter {on_device[0]} has others")
 
+    def check_sparse(self, i, settings):
+        "Refuse a sparse gradient of a parameter whose chain cannot take one"
+        p,chain = self.params[i],settings.chain
+        x    = compute(p if p.numel() else p.new_zeros(1))
+        host = {n: v for n,init in chain.state.items() if not isinstance(v := init(x[:1]), Tensor)}
+        rest = Chain([cb for b,cb in zip(chain.every, chain.cbs) if 'rows' not in b.reads])
+        try:
+            t,*_ = find(rest, settings.numbers|host, wide(real_dtype(p.dtype)), p.device)
+            whole = t.per_tensor or t.random or len(t.passes)>1
+        except Untraceable: whole = True
+        if why := why_not(chain, settings.numbers|host, not whole, p):
+            raise RuntimeError(f"{self.opt.name} does not support sparse gradients of {name_in(self.opt.param_groups, i)}: {why}. "
+                               "Or use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
+        if settings.capturable: raise RuntimeError(f"{self.opt.name}: capturable=True cannot take sparse gradients")
     def place(self, i, p, grad, group, settings):
         "Put a parameter into its bucket; False if it can be in none"
         sharded = is_sharded(p) and is_sharded(grad) and alike(grad, p)
@@ -332,10 +350,10 @@ class Plan:
                 and all(local(params[i]) is x for i,x in self.parts.items())
                 and self.alike(settings) and (not self.opt._watched or self.untouched()))
     def same_gradients(self, grads):
-        "Whether there are gradients where there were, none of them sparse"
+        "Whether there are gradients where there were, and sparse ones where such were"
         if self.seen and all(map(is_, grads, self.seen)): return True
         if [g is None for g in grads]!=self.missing: return False
-        refuse_sparse(grads, self.opt.name)
+        if any(g.is_sparse!=(i in self.sparse) for i,g in enumerate(grads) if g is not None): return False
         if self.opt._adopts: self.seen = grads                                  # they live as long as the parameters do
         return True
     def alike(self, settings):
@@ -362,7 +380,8 @@ class Plan:
         ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
         for i,g in self.loose: self.check_shapes(i, self.settings[g].chain)
-        items = [Item(self.params[i], state.get(self.params[i], {}), self.settings[g].chain, self.settings[g].numbers) for i,g in self.loose]
+        items = [(Rows if i in self.sparse else Item)(p := self.params[i], state.get(p, {}), self.settings[g].chain, self.settings[g].numbers)
+                 for i,g in self.loose]
         try: loop(items, model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.parts: raise
@@ -381,6 +400,7 @@ class Plan:
     def nonfinite(self, grads):
         "Which gradients are not finite, or have squares that are not: found by their sum of squares, in one pass"
         self.buffers.holds,parts = None,[*map(local, grads)] if self.parts else grads
+        if self.sparse: parts = [g._values() if i in self.sparse else g for i,g in enumerate(parts)]
         sums = [squares(parts[i]) for i in self.checked]
         sums+= [squares(u.gradients([parts[i] for i in u.indices], self.buffers)) for u in reversed(self.gathered)]     # first is run first
         fine = all(map(math.isfinite, on_host(sums)))
@@ -426,9 +446,5 @@ def fits(s, x, single):
     "Whether the state `s` is a row as the parameter `x` is, or, if it is a `single` number, in the precision in which `x` is computed"
     return not s.ndim and s.dtype==wide(x.dtype) if single else aligned(s, x)
 def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
-
-def refuse_sparse(grads, who):
-    if any(g is not None and g.is_sparse for g in grads):
-        raise RuntimeError(f"{who} does not support sparse gradients; use a dense layer (sparse=False), or p.grad = p.grad.to_dense()")
 
 plain_types = torch.Tensor,torch.nn.Parameter

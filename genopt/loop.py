@@ -45,7 +45,7 @@ class Item:
         self.p,self.chain,x = p,chain,compute(p)
         self.state = {n: as_declared(state[n], init, x) if n in state else init(x) for n,init in chain.state.items()}
         self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
-        self.ns = Namespace(own(hypers, state), p=x, grad=compute(p.grad), **self.kept)
+        self.ns = Namespace(own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept)
         self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
         self.versions = self.versions_now()
 

@@ -170,7 +170,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         with gradients of zeros. Counted as a step it would shift debiasing for good"""
         given = [g for g in grads if g is not None]
         if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
-        return not agree(any(local(g).any() for g in given), given)
+        return not agree(any((g._values() if g.is_sparse else local(g)).any() for g in given), given)
 
     @torch.inference_mode(False)
     @torch.no_grad()

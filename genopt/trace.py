@@ -465,6 +465,7 @@ def state_stand_in(n, init, p, stand_in):
 def run_block(i, b, spaces, numbers, host, recorder):
     "The namespaces after callback `b`; with tensors it is written down, without it becomes a line of the program"
     if asked := [n for n in b.reads if n in of_model]: raise Untraceable(f"asks the model for {asked[0]!r}, so it is called as it is")
+    if 'rows' in b.reads: raise Untraceable("asks for the rows of a sparse gradient")
     if own := [n for n in b.lists.values() if n in numbers]: raise Untraceable(f"asks for {own[0]!r} of each parameter, which is a number")
     if not any(n in given or b.lists.get(n,n) in spaces[0] for n in b.reads):
         on_device = any(isinstance(numbers.get(n), Tensor) for n in b.reads)

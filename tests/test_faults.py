@@ -362,7 +362,9 @@ def test_035_a_sparse_gradient(a, kw):
     for ids in ([1], [1, 1, 3]):                                                                # the latter is not coalesced
         opt.zero_grad(); give([p])
         e(tensor(ids)).sum().backward()
-        with unchanged(opt): refused(RuntimeError, f'{a.name} does not support sparse gradients; use a dense layer', opt.step)
+        if a.name=='SGD': opt.step()                                                            # a gradient of zero changes nothing: the rows alone are exact
+        else:
+            with unchanged(opt): refused(RuntimeError, f'{a.name} does not support sparse gradients of parameter 1', opt.step)
     e.weight.grad = e.weight.grad.to_dense()                                                   # the remedy
     opt.step()
 

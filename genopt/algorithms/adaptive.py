@@ -1,12 +1,13 @@
 """A step for each element, by what its own gradients have been: RMSprop, Adam and their descendants. From simple to complex."""
 
+from ..blocks.rates import debiased_rate
 from ..blocks.stats import average_grad,average_sqr_grad,center_sqr_grad,debias,max_sqr_grad,nesterov_debias,rectify,step_stat
 from ..blocks.steps import adam_step,nadam_step,radam_step,rms_prop_step
-from ..blocks.transforms import decay,heavy_ball,l2_reg
+from ..blocks.transforms import decay,heavy_ball,l2_reg,lazy
 from ..naming import rename
 from ..optimizer import algorithm
 
-__all__ = ['RMSprop', 'Adam', 'AdamW', 'NAdam', 'RAdam']
+__all__ = ['RMSprop', 'Adam', 'AdamW', 'NAdam', 'RAdam', 'SparseAdam']
 
 
 @algorithm
@@ -37,3 +38,9 @@ def NAdam(lr=2e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0, momentum_decay=4
 def RAdam(lr=1e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0, decoupled_weight_decay=False):
     "Rectified Adam: momentum at first, Adam once its second moment can be trusted (Liu et al. 2020, https://arxiv.org/abs/1908.03265)."
     return [decay(weight_decay, decoupled_weight_decay), average_grad, average_sqr_grad, step_stat, debias, rectify, radam_step]
+
+@algorithm
+def SparseAdam(lr=1e-3, betas=(0.9,0.999), eps=1e-8):
+    """Adam for sparse gradients, as torch.optim.SparseAdam: rows without gradient rest, their averages too (Kingma and Ba 2015,
+    https://arxiv.org/abs/1412.6980); `eps` is not debiased. Dense gradients are taken as well."""
+    return [lazy, average_grad, average_sqr_grad, step_stat, debias, debiased_rate, rename(rms_prop_step, grad='grad_avg')]

@@ -5,12 +5,17 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 import torch
 from ..core import Range,fraction,nonneg,zeros
 
-__all__ = ['maximize', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio']
+__all__ = ['maximize', 'lazy', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio']
 
 
 def maximize(grad):
     "Go up instead of down: `g <- -g`"
     return dict(grad=-grad)
+
+def lazy(rows):
+    """Of a sparse gradient (`nn.Embedding(sparse=True)`) the rows that it lacks rest, and so does their state, whatever the other callbacks would do
+    with a gradient of zero. As in torch.optim.SparseAdam"""
+    return {}
 
 def clip_grad_norm(grads, max_norm:Range('[0,inf]')=1.):
     """All gradients together, as one vector, no longer than `max_norm`: `g <- g*min(1, max_norm/(|all g| + 1e-6))`, as

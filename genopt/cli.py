@@ -76,17 +76,17 @@ def gallery(
     tool.plot(res, out)
     print(f"picture: {out}", file=sys.stderr if json else sys.stdout)
 
-def list_():
-    "Every algorithm, with its callbacks at the default settings"
-    import torch
-    import genopt
-    from .explain import table
-    from .naming import name_of
-    rows = []
-    for n in genopt.algorithms.__all__:
-        opt = getattr(genopt, n)([torch.ones(1)])
-        rows.append([n, ' > '.join(map(name_of, opt.cbs)), opt.__doc__.split(' (')[0]])
-    print(table(['algorithm', 'callbacks', 'what it is'], rows))
+def list_(
+    page:Path=None,            # Write the catalogue's page there instead, with what is measured in a parity.json beside it
+):
+    "Every algorithm by family, with its callbacks at the default settings"
+    import shutil
+    from . import catalogue
+    if not page: return print(catalogue.listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    if not page.parent.is_dir(): raise ValueError(f"--page {page}: there is no folder {page.parent}")
+    measured = page.with_name('parity.json')
+    page.write_text(catalogue.page(json.loads(measured.read_text(encoding='utf-8')) if measured.exists() else {}), encoding='utf-8')
+    print(f"page: {page}")
 
 def explain(
     name:str, # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"

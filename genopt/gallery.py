@@ -180,7 +180,8 @@ def plot(res, path=None):
     fig = plt.figure(figsize=(size*len(names)+legend, size*len(rows)+1.1), layout='constrained')
     axes = fig.subplots(len(rows), len(names)+1, squeeze=False, width_ratios=[size]*len(names)+[legend])
     fig.get_layout_engine().set(w_pad=.03, h_pad=.03, wspace=0, hspace=0)
-    fig.suptitle(f"the catalogue on functions of the plane, {res['steps']} steps each, at the learning rate that brings it lowest; ○ start, ★ minima", fontsize=13)
+    fig.suptitle(f"{len({w['algorithm'] for w in res['walks']})} algorithms on functions of the plane, {res['steps']} steps each, "
+                 "at the learning rate that brings it lowest  ( ○ start, ★ minimum )", fontsize=13)
     for i,(fam,algos) in enumerate(rows):
         for n,ax in zip(names, axes[i]):
             landscape(ax, functions[n])
@@ -196,11 +197,12 @@ def plot(res, path=None):
 
 def landscape(ax, f):
     "Contours of `f`, in steps of equal ratio above its minimum"
+    from matplotlib.colors import LinearSegmentedColormap
     x0,x1,y0,y1 = f.box
     x,y = torch.meshgrid(torch.linspace(x0, x1, 160, dtype=torch.float64), torch.linspace(y0, y1, 160, dtype=torch.float64), indexing='xy')
     z = (f(torch.stack([x, y], -1)) - f.lowest + 1e-2*(f(torch.tensor(f.start)) - f.lowest)).log()
-    ax.contourf(x, y, z, 18, cmap='Blues_r', alpha=.55)
-    ax.contour(x, y, z, 18, colors='white', linewidths=.35, alpha=.8)
+    shades = LinearSegmentedColormap.from_list('sea', ['#7d9cc4', '#a9cbe4', '#d3e4f1', '#f5f9fd'])
+    ax.contourf(x, y, z, 16, cmap=shades)
     ax.set(xlim=(x0,x1), ylim=(y0,y1), xticks=[], yticks=[], box_aspect=1)
     ax.spines[:].set_visible(False)
 
@@ -226,4 +228,4 @@ def key(ax, algos, names, walks):
         y = .78-.13*k
         ax.plot([0,.03], [y+.02,y+.02], color=c, lw=2.5, solid_capstyle='round')
         ax.text(.05, y, a, fontsize=10, color=c, weight='bold')
-        for x,n in zip(at, names): ax.text(x, y, f"{walks[a,n]['lr']:.3g}".replace('e-0', 'e-') if (a,n) in walks else '-', fontsize=7, color='.25', ha='right')
+        for x,n in zip(at, names): ax.text(x, y, f"{walks[a,n]['lr']:g}".lstrip('0') if (a,n) in walks else '-', fontsize=7, color='.25', ha='right')

@@ -3,7 +3,7 @@
 import json,struct
 import pytest,torch
 import genopt
-from genopt import gallery
+from genopt import catalogue,gallery
 from genopt.cli import main
 from genopt.compare import Spec,compare,parse_specs
 from genopt.data import load_data,make_model
@@ -91,8 +91,21 @@ def test_list_and_explain(capsys):
     assert main(['list'])==0
     out = capsys.readouterr().out
     assert all(n in out for n in genopt.algorithms.__all__) and 'average_grad > average_sqr_grad > step_stat > debias > adam_step' in out
+    assert out.index('momentum: Down the gradient')<out.index('  SGD  ')<out.index('\nadaptive: ')<out.index('  Adam  ')
+    assert len(out.strip().split('\n'))==len(genopt.algorithms.__all__) + 2*len([f for f in genopt.algorithms.families if f.__all__]) - 1
+    assert max(map(len, catalogue.listing(80).split('\n')))==80
     assert main(['explain', 'sgd(momentum=0.9, nesterov=True)'])==0
     assert 'nesterov_step' in capsys.readouterr().out
+
+def test_list_writes_the_page(tmp_path, capsys):
+    "With what was measured, if that lies beside it"
+    assert main(['list', '--page', str(tmp_path/'c.md')])==0
+    assert capsys.readouterr().out==f"page: {tmp_path/'c.md'}\n" and (tmp_path/'c.md').read_text(encoding='utf-8')==catalogue.page({})
+    parity = dict(Adam=dict(steps=7, reference=dict(name='another', version='1.2', difference=2e-9), peers=[dict(name='x', version='', why='no decay', difference=0.)]))
+    (tmp_path/'parity.json').write_text(json.dumps(parity))
+    assert main(['list', '--page', str(tmp_path/'c.md')])==0
+    assert 'Equals another 1.2 to 8 digits; x bit for bit but for this: no decay.' in (tmp_path/'c.md').read_text(encoding='utf-8')
+    assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'there is no folder no/such/folder' in capsys.readouterr().err
 
 def test_specs():
     a,b,c,d = parse_specs('SGD(lr=0.1, momentum=0.9),Adam , rmsprop(lr=1), adam(lr=.1, betas=(.5,.9))')

@@ -36,7 +36,7 @@ def chains(name):
         v = not d if isinstance(d, bool) else .1
         try: cbs = [*make(name, **{n: v}).cbs]
         except (ValueError, TypeError): continue                                            # it needs others beside it
-        if [*map(repr, map(shown, cbs))]!=[*map(repr, map(shown, base))]: res[f'{n}={v}'] = cbs
+        if chain(cbs)!=chain(base): res[f'{n}={v}'] = cbs
     return res
 
 def shown(cb):

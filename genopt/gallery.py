@@ -1,7 +1,7 @@
 """`genopt gallery`: the ways that the catalogue's algorithms take over two-dimensional test functions, in one picture.
 
 Each algorithm walks from the same start, at the rate that brings it lowest without leaving the picture, in a small search: powers of ten over
-half of the steps, then the best of them and its neighbours, a factor of three away, over all. Points do not know of each other, so one
+a third of the steps, then the best of them and its neighbours, a factor of three away, over all. Points do not know of each other, so one
 optimizer takes all functions and rates at once, a group for each rate; only where parameters have a say in each other's step, which is tried,
 each point has its own."""
 
@@ -97,7 +97,7 @@ class Search:
             self.why = dict.fromkeys(names, e)
             return
         if 'lr' in spec.settings: return self.walk([(n, spec.settings['lr']) for n in names], steps)
-        self.walk([(n, 10.**i) for i in range(-4, 3) for n in names], max(steps//2, 1))
+        self.walk([(n, 10.**i) for i in range(-4, 3) for n in names], max(steps//3, 1))
         near,self.found = self.found,{}
         self.walk([(n, float(f'{near[n][2]*k:.1g}')) for k in (.3, 1, 3) for n in near], steps)
 
@@ -122,7 +122,7 @@ def gallery(names=None, opts=None, steps=200, show=False):
     threads,bar = torch.get_num_threads(),progress(specs, show)
     torch.set_num_threads(1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng([]):
             warnings.simplefilter('ignore')                             # graphs of gradients make cycles; too high a rate overflows
             for spec in bar:
                 s = Search(spec, names, steps)

@@ -38,7 +38,7 @@ def from_fastai(opt, saved, who):
         for k in own.keys()&view.keys(): view[k] = plain(own[k])
         chain = recipe.chain(group | dict(params=[]), rehearsed=False)
         for i in group['params']:
-            if odd := [k for k,v in state[i].items() if isinstance(v, Tensor) and k not in chain.state]:
+            if odd := [k for k,v in state[i].items() if isinstance(v, Tensor) and v.ndim and k not in chain.state]:         # Larc keeps a rate
                 keeps = ', '.join(chain.state) or 'nothing'
                 raise ValueError(f"{who}, parameter {i}: fastai's keeps {odd[0]}, the callbacks {keeps}; was it saved by another algorithm?")
         groups.append(group)

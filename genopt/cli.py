@@ -1,4 +1,4 @@
-"""The command `genopt`: `compare`, `bench`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
+"""The command `genopt`: `compare`, `bench`, `gallery`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
 
 import inspect,json,math,sys
 from pathlib import Path
@@ -61,17 +61,32 @@ def bench(
     print(', '.join(f'{k} {v}' for k,v in about.items()))
     if out: out.write_text(dumps(dict(machine=about, results=results)))
 
-def list_():
-    "Every algorithm, with its callbacks at the default settings"
-    import torch
-    import genopt
-    from .explain import table
-    from .naming import name_of
-    rows = []
-    for n in genopt.algorithms.__all__:
-        opt = getattr(genopt, n)([torch.ones(1)])
-        rows.append([n, ' > '.join(map(name_of, opt.cbs)), opt.__doc__.split(' (')[0]])
-    print(table(['algorithm', 'callbacks', 'what it is'], rows))
+def gallery(
+    functions:str=None,        # Some of rosenbrock, beale, himmelblau, rastrigin, valley, saddle; by default all
+    algorithms:str=None,       # Algorithms with settings, as in "Adam, SGD(momentum=0.9)"; one with an lr is not searched for one; by default all
+    steps:int=200,             # Steps of each
+    out:Path='gallery.png',    # Where to write the picture
+    json:bool=False,           # Print everything as JSON, with the paths, instead of the table
+):
+    "Draw the ways that algorithms take over functions of the plane"
+    from . import gallery as tool
+    if not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    res = tool.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json)
+    print(dumps(res) if json else tool.report(res))
+    tool.plot(res, out)
+    print(f"picture: {out}", file=sys.stderr if json else sys.stdout)
+
+def list_(
+    page:Path=None,            # Write the catalogue's page there instead, with what is measured in a parity.json beside it
+):
+    "Every algorithm by family, with its callbacks at the default settings"
+    import shutil
+    from . import catalogue
+    if not page: return print(catalogue.listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    if not page.parent.is_dir(): raise ValueError(f"--page {page}: there is no folder {page.parent}")
+    measured = page.with_name('parity.json')
+    page.write_text(catalogue.page(json.loads(measured.read_text(encoding='utf-8')) if measured.exists() else {}), encoding='utf-8')
+    print(f"page: {page}")
 
 def explain(
     name:str, # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
@@ -84,7 +99,7 @@ def explain(
     opt = spec.ours(make_model('mlp', torch.zeros(1,1,8,8)).named_parameters())
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 
-commands = dict(compare=compare, bench=bench, list=list_, explain=explain)
+commands = dict(compare=compare, bench=bench, gallery=gallery, list=list_, explain=explain)
 
 def main(argv=None):
     "Run the command line `argv`; returns the exit status"

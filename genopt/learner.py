@@ -47,14 +47,15 @@ class ForLearner:
 
     def set_hyper(self, k, v):
         """Set a hyper-parameter in all groups: one value, one for each, or a slice: `slice(a,b)` in equal ratios from the first group to the last,
-        `slice(b)` b for the last and b/10 for the others. What fastai schedules anyway, such as `mom`, is passed over where there is none"""
+        `slice(b)` b for the last and b/10 for the others. What fastai schedules anyway, such as `mom`, is only kept where nothing reads it"""
         n = len(self.param_groups)
         if isinstance(v, slice): v = [v.start*(v.stop/v.start)**(i/max(n-1, 1)) for i in range(n)] if v.start else [v.stop/10]*(n-1)+[v.stop]
         vs = [*v] if isinstance(v, (list,tuple,L)) or getattr(v, 'ndim', 0) else [v]
         if len(vs)==1: vs = vs*n
         if len(vs)!=n: raise ValueError(f"{self.name} has {n} groups, got {len(vs)} values for {k!r}")
-        if k in short and not any(k in h for h in self.hypers): return
-        for h,x in zip(self.hypers, vs):
-            if k in h or not any(k in o for o in self.hypers): h[k] = plain(x)         # of several algorithms, those that have it
+        unread = k in short and not any(k in h for h in self.hypers)                       # a note in the group then: fastai's recorder asks for it
+        for g,h,x in zip(self.param_groups, self.hypers, vs):
+            if unread: g[k] = plain(x)
+            elif k in h or not any(k in o for o in self.hypers): h[k] = plain(x)           # of several algorithms, those that have it
     def set_hypers(self, **kw):
         for k,v in kw.items(): self.set_hyper(k, v)

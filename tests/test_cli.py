@@ -1,8 +1,9 @@
-"""`genopt compare`, `list` and `explain`, as typed; and the loaders behind `--data` and `--model`."""
+"""`genopt compare`, `gallery`, `list` and `explain`, as typed; and the loaders behind `--data` and `--model`."""
 
 import json,struct
 import pytest,torch
 import genopt
+from genopt import catalogue,gallery
 from genopt.cli import main
 from genopt.compare import Spec,compare,parse_specs
 from genopt.data import load_data,make_model
@@ -58,7 +59,7 @@ def test_a_training_that_diverged_is_still_json():
     assert json.loads(dumps(dict(losses=[1., float('nan'), float('inf')], pair=(2, 'x'))))==dict(losses=[1., None, None], pair=[2, 'x'])
 
 @pytest.mark.parametrize('args,words', [
-    (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, RMSprop, Adam"),
+    (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, "),
     (['compare', '--opts', 'Adam(0.1)'], "'Adam(0.1)': name each setting, as in SGD"),
     (['compare', '--opts', 'Adam(momentum=0.9)'], "unexpected hyper-parameter 'momentum'"),
     (['compare', '--opts', 'Adam(lr=nan)'], "'Adam(lr=nan)': cannot read lr=nan; a setting is a plain value"),
@@ -69,6 +70,11 @@ def test_a_training_that_diverged_is_still_json():
     (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
     (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training images'),
     (['compare', '--dtype', 'int8'], "no dtype 'int8'; there is float64, float32"),
+    (['gallery', '--functions', 'beal'], "no function 'beal'; there is rosenbrock, beale"),
+    (['gallery', '--functions', ''], 'no function given; there is rosenbrock'),
+    (['gallery', '--algorithms', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD"),
+    (['gallery', '--steps', '1'], 'steps must be 2 or more, got 1'),
+    (['gallery', '--out', 'no/such/folder/g.png'], '--out no/such/folder/g.png: there is no folder'),
     (['explain', 'Nonsense'], "no algorithm 'Nonsense'"),
 ])
 def test_bad_arguments_are_told(args, words, capsys):
@@ -85,13 +91,89 @@ def test_list_and_explain(capsys):
     assert main(['list'])==0
     out = capsys.readouterr().out
     assert all(n in out for n in genopt.algorithms.__all__) and 'average_grad > average_sqr_grad > step_stat > debias > adam_step' in out
+    assert out.index('momentum: Down the gradient')<out.index('  SGD  ')<out.index('\nadaptive: ')<out.index('  Adam  ')
+    assert len(out.strip().split('\n'))==len(genopt.algorithms.__all__) + 2*len([f for f in genopt.algorithms.families if f.__all__]) - 1
+    assert max(map(len, catalogue.listing(80).split('\n')))==80
     assert main(['explain', 'sgd(momentum=0.9, nesterov=True)'])==0
     assert 'nesterov_step' in capsys.readouterr().out
+
+def test_list_writes_the_page(tmp_path, capsys):
+    "With what was measured, if that lies beside it"
+    assert main(['list', '--page', str(tmp_path/'c.md')])==0
+    assert capsys.readouterr().out==f"page: {tmp_path/'c.md'}\n" and (tmp_path/'c.md').read_text(encoding='utf-8')==catalogue.page({})
+    parity = dict(Adam=dict(steps=7, reference=dict(name='another', version='1.2', difference=2e-9), peers=[dict(name='x', version='', why='no decay', difference=0.)]))
+    (tmp_path/'parity.json').write_text(json.dumps(parity))
+    assert main(['list', '--page', str(tmp_path/'c.md')])==0
+    assert 'Equals another 1.2 to 8 digits; x bit for bit but for this: no decay.' in (tmp_path/'c.md').read_text(encoding='utf-8')
+    assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'there is no folder no/such/folder' in capsys.readouterr().err
 
 def test_specs():
     a,b,c,d = parse_specs('SGD(lr=0.1, momentum=0.9),Adam , rmsprop(lr=1), adam(lr=.1, betas=(.5,.9))')
     assert (str(a), str(b), str(c), str(d))==('SGD(lr=0.1, momentum=0.9)', 'Adam', 'RMSprop(lr=1)', 'Adam(lr=0.1, betas=(0.5, 0.9))') and a.settings==dict(lr=.1, momentum=.9)
     assert isinstance(Spec('Adam(betas=(0.5,0.9))').ours([torch.ones(1)]), genopt.Adam)
+
+
+# -- The gallery --
+
+def test_gallery_draws_and_tells(tmp_path, capsys):
+    "SGD walks as by hand, at the best of the rates that stay in the picture; a rate that is given is taken"
+    args = ['gallery', '--functions', 'valley, saddle', '--algorithms', 'SGD, Adam(lr=0.25)', '--steps', '20', '--out', str(tmp_path/'g.png')]
+    assert main([*args, '--json'])==0
+    res = json.loads(capsys.readouterr().out)
+    assert (tmp_path/'g.png').stat().st_size>20_000 and res['left_out']==[] and [*res['functions']]==['valley', 'saddle']
+    assert [(w['algorithm'], w['function']) for w in res['walks']]==[('SGD', 'valley'), ('SGD', 'saddle'), ('Adam(lr=0.25)', 'valley'), ('Adam(lr=0.25)', 'saddle')]
+    f = gallery.functions['valley']
+    def by_hand(lr):
+        xs = [torch.tensor(f.start, dtype=torch.float64, requires_grad=True)]
+        for _ in range(20): xs.append((xs[-1] - lr*torch.autograd.grad(f(xs[-1]), xs[-1])[0]).detach().requires_grad_())
+        return torch.stack(xs).detach()
+    sgd = res['walks'][0]
+    assert sgd['family']=='momentum' and torch.allclose(torch.tensor(sgd['path'], dtype=torch.float64), by_hand(sgd['lr']))
+    assert sgd['value']==pytest.approx(f(by_hand(sgd['lr'])[-1]).item())
+    others = [p for lr in (1e-3, 1e-2, .03, .1, .3, 1) if f.shows(p := by_hand(lr))]
+    assert sgd['value']<=min(f(p[-1]).item() for p in others)*(1+1e-9)
+    assert [w['lr'] for w in res['walks'][2:]]==[.25]*2
+    assert main(args)==0
+    out = capsys.readouterr().out
+    assert 'Adam(lr=0.25)' in out and 'picture: ' in out and 'left out' not in out
+
+def test_gallery_minima_are_minima():
+    for f in gallery.functions.values():
+        x = torch.tensor(f.minima, dtype=torch.float64, requires_grad=True)
+        g, = torch.autograd.grad(f(x).sum(), x)
+        assert g.abs().max()<1e-4 and (f(x)-f.lowest).abs().max()<1e-9
+        assert all(torch.linalg.eigvalsh(torch.autograd.functional.hessian(f, m))[0]>0 for m in x.detach())
+        left,right,bottom,top = f.box
+        assert all(left<a<right and bottom<b<top for a,b in [f.start, *f.minima])
+
+@pytest.mark.parametrize('block,how,apart', [
+    (lambda p, grad: grad if p.ndim==2 else p[None],                             dict(shape=(1,2), graph=False), False),    # matrices only
+    (genopt.clip_grad_norm,                                                      dict(shape=(2,), graph=False),  True),     # what is in one optimizer has one norm
+    (genopt.sgd_step,                                                            dict(shape=(2,), graph=False),  False)])
+def test_gallery_finds_how_an_algorithm_is_walked(block, how, apart, monkeypatch):
+    monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [block]))
+    s = gallery.Search(Spec('SGD'), ['valley', 'himmelblau'], 4)
+    assert (s.how, s.apart, s.why)==(how, apart, {}) and {*s.found}=={'valley', 'himmelblau'}
+
+def test_gallery_names_what_it_leaves_out(tmp_path, capsys, monkeypatch):
+    def only_volumes(p): raise ValueError('only volumes')
+    def away(p): return p*float('inf')
+    monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [only_volumes]))
+    monkeypatch.setattr(genopt.RMSprop, 'build', staticmethod(lambda **_: [away]))
+    args = ['gallery', '--functions', 'valley', '--steps', '4', '--out', str(tmp_path/'g.png')]
+    assert main([*args, '--algorithms', 'SGD, RMSprop, Adam'])==0
+    out = capsys.readouterr().out
+    assert 'SGD on valley: SGD: only_volumes fails on a parameter of rank 1' in out and 'only volumes' in out
+    assert 'RMSprop on valley: every rate leads beyond all numbers' in out and 'Adam  ' in out
+    assert main([*args, '--algorithms', 'SGD'])==2
+    assert 'nothing to draw: SGD on valley' in capsys.readouterr().err
+
+@pytest.mark.slow
+def test_gallery_of_the_whole_catalogue(tmp_path):
+    "Nobody is left out"
+    res = gallery.gallery(steps=30)
+    assert res['left_out']==[] and {w['algorithm'] for w in res['walks']}=={*genopt.algorithms.__all__}
+    assert sorted(a for _,row in gallery.sheets(res) for a in row)==sorted(genopt.algorithms.__all__) and all(len(row)<=6 for _,row in gallery.sheets(res))
 
 
 # -- torchvision's sets and models --

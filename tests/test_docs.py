@@ -1,8 +1,13 @@
-"""What users are shown is run: the README's example, and the notebooks."""
+"""What users are shown is run: the README's example, and the notebooks; or made from the code: the catalogue's page."""
 
-import re,subprocess,sys
+import json,re,subprocess,sys
+from functools import partial
 from pathlib import Path
 import pytest
+import genopt
+import measure
+from genopt import catalogue
+from helpers import catalogue as rows
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if 'checkpoints' not in str(p))
@@ -15,6 +20,60 @@ def test_readme_example_runs():
 
 def test_readme_names_files_that_exist():
     for path in re.findall(r'\]\((?!http)([^)#]+)[^)]*\)', (root/'README.md').read_text()): assert (root/path).exists(), path
+
+
+# -- The catalogue's page --
+
+parity = json.loads(measure.kept.read_text(encoding='utf-8'))
+
+def test_catalogue_page_is_up_to_date():
+    "`genopt list --page docs/catalogue.md` writes it anew"
+    assert (root/'docs'/'catalogue.md').read_text(encoding='utf-8')==catalogue.page(parity)
+
+def test_every_algorithm_is_measured_and_agrees():
+    "`tests/measure.py` measures; a row that has got another peer since is measured again"
+    assert [*parity]==genopt.algorithms.__all__
+    for a in rows:
+        ref,peers = parity[a.name]['reference'],parity[a.name]['peers']
+        assert a.closure or ref['difference']<=a.tol
+        assert [(p['name'], p['why']) for p in peers]==[(p.name, p.why) for p in a.peers]
+        assert a.closure or all(m['difference']<=p.tol for m,p in zip(peers, a.peers))
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['Lion', 'Adam'])
+def test_what_is_kept_is_what_is_measured(name):
+    a = next(a for a in rows if a.name==name)
+    assert measure.measure(a)['reference']['difference']<=max(100*parity[name]['reference']['difference'], 1e-15)
+    wrong = measure.largest(a, lambda ps, **kw: genopt.SGD(ps, lr=.1), lambda ps, **kw: genopt.SGD(ps, lr=.1, momentum=.9), 0)
+    assert wrong>1e-2
+
+def test_catalogue_page_says_what_the_code_says(monkeypatch):
+    before = catalogue.page(parity)
+    monkeypatch.setattr(genopt.adam_step, '__doc__', "Another: `m / sqrt(v)`, where `eps` is. Someone 2030, `u`")
+    after = catalogue.page({})
+    assert before!=after and '[adam_step](#adam_step): `m / sqrt(v)`\n' in after and 'Not measured' in after
+    assert 'Equals torch.optim.Adam' in before and '3. [step_stat](#step_stat): `t <- t + 1`\n' in before
+    assert 'AdamW(params, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False)\n' in before
+    links,anchors = re.findall(r'\]\(#([\w-]+)\)', before),{*re.findall(r'<a id="(\w+)">', before), *(re.sub(' ', '-', h.lower()) for h in re.findall(r'^#+ (.*)$', before, re.M))}
+    assert {*links}<=anchors
+    for path in re.findall(r'\]\((?!http|#)([^)]+)\)', before): assert (root/'docs'/path).exists(), path
+
+@pytest.mark.parametrize('f,found', [
+    (genopt.debias,                                    ['1 - mom^t', '1 - sqr_mom^t']),        # `step` is an argument
+    (genopt.sgd_step,                                  ['g']),
+    (genopt.average_grad,                              ['m <- mom*m + (1-dampening)*g']),      # `dampening=True` is a setting, and in the second sentence
+    (genopt.undamped_start,                            [])], ids=str)
+def test_formulas_are_found_in_docstrings(f, found): assert catalogue.formulas(f)==found
+
+def test_page_tells_how_a_block_is_used():
+    twice = genopt.rename(partial(genopt.average_grad, dampening=0), grad_avg='slow_avg')
+    assert catalogue.line(twice)=='[average_grad](#average_grad): `m <- mom*m + (1-dampening)*g`, with `dampening=0`, `slow_avg` for `grad_avg`'
+    def own_step(grad): return grad
+    assert catalogue.line(own_step)=='own_step: '
+    assert catalogue.chains('Adam')['amsgrad=True'][2] is genopt.max_sqr_grad and '' in catalogue.chains('SGD')
+    assert catalogue.bytes_per_element('Adam')==8 and catalogue.bytes_per_element('SGD')==0
+    assert [catalogue.digits(d) for d in (0., 1e-17, 2e-15, 1e-12)]==['bit for bit', 'to 16 digits', 'to 14 digits', 'to 12 digits']
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)

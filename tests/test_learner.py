@@ -25,7 +25,7 @@ def test_hypers_are_set_for_all_groups_or_for_each():
     with pytest.raises(KeyError, match="no hyper-parameter 'lrr', did you mean 'lr'"): opt.set_hyper('lrr', .1)
     no_mom = genopt.Optimizer([torch.ones(2, requires_grad=True)], [genopt.sgd_step], lr=.1)
     no_mom.set_hyper('mom', .9)                                         # one-cycle schedules it for everybody
-    assert 'mom' not in no_mom.hypers[0]
+    assert no_mom.hypers[0]['mom']==.9 and 'mom' not in repr(no_mom)    # and its recorder asks what it was
 
 def test_layers_are_frozen_and_what_is_forced_goes_on():
     ps,opt = three_groups()
@@ -252,3 +252,29 @@ def test_learner_takes_the_others(opt_func, learner):
     l = learner(opt_func)
     with l.no_bar(), l.no_logging(): l.fit_one_cycle(4, {genopt.SGD: .1, genopt.Lion: 1e-3, genopt.LAMB: .03}.get(opt_func, slice(1e-3, 1e-2)))
     assert l.validate()[1]>.75
+
+@pytest.mark.slow
+def test_one_cycle_without_a_momentum_to_schedule(learner):
+    l = learner(partial(genopt.Optimizer, cbs=[genopt.sgd_step]))
+    with l.no_bar(), l.no_logging(): l.fit_one_cycle(2, .1)
+    assert len(l.recorder.hps['mom'])==40 and l.recorder.hps['mom'][0]==pytest.approx(.95)
+
+rates = dict(SGD=.1, RMSProp=1e-3, Adam=1e-2, RAdam=1e-2, QHAdam=1e-2, Larc=1., Lamb=.05, ranger=1e-2)
+@pytest.mark.slow
+@pytest.mark.parametrize('kw', [{}, dict(fused=True)], ids=['default','fused'])
+@pytest.mark.parametrize('name', rates)
+def test_learner_with_fastais_names(name, kw, learner):
+    "`from genopt.fastai import ...` instead of `from fastai.optimizer import ...`: the same losses, with schedules of lr and mom, and frozen layers"
+    import fastai.optimizer
+    import genopt.fastai
+    ls = [learner(partial(getattr(genopt.fastai, name), **kw)),learner(getattr(fastai.optimizer, name))]
+    def losses(l):
+        with l.no_bar(), l.no_logging():
+            l.fit_one_cycle(3, slice(rates[name]/4, rates[name]), wd=0. if name=='Larc' else .01)      # its ratio: test_fastai
+            yield from l.recorder.losses
+            if name!='ranger': l.freeze()                       # fastai's Lookahead pulls frozen parameters, too
+            l.fit_flat_cos(2, rates[name])
+            yield from l.recorder.losses
+    a,b = [torch.tensor([*losses(l)]) for l in ls]
+    assert len(a)==100 and b[-1]<.6*b[0], b
+    assert (a-b).abs().max()<1e-3 and (weights(ls[0])-weights(ls[1])).abs().max()<1e-3*weights(ls[1]).abs().max()

@@ -2,9 +2,11 @@
 
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
+from torch.nn.functional import softplus
 from ..core import fraction,nonneg,zeros
 
-__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step', 'nadam_step', 'radam_step', 'lion_step']
+__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step', 'nadam_step', 'radam_step', 'lion_step',
+           'sadam_step', 'qhadam_step']
 
 
 def sgd_step(grad):
@@ -42,3 +44,15 @@ def lion_step(grad, mom:fraction=0.9, grad_avg=zeros):
     """Sign of a mix of gradient and average: `sign(mom*m + (1-mom)*g)`, with the `m` of the step before, so `average_grad` comes after it.
     Chen et al. 2023, https://arxiv.org/abs/2302.06675"""
     return (grad_avg*mom).add(grad, alpha=1-mom).sign()
+
+def sadam_step(grad_avg, sqr_avg, debias1, debias2, beta:nonneg=50., eps:nonneg=1e-8):
+    """Adam's step, smooth where the denominator is small: `m/(1-mom^t) / softplus(sqrt(v/(1-sqr_mom^t)) + eps)`, where
+    `softplus(x) = log(1 + exp(beta*x))/beta`; with `beta=0` Adam's own. Tong et al. 2019, SAdam, https://arxiv.org/abs/1908.00700"""
+    if not beta: return adam_step(grad_avg, sqr_avg, debias1, debias2, eps)
+    return (grad_avg/debias1)*beta / softplus(((sqr_avg/debias2).sqrt() + eps)*beta)
+
+def qhadam_step(grad, grad_avg, sqr_avg, debias1, debias2, nu1=0.7, nu2=1., eps:nonneg=1e-8):
+    """Adam's step with averages that weigh the newest gradient more, `m' = (1-nu1)*g + nu1*m/(1-mom^t)` and `v'` of `g^2` alike with `nu2`:
+    `m' / (sqrt(v') + eps)`. Ma and Yarats 2019, quasi-hyperbolic Adam, https://arxiv.org/abs/1810.06801"""
+    avg,sqr = (grad*(1-nu1)).add(grad_avg/debias1, alpha=nu1),(grad*grad*(1-nu2)).add(sqr_avg/debias2, alpha=nu2)
+    return avg / (sqr.sqrt() + eps)

@@ -2,10 +2,12 @@
 
 All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd`, learning rate `lr`; `|x|` is the root of the sum of squares."""
 
+from math import inf
 import torch
 from ..core import Range,fraction,nonneg,zeros
 
-__all__ = ['maximize', 'lazy', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio']
+__all__ = ['maximize', 'lazy', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio', 'larc_ratio',
+           'rectified']
 
 
 def maximize(grad):
@@ -46,8 +48,21 @@ def heavy_ball(update, mom:fraction=0.9, update_avg=zeros):
     ball = update.add(update_avg, alpha=mom)
     return dict(update=ball, update_avg=ball)
 
-def trust_ratio(p, update):
-    """Steps in proportion to the parameter, one ratio for each tensor: `u <- u * |p|/|u|`, or `u` as it is if either norm is 0.
-    You et al. 2020, https://arxiv.org/abs/1904.00962, with `phi(x) = x`: not clipped"""
+def trust_ratio(p, update, max_ratio:Range('(0,inf]')=inf):
+    """Steps in proportion to the parameter, one ratio for each tensor: `u <- u * min(|p|/|u|, max_ratio)`, or `u` as it is if either norm is 0.
+    You et al. 2020, https://arxiv.org/abs/1904.00962, with `phi(x) = x`: not clipped, unless there is a `max_ratio`"""
     p_norm,u_norm = p.norm(),update.norm()
-    return dict(update = update*torch.where((p_norm>0) & (u_norm>0), p_norm/u_norm, 1.))
+    ratio = p_norm/u_norm if max_ratio==inf else torch.clamp(p_norm/u_norm, max=max_ratio)
+    return dict(update = update*torch.where((p_norm>0) & (u_norm>0), ratio, 1.))
+
+def larc_ratio(p, grad, update, wd:nonneg=0., trust_coeff:nonneg=0.02, clip=True, eps:nonneg=1e-8):
+    """Steps in proportion to the parameter and against its gradient: `u <- u * r`, `r = trust_coeff*|p| / (|g| + wd*|p| + eps)`, which is LARS
+    (You et al. 2017, https://arxiv.org/abs/1708.03888); LARC, `clip`, takes `min(r, 1)`, so that no step is longer than without"""
+    p_norm = p.norm()
+    ratio  = p_norm*trust_coeff / (grad.norm() + p_norm*wd + eps)
+    return dict(update = update * (ratio.clamp(max=1) if clip else ratio))
+
+def rectified(update, grad_avg, debias1, rect):
+    """Any step of Adam's kind as far as its second moment can be trusted, `u <- rect*u`, or momentum's while it cannot: `m/(1-mom^t)`.
+    After `rectify`. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
+    return update*rect if rect else grad_avg/debias1

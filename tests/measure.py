@@ -1,0 +1,46 @@
+"""How well every algorithm agrees with its reference and with other libraries, measured and kept for the catalogue's page:
+
+    PYTHONPATH=.:tests python tests/measure.py [Adam Lion ...]
+
+writes `docs/parity.json`, of the algorithms named, or of all; then `genopt list --page docs/catalogue.md` writes the page."""
+
+import importlib.metadata,json,sys
+from pathlib import Path
+import genopt
+from helpers import catalogue,difference
+
+kept = Path(__file__).parent.parent/'docs'/'parity.json'
+
+
+def version(name):
+    "Of the package called `name`, perhaps with a remark behind a comma; '' if it is none"
+    name = name.partition(',')[0].partition('.')[0]
+    for n in (name, *importlib.metadata.packages_distributions().get(name, [])):
+        try: return importlib.metadata.version(n).partition('+')[0]
+        except importlib.metadata.PackageNotFoundError: pass
+    return ''
+
+def settings(a, n):
+    "What is tried: the row's own list, if it has one, and random ones"
+    return [*(a.own or [{}]), *a.settings(n)]
+
+def largest(a, ours, theirs, n):
+    "The largest relative difference of any parameter, over all settings. The reference is torch's loop, where it has one"
+    return max(difference(a.ran(ours, kw, foreach=False)[0], a.ran(theirs, kw)[0]) for kw in settings(a, n))
+
+def measure(a):
+    reference = f'torch.optim.{a.name}' if a.source=='torch.optim' else dict(paper="the paper's pseudocode").get(a.source, a.source)
+    diff = lambda ours,theirs,n: None if a.closure else largest(a, ours, theirs, n)
+    return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=diff(a.cls, a.reference, 8)),
+                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=diff(p.ours or a.cls, p.make, 5)) for p in a.peers])
+
+if __name__=='__main__':
+    names  = sys.argv[1:]
+    if bad := [n for n in names if n not in genopt.algorithms.__all__]: sys.exit(f'no algorithm {bad[0]!r}')
+    parity = json.loads(kept.read_text()) if kept.exists() else {}
+    for a in catalogue:
+        if names and a.name not in names: continue
+        parity[a.name] = measure(a)
+        print(a.name, parity[a.name], flush=True)
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(json.dumps({n: parity[n] for n in genopt.algorithms.__all__ if n in parity}, indent=1, ensure_ascii=False) + '\n')

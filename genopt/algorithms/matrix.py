@@ -1,3 +1,34 @@
 """A parameter as a matrix: orthogonal updates, and preconditioners of its two sides. From simple to complex."""
 
-__all__ = []
+from ..blocks import transforms
+from ..blocks.matrices import average_sqr_rows,newton_schulz,newton_schulz_with,normalize_rows,scale_to_shape
+from ..blocks.stats import average_grad,average_sqr_grad
+from ..blocks.steps import momentum_step,nesterov_average_step,rms_prop_step
+from ..blocks.transforms import fixed_update_rms
+from ..naming import rename
+from ..optimizer import algorithm
+
+__all__ = ['Muon', 'NorMuon', 'AdaMuon']
+
+
+@algorithm
+def Muon(lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficients=(3.4445,-4.7750,2.0315), eps=1e-7, ns_steps=5, adjust_lr_fn=None,
+         *, ns_dtype='bfloat16'):
+    """Momentum, made orthogonal: all directions of a matrix get a step of the same length (Jordan 2024, https://kellerjordan.github.io/posts/muon).
+    torch.optim's, and for tensors of more dimensions, as one matrix of the first and the others. `ns_dtype`: that of the iteration."""
+    return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
+            newton_schulz_with(*ns_coefficients), scale_to_shape]
+
+@algorithm
+def NorMuon(lr=2e-2, betas=(0.95,0.95), eps=1e-10, weight_decay=0., nesterov=True, ns_steps=5, *, ns_dtype='bfloat16'):
+    """Muon with rows of equal length: a second moment for each output (Li et al. 2025, https://arxiv.org/abs/2510.05491). The paper's scale, a root
+    mean square of 0.2 whatever the shape; `nesterov=False` is the paper's, True its authors'."""
+    return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
+            rename(newton_schulz, eps='ns_eps'), average_sqr_rows, normalize_rows, fixed_update_rms]
+
+@algorithm
+def AdaMuon(lr=1e-3, betas=(0.95,0.95), eps=1e-8, weight_decay=0.1, nesterov=False, ns_steps=5, *, ns_dtype='bfloat16'):
+    """Muon with Adam's second moment, of the orthogonal update (Si et al. 2025, https://arxiv.org/abs/2507.11005). As timm has it: of the momentum
+    itself and not of its sign."""
+    return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
+            rename(newton_schulz, eps='ns_eps'), rename(average_sqr_grad, grad='update'), rename(rms_prop_step, grad='update'), fixed_update_rms]

@@ -3,9 +3,12 @@
 All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd`, learning rate `lr`; `|x|` is the root of the sum of squares."""
 
 import torch
-from ..core import Range,fraction,nonneg,zeros
+from ..core import Range,fraction,nonneg,positive,zeros
 
-__all__ = ['maximize', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio']
+__all__ = ['maximize', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio',
+           'clipped_trust_ratio',
+           'layer_ratio', 'clip_layer_ratio', 'scale_grad', 'clip_update_rms', 'fixed_update_rms', 'relative_to_param', 'relative_lr',
+           'decay_over_momentum', 'project']
 
 
 def maximize(grad):
@@ -44,5 +47,70 @@ def heavy_ball(update, mom:fraction=0.9, update_avg=zeros):
 def trust_ratio(p, update):
     """Steps in proportion to the parameter, one ratio for each tensor: `u <- u * |p|/|u|`, or `u` as it is if either norm is 0.
     You et al. 2020, https://arxiv.org/abs/1904.00962, with `phi(x) = x`: not clipped"""
+    return dict(update = update*ratio_of_norms(p, update))
+
+def ratio_of_norms(p, update):
     p_norm,u_norm = p.norm(),update.norm()
-    return dict(update = update*torch.where((p_norm>0) & (u_norm>0), p_norm/u_norm, 1.))
+    return torch.where((p_norm>0) & (u_norm>0), p_norm/u_norm, 1.)
+
+def clipped_trust_ratio(p, update, max_ratio:positive=10.):
+    "The same, with a ratio of at most `max_ratio`: `u <- u * min(|p|/|u|, max_ratio)`. 10 in fastai, 1 in LAMBC, https://arxiv.org/abs/2011.13584"
+    return dict(update = update*ratio_of_norms(p, update).clamp(max=max_ratio))
+
+def layer_ratio(p, grad, wd:nonneg=0., trust_coeff:nonneg=1e-3, eps:nonneg=1e-8):
+    """How much of its own norm a tensor may move in units of the gradient's: `r = trust_coeff*|p| / (|g| + wd*|p| + eps)`, or 1 if either norm
+    is 0. You et al. 2017, LARS, https://arxiv.org/abs/1708.03888"""
+    p_norm,g_norm = p.norm(),grad.norm()
+    return dict(layer_ratio = torch.where((p_norm>0) & (g_norm>0), p_norm*trust_coeff/(g_norm.add(p_norm, alpha=wd) + eps), 1.))
+
+def clip_layer_ratio(layer_ratio, lr):
+    "So that the layer's own rate is at most `lr`: `r <- min(r/lr, 1)`. LARC, https://github.com/NVIDIA/apex"
+    return dict(layer_ratio = (layer_ratio/lr).clamp(max=1))
+
+def scale_grad(grad, layer_ratio):
+    "The gradient in proportion to the layer: `g <- r*g`"
+    return dict(grad = grad*layer_ratio)
+
+def rms(x):
+    "Root of the mean square"
+    return (x*x).mean().sqrt()
+
+def clip_update_rms(update, max_rms:Range('[1,inf)')=1.):
+    """The update of each tensor no longer than `max_rms`, in root mean square: `u <- u / max(1, rms(u)/max_rms)`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 6"""
+    return update / (rms(update)/max_rms).clamp(min=1)
+
+def fixed_update_rms(update, eps:nonneg=1e-10, target_rms:positive=0.2):
+    """The update of each tensor of always the same root mean square, by default about that of AdamW's: `u <- u * target_rms*sqrt(n)/(|u| + eps)`,
+    of n elements. Liu et al. 2025, https://arxiv.org/abs/2502.16982"""
+    return update * (target_rms*update.numel()**0.5/(update.norm() + eps))
+
+def relative_to_param(p, update, eps2:nonneg=1e-3):
+    """Steps in proportion to the root mean square of the parameter, or to `eps2` if that is more: `u <- u * max(eps2, rms(p))`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 8"""
+    return update * rms(p).clamp(min=eps2)
+
+def relative_lr(lr, step):
+    "A rate that falls with the steps: `lr <- min(lr, 1/sqrt(t))`. On the host. https://arxiv.org/abs/1804.04235, algorithm 4"
+    return dict(lr = min(lr, step**-0.5))
+
+def decay_over_momentum(wd:nonneg, mom:fraction):
+    "As much decay as momentum, a plain sum, makes of a gradient: `wd <- wd/(1 - mom)`. On the host. https://arxiv.org/abs/2006.08217"
+    return dict(wd = wd/(1-mom))
+
+def project(p, grad, update, wd, delta:positive=0.1, wd_ratio:nonneg=0.1, eps:nonneg=1e-8):
+    """Take away what only changes the length of weights to which the output is indifferent, as those before a normalization are:
+    `u <- u - n*<n, u>` with `n = p/|p|`, for each output channel or for the whole tensor, where the gradient is about at a right angle to the
+    weights, `max |cos(g, p)| < delta/sqrt(size)`; then `wd <- wd*wd_ratio`. Not for vectors. Heo et al. 2021, https://arxiv.org/abs/2006.08217"""
+    if p.ndim<2: return {}
+    p_rows,g_rows,u_rows = [x.flatten(1) for x in (p, grad, update)]
+    off_rows,rows  = projected(p_rows, g_rows, u_rows, delta, eps)
+    off_whole,whole = projected(*[x.reshape(1, -1) for x in (p_rows, g_rows, u_rows)], delta, eps)
+    off = torch.where(rows, off_rows, torch.where(whole, off_whole.reshape(u_rows.shape), u_rows))
+    return dict(update=off.reshape(p.shape), wd=wd*torch.where(rows|whole, wd_ratio, 1.))
+
+def projected(p, grad, update, delta, eps):
+    "`update` without its part along `p`, in each row, and whether gradients are so nearly at a right angle to `p` that it is meant to be so"
+    n = p/(p.norm(dim=1, keepdim=True) + eps)
+    cos = torch.nn.functional.cosine_similarity(grad, p, dim=1, eps=eps)
+    return update - n*(n*update).sum(1, keepdim=True),cos.abs().amax() < delta/p.shape[1]**0.5

@@ -83,7 +83,7 @@ def clip_update_rms(update, max_rms:Range('[1,inf)')=1.):
 def fixed_update_rms(update, eps:nonneg=1e-10, target_rms:positive=0.2):
     """The update of each tensor of always the same root mean square, by default about that of AdamW's: `u <- u * target_rms*sqrt(n)/(|u| + eps)`,
     of n elements. Liu et al. 2025, https://arxiv.org/abs/2502.16982"""
-    return update * (target_rms*update.numel()**0.5/(update.norm() + eps))
+    return update/(update.norm() + eps) * update.numel()**0.5 * target_rms
 
 def relative_to_param(p, update, eps2:nonneg=1e-3):
     """Steps in proportion to the root mean square of the parameter, or to `eps2` if that is more: `u <- u * max(eps2, rms(p))`.
@@ -106,11 +106,12 @@ def project(p, grad, update, wd, delta:positive=0.1, wd_ratio:nonneg=0.1, eps:no
     p_rows,g_rows,u_rows = [x.flatten(1) for x in (p, grad, update)]
     off_rows,rows  = projected(p_rows, g_rows, u_rows, delta, eps)
     off_whole,whole = projected(*[x.reshape(1, -1) for x in (p_rows, g_rows, u_rows)], delta, eps)
-    off = torch.where(rows, off_rows, torch.where(whole, off_whole.reshape(u_rows.shape), u_rows))
-    return dict(update=off.reshape(p.shape), wd=wd*torch.where(rows|whole, wd_ratio, 1.))
+    done = (rows|whole).to(p.dtype)
+    off  = torch.where(rows, off_rows, torch.where(whole, off_whole.reshape(u_rows.shape), u_rows))
+    return dict(update=off.reshape(p.shape), wd=wd*(1 + done*(wd_ratio-1)))
 
 def projected(p, grad, update, delta, eps):
     "`update` without its part along `p`, in each row, and whether gradients are so nearly at a right angle to `p` that it is meant to be so"
-    n = p/(p.norm(dim=1, keepdim=True) + eps)
-    cos = torch.nn.functional.cosine_similarity(grad, p, dim=1, eps=eps)
-    return update - n*(n*update).sum(1, keepdim=True),cos.abs().amax() < delta/p.shape[1]**0.5
+    dot,(p_norm,g_norm) = (p*grad).sum(1),[x.norm(dim=1) for x in (p, grad)]
+    n = p/(p_norm + eps)[:,None]
+    return update - n*(n*update).sum(1, keepdim=True),(dot/(p_norm.clamp(min=eps)*g_norm.clamp(min=eps))).abs().amax() < delta/p.shape[1]**0.5

@@ -22,7 +22,12 @@ def timm_larc(params, **kw): return timm_lars(params, clip=True, **kw)
 def timm_lamb(params, **kw): return timm.optim.Lamb(params, max_grad_norm=None, foreach=False, **dict(weight_decay=0) | kw)
 def novograd_peer(params, **kw): return pytorch_optimizer.NovoGrad(params, foreach=False, weight_decouple=False, **kw)
 
-full = 'matrix', 'bias', 'scalar', 'strided', 'late'                         # not empty ones, of which other libraries take the largest cosine
+class SGDP(adamp.SGDP):
+    "The authors', which would project the momentum itself, in place, where it is not Nesterov's"
+    def _projection(self, p, grad, perturb, *args): return super()._projection(p, grad, perturb.clone(), *args)
+
+full = 'matrix', 'bias', 'scalar', 'strided', 'late'                         # of empty ones others' norms make errors
+whole = 'matrix', 'bias', 'scalar', 'late'                                   # the authors' cannot view a strided one
 defaults = [{}, dict(lr=.01)]
 
 rows = [
@@ -37,7 +42,7 @@ rows = [
                      Peer('timm, as it is', apart(timm_lamb), why='no ratio where nothing decays', ours=lambda ps, **kw: genopt.LAMB(ps, always_adapt=False, **kw)),
                      Peer('timm, LAMBC', apart(lambda ps, **kw: timm_lamb(ps, always_adapt=True, trust_clip=True, **kw)), why='a ratio of at most 1',
                           ours=lambda ps, **kw: genopt.LAMB(ps, max_ratio=1., **kw))]),
-    Algorithm(genopt.SGDP, apart(lambda ps, **kw: adamp.SGDP(ps, **dict(lr=.1)|kw)), sgdp, own=defaults, lr=1e-3, more=dict(momentum=.9),
-              source='the authors', names=full),
-    Algorithm(genopt.AdamP, apart(adamp.AdamP), adamp_setting, own=defaults, source='the authors', names=full),
+    Algorithm(genopt.SGDP, apart(lambda ps, **kw: SGDP(ps, **dict(lr=.1)|kw)), sgdp, own=defaults, lr=1e-3, more=dict(momentum=.9),
+              source='the authors', names=whole),
+    Algorithm(genopt.AdamP, apart(adamp.AdamP), adamp_setting, own=defaults, source='the authors', names=whole),
 ]

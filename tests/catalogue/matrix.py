@@ -7,6 +7,7 @@ from apart import apart
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from .row import Algorithm,common_setting,eps_setting,log
 
+names    = 'matrix', 'bias', 'strided', 'late'                          # a 0-dim parameter of float64 cannot be compiled in its own shape yet
 matrices = dict(matrix=True, names=('matrix', 'strided', 'late'), params=lambda model: [p for p in model.parameters() if p.ndim>1])
 
 
@@ -45,6 +46,15 @@ def adamuon_peer(params, betas=(.95,.95), ns_dtype='bfloat16', eps=1e-8, **kw):
         [dict(params=params, use_muon=True)], algo='adamuon', momentum=betas[0], betas=(.9, betas[1]), eps=eps, ns_coefficients='original',
         **dict(lr=1e-3, weight_decay=.1) | kw))
 
+class SOAP(pytorch_optimizer.SOAP):
+    "Theirs, which rounds what it gives to qr to float32"
+    def step(self):
+        with mock.patch('torch.float32', torch.float64): super().step()
+def shampoo_peer(params, eps=1e-4, **kw): return pytorch_optimizer.Shampoo(params, matrix_eps=eps, **dict(lr=.1)|kw)
+
+def shampoo(r): return common_setting(r) | dict(eps=log(r,-6,-1))
+def soap(r):    return eps_setting(r) | dict(shampoo_beta=r.choice([None, r.uniform(.5,.99)]), precondition_frequency=r.choice([1, 3, 10]))
+
 def normuon(r): return eps_setting(r) | dict(nesterov=r.random()<.5, ns_steps=r.randint(1,6), ns_dtype='float64')
 normuon_inputs = [dict(ns_dtype='float64'), dict(ns_dtype='float64', nesterov=False), {}, dict(weight_decay=.3)]
 
@@ -52,4 +62,8 @@ rows = [
     Algorithm(genopt.Muon, Muon, muon, own=muon_inputs, lr=.05, more=dict(weight_decay=0), digits=.95, **matrices),
     Algorithm(genopt.NorMuon, apart(normuon_peer), normuon, own=normuon_inputs, lr=.5, source='pytorch_optimizer', **matrices),
     Algorithm(genopt.AdaMuon, apart(adamuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(weight_decay=0), source='timm', **matrices),
+    Algorithm(genopt.Shampoo, apart(shampoo_peer), shampoo, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.5, source='pytorch_optimizer',
+              names=names),
+    Algorithm(genopt.SOAP, apart(SOAP), soap, own=[{}, dict(lr=.01, precondition_frequency=1)], lr=.1, source='pytorch_optimizer',
+              names=names),
 ]

@@ -189,7 +189,7 @@ def inverse_root(x, eps, root):
 def root_grams(left, right, step, precondition_frequency:positive=1, eps:nonneg=1e-6, left_root=left_or_whole, right_root=right_side):
     """The inverse roots of what was summed up, anew each `precondition_frequency` steps: `(L + eps)^(-1/4)` and `(R + eps)^(-1/4)`, of a vector
     `(L + eps)^(-1/2)`, which is Adagrad with the full matrix. Gupta et al. 2018, https://arxiv.org/abs/1802.09568"""
-    if (step-1)%precondition_frequency: return {}
+    if (step-1)%precondition_frequency: return dict(left_root=left_root, right_root=right_root)
     root = 4 if right.numel() else 2
     return dict(left_root=inverse_root(left, eps, root), right_root=inverse_root(right, eps, root))
 
@@ -222,7 +222,7 @@ def turn_basis(left, right, left_basis, right_basis, sqr_avg, step, precondition
     """The basis of eigenvectors of `L` and of `R`: at the first step by `eigh`, then, each `precondition_frequency` steps, one step of power iteration,
     `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
     if step==1: return dict(left_basis=eigenbasis(left), right_basis=eigenbasis(right), sqr_avg=sqr_avg)
-    if (step-1)%precondition_frequency: return {}
+    if (step-1)%precondition_frequency: return dict(left_basis=left_basis, right_basis=right_basis, sqr_avg=sqr_avg)
     v = as_matrix(sqr_avg) if sqr_avg.ndim>1 else sqr_avg
     if left.numel():
         left_basis,order = turned(left, left_basis)

@@ -102,7 +102,7 @@ def project(p, grad, update, wd, delta:positive=0.1, wd_ratio:nonneg=0.1, eps:no
     """Take away what only changes the length of weights to which the output is indifferent, as those before a normalization are:
     `u <- u - n*<n, u>` with `n = p/|p|`, for each output channel or for the whole tensor, where the gradient is about at a right angle to the
     weights, `max |cos(g, p)| < delta/sqrt(size)`; then `wd <- wd*wd_ratio`. Not for vectors. Heo et al. 2021, https://arxiv.org/abs/2006.08217"""
-    if p.ndim<2: return {}
+    if p.ndim<2: return dict(update=update, wd=wd)
     p_rows,g_rows,u_rows = [x.flatten(1) for x in (p, grad, update)]
     off_rows,rows  = projected(p_rows, g_rows, u_rows, delta, eps)
     off_whole,whole = projected(*[x.reshape(1, -1) for x in (p_rows, g_rows, u_rows)], delta, eps)
@@ -114,4 +114,4 @@ def projected(p, grad, update, delta, eps):
     "`update` without its part along `p`, in each row, and whether gradients are so nearly at a right angle to `p` that it is meant to be so"
     dot,(p_norm,g_norm) = (p*grad).sum(1),[x.norm(dim=1) for x in (p, grad)]
     n = p/(p_norm + eps)[:,None]
-    return update - n*(n*update).sum(1, keepdim=True),(dot/(p_norm.clamp(min=eps)*g_norm.clamp(min=eps))).abs().amax() < delta/p.shape[1]**0.5
+    return update - n*(n*update).sum(1, keepdim=True),(dot/(p_norm.clamp(min=eps)*g_norm.clamp(min=eps))).abs().amax()*p.shape[1]**0.5 < delta

@@ -86,6 +86,6 @@ def answers(graph):
     inputs = [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
     guards = [g.expr for g in graph.shape_env.guards]
     def fits(*xs):
-        known = {s.node.expr: d for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape) if not isinstance(s, int)}
+        known = {s.node._expr: d for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape) if not isinstance(s, int)}
         return all(bool(g.subs(known)) for g in guards)
     return fits

@@ -1,5 +1,5 @@
 """References for algorithms that torch does not have: the paper's pseudocode, one parameter after the other, in place, for reading
-beside it. And torch's NAdam, made exact."""
+beside it. And torch's NAdam, made exact, and Adafactor, for all parameters."""
 
 import torch
 from torch.testing._internal import common_optimizers as common
@@ -60,6 +60,16 @@ class NAdam(torch.optim.NAdam):
         for p in params_with_grad: self.state[p]['mu_product'] = self.state[p]['mu_product'].double()
         mu_products[:] = [self.state[p]['mu_product'] for p in params_with_grad]
         return res
+
+
+class Adafactor(torch.optim.Adafactor):
+    "torch's own, which passes over empty parameters, where it would divide by zero, and takes complex ones, which it refuses, as pairs of reals"
+    def _init_group(self, group, *lists): return super()._init_group(dict(params=[self.real(p) for p in group['params'] if p.numel()]), *lists)
+    def real(self, p):
+        if not p.is_complex(): return p
+        x = self.__dict__.setdefault('reals', {}).setdefault(p, torch.view_as_real(p.detach()))
+        x.grad = None if p.grad is None else torch.view_as_real(p.grad)
+        return x
 
 
 # -- What torch's optim_db has for its own algorithms: settings to try, and settings to refuse --

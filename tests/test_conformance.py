@@ -273,7 +273,7 @@ def test_a_group_copied_after_a_scheduler(a):
     "With the scheduler's own keys in it"
     kw = dict(momentum=.9) if 'momentum' in a.cls([torch.ones(1)]).defaults else {}
     opt = a.cls([torch.ones(2, requires_grad=True)], **kw)
-    lr_scheduler.OneCycleLR(opt, .1, total_steps=10)
+    lr_scheduler.OneCycleLR(opt, .1, total_steps=10, cycle_momentum=bool({'momentum','betas'}&opt.defaults.keys()))
     opt.add_param_group({**opt.param_groups[0], 'params': [torch.ones(3, requires_grad=True)]})
     assert opt.param_groups[1]['max_lr']==.1
 

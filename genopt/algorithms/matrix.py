@@ -1,3 +1,53 @@
 """A parameter as a matrix: orthogonal updates, and preconditioners of its two sides. From simple to complex."""
 
-__all__ = []
+from functools import partial
+from ..blocks import transforms
+from ..blocks.matrices import (average_grams,average_sqr_rows,basis_first,newton_schulz,newton_schulz_with,normalize_rows,precondition,root_grams,
+                               rotate,rotate_back,scale_to_shape,sum_grams,turn_basis)
+from ..blocks.stats import average_grad,average_sqr_grad,debias,step_stat
+from ..blocks.steps import momentum_step,nesterov_average_step,radam_step,rms_prop_step
+from ..blocks.transforms import fixed_update_rms,l2_reg
+from ..naming import rename
+from ..optimizer import algorithm
+
+__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP']
+
+eps_last_step = partial(radam_step, rect=1.)                     # Adam's, with an `eps` that is not debiased
+
+
+@algorithm
+def Muon(lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficients=(3.4445,-4.7750,2.0315), eps=1e-7, ns_steps=5, adjust_lr_fn=None,
+         *, ns_dtype='bfloat16'):
+    """Momentum, made orthogonal: all directions of a matrix get a step of the same length (Jordan 2024, https://kellerjordan.github.io/posts/muon).
+    torch.optim's, and for tensors of more dimensions, as one matrix of the first and the others. `ns_dtype`: that of the iteration."""
+    return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
+            newton_schulz_with(*ns_coefficients), scale_to_shape]
+
+@algorithm
+def NorMuon(lr=2e-2, betas=(0.95,0.95), eps=1e-10, weight_decay=0., nesterov=True, ns_steps=5, *, ns_dtype='bfloat16'):
+    """Muon with rows of equal length: a second moment for each output (Li et al. 2025, https://arxiv.org/abs/2510.05491). The paper's scale, a root
+    mean square of 0.2 whatever the shape; `nesterov=False` is the paper's, True its authors'."""
+    return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
+            rename(newton_schulz, eps='ns_eps'), average_sqr_rows, normalize_rows, fixed_update_rms]
+
+@algorithm
+def AdaMuon(lr=1e-3, betas=(0.95,0.95), eps=1e-8, weight_decay=0.1, nesterov=False, ns_steps=5, *, ns_dtype='bfloat16'):
+    """Muon with Adam's second moment, of the orthogonal update (Si et al. 2025, https://arxiv.org/abs/2507.11005). As timm has it: of the momentum
+    itself and not of its sign."""
+    return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
+            rename(newton_schulz, eps='ns_eps'), rename(average_sqr_grad, grad='update'), rename(rms_prop_step, grad='update'), fixed_update_rms]
+
+@algorithm
+def Shampoo(lr=1e-1, momentum=0., eps=1e-4, weight_decay=0., precondition_frequency=1):
+    """Adagrad with a full matrix for each side of a parameter (Gupta et al. 2018, https://arxiv.org/abs/1802.09568): sums, as in the paper, and the
+    exact roots of both sides, each `precondition_frequency` steps. `momentum` is of preconditioned gradients; decay is L2."""
+    return [weight_decay and l2_reg, sum_grams, step_stat, root_grams, precondition, momentum and transforms.heavy_ball]
+
+@algorithm
+def SOAP(lr=3e-3, betas=(0.95,0.95), shampoo_beta=None, eps=1e-8, weight_decay=0.01, precondition_frequency=10):
+    """Adam in the basis in which Shampoo's preconditioner is diagonal (Vyas et al. 2024, https://arxiv.org/abs/2409.11321). As its authors have it: the
+    first gradient only makes the basis, decay comes after the step, vectors have Adam. `shampoo_beta=None` is `betas[1]`."""
+    grams = rename(average_grams, gram_mom='sqr_mom' if shampoo_beta is None else 'shampoo_beta')
+    return [grams, step_stat, basis_first, average_grad, rotate, rename(average_sqr_grad, grad='rotated'),
+            rename(rotate, grad='grad_avg', rotated='rotated_avg'), rename(debias, step='turn'), rename(eps_last_step, grad_avg='rotated_avg'), rotate_back,
+            turn_basis, weight_decay and rename(transforms.weight_decay, p='new_p')]

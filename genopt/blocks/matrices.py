@@ -1,5 +1,233 @@
 """What takes a parameter as a matrix: sums over rows and columns, orthogonal updates, preconditioners of both sides. Simplest first.
 
-A parameter of more than two dimensions, such as a convolution's weight, is the matrix of its first dimension and of all others together."""
+A parameter of more than two dimensions, such as a convolution's weight, is the matrix of its first dimension and of all others together.
+Symbols as in `stats`; the matrix has m rows and n columns, `X'` is X transposed."""
 
-__all__ = []
+from functools import cache,reduce
+import torch
+from ..core import Init,Range,fraction,nonneg,positive
+
+__all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step', 'average_padded_sqr_factors', 'padded_factored_step',
+           'average_residual_factors', 'confident_step', 'cover_sqr_sum', 'inner_eps_step', 'newton_schulz', 'polar_express', 'scale_to_shape',
+           'average_sqr_rows', 'normalize_rows', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first', 'rotate', 'rotate_back',
+           'turn_basis']
+
+
+def as_matrix(x):
+    "`x` as a matrix: its first dimension, and all others together"
+    if x.ndim<2: raise ValueError("it takes matrices; give biases, norms and other vectors to AdamW, in a group of their own: "
+                                  "Optimizer(groups(model, {(2, 4): dict(cbs=Muon), '*': dict(cbs=AdamW)}))")
+    return x.flatten(1)
+
+
+# -- The second moment in two factors --
+
+def _per_row(p): return p.new_zeros(*p.shape[:-1], 1) if p.ndim>1 else torch.zeros_like(p)
+def _per_col(p): return p.new_zeros(*p.shape[:-2], 1, p.shape[-1]) if p.ndim>1 else p.new_zeros(0)
+per_row,per_col = Init(_per_row),Init(_per_col)                   # a vector's elements are its rows, and it has no columns
+
+def growing_sqr_mom(step, beta2_decay:Range('(-inf,0]')=-0.8):
+    "A decay rate that grows, and needs no debiasing: `sqr_mom = 1 - t^beta2_decay`. On the host. https://arxiv.org/abs/1804.04235, section 7.2"
+    return dict(sqr_mom = 1 - step**beta2_decay)
+
+def average_sqr_factors(grad, sqr_mom:fraction, row_avg=per_row, col_avg=per_col):
+    """Average of squared gradients in each row and in each column, of the last two dimensions: `r <- sqr_mom*r + (1-sqr_mom)*mean_row(g^2)`,
+    `c` likewise. A vector is not factored: its `r` is the second moment. Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235"""
+    return dict(zip(('row_avg', 'col_avg'), factor_averages(grad*grad, sqr_mom, row_avg, col_avg)))
+
+def factor_averages(sqr, mom, row_avg, col_avg):
+    if sqr.ndim<2: return (row_avg*mom).add(sqr, alpha=1-mom),col_avg
+    return [(avg*mom).add(sqr.mean(dim, keepdim=True), alpha=1-mom) for avg,dim in ((row_avg, -1), (col_avg, -2))]
+
+def dtype_eps(grad):
+    "The `eps` of the dtype in which a gradient is computed with: the least that can be seen beside 1"
+    return dict(eps=torch.finfo(grad.dtype).eps)
+
+def factored_step(grad, row_avg, col_avg, eps:nonneg=1e-8):
+    """Scaled by the root of the second moment, the product of its factors: `g / max(sqrt(r*c/max(mean(r), eps)), eps)`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, with `eps` where torch has it"""
+    v = row_avg*(col_avg/row_avg.mean(-2, keepdim=True).clamp(min=eps)) if grad.ndim>1 else row_avg
+    return grad*v.clamp(min=eps*eps).rsqrt()
+
+def average_padded_sqr_factors(grad, sqr_mom:fraction, eps:nonneg=1e-30, row_avg=per_row, col_avg=per_col):
+    "The same of `g^2 + eps`, which then is never 0: the paper's place of `eps`. https://arxiv.org/abs/1804.04235, algorithm 4"
+    return dict(zip(('row_avg', 'col_avg'), factor_averages(grad*grad + eps, sqr_mom, row_avg, col_avg)))
+
+def padded_factored_step(grad, row_avg, col_avg):
+    "Scaled by the root of the second moment, with factors that are never 0: `g / sqrt(r*c/mean(r))`. https://arxiv.org/abs/1804.04235, algorithm 4"
+    return grad*rsqrt_of_factors(row_avg, col_avg)
+
+def rsqrt_of_factors(row_avg, col_avg):
+    return (row_avg/row_avg.mean(-2, keepdim=True)).rsqrt()*col_avg.rsqrt() if row_avg.ndim>1 else row_avg.rsqrt()
+
+def average_residual_factors(update, update_avg, mom3:fraction=0.9999, eps2:nonneg=1e-16, residual_row_avg=per_row, residual_col_avg=per_col):
+    """How unsteady updates are, in two factors: averages of `(u - m)^2 + eps2`, with `m` the average of updates, in each row and column.
+    Luo et al. 2023, CAME, https://arxiv.org/abs/2307.02047"""
+    sqr = (update-update_avg).square() + eps2
+    return dict(zip(('residual_row_avg', 'residual_col_avg'), factor_averages(sqr, mom3, residual_row_avg, residual_col_avg)))
+
+def confident_step(update_avg, residual_row_avg, residual_col_avg):
+    "The average update, longer where updates are steady: `m / sqrt(r*c/mean(r))` with the factors of the residual; of a vector `m`. https://arxiv.org/abs/2307.02047"
+    return update_avg*rsqrt_of_factors(residual_row_avg, residual_col_avg) if update_avg.ndim>1 else update_avg
+
+def _per_slice(p): return p.new_zeros(sum(p.shape) if p.ndim else 1)
+per_slice = Init(_per_slice)
+
+def cover_sqr_sum(grad, beta:fraction=0., cover=per_slice):
+    """The sum of squares of each element, bounded from above by the least of the largest sums in the slices that it is in, one for each index of
+    each dimension: `v = min(cover) + g^2; cover <- max_slice(v)`; with a `beta`, an average instead. Anil et al. 2019, SM3-II,
+    https://arxiv.org/abs/1901.11150"""
+    dims  = range(grad.ndim)
+    parts = [c.view([-1 if i==d else 1 for i in dims]) for d,c in zip(dims, cover.split(grad.shape))] or [cover.view(())]
+    v     = (reduce(torch.minimum, parts)*(beta or 1)).addcmul(grad, grad, value=1-beta)
+    new   = torch.cat([v.amax([i for i in dims if i!=d]) if grad.ndim>1 else v.reshape(-1) for d in dims or [0]])
+    return dict(sqr_sum=v, cover=torch.maximum(cover, new) if beta else new)
+
+def inner_eps_step(grad, sqr_sum, eps:nonneg=1e-30):
+    "Scaled by the root of the sum of squares, with `eps` under the root: `g / sqrt(v + eps)`"
+    return grad*(sqr_sum + eps).rsqrt()
+
+
+# -- Orthogonal updates --
+
+def orthogonal(x, polynomials, eps, dtype, safety=1.):
+    """The matrix `U V'` of `x = U S V'`: each of its singular values, at first at most 1, goes through `polynomials` that drive it to about 1,
+    `s <- a*s + b*s^3 + c*s^5`. In `dtype`, where products are cheap; torch's order of operations"""
+    dtype = getattr(torch, dtype)
+    m = as_matrix(x).to(dtype)
+    wide = m.shape[0]<=m.shape[1]
+    m = m if wide else m.T
+    m = m / (m.norm()*safety).clamp(min=eps)
+    for a,b,c in polynomials:
+        gram = m @ m.T
+        m = torch.addmm(m, torch.addmm(gram, gram, gram, beta=b, alpha=c), m, beta=a)
+    return (m if wide else m.T).to(x.dtype).reshape(x.shape)
+
+@cache
+def newton_schulz_with(a, b, c):
+    "The block `newton_schulz` with these coefficients of `s`, `s^3` and `s^5`"
+    def newton_schulz(update, ns_steps=5, eps:nonneg=1e-7, ns_dtype='bfloat16'):
+        """The nearest orthogonal matrix, roughly: singular values between 0.7 and 1.2 after `ns_steps` times `X <- a*X + (b*A + c*A^2)*X` with
+        `A = X X'`, from `u/|u|` on. Jordan 2024, https://kellerjordan.github.io/posts/muon"""
+        return orthogonal(update, ((a, b, c),)*ns_steps, eps, ns_dtype)
+    newton_schulz.__qualname__ = 'newton_schulz'
+    return newton_schulz
+
+newton_schulz = newton_schulz_with(3.4445, -4.7750, 2.0315)
+
+fast_polynomials = ((8.28721201814563, -23.595886519098837, 17.300387312530933), (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+                    (3.9486908534822946, -2.908902115962949, 0.5518191394370137), (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+                    (2.300652019954817, -1.6689039845747493, 0.4188073119525673), (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+                    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248))
+fast_polynomials = *((a/1.01, b/1.01**3, c/1.01**5) for a,b,c in fast_polynomials),       # the paper's margin for rounding
+
+def polar_express(update, ns_steps=5, eps:nonneg=1e-7, ns_dtype='bfloat16'):
+    """The nearest orthogonal matrix, by the polynomial that is best at each step, from `u/(1.01*|u|)` on; converges, in the end with
+    `15/8*s - 5/4*s^3 + 3/8*s^5`. Amsel et al. 2025, https://arxiv.org/abs/2505.16932"""
+    polynomials = fast_polynomials[:ns_steps] + ((1.875, -1.25, 0.375),)*(ns_steps-len(fast_polynomials))
+    return orthogonal(update, polynomials, eps, ns_dtype, safety=1.01)
+
+def scale_to_shape(update, adjust_lr_fn='original'):
+    """An orthogonal update of m rows and n columns made comparable between shapes: `u * sqrt(max(1, m/n))` (`'original'`, Jordan 2024,
+    https://kellerjordan.github.io/posts/muon), `u * 0.2*sqrt(max(m, n))` (`'match_rms_adamw'`, Liu et al. 2025, https://arxiv.org/abs/2502.16982)
+    or `u * sqrt(m/n)` (`'spectral_unclamped'`, Bernstein 2025, https://jeremybernste.in/writing/deriving-muon)"""
+    m,n = as_matrix(update).shape
+    if adjust_lr_fn=='match_rms_adamw':           return update*(0.2*max(m, n)**0.5)
+    if adjust_lr_fn=='spectral_unclamped':        return update*(m/n)**0.5
+    if adjust_lr_fn in ('original', None, False): return update*max(1, m/n)**0.5
+    raise ValueError(f"adjust_lr_fn must be 'original', 'match_rms_adamw' or 'spectral_unclamped'; got {adjust_lr_fn!r}")
+
+def _per_output(p): return p.new_zeros(p.shape[:1])
+per_output = Init(_per_output)
+
+def average_sqr_rows(update, sqr_mom:fraction=0.95, row_avg=per_output):
+    "Average of squares in each row, of an update: `r <- sqr_mom*r + (1-sqr_mom)*mean_row(u^2)`. Li et al. 2025, https://arxiv.org/abs/2510.05491"
+    return dict(row_avg = (row_avg*sqr_mom).add(as_matrix(update).square().mean(1), alpha=1-sqr_mom))
+
+def normalize_rows(update, row_avg, eps:nonneg=1e-10):
+    "Each row by its root mean square: `u / (sqrt(r) + eps)`, so that all outputs of a layer learn alike. https://arxiv.org/abs/2510.05491"
+    return (as_matrix(update) / (row_avg.sqrt() + eps)[:,None]).reshape(update.shape)
+
+
+# -- Preconditioners of both sides --
+
+longest = 10_000                                                  # a side of more elements is left as it is
+
+def _square(p, side, least=2):
+    "Zeros for each pair of elements of one side of `p`; none if `p` has less than `least` dimensions, or the side is too long"
+    length = [*(as_matrix(p).shape if p.ndim>1 else p.shape), 0, 0][side] if p.ndim>=least else 0
+    return p.new_zeros((length, length) if length<=longest else (0, 0))
+left_side,right_side,left_or_whole = Init(_square, 0),Init(_square, 1),Init(_square, 0, 1)
+
+def between(left, x, right):
+    "`left x right`, of `x` as a matrix; without a side that is empty"
+    y = as_matrix(x) if x.ndim>1 else x
+    y = left @ y if left.numel() else y
+    return (y @ right if right.numel() else y).reshape(x.shape)
+
+def grams(grad, left, right):
+    "`G G'` and `G' G`, where there is such a side"
+    g = as_matrix(grad) if grad.ndim>1 else grad.reshape(-1, 1)
+    return g @ g.T if left.numel() else left,g.T @ g if right.numel() else right
+
+def sum_grams(grad, left=left_or_whole, right=right_side):
+    "What gradients are like along each side of a matrix: `L <- L + G G'`, `R <- R + G' G`. Gupta et al. 2018, https://arxiv.org/abs/1802.09568"
+    l,r = grams(grad, left, right)
+    return dict(left=left+l, right=right+r)
+
+def average_grams(grad, gram_mom:fraction=0.95, left=left_side, right=right_side):
+    "The same as exponential averages: `L <- gram_mom*L + (1-gram_mom)*G G'`, `R` likewise. https://arxiv.org/abs/2409.11321"
+    l,r = grams(grad, left, right)
+    return dict(left=(left*gram_mom).add(l, alpha=1-gram_mom), right=(right*gram_mom).add(r, alpha=1-gram_mom))
+
+def inverse_root(x, eps, root):
+    "`(x + eps)^(-1/root)` of a symmetric matrix that has no negative eigenvalues"
+    if not x.numel(): return x
+    values,vectors = torch.linalg.eigh(x)
+    return vectors*(values.clamp(min=0) + eps)**(-1/root) @ vectors.T
+
+def root_grams(left, right, step, precondition_frequency:positive=1, eps:nonneg=1e-6, left_root=left_or_whole, right_root=right_side):
+    """The inverse roots of what was summed up, anew each `precondition_frequency` steps: `(L + eps)^(-1/4)` and `(R + eps)^(-1/4)`, of a vector
+    `(L + eps)^(-1/2)`, which is Adagrad with the full matrix. Gupta et al. 2018, https://arxiv.org/abs/1802.09568"""
+    if (step-1)%precondition_frequency: return dict(left_root=left_root, right_root=right_root)
+    root = 4 if right.numel() else 2
+    return dict(left_root=inverse_root(left, eps, root), right_root=inverse_root(right, eps, root))
+
+def precondition(update, left_root, right_root):
+    "Both sides, each as if it were white: `u <- L^(-1/4) u R^(-1/4)`. https://arxiv.org/abs/1802.09568"
+    return between(left_root, update, right_root)
+
+def basis_first(grad, step, lr):
+    """The first gradient only makes the basis: no step, no averages; turns are counted from then on. Vyas et al. 2024,
+    https://arxiv.org/abs/2409.11321, as its authors have it"""
+    return dict(grad=torch.zeros_like(grad), lr=0., turn=1) if step==1 else dict(grad=grad, lr=lr, turn=step-1)
+
+def rotate(grad, left_basis=left_side, right_basis=right_side):
+    "A gradient in the basis of eigenvectors of both sides: `Q_L' G Q_R`. Vyas et al. 2024, https://arxiv.org/abs/2409.11321"
+    return dict(rotated=between(left_basis.mT, grad, right_basis))
+
+def rotate_back(update, left_basis, right_basis):
+    "And back: `u <- Q_L u Q_R'`"
+    return between(left_basis, update, right_basis.mT)
+
+def eigenbasis(x): return torch.linalg.eigh(x)[1].flip(1) if x.numel() else x
+
+def turned(x, basis):
+    "One step of the power iteration towards the eigenvectors of `x`, those of large eigenvalues first, and their order"
+    y = x @ basis
+    order = (basis*y).sum(0).argsort(descending=True)
+    return torch.linalg.qr(y[:,order])[0],order
+
+def turn_basis(left, right, left_basis, right_basis, sqr_avg, step, precondition_frequency:positive=10):
+    """The basis of eigenvectors of `L` and of `R`: at the first step by `eigh`, then, each `precondition_frequency` steps, one step of power iteration,
+    `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
+    if step==1: return dict(left_basis=eigenbasis(left), right_basis=eigenbasis(right), sqr_avg=sqr_avg)
+    if (step-1)%precondition_frequency: return dict(left_basis=left_basis, right_basis=right_basis, sqr_avg=sqr_avg)
+    v = as_matrix(sqr_avg) if sqr_avg.ndim>1 else sqr_avg
+    if left.numel():
+        left_basis,order = turned(left, left_basis)
+        v = v[order]
+    if right.numel():
+        right_basis,order = turned(right, right_basis)
+        v = v[:,order]
+    return dict(left_basis=left_basis, right_basis=right_basis, sqr_avg=v.reshape(sqr_avg.shape))

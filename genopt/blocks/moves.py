@@ -5,7 +5,8 @@ With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
 from ..core import Range,copy_of_p,count,fraction,nonneg,positive,scalar
 from .stats import average
 
-__all__ = ['average_weights', 'polynomial_average', 'warmup', 'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval', 'lookahead']
+__all__ = ['average_weights', 'polynomial_average', 'warmup', 'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval', 'lookahead',
+           'shrink_back']
 
 
 def average_weights(new_p, decay:fraction=0.999, eval_p=copy_of_p):
@@ -35,11 +36,13 @@ def schedule_free_eval(p, z, mom):
     "The average, `x = y + (1-1/mom)*(z-y)`, to evaluate. https://arxiv.org/abs/2405.15682"
     return dict(eval_p=p.add(z-p, alpha=1-1/mom))
 
-
-
 def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, fast_steps=count):
     """Slow weights s that follow every `k` steps, and from which the fast ones go on: `s <- s + alpha*(p - s); p <- s`. Behind any algorithm.
     Zhang et al. 2019, https://arxiv.org/abs/1907.08610"""
     fast_steps = (fast_steps+1) % k
     if not fast_steps: new_p = slow_p = slow_p.add(new_p-slow_p, alpha=alpha)
     return dict(new_p=new_p, slow_p=slow_p, fast_steps=fast_steps)
+
+def shrink_back(new_p, lr):
+    "After a step of length `lr*|p|` at a right angle, the length from before: `p <- p / sqrt(1 + lr^2)`. Fromage, https://arxiv.org/abs/2002.03432"
+    return dict(new_p = new_p/(1+lr*lr)**0.5)

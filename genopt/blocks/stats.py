@@ -4,10 +4,10 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import torch
-from ..core import count,fraction,nonneg,scalar,zeros
+from ..core import count,fraction,nonneg,scalar,single,zeros
 
-__all__ = ['step_stat', 'debias', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad',
-           'center_sqr_grad', 'nesterov_debias', 'rectify']
+__all__ = ['step_stat', 'debias', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad',
+           'nesterov_debias', 'rectify', 'average_sqr_norm']
 
 
 def average(avg, x, mom, damp=None):
@@ -62,3 +62,8 @@ def rectify(step, sqr_mom:fraction, debias2):
     rho_inf = 2/(1-sqr_mom) - 1
     rho = rho_inf - 2*step*sqr_mom**step/debias2
     return dict(rect = ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5 if rho>5 else 0.)
+
+def average_sqr_norm(grad, sqr_mom:fraction=0.98, sqr_norm_avg=single(0.)):
+    """One second moment for the whole tensor: `v <- sqr_mom*v + (1-sqr_mom)*|g|^2`. NovoGrad, Ginsburg et al. 2019,
+    https://arxiv.org/abs/1905.11286"""
+    return dict(sqr_norm_avg = (sqr_norm_avg*sqr_mom).add((grad*grad).sum(), alpha=1-sqr_mom))

@@ -4,9 +4,10 @@ Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v 
 
 from torch.nn.functional import softplus
 from ..core import fraction,nonneg,zeros
+from .stats import average_grad
 
-__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step', 'nadam_step', 'radam_step', 'lion_step',
-           'sadam_step', 'qhadam_step']
+__all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'rms_prop_step', 'adam_step', 'nadam_step', 'radam_step', 'lion_step', 'sadam_step',
+           'qhadam_step', 'nesterov_average_step']
 
 
 def sgd_step(grad):
@@ -20,6 +21,10 @@ def momentum_step(grad_avg):
 def nesterov_step(grad, grad_avg, mom):
     "Where the average will be: `g + mom*m`. Nesterov 1983, in the form of Sutskever et al. 2013, http://proceedings.mlr.press/v28/sutskever13.html"
     return grad.add(grad_avg, alpha=mom)
+
+def nesterov_average_step(grad, grad_avg, mom):
+    "The same where the average is exponential: `mom*m + (1-mom)*g`, one step of it ahead"
+    return average_grad(grad, mom, True, grad_avg)['grad_avg']
 
 def rms_prop_step(grad, sqr_avg, eps:nonneg=1e-8):
     "Scaled by the root of the mean square: `g / (sqrt(v) + eps)`. Hinton 2012, lecture 6e"

@@ -4,10 +4,11 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 
 from math import inf
 import torch
-from ..core import Range,fraction,nonneg,zeros
+from ..core import Range,fraction,nonneg,positive,zeros
 
 __all__ = ['maximize', 'lazy', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio', 'larc_ratio',
-           'rectified']
+           'rectified', 'layer_ratio', 'clip_layer_ratio', 'scale_grad', 'clip_update_rms', 'fixed_update_rms',
+           'relative_to_param', 'relative_lr', 'decay_over_momentum', 'project']
 
 
 def maximize(grad):
@@ -55,14 +56,73 @@ def trust_ratio(p, update, max_ratio:Range('(0,inf]')=inf):
     ratio = p_norm/u_norm if max_ratio==inf else torch.clamp(p_norm/u_norm, max=max_ratio)
     return dict(update = update*torch.where((p_norm>0) & (u_norm>0), ratio, 1.))
 
-def larc_ratio(p, grad, update, wd:nonneg=0., trust_coeff:nonneg=0.02, clip=True, eps:nonneg=1e-8):
-    """Steps in proportion to the parameter and against its gradient: `u <- u * r`, `r = trust_coeff*|p| / (|g| + wd*|p| + eps)`, which is LARS
-    (You et al. 2017, https://arxiv.org/abs/1708.03888); LARC, `clip`, takes `min(r, 1)`, so that no step is longer than without"""
-    p_norm = p.norm()
-    ratio  = p_norm*trust_coeff / (grad.norm() + p_norm*wd + eps)
-    return dict(update = update * (ratio.clamp(max=1) if clip else ratio))
-
 def rectified(update, grad_avg, debias1, rect):
     """Any step of Adam's kind as far as its second moment can be trusted, `u <- rect*u`, or momentum's while it cannot: `m/(1-mom^t)`.
     After `rectify`. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
     return update*rect if rect else grad_avg/debias1
+def layer_ratio(p, grad, wd:nonneg=0., trust_coeff:nonneg=1e-3, eps:nonneg=1e-8):
+    """How much of its own norm a tensor may move in units of the gradient's: `r = trust_coeff*|p| / (|g| + wd*|p| + eps)`, or 1 if either norm
+    is 0. You et al. 2017, LARS, https://arxiv.org/abs/1708.03888"""
+    p_norm,g_norm = p.norm(),grad.norm()
+    return dict(layer_ratio = torch.where((p_norm>0) & (g_norm>0), lars_ratio(p_norm, g_norm, wd, trust_coeff, eps), 1.))
+
+def lars_ratio(p_norm, g_norm, wd, trust_coeff, eps): return p_norm*trust_coeff / (g_norm.add(p_norm, alpha=wd) + eps)
+
+def clip_layer_ratio(layer_ratio, lr):
+    "So that the layer's own rate is at most `lr`: `r <- min(r/lr, 1)`. LARC, https://github.com/NVIDIA/apex"
+    return dict(layer_ratio = (layer_ratio/lr).clamp(max=1))
+
+def scale_grad(grad, layer_ratio):
+    "The gradient in proportion to the layer: `g <- r*g`"
+    return dict(grad = grad*layer_ratio)
+
+def larc_ratio(p, grad, update, wd:nonneg=0., trust_coeff:nonneg=0.02, clip=True, eps:nonneg=1e-8):
+    """The same for an update, as fastai has it: `u <- r*u` or, with `clip`, `u <- min(r, 1)*u`, so that no step is longer than without; a tensor of
+    zeros stays at zero"""
+    ratio = lars_ratio(p.norm(), grad.norm(), wd, trust_coeff, eps)
+    return dict(update = update * (ratio.clamp(max=1) if clip else ratio))
+
+def rms(x):
+    "Root of the mean square"
+    return (x*x).mean().sqrt()
+
+def clip_update_rms(update, max_rms:Range('[1,inf)')=1.):
+    """The update of each tensor no longer than `max_rms`, in root mean square: `u <- u / max(1, rms(u)/max_rms)`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 6"""
+    return update / (rms(update)/max_rms).clamp(min=1)
+
+def fixed_update_rms(update, eps:nonneg=1e-10, target_rms:positive=0.2):
+    """The update of each tensor of always the same root mean square, by default about that of AdamW's: `u <- u * target_rms*sqrt(n)/(|u| + eps)`,
+    of n elements. Liu et al. 2025, https://arxiv.org/abs/2502.16982"""
+    return update/(update.norm() + eps) * update.numel()**0.5 * target_rms
+
+def relative_to_param(p, update, eps2:nonneg=1e-3):
+    """Steps in proportion to the root mean square of the parameter, or to `eps2` if that is more: `u <- u * max(eps2, rms(p))`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 8"""
+    return update * rms(p).clamp(min=eps2)
+
+def relative_lr(lr, step):
+    "A rate that falls with the steps: `lr <- min(lr, 1/sqrt(t))`. On the host. https://arxiv.org/abs/1804.04235, algorithm 4"
+    return dict(lr = min(lr, step**-0.5))
+
+def decay_over_momentum(wd:nonneg, mom:fraction):
+    "As much decay as momentum, a plain sum, makes of a gradient: `wd <- wd/(1 - mom)`. On the host. https://arxiv.org/abs/2006.08217"
+    return dict(wd = wd/(1-mom))
+
+def project(p, grad, update, wd, delta:positive=0.1, wd_ratio:nonneg=0.1, eps:nonneg=1e-8):
+    """Take away what only changes the length of weights to which the output is indifferent, as those before a normalization are:
+    `u <- u - n*<n, u>` with `n = p/|p|`, for each output channel or for the whole tensor, where the gradient is about at a right angle to the
+    weights, `max |cos(g, p)| < delta/sqrt(size)`; then `wd <- wd*wd_ratio`. Not for vectors. Heo et al. 2021, https://arxiv.org/abs/2006.08217"""
+    if p.ndim<2: return dict(update=update, wd=wd)
+    p_rows,g_rows,u_rows = [x.flatten(1) for x in (p, grad, update)]
+    off_rows,rows  = projected(p_rows, g_rows, u_rows, delta, eps)
+    off_whole,whole = projected(*[x.reshape(1, -1) for x in (p_rows, g_rows, u_rows)], delta, eps)
+    done = (rows|whole).to(p.dtype)
+    off  = torch.where(rows, off_rows, torch.where(whole, off_whole.reshape(u_rows.shape), u_rows))
+    return dict(update=off.reshape(p.shape), wd=wd*(1 + done*(wd_ratio-1)))
+
+def projected(p, grad, update, delta, eps):
+    "`update` without its part along `p`, in each row, and whether gradients are so nearly at a right angle to `p` that it is meant to be so"
+    dot,(p_norm,g_norm) = (p*grad).sum(1),[x.norm(dim=1) for x in (p, grad)]
+    n = p/(p_norm + eps)[:,None]
+    return update - n*(n*update).sum(1, keepdim=True),(dot/(p_norm.clamp(min=eps)*g_norm.clamp(min=eps))).abs().amax()*p.shape[1]**0.5 < delta

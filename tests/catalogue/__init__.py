@@ -6,6 +6,6 @@ from .row import Algorithm,Peer
 families   = momentum,adaptive,layerwise,low_memory,matrix,rate_free,averaged,reevaluating
 catalogue  = [row for f in families for row in f.rows]
 core       = [a for a in catalogue if a.core]                        # those on which all tests of the framework run
-conforming = [a for a in catalogue if a.core or a.info and not a.closure]   # and those that are torch's own
+conforming = [a for a in catalogue if a.core or a.info and not a.closure and not a.matrix]    # and those that are torch's own, of any shape
 
 __all__ = ['Algorithm', 'Peer', 'catalogue', 'conforming', 'core']

@@ -52,7 +52,10 @@ class Algorithm:
         bases = self.reference.__mro__ if isinstance(self.reference, type) else ()
         return next((o for c in bases for o in common.optim_db if o.optim_cls is c), None)
     def inputs(self): return self.own or [i.kwargs for i in self.info.optim_inputs_func(device='cpu', dtype=torch.float64)]
-    def error_inputs(self): return (self.info.optim_error_inputs_func if self.info else references.error_inputs)('cpu', torch.float64)
+    def error_inputs(self):
+        "But for what torch refuses only in a step, complex parameters, which we take"
+        errors = (self.info.optim_error_inputs_func if self.info else references.error_inputs)('cpu', torch.float64)
+        return [e for e in errors if e.error_on!=common.OptimizerErrorEnum.STEP_ERROR]
     def ran(self, cls, kw, **more):
         "The parameters that `cls`, genopt's or another's, comes to in the common run, and the optimizer"
         from helpers import run,run_closure

@@ -62,6 +62,14 @@ class NAdam(torch.optim.NAdam):
         return res
 
 
+class ASGD(torch.optim.ASGD):
+    "torch's own, but with its rate and the weight of its average in double precision; torch keeps them in the default dtype"
+    def step(self, closure=None):
+        torch.set_default_dtype(torch.float64)
+        try: return super().step(closure)
+        finally: torch.set_default_dtype(torch.float32)
+
+
 # -- What torch's optim_db has for its own algorithms: settings to try, and settings to refuse --
 
 lion_inputs = [{}, dict(lr=.01), dict(betas=(.95,.98)), dict(weight_decay=.9), dict(weight_decay=.9, maximize=True)]

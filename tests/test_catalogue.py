@@ -31,9 +31,10 @@ def test_equals_the_reference(a, kw):
 def test_equals_the_peer_but_for_what_is_named(a, p):
     "What another library does otherwise is said, and is all that is different"
     for kw in a.settings(5):
-        theirs = a.ran(p.make, kw)[0]
-        assert difference(a.ran(p.ours or a.cls, kw, foreach=False)[0], theirs) <= p.tol
-        if p.why: assert difference(a.ran(a.cls, kw, foreach=False)[0], theirs) > 1e-6, f"{p.name} does not differ; {p.why}"
+        names  = dict(names=p.names or a.names)
+        theirs = a.ran(p.make, kw, **names)[0]
+        assert difference(a.ran(p.ours or a.cls, kw, foreach=False, **names)[0], theirs) <= p.tol
+        if p.why: assert difference(a.ran(a.cls, kw, foreach=False, **names)[0], theirs) > 1e-6, f"{p.name} does not differ; {p.why}"
 
 def setting(a): return next((s for s in a.settings() if s.get('weight_decay') and not s.get('maximize')), a.settings(1)[0])
 
@@ -119,7 +120,7 @@ def test_minimises(a, f):
     f,best,start,lr,steps = dict(parabola=(parabola, 0., [3., -2.], a.lr, 4000), rosenbrock=(rosenbrock, 1., [-1., 1.5], a.lr/2, 8000))[f]
     if a.matrix: start = [start, start[::-1]]
     x = minimise(a, f, start, lr, steps)
-    assert (x-best).abs().max() < 1e-2, x
+    assert (x-best).abs().max() < a.near, x
 
 @pytest.mark.slow
 @each

@@ -1,12 +1,13 @@
 """Down the gradient, along an average of gradients, or along its sign. From simple to complex."""
 
 from ..blocks import transforms
-from ..blocks.stats import average_grad,step_stat,undamped_start
-from ..blocks.steps import lion_step,momentum_step,nesterov_step,sgd_step
+from ..blocks.moves import average_p
+from ..blocks.stats import asgd_rates,average_grad,rprop_sizes,step_stat,undamped_start
+from ..blocks.steps import lion_step,momentum_step,nesterov_step,rprop_step,sgd_step
 from ..naming import rename
 from ..optimizer import algorithm
 
-__all__ = ['SGD', 'Lion']
+__all__ = ['SGD', 'ASGD', 'Rprop', 'Lion']
 
 
 @algorithm
@@ -17,6 +18,19 @@ def SGD(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False):
         raise ValueError(f"Nesterov momentum requires a momentum and zero dampening; got {momentum=}, {dampening=}")
     heavy = [dampening and [step_stat, undamped_start], average_grad, nesterov_step if nesterov else momentum_step]
     return [weight_decay and transforms.l2_reg, heavy if momentum else sgd_step]
+
+@algorithm
+def ASGD(lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0):
+    """Averaged descent (Polyak and Juditsky 1992, https://doi.org/10.1137/0330046), as torch.optim.ASGD: plain descent whose rate falls with the
+    power `alpha`, decay by `lambd`, and `p_avg` in the state, torch's `ax`: the parameter itself, and from step `t0` on its mean."""
+    return [weight_decay and transforms.l2_reg, step_stat, asgd_rates, rename(transforms.weight_decay, wd='lambd'), sgd_step, average_p]
+
+@algorithm
+def Rprop(lr=1e-2, etas=(0.5,1.2), step_sizes=(1e-6,50)):
+    """A step size for each element, which grows while the gradient keeps its sign; for full batches (Riedmiller and Braun 1993,
+    https://doi.org/10.1109/ICNN.1993.298623). As torch.optim.Rprop, without going back; `lr` is the first size."""
+    if not 0<etas[0]<1<etas[1]: raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}; the first is between 0 and 1, the second above 1")
+    return [step_stat, rprop_sizes, rprop_step]
 
 @algorithm
 def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):

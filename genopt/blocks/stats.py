@@ -4,10 +4,10 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import torch
-from ..core import count,fraction,nonneg,scalar,zeros
+from ..core import count,fraction,nonneg,positive,scalar,zeros
 
-__all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad', 'nesterov_debias',
-           'rectify']
+__all__ = ['step_stat', 'debias', 'average_grad', 'undamped_start', 'average_sqr_grad', 'sum_sqr_grad', 'max_grad', 'max_sqr_grad',
+           'center_sqr_grad', 'nesterov_debias', 'rectify', 'decayed_lr', 'asgd_rates', 'rprop_sizes']
 
 
 def step_stat(step=count):
@@ -33,6 +33,15 @@ def average_sqr_grad(grad, sqr_mom:fraction=0.99, sqr_avg=zeros):
     "Exponential average of squared gradients, `v <- sqr_mom*v + (1-sqr_mom)*g^2`. Hinton 2012, RMSprop, lecture 6e"
     return dict(sqr_avg = (sqr_avg*sqr_mom).addcmul(grad, grad, value=1-sqr_mom))
 
+def sum_sqr_grad(grad, sqr_sum=zeros):
+    "Sum of squared gradients, `s <- s + g^2`. Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html"
+    return dict(sqr_sum = sqr_sum.addcmul(grad, grad))
+
+def max_grad(grad, sqr_mom:fraction=0.999, eps:nonneg=1e-8, grad_max=zeros):
+    """Largest gradient of late, `u <- max(sqr_mom*u, |g| + eps)`, the mean of p-th powers for p without end.
+    Kingma and Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980; `eps` as in torch"""
+    return dict(grad_max = torch.maximum(grad_max*sqr_mom, grad.abs()+eps))
+
 def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
     "Largest `v` so far, `vmax <- max(vmax, v)`. AMSGrad, Reddi et al. 2018, https://arxiv.org/abs/1904.09237"
     return dict(max_sqr_avg=torch.maximum(max_sqr_avg, sqr_avg))
@@ -54,3 +63,22 @@ def rectify(step, sqr_mom:fraction, debias2):
     rho_inf = 2/(1-sqr_mom) - 1
     rho = rho_inf - 2*step*sqr_mom**step/debias2
     return dict(rect = ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5 if rho>5 else 0.)
+
+def decayed_lr(step, lr, lr_decay:nonneg=0.):
+    "A rate that falls with the steps of each parameter: `lr <- lr / (1 + (t-1)*lr_decay)`. On the host. As in torch's Adagrad"
+    return dict(lr = lr/(1 + (step-1)*lr_decay))
+
+def asgd_rates(step, lr, lambd:nonneg=1e-4, alpha:nonneg=0.75, t0=1e6, eta=scalar(0.), mu=scalar(1.)):
+    """The rate of averaged descent, `lr <- eta_t = lr / (1 + lambd*lr*(t-1))^alpha`, and the weight of the newest in the average,
+    `avg_weight = 1/max(1, t-1-t0)`. On the host; kept a step ahead, as torch keeps them. Bottou 2012, section 5,
+    https://leon.bottou.org/papers/bottou-tricks-2012"""
+    return dict(lr = lr if step==1 else eta, avg_weight = mu, eta = lr/(1 + lambd*lr*step)**alpha, mu = 1/max(1, step-t0))
+
+def rprop_sizes(grad, lr, step, eta_minus:fraction=0.5, eta_plus:positive=1.2, min_step:nonneg=1e-6, max_step:nonneg=50.,
+                prev_grad=zeros, step_size=zeros):
+    """A step size for each element, from `lr` on: times `eta_plus` where the gradient keeps its sign, times `eta_minus` where it changes, and
+    there `g <- 0`. Riedmiller and Braun 1993, https://doi.org/10.1109/ICNN.1993.298623, without going back, as in torch"""
+    turn,size = grad*prev_grad,step_size+lr if step==1 else step_size
+    size = torch.where(turn>0, size*eta_plus, torch.where(turn<0, size*eta_minus, size))
+    grad = torch.where(turn<0, 0., grad)
+    return dict(grad=grad, prev_grad=grad, step_size=size.clamp(min_step, max_step))

@@ -16,6 +16,7 @@ class Peer:
     why: str = ''
     ours: object = None
     tol: float = 1e-10
+    names: tuple = ()                                          # as in `Algorithm`, where it can take fewer
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Algorithm:
     setting: object                                            # random.Random -> kwargs
     lr: float = 0.1                                            # at which it minimises the test functions
     more: dict = field(default_factory=dict)                   # and other settings with which it does
+    near: float = 1e-2                                         # how near it comes to the minimum
     fused: bool = True                                         # the reference has a fused CPU kernel
     own: list = None                                           # settings to try, where torch's optim_db has no such algorithm
     core: bool = False                                         # all tests of the framework run on it

@@ -62,12 +62,16 @@ class NAdam(torch.optim.NAdam):
         return res
 
 
-class ASGD(torch.optim.ASGD):
-    "torch's own, but with its rate and the weight of its average in double precision; torch keeps them in the default dtype"
-    def step(self, closure=None):
-        torch.set_default_dtype(torch.float64)
-        try: return super().step(closure)
-        finally: torch.set_default_dtype(torch.float32)
+def in_double(cls):
+    "`cls`, but with what it keeps in the default dtype, rates and weights of averages, in double precision"
+    class Double(cls):
+        def step(self, closure=None):
+            torch.set_default_dtype(torch.float64)
+            try: return super().step(closure)
+            finally: torch.set_default_dtype(torch.float32)
+    return Double
+
+ASGD = in_double(torch.optim.ASGD)
 
 
 # -- What torch's optim_db has for its own algorithms: settings to try, and settings to refuse --

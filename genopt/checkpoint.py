@@ -12,7 +12,8 @@ from .watch import names_of
 __all__ = ['checked', 'torch_state_dict']
 
 # torch's names of what is kept for a parameter = ours. A `momentum_buffer` is of gradients, or of updates where the chain keeps such
-spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg')
+spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg',
+                 sum='sqr_sum', acc_delta='sqr_update_avg', exp_inf='grad_max', ax='eval_p', prev='prev_grad')
 
 def spelled(chain): return spellings | (dict(momentum_buffer='update_avg') if 'update_avg' in chain.state else {})
 
@@ -122,6 +123,7 @@ def torch_state_dict(opt):
     return res
 
 def as_theirs(v, like):
-    "A value of our state as torch keeps it: a counter in a tensor; and on its own, because torch's loading shares what it is given"
+    """A value of our state as torch keeps it: a counter in a tensor, a number in one that does not round it (torch's loading will, where it must);
+    and on its own, because that loading shares what it is given"""
     if isinstance(v, Tensor): return v.clone()
-    return torch.tensor(v, dtype=like.dtype) if isinstance(like, Tensor) else v
+    return torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else like.dtype) if isinstance(like, Tensor) else v

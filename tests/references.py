@@ -71,6 +71,17 @@ class Adafactor(torch.optim.Adafactor):
         x.grad = None if p.grad is None else torch.view_as_real(p.grad)
         return x
 
+def in_double(cls):
+    "`cls`, but with what it keeps in the default dtype, rates and weights of averages, in double precision"
+    class Double(cls):
+        def step(self, closure=None):
+            torch.set_default_dtype(torch.float64)
+            try: return super().step(closure)
+            finally: torch.set_default_dtype(torch.float32)
+    return Double
+
+ASGD = in_double(torch.optim.ASGD)
+
 
 # -- What torch's optim_db has for its own algorithms: settings to try, and settings to refuse --
 

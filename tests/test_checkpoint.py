@@ -3,9 +3,9 @@
 import copy
 import pytest,torch
 import genopt
-from helpers import algorithms,awkward,difference,gradients,two_groups
+from helpers import awkward,conforming,difference,gradients,two_groups
 
-shared = pytest.mark.parametrize('a', [a for a in algorithms if hasattr(torch.optim, a.name)], ids=lambda a: a.name)
+shared = pytest.mark.parametrize('a', [a for a in conforming if hasattr(torch.optim, a.name)], ids=lambda a: a.name)
 
 
 def steps(ps, opt, at):
@@ -13,23 +13,23 @@ def steps(ps, opt, at):
         for n,g in gradients(i).items(): ps[n].grad = g
         opt.step()
 
-def fresh(cls, kw, like=None):
+def fresh(cls, kw, like=None, second=()):
     "Parameters, copies of those of `like`, in two groups, and their optimizer"
     ps = awkward()
     if like:
         for n,p in ps.items(): p.data.copy_(like[n].data)
-    return ps,cls(two_groups(ps, float(kw.get('lr', 1e-3))), **copy.deepcopy(kw))
+    return ps,cls(two_groups(ps, float(kw.get('lr', 1e-3)), **dict(second)), **copy.deepcopy(kw))
 
 @shared
 def test_a_checkpoint_of_torch_goes_on_here_and_ours_there(a):
     "Ten steps with one, a hundred with the other, against a hundred and ten with torch"
     for kw in a.settings(8):
-        ps,ref = fresh(a.reference, kw)
+        ps,ref = fresh(a.reference, kw, second=a.second)
         steps(ps, ref, range(15))
-        qs,opt = fresh(a.cls, kw, ps)
+        qs,opt = fresh(a.cls, kw, ps, a.second)
         opt.load_state_dict(ref.state_dict())
         assert all(type(s['step']) is int for s in opt.state.values() if 'step' in s)
-        rs,back = fresh(a.reference, kw, qs)
+        rs,back = fresh(a.reference, kw, qs, a.second)
         back.load_state_dict(opt.torch_state_dict())
         for o,xs in (ref,ps),(opt,qs),(back,rs): steps(xs, o, range(15, 115))
         assert difference({n: p.detach() for n,p in qs.items()}, ps)<=1e-11 and difference({n: p.detach() for n,p in rs.items()}, ps)<=1e-11, kw

@@ -38,7 +38,8 @@ def NovoGrad(lr=1e-3, betas=(0.95,0.98), eps=1e-8, weight_decay=0., grad_averagi
             weight_decay and l2_reg, rename(average_grad, dampening='grad_averaging'), momentum_step]
 
 @algorithm
-def LAMB(lr=1e-3, betas=(0.9,0.999), eps=1e-6, weight_decay=0., *, max_ratio=inf, decoupled_weight_decay=False, always_adapt=True, max_grad_norm=None):
+def LAMB(lr=1e-3, betas=(0.9,0.999), eps=1e-6, weight_decay=0., *,
+         max_ratio=inf, decoupled_weight_decay=False, always_adapt=True, max_grad_norm=None):
     """Adam for large batches, with a step for each tensor in proportion to its norm (You et al. 2020, https://arxiv.org/abs/1904.00962).
     The paper's: decay within the trust ratio, which is not clipped, and no clipping of gradients. fastai's has `max_ratio=10` and
     `decoupled_weight_decay=True`, NVIDIA's and timm's `max_grad_norm=1`, and no ratio where nothing decays, `always_adapt=False`."""

@@ -1,8 +1,8 @@
 """Less state than a number for each element: sums over rows and columns stand for the whole. From simple to complex."""
 
 from ..blocks import transforms
-from ..blocks.matrices import (average_padded_sqr_factors,average_residual_factors,average_sqr_factors,confident_step,cover_sqr_sum,dtype_eps,factored_step,
-                               growing_sqr_mom,inner_eps_step,padded_factored_step)
+from ..blocks.matrices import (average_padded_sqr_factors,average_residual_factors,average_sqr_factors,confident_step,cover_sqr_sum,dtype_eps,
+                               factored_step,growing_sqr_mom,inner_eps_step,padded_factored_step)
 from ..blocks.stats import average_grad,step_stat
 from ..blocks.steps import momentum_step
 from ..blocks.transforms import clip_update_rms,relative_lr,relative_to_param

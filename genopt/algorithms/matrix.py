@@ -45,9 +45,9 @@ def Shampoo(lr=1e-1, momentum=0., eps=1e-4, weight_decay=0., precondition_freque
 
 @algorithm
 def SOAP(lr=3e-3, betas=(0.95,0.95), shampoo_beta=None, eps=1e-8, weight_decay=0.01, precondition_frequency=10):
-    """Adam in the basis in which Shampoo's preconditioner is diagonal (Vyas et al. 2024, https://arxiv.org/abs/2409.11321). As its authors have it: the
-    first gradient only makes the basis, decay comes after the step, vectors have Adam. `shampoo_beta=None` is `betas[1]`."""
+    """Adam in the basis in which Shampoo's preconditioner is diagonal (Vyas et al. 2024, https://arxiv.org/abs/2409.11321). As its authors have it:
+    the first gradient only makes the basis, decay comes after the step, vectors have Adam. `shampoo_beta=None` is `betas[1]`."""
     grams = rename(average_grams, gram_mom='sqr_mom' if shampoo_beta is None else 'shampoo_beta')
-    return [grams, step_stat, basis_first, average_grad, rotate, rename(average_sqr_grad, grad='rotated'),
-            rename(rotate, grad='grad_avg', rotated='rotated_avg'), rename(debias, step='turn'), rename(eps_last_step, grad_avg='rotated_avg'), rotate_back,
-            turn_basis, weight_decay and rename(transforms.weight_decay, p='new_p')]
+    rotated = [rotate, rename(average_sqr_grad, grad='rotated'), rename(rotate, grad='grad_avg', rotated='rotated_avg')]
+    step    = [rename(debias, step='turn'), rename(eps_last_step, grad_avg='rotated_avg'), rotate_back]
+    return [grams, step_stat, basis_first, average_grad, rotated, step, turn_basis, weight_decay and rename(transforms.weight_decay, p='new_p')]

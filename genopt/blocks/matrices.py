@@ -165,19 +165,19 @@ def between(left, x, right):
     y = left @ y if left.numel() else y
     return (y @ right if right.numel() else y).reshape(x.shape)
 
-def grams(grad, left, right):
+def gram_matrices(grad, left, right):
     "`G G'` and `G' G`, where there is such a side"
     g = as_matrix(grad) if grad.ndim>1 else grad.reshape(-1, 1)
     return g @ g.T if left.numel() else left,g.T @ g if right.numel() else right
 
 def sum_grams(grad, left=left_or_whole, right=right_side):
     "What gradients are like along each side of a matrix: `L <- L + G G'`, `R <- R + G' G`. Gupta et al. 2018, https://arxiv.org/abs/1802.09568"
-    l,r = grams(grad, left, right)
+    l,r = gram_matrices(grad, left, right)
     return dict(left=left+l, right=right+r)
 
 def average_grams(grad, gram_mom:fraction=0.95, left=left_side, right=right_side):
     "The same as exponential averages: `L <- gram_mom*L + (1-gram_mom)*G G'`, `R` likewise. https://arxiv.org/abs/2409.11321"
-    l,r = grams(grad, left, right)
+    l,r = gram_matrices(grad, left, right)
     return dict(left=(left*gram_mom).add(l, alpha=1-gram_mom), right=(right*gram_mom).add(r, alpha=1-gram_mom))
 
 def inverse_root(x, eps, root):
@@ -219,8 +219,8 @@ def turned(x, basis):
     return torch.linalg.qr(y[:,order])[0],order
 
 def turn_basis(left, right, left_basis, right_basis, sqr_avg, step, precondition_frequency:positive=10):
-    """The basis of eigenvectors of `L` and of `R`: at the first step by `eigh`, then, each `precondition_frequency` steps, one step of power iteration,
-    `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
+    """The basis of eigenvectors of `L` and of `R`: at the first step by `eigh`, then, each `precondition_frequency` steps, one step of power
+    iteration, `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
     if step==1: return dict(left_basis=eigenbasis(left), right_basis=eigenbasis(right), sqr_avg=sqr_avg)
     if (step-1)%precondition_frequency: return dict(left_basis=left_basis, right_basis=right_basis, sqr_avg=sqr_avg)
     v = as_matrix(sqr_avg) if sqr_avg.ndim>1 else sqr_avg

@@ -3,19 +3,44 @@
 With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
 
 from ..core import Range,copy_of_p,count,fraction,nonneg,positive,scalar
-from .stats import average
 
-__all__ = ['average_weights', 'polynomial_average', 'warmup', 'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval', 'lookahead',
-           'shrink_back']
+__all__ = ['proximal_decay', 'decay_after', 'shrink_back', 'lookahead', 'average_p', 'average_weights', 'polynomial_average', 'warmup',
+           'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
 
+
+def proximal_decay(new_p, lr, wd:nonneg=0.):
+    "Shrink the parameter after it has moved: `p <- p/(1 + lr*wd)`. Xie et al. 2022, Adan, https://arxiv.org/abs/2208.06677"
+    return dict(new_p = new_p/(1+lr*wd))
+
+def decay_after(p, new_p, lr, wd:nonneg=0.):
+    "Shrink by what the parameter was before, after it has moved: `p <- p - lr*wd*p_before`. For moves that are no step by `lr`"
+    return dict(new_p = new_p.add(p, alpha=-lr*wd))
+
+def shrink_back(new_p, lr):
+    "After a step of length `lr*|p|` at a right angle, the length from before: `p <- p / sqrt(1 + lr^2)`. Fromage, https://arxiv.org/abs/2002.03432"
+    return dict(new_p = new_p/(1+lr*lr)**0.5)
+
+def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, fast_steps=count):
+    """Slow weights s that follow every `k` steps, and from which the fast ones go on: `s <- s + alpha*(p - s); p <- s`. Behind any algorithm.
+    Zhang et al. 2019, https://arxiv.org/abs/1907.08610"""
+    fast_steps = (fast_steps+1) % k
+    if not fast_steps: new_p = slow_p = slow_p.add(new_p-slow_p, alpha=alpha)
+    return dict(new_p=new_p, slow_p=slow_p, fast_steps=fast_steps)
+
+def average_p(new_p, avg_weight, eval_p=copy_of_p):
+    """An average of the weights, to evaluate: `a <- a + avg_weight*(p - a)`; with the weight `1/t` it is the mean of all.
+    Polyak and Juditsky 1992, https://doi.org/10.1137/0330046"""
+    return dict(eval_p = eval_p.lerp(new_p, avg_weight))
 
 def average_weights(new_p, decay:fraction=0.999, eval_p=copy_of_p):
-    "Exponential average of the weights, to evaluate: `xbar <- decay*xbar + (1-decay)*x`. Polyak and Juditsky 1992; Izmailov et al. 2018, https://arxiv.org/abs/1803.05407"
-    return dict(eval_p=average(eval_p, new_p, decay))
+    """An exponential average of the weights, to evaluate: `a <- decay*a + (1-decay)*p`. Tarvainen and Valpola 2017,
+    https://arxiv.org/abs/1703.01780"""
+    return average_p(new_p, 1-decay, eval_p)
 
 def polynomial_average(new_p, step, gamma:nonneg=8., eval_p=copy_of_p):
-    "Average of the weights that forgets the early ones, to evaluate: `xbar <- xbar + (1+gamma)/(t+gamma) * (x - xbar)`. Shamir and Zhang 2013, https://arxiv.org/abs/1212.1824"
-    return dict(eval_p=eval_p.add(new_p-eval_p, alpha=(1+gamma)/(step+gamma)))
+    """An average that forgets the early weights, to evaluate: `a <- a + (1+gamma)/(t+gamma) * (p - a)`.
+    Shamir and Zhang 2013, https://arxiv.org/abs/1212.1824"""
+    return average_p(new_p, (1+gamma)/(step+gamma), eval_p)
 
 def warmup(step, lr, warmup_steps:nonneg=0):
     "The rate rises over the first steps: `lr <- lr*min(1, t/warmup_steps)`"
@@ -35,14 +60,3 @@ def schedule_free_move(p, update, lr, avg_weight, mom:Range('(0,1)')=0.9, z=copy
 def schedule_free_eval(p, z, mom):
     "The average, `x = y + (1-1/mom)*(z-y)`, to evaluate. https://arxiv.org/abs/2405.15682"
     return dict(eval_p=p.add(z-p, alpha=1-1/mom))
-
-def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, fast_steps=count):
-    """Slow weights s that follow every `k` steps, and from which the fast ones go on: `s <- s + alpha*(p - s); p <- s`. Behind any algorithm.
-    Zhang et al. 2019, https://arxiv.org/abs/1907.08610"""
-    fast_steps = (fast_steps+1) % k
-    if not fast_steps: new_p = slow_p = slow_p.add(new_p-slow_p, alpha=alpha)
-    return dict(new_p=new_p, slow_p=slow_p, fast_steps=fast_steps)
-
-def shrink_back(new_p, lr):
-    "After a step of length `lr*|p|` at a right angle, the length from before: `p <- p / sqrt(1 + lr^2)`. Fromage, https://arxiv.org/abs/2002.03432"
-    return dict(new_p = new_p/(1+lr*lr)**0.5)

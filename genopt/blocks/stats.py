@@ -3,11 +3,13 @@
 Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradient g, decay rate beta (`mom`, `sqr_mom`),
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
-import torch
-from ..core import count,fraction,nonneg,scalar,single,zeros
+import math,torch
+from ..core import count,fraction,full,nonneg,positive,scalar,single,zeros
 
-__all__ = ['step_stat', 'debias', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'max_sqr_grad', 'center_sqr_grad',
-           'nesterov_debias', 'rectify', 'average_sqr_norm']
+__all__ = ['step_stat', 'debias', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'average_belief',
+           'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad', 'grad_change',
+           'look_ahead', 'nesterov_debias', 'rectify', 'warm_alpha', 'warm_mom3', 'wait_a_step', 'decayed_lr', 'largest_lr', 'dual_rates', 'bounds',
+           'asgd_rates', 'rprop_sizes']
 
 
 def average(avg, x, mom, damp=None):
@@ -27,6 +29,10 @@ def debias_sqr_avg(sqr_avg, debias2):
     "The second moment itself, debiased: `vhat = v/(1-sqr_mom^t)`"
     return dict(sqr_hat=sqr_avg/debias2)
 
+def debias3(step, mom3:fraction):
+    "The same for a third average: `1 - mom3^t`"
+    return dict(debias3=1-mom3**step)
+
 def average_grad(grad, mom:fraction=0.9, dampening=True, grad_avg=zeros):
     """Running average of gradients, `m <- mom*m + (1-dampening)*g`. `dampening=True` means `mom`, the exponential average of Adam;
     0 the plain sum of Polyak's momentum; any number between is torch's SGD. https://arxiv.org/abs/1412.6980"""
@@ -41,6 +47,36 @@ def average_sqr_grad(grad, sqr_mom:fraction=0.99, sqr_avg=zeros):
     "Exponential average of squared gradients, `v <- sqr_mom*v + (1-sqr_mom)*g^2`. Hinton 2012, RMSprop, lecture 6e"
     return dict(sqr_avg = (sqr_avg*sqr_mom).addcmul(grad, grad, value=1-sqr_mom))
 
+def average_belief(grad, grad_avg, sqr_mom:fraction=0.999, eps:nonneg=1e-16, sqr_avg=zeros):
+    """How far gradients are from their average, `s <- sqr_mom*s + (1-sqr_mom)*(g - m)^2 + eps`, instead of their squares.
+    Zhuang et al. 2020, AdaBelief, https://arxiv.org/abs/2010.07468"""
+    return dict(sqr_avg = average_sqr_grad(grad-grad_avg, sqr_mom, sqr_avg)['sqr_avg'] + eps)
+
+def yogi_sqr_grad(grad, sqr_mom:fraction=0.999, sqr_avg=full(1e-6)):
+    """Squared gradients, followed by steps that do not depend on how far away they are: `v <- v - (1-sqr_mom)*sign(v - g^2)*g^2`.
+    Zaheer et al. 2018, https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization"""
+    sqr = grad*grad
+    return dict(sqr_avg = sqr_avg.addcmul((sqr_avg-sqr).sign(), sqr, value=sqr_mom-1))
+
+def average_sqr_norm(grad, sqr_mom:fraction=0.98, sqr_norm_avg=single(0.)):
+    """One second moment for the whole tensor: `v <- sqr_mom*v + (1-sqr_mom)*|g|^2`. NovoGrad, Ginsburg et al. 2019,
+    https://arxiv.org/abs/1905.11286"""
+    return dict(sqr_norm_avg = (sqr_norm_avg*sqr_mom).add((grad*grad).sum(), alpha=1-sqr_mom))
+
+def sum_sqr_grad(grad, sqr_sum=zeros):
+    "Sum of squared gradients, `s <- s + g^2`. Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html"
+    return dict(sqr_sum = sqr_sum.addcmul(grad, grad))
+
+def dual_sums(grad, weight, grad_sum=zeros, sqr_sum=zeros):
+    """Weighted sums of gradients and of their squares, `s <- s + weight*g`, `v <- v + weight*g^2`.
+    Defazio and Jelassi 2021, MADGRAD, https://arxiv.org/abs/2101.11075"""
+    return dict(grad_sum = grad_sum.add(grad, alpha=weight), sqr_sum = sqr_sum.addcmul(grad, grad, value=weight))
+
+def max_grad(grad, sqr_mom:fraction=0.999, eps:nonneg=1e-8, grad_max=zeros):
+    """Largest gradient of late, `u <- max(sqr_mom*u, |g| + eps)`, the mean of p-th powers for p without end.
+    Kingma and Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980; `eps` as in torch"""
+    return dict(grad_max = torch.maximum(grad_max*sqr_mom, grad.abs()+eps))
+
 def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
     "Largest `v` so far, `vmax <- max(vmax, v)`. AMSGrad, Reddi et al. 2018, https://arxiv.org/abs/1904.09237"
     return dict(max_sqr_avg=torch.maximum(max_sqr_avg, sqr_avg))
@@ -48,6 +84,14 @@ def max_sqr_grad(sqr_avg, max_sqr_avg=zeros):
 def center_sqr_grad(grad_avg, sqr_avg):
     "Variance instead of second moment, `v - m^2`. Graves 2013, https://arxiv.org/abs/1308.0850, equation 40"
     return dict(grad_var = sqr_avg.addcmul(grad_avg, grad_avg, value=-1))
+
+def grad_change(grad, step, prev_grad=zeros):
+    "What the gradient has changed by since the step before: `d = g - g_prev`; nothing at the first step"
+    return dict(change = torch.zeros_like(grad) if step==1 else grad-prev_grad, prev_grad=grad)
+
+def look_ahead(grad, change, sqr_mom):
+    "The gradient one step ahead, if it goes on as it has changed: `g + sqr_mom*d`. Xie et al. 2022, Adan, https://arxiv.org/abs/2208.06677"
+    return dict(ahead = grad.add(change, alpha=sqr_mom))
 
 def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):
     """Weights of `g` and of `m` one step ahead, `(1-mu_t)/(1-mu_1..mu_t)` and `mu_(t+1)/(1-mu_1..mu_(t+1))`, for a momentum that warms up,
@@ -63,7 +107,55 @@ def rectify(step, sqr_mom:fraction, debias2):
     rho = rho_inf - 2*step*sqr_mom**step/debias2
     return dict(rect = ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5 if rho>5 else 0.)
 
-def average_sqr_norm(grad, sqr_mom:fraction=0.98, sqr_norm_avg=single(0.)):
-    """One second moment for the whole tensor: `v <- sqr_mom*v + (1-sqr_mom)*|g|^2`. NovoGrad, Ginsburg et al. 2019,
-    https://arxiv.org/abs/1905.11286"""
-    return dict(sqr_norm_avg = (sqr_norm_avg*sqr_mom).add((grad*grad).sum(), alpha=1-sqr_mom))
+def warm_alpha(step, alpha:nonneg=5., alpha_warmup:positive=1.):
+    """A weight that grows evenly for `alpha_warmup` steps: `alpha <- alpha*min(1, t/alpha_warmup)`. On the host.
+    Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137"""
+    return dict(alpha = alpha*min(1., step/alpha_warmup))
+
+def warm_mom3(step, mom:fraction, mom3:fraction=0.9999, beta3_warmup:positive=1.):
+    """An average that grows longer for `beta3_warmup` steps, evenly in its half-life: `1/log(mom3)` goes from `1/log(mom)` to its end. On the host.
+    Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137, in the form of their appendix"""
+    done = min(1., step/beta3_warmup)
+    if done==1. or not mom or not mom3: return dict(mom3=mom3)
+    return dict(mom3 = math.exp(1/((1-done)/math.log(mom) + done/math.log(mom3))))
+
+def wait_a_step(step, lr):
+    "The first step only looks, and moves nothing: `lr <- 0`"
+    return dict(lr = 0. if step==1 else lr)
+
+def decayed_lr(step, lr, lr_decay:nonneg=0.):
+    "A rate that falls with the steps of each parameter: `lr <- lr / (1 + (t-1)*lr_decay)`. On the host. As in torch's Adagrad"
+    return dict(lr = lr/(1 + (step-1)*lr_decay))
+
+def largest_lr(lr, lr_seen=scalar(0.)):
+    "The largest rate so far, of a schedule for instance: `max_lr`. On the host"
+    top = max(lr_seen, lr)
+    return dict(lr_seen=top, max_lr=top or 1.)
+
+def dual_rates(step, lr, eps:nonneg=1e-6):
+    """The weight of the newest gradient in dual averaging, `weight = lr*sqrt(t)`, with `lr <- lr + eps`. On the host.
+    Defazio and Jelassi 2021, MADGRAD, https://arxiv.org/abs/2101.11075; `eps` as in their code"""
+    lr = lr+eps if lr else 0.
+    return dict(lr=lr, weight=lr*step**0.5)
+
+def bounds(step, lr, final_lr:nonneg=0.1, gamma:positive=1e-3, first_lr=scalar(0.)):
+    """Between what each element's factor must be, `low = f*(1 - 1/(gamma*t + 1))` and `high = f*(1 + 1/(gamma*t))`: both come to `final_lr`, for the
+    first rate; when `lr` falls, it falls with it. On the host. Luo et al. 2019, AdaBound, https://arxiv.org/abs/1902.09843"""
+    first = first_lr or lr
+    final = final_lr/(first or 1.)
+    return dict(first_lr=first, low=final*(1 - 1/(gamma*step+1)), high=final*(1 + 1/(gamma*step)))
+
+def asgd_rates(step, lr, lambd:nonneg=1e-4, alpha:nonneg=0.75, t0=1e6, eta=scalar(0.), mu=scalar(1.)):
+    """The rate of averaged descent, `lr <- eta_t = lr / (1 + lambd*lr*(t-1))^alpha`, and the weight of the newest in the average,
+    `avg_weight = 1/max(1, t-1-t0)`. On the host; kept a step ahead, as torch keeps them. Bottou 2012, section 5,
+    https://leon.bottou.org/papers/bottou-tricks-2012"""
+    return dict(lr = lr if step==1 else eta, avg_weight = mu, eta = lr/(1 + lambd*lr*step)**alpha, mu = 1/max(1, step-t0))
+
+def rprop_sizes(grad, lr, step, eta_minus:fraction=0.5, eta_plus:positive=1.2, min_step:nonneg=1e-6, max_step:nonneg=50.,
+                prev_grad=zeros, step_size=zeros):
+    """A step size for each element, from `lr` on: times `eta_plus` where the gradient keeps its sign, times `eta_minus` where it changes, and
+    there `g <- 0`. Riedmiller and Braun 1993, https://doi.org/10.1109/ICNN.1993.298623, without going back, as in torch"""
+    turn,size = grad*prev_grad,step_size+lr if step==1 else step_size
+    size = torch.where(turn>0, size*eta_plus, torch.where(turn<0, size*eta_minus, size))
+    grad = torch.where(turn<0, 0., grad)
+    return dict(grad=grad, prev_grad=grad, step_size=size.clamp(min_step, max_step))

@@ -4,11 +4,13 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 
 from math import inf
 import torch
-from ..core import Range,fraction,nonneg,positive,zeros
+from ..core import Range,copy_of_p,fraction,nonneg,positive,zeros
+from .stats import average_grad
 
-__all__ = ['maximize', 'lazy', 'clip_grad_norm', 'l2_reg', 'weight_decay', 'add_decayed_weights', 'heavy_ball', 'trust_ratio', 'larc_ratio',
-           'rectified', 'layer_ratio', 'clip_layer_ratio', 'scale_grad', 'clip_update_rms', 'fixed_update_rms',
-           'relative_to_param', 'relative_lr', 'decay_over_momentum', 'project']
+__all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'noise',
+           'grokfast', 'add_change', 'l2_reg', 'l1_reg', 'weight_decay', 'fixed_decay', 'corrected_decay', 'cautious_decay', 'decay_to_start',
+           'add_decayed_weights', 'heavy_ball', 'cautious', 'grams', 'clip_update_rms', 'fixed_update_rms', 'clip_lr_rms', 'relative_to_param',
+           'relative_lr', 'rectified', 'trust_ratio', 'layer_ratio', 'clip_layer_ratio', 'scale_grad', 'larc_ratio', 'decay_over_momentum', 'project']
 
 
 def maximize(grad):
@@ -20,6 +22,18 @@ def lazy(rows):
     with a gradient of zero. As in torch.optim.SparseAdam"""
     return {}
 
+def sign(grad):
+    "The sign alone: `g <- sign(g)`. Bernstein et al. 2018, signSGD, https://arxiv.org/abs/1802.04434"
+    return dict(grad=grad.sign())
+
+def clip_value(grad, max_value:nonneg=1.):
+    "Each element between two bounds: `g <- clip(g, -max_value, max_value)`, as torch.nn.utils.clip_grad_value_"
+    return dict(grad=grad.clamp(-max_value, max_value))
+
+def clip_norm(grad, max_norm:positive=1.):
+    "Each tensor by itself no longer than `max_norm`: `g <- g / max(1, |g|/max_norm)`. Pascanu et al. 2013, https://arxiv.org/abs/1211.5063"
+    return dict(grad = grad / (grad.norm()/max_norm).clamp(min=1))
+
 def clip_grad_norm(grads, max_norm:Range('[0,inf]')=1.):
     """All gradients together, as one vector, no longer than `max_norm`: `g <- g*min(1, max_norm/(|all g| + 1e-6))`, as
     torch.nn.utils.clip_grad_norm_, which it replaces; `p.grad` stays. Pascanu et al. 2013, https://arxiv.org/abs/1211.5063"""
@@ -28,13 +42,70 @@ def clip_grad_norm(grads, max_norm:Range('[0,inf]')=1.):
     scale = (max_norm/(norm + 1e-6)).clamp(max=1)
     return dict(grads = [g*scale.to(g) for g in grads])
 
+def unit_norm(x):
+    "The norm of each unit's weights: over all dimensions but the first; of a vector, the absolute value of each element"
+    return x.abs() if x.ndim<2 else x.norm(dim=[*range(1, x.ndim)], keepdim=True)
+
+def adaptive_clip(p, grad, clip_factor:nonneg=0.01, clip_eps:nonneg=1e-3):
+    """No unit's gradient longer than a fraction of its weights: `g <- g * min(1, clip_factor*max(|w|, clip_eps)/|g|)`, for each unit. Biases are
+    units of one, as in the authors' code. Brock et al. 2021, https://arxiv.org/abs/2102.06171"""
+    longest = unit_norm(p).clamp(min=clip_eps) * clip_factor
+    return dict(grad = grad * (longest / unit_norm(grad).clamp(min=1e-6)).clamp(max=1))
+
+def normalize(grad, norm_eps:nonneg=1e-8):
+    "Each tensor of length 1: `g <- g / (|g| + norm_eps)`. You et al. 2017, https://arxiv.org/abs/1708.03888, and before them Hazan et al. 2015"
+    return dict(grad = grad / (grad.norm() + norm_eps))
+
+def centralize(grad):
+    """Each unit's gradient without its mean: `g <- g - mean(g)` over all dimensions but the first; vectors stay.
+    Yong et al. 2020, https://arxiv.org/abs/2004.01461"""
+    return dict(grad = grad if grad.ndim<2 else grad - grad.mean(dim=[*range(1, grad.ndim)], keepdim=True))
+
+def noise(grad, step, noise_eta:nonneg=0.01, noise_gamma:nonneg=0.55):
+    """Noise that fades: `g <- g + N(0, s)`, `s^2 = noise_eta/t^noise_gamma`. Neelakantan et al. 2015, https://arxiv.org/abs/1511.06807, with the
+    first step as `t=1`; `noise_eta` is 0.01, 0.3 or 1 in the paper"""
+    return dict(grad = grad.add(torch.randn_like(grad), alpha=(noise_eta/step**noise_gamma)**0.5))
+
+def grokfast(grad, slow_mom:fraction=0.98, slow_gain:nonneg=2., slow_grad_avg=zeros):
+    """Slow gradients made louder: `h <- slow_mom*h + (1-slow_mom)*g; g <- g + slow_gain*h`.
+    Lee et al. 2024, https://arxiv.org/abs/2405.20233, the form with an exponential average"""
+    slow = average_grad(grad, slow_mom, grad_avg=slow_grad_avg)['grad_avg']
+    return dict(grad=grad.add(slow, alpha=slow_gain), slow_grad_avg=slow)
+
+def add_change(grad, change, mom, gamma:nonneg=0.025):
+    """Less variance by how the gradient has changed, `g <- g + gamma*mom/(1-mom)*d`: approximate, because `d` is between two batches.
+    Yuan et al. 2024, MARS, https://arxiv.org/abs/2411.10438"""
+    return dict(grad = grad.add(change, alpha=gamma*mom/(1-mom)))
+
 def l2_reg(p, grad, wd:nonneg=0.01):
     "Gradient of the penalty `wd/2 * |p|^2`: `g <- g + wd*p`"
     return dict(grad = grad.add(p, alpha=wd))
 
+def l1_reg(p, grad, l1:nonneg=1e-4):
+    "Gradient of the penalty `l1*sum|p|`: `g <- g + l1*sign(p)`. Tibshirani 1996, the lasso"
+    return dict(grad = grad.add(p.sign(), alpha=l1))
+
 def weight_decay(p, lr, wd:nonneg=0.01):
     "Shrink the parameter itself, whatever the gradient: `p <- p*(1 - lr*wd)`. Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101"
     return dict(p = p*(1-lr*wd))
+
+def fixed_decay(p, wd:nonneg=1e-4):
+    "Shrink the parameter at every step alike, whatever the rate: `p <- p*(1 - wd)`. As `fixed_decay` elsewhere"
+    return weight_decay(p, 1, wd)
+
+def corrected_decay(p, lr, max_lr, wd:nonneg=0.01):
+    """Decay that falls with the square of the rate, so that norms stay even: `p <- p*(1 - wd*lr^2/max_lr)`.
+    Defazio 2025, https://arxiv.org/abs/2506.02285"""
+    return weight_decay(p, lr*lr/max_lr, wd)
+
+def cautious_decay(p, update, lr, wd:nonneg=0.01):
+    """Decay only where the update goes towards zero as well: `p <- p*(1 - lr*wd)` where `u*p > 0`; after the step that makes `u`.
+    Chen et al. 2025, https://arxiv.org/abs/2510.12402"""
+    return dict(p = torch.where(update*p>0, weight_decay(p, lr, wd)['p'], p))
+
+def decay_to_start(p, lr, wd:nonneg=0.01, first_p=copy_of_p):
+    "Back towards the weights at the beginning: `p <- p - lr*wd*(p - p_0)`. Li et al. 2018, L2-SP, https://arxiv.org/abs/1802.01483, decoupled"
+    return dict(p = p.lerp(first_p, lr*wd))
 
 def decay(wd, decoupled):
     "The block for weight decay: in the gradient (L2), or of the parameter itself (`decoupled`); none if there is no decay"
@@ -49,6 +120,53 @@ def heavy_ball(update, mom:fraction=0.9, update_avg=zeros):
     ball = update.add(update_avg, alpha=mom)
     return dict(update=ball, update_avg=ball)
 
+def agreement(update, grad):
+    "Where the update goes with the gradient"
+    return (update*grad>0).to(update.dtype)
+
+def cautious(grad, update):
+    """Only where the update goes with the gradient, and there by so much more: `u <- u*mask/max(mean(mask), 1e-3)`, `mask = u*g > 0`; behind any
+    step. Liang et al. 2024, https://arxiv.org/abs/2411.16085, scaled as in timm; the bound is the authors' too"""
+    mask = agreement(update, grad)
+    return dict(update = update * (mask / mask.mean().clamp(min=1e-3)))
+
+def grams(grad, update):
+    "The update's length for each element, the gradient's sign: `u <- |u|*sign(g)`. Cao et al. 2024, https://arxiv.org/abs/2412.17107"
+    return dict(update = update.abs()*grad.sign())
+
+def rms(x):
+    "Root of the mean square"
+    return (x*x).mean().sqrt()
+
+def clip_update_rms(update, max_rms:positive=1.):
+    """The update of each tensor no longer than `max_rms`, in root mean square: `u <- u / max(1, rms(u)/max_rms)`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 6"""
+    return update / (rms(update)/max_rms).clamp(min=1)
+
+def fixed_update_rms(update, eps:nonneg=1e-10, target_rms:positive=0.2):
+    """The update of each tensor of always the same root mean square, by default about that of AdamW's: `u <- u * target_rms*sqrt(n)/(|u| + eps)`,
+    of n elements. Liu et al. 2025, https://arxiv.org/abs/2502.16982"""
+    return update/(update.norm() + eps) * update.numel()**0.5 * target_rms
+
+def clip_lr_rms(grad, sqr_avg, debias2, lr, eps:nonneg=1e-8):
+    """A smaller rate for a tensor whose gradients are larger than their average says, `lr <- lr / max(1, sqrt(mean(g^2 / max(v, eps^2))))`, v
+    debiased. Wortsman et al. 2023, StableAdamW, https://arxiv.org/abs/2304.13013"""
+    return dict(lr = lr / (grad*grad / (sqr_avg/debias2).clamp(min=eps*eps)).mean().sqrt().clamp(min=1))
+
+def relative_to_param(p, update, eps2:nonneg=1e-3):
+    """Steps in proportion to the root mean square of the parameter, or to `eps2` if that is more: `u <- u * max(eps2, rms(p))`.
+    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 8"""
+    return update * rms(p).clamp(min=eps2)
+
+def relative_lr(lr, step):
+    "A rate that falls with the steps: `lr <- min(lr, 1/sqrt(t))`. On the host. https://arxiv.org/abs/1804.04235, algorithm 4"
+    return dict(lr = min(lr, step**-0.5))
+
+def rectified(update, grad_avg, debias1, rect):
+    """Any step of Adam's kind as far as its second moment can be trusted, `u <- rect*u`, or momentum's while it cannot: `m/(1-mom^t)`.
+    After `rectify`. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
+    return update*rect if rect else grad_avg/debias1
+
 def trust_ratio(p, update, max_ratio:Range('(0,inf]')=inf):
     """Steps in proportion to the parameter, one ratio for each tensor: `u <- u * min(|p|/|u|, max_ratio)`, or `u` as it is if either norm is 0.
     You et al. 2020, https://arxiv.org/abs/1904.00962, with `phi(x) = x`: not clipped, unless there is a `max_ratio`"""
@@ -56,10 +174,6 @@ def trust_ratio(p, update, max_ratio:Range('(0,inf]')=inf):
     ratio = p_norm/u_norm if max_ratio==inf else torch.clamp(p_norm/u_norm, max=max_ratio)
     return dict(update = update*torch.where((p_norm>0) & (u_norm>0), ratio, 1.))
 
-def rectified(update, grad_avg, debias1, rect):
-    """Any step of Adam's kind as far as its second moment can be trusted, `u <- rect*u`, or momentum's while it cannot: `m/(1-mom^t)`.
-    After `rectify`. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
-    return update*rect if rect else grad_avg/debias1
 def layer_ratio(p, grad, wd:nonneg=0., trust_coeff:nonneg=1e-3, eps:nonneg=1e-8):
     """How much of its own norm a tensor may move in units of the gradient's: `r = trust_coeff*|p| / (|g| + wd*|p| + eps)`, or 1 if either norm
     is 0. You et al. 2017, LARS, https://arxiv.org/abs/1708.03888"""
@@ -81,29 +195,6 @@ def larc_ratio(p, grad, update, wd:nonneg=0., trust_coeff:nonneg=0.02, clip=True
     zeros stays at zero"""
     ratio = lars_ratio(p.norm(), grad.norm(), wd, trust_coeff, eps)
     return dict(update = update * (ratio.clamp(max=1) if clip else ratio))
-
-def rms(x):
-    "Root of the mean square"
-    return (x*x).mean().sqrt()
-
-def clip_update_rms(update, max_rms:Range('[1,inf)')=1.):
-    """The update of each tensor no longer than `max_rms`, in root mean square: `u <- u / max(1, rms(u)/max_rms)`.
-    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 6"""
-    return update / (rms(update)/max_rms).clamp(min=1)
-
-def fixed_update_rms(update, eps:nonneg=1e-10, target_rms:positive=0.2):
-    """The update of each tensor of always the same root mean square, by default about that of AdamW's: `u <- u * target_rms*sqrt(n)/(|u| + eps)`,
-    of n elements. Liu et al. 2025, https://arxiv.org/abs/2502.16982"""
-    return update/(update.norm() + eps) * update.numel()**0.5 * target_rms
-
-def relative_to_param(p, update, eps2:nonneg=1e-3):
-    """Steps in proportion to the root mean square of the parameter, or to `eps2` if that is more: `u <- u * max(eps2, rms(p))`.
-    Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, section 8"""
-    return update * rms(p).clamp(min=eps2)
-
-def relative_lr(lr, step):
-    "A rate that falls with the steps: `lr <- min(lr, 1/sqrt(t))`. On the host. https://arxiv.org/abs/1804.04235, algorithm 4"
-    return dict(lr = min(lr, step**-0.5))
 
 def decay_over_momentum(wd:nonneg, mom:fraction):
     "As much decay as momentum, a plain sum, makes of a gradient: `wd <- wd/(1 - mom)`. On the host. https://arxiv.org/abs/2006.08217"

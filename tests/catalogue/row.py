@@ -27,6 +27,7 @@ class Algorithm:
     lr: float = 0.1                                            # at which it minimises the test functions
     near: float = 1e-2                                         # and how near it comes to Rosenbrock's minimum in 8000 steps
     more: dict = field(default_factory=dict)                   # and other settings with which it does
+    near: float = 1e-2                                         # how near it comes to the minimum
     fused: bool = True                                         # the reference has a fused CPU kernel
     own: list = None                                           # settings to try, where torch's optim_db has no such algorithm
     core: bool = False                                         # all tests of the framework run on it
@@ -71,3 +72,25 @@ def log(r, lo, hi): return 10**r.uniform(lo, hi)
 def common_setting(r): return dict(lr=log(r,-4,-1), weight_decay=r.choice([0, 0, log(r,-4,-1)]), maximize=r.random()<.3)
 def betas_setting(r):  return common_setting(r) | dict(betas=(r.random(), r.uniform(.5,.9999)))
 def eps_setting(r):    return betas_setting(r)  | dict(eps=log(r,-10,-3))
+
+
+# -- Other libraries --
+
+class Other:
+    """An optimizer of another library: one for each parameter, because many count steps for all of a group, and are given gradients of the other
+    sign if they are to maximise. `names`: what it calls our settings"""
+    def __init__(self, cls, fixed, names, params, maximize=False, **kw):
+        groups = [*params] if isinstance(params, list) else [dict(params=[*params])]
+        named  = lambda d: {names.get(k,k): v for k,v in d.items()}
+        self.maximize,self.param_groups = maximize,groups
+        self.each = [(p, cls([named(g)|dict(params=[p])], **fixed|named(kw))) for g in groups for p in g['params']]
+
+    def step(self):
+        for p,opt in self.each:
+            if p.grad is None: continue
+            p.grad = -p.grad if self.maximize else p.grad.clone()       # some of them write into it
+            opt.step()
+
+def other(cls, fixed=None, **names):
+    "`cls` of another library, to be made as ours is: with `fixed` settings, our other settings under its `names`"
+    return lambda params, foreach=None, **kw: Other(cls, fixed or {}, names, params, **kw)

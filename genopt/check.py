@@ -188,8 +188,9 @@ def advice(chain, i, n, known):
 def unexpected(n, known, who):
     "That `n` is no hyper-parameter of these callbacks, and whose it is"
     found = [b.name for b in library() if n in b.hypers]
-    remedy = did_you_mean(n, known) or (f"; add {' or '.join(found)}, which has it" if found else '')
-    return f"{who} got an unexpected hyper-parameter {n!r}{remedy}; its callbacks have {', '.join(known)}"
+    some  = found[:3] + [f'{len(found)-3} others']*(len(found)>3)
+    remedy = did_you_mean(n, known) or (f"; add {' or '.join(some)}, which {'have' if len(some)>1 else 'has'} it" if found else '')
+    return f"{who} got an unexpected hyper-parameter {n!r}{remedy}; its callbacks have {', '.join(known) or 'none'}"
 
 def library():
     "The callbacks that come with genopt"

@@ -13,7 +13,8 @@ __all__ = ['checked', 'torch_state_dict']
 
 # torch's names of what is kept for a parameter = ours. A `momentum_buffer` is of gradients, or of updates where the chain keeps such
 spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg',
-                 sum='sqr_sum', acc_delta='sqr_update_avg', exp_inf='grad_max', ax='eval_p', prev='prev_grad')
+                 sum='sqr_sum', acc_delta='sqr_update_avg', exp_inf='grad_max', ax='eval_p', prev='prev_grad',
+                 row_var='row_avg', col_var='col_avg', variance='row_avg')
 
 def spelled(chain): return spellings | (dict(momentum_buffer='update_avg') if 'update_avg' in chain.state else {})
 
@@ -87,7 +88,7 @@ def fitting(state, chain, p, who, nonfinite='propagate'):
     if chain.state and tensors and not state.keys()&chain.state.keys():
         raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
     here = state.keys()&chain.state.keys()
-    if here and (missing := [n for n in chain.state if n not in here]):
+    if here and (missing := [n for n,init in chain.state.items() if n not in here and holds_something(first(init, p))]):
         warnings.warn(f"{who}: the state has {', '.join(n for n in chain.state if n in here)} but no {', '.join(missing)}, which starts anew: "
                       "right if a callback was added since, else the file lacks a part", stacklevel=6)
     if poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]:
@@ -104,6 +105,8 @@ def fitting(state, chain, p, who, nonfinite='propagate'):
             raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(like.shape)}")
     return res
 
+def holds_something(v): return not isinstance(v, Tensor) or v.numel()>0         # a state of no elements is not missed
+
 def torch_state_dict(opt):
     """The state dict of `opt` as torch.optim's algorithm of the same name loads it. What that keeps, and under which names, is seen by
     letting it take a step. Raises `ValueError` where torch has no such algorithm"""
@@ -114,13 +117,18 @@ def torch_state_dict(opt):
     for group,saved in zip(opt.param_groups, res['param_groups']):
         names = spelled(opt._recipe(group).chain(group))
         known = {k: v for k,v in group.items() if k in inspect.signature(cls).parameters and k not in ('params','foreach','fused','capturable')}
-        (p := torch.zeros(1, requires_grad=True)).grad = torch.zeros(1)
-        like = cls([p], **known)
-        like.step()
-        saved |= {k: v for k,v in like.defaults.items() if k not in saved}
-        for i in saved['params']:
-            if s := res['state'].get(i): res['state'][i] = {k: as_theirs(s.get(names.get(k,k), v), v) for k,v in like.state[p].items()}
+        likes = {ndim: after_a_step(cls, ndim, known) for ndim in {p.ndim for p in group['params']}}
+        for like,_ in likes.values(): saved |= {k: v for k,v in like.defaults.items() if k not in saved}
+        for i,p in zip(saved['params'], group['params']):
+            if s := res['state'].get(i): res['state'][i] = {k: as_theirs(s.get(names.get(k,k), v), v) for k,v in likes[p.ndim][1].items()}
     return res
+
+def after_a_step(cls, ndim, settings):
+    "torch's optimizer, and what it keeps for a parameter of so many dimensions"
+    (p := torch.zeros([1]*ndim, requires_grad=True)).grad = torch.zeros([1]*ndim)
+    opt = cls([p], **settings)
+    opt.step()
+    return opt,opt.state[p]
 
 def as_theirs(v, like):
     """A value of our state as torch keeps it: a counter in a tensor, a number in one that does not round it (torch's loading will, where it must);

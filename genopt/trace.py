@@ -78,6 +78,7 @@ class Host:
     def __init__(self, dtype, device):
         self.dtype,self.device = dtype,device
         self.lines,self.bound,self.made = [],{},{}                       # the program, what it uses, source -> number
+        self.asked = set()                                               # what was decided by numbers, which keep their names
         self.names,self.inputs = {},{}                                   # what was read of the namespace; number -> 0-d tensor
         self.factor = {}                                                 # of the operation that comes next: keyword -> 0-d tensor
     def new(self, source, value):
@@ -87,7 +88,8 @@ class Host:
     def constant(self, v):
         "`v` as the program writes it"
         if isinstance(v, Number): return v.name
-        if isinstance(v, (bool,int,str,type(None))) or isinstance(v, float) and math.isfinite(v): return f'({v!r})'
+        if isinstance(v, float) and not math.isfinite(v): return f"float('{v}')"
+        if isinstance(v, (bool,int,float,str,type(None))): return f'({v!r})'
         self.bound[n := f'c{len(self.bound)}'] = v
         return n
     def number(self, sign, f, *args):
@@ -109,13 +111,16 @@ class Host:
             self.names[n] = v
         return self.names[n]
     def must(self, condition): self.lines.append(f'if not ({condition}): return None')
+    def once(self, condition):
+        if condition not in self.asked: self.must(condition)
+        self.asked.add(condition)
     def decide(self, x):
         outcome = bool(known(x.value))
-        self.must(f'bool({x.name}) is {outcome}')
+        self.once(f'bool({x.name}) is {outcome}')
         return outcome
     def fix(self, x, f):
         "The callback needs the value itself: the graph is good for this value alone"
-        self.must(f'{x.name}=={self.constant(known(x.value))}')
+        self.once(f'{x.name}=={self.constant(known(x.value))}')
         return f(x.value)
     def run(self, key, block, outs):
         "A callback without tensors runs as it is"

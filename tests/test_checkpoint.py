@@ -3,19 +3,21 @@
 import copy
 import pytest,torch
 import genopt
-from helpers import awkward,conforming,difference,gradients,two_groups
+from catalogue import catalogue
+from helpers import awkward,difference,gradients,two_groups
 
-shared = pytest.mark.parametrize('a', [a for a in conforming if hasattr(torch.optim, a.name)], ids=lambda a: a.name)
+shared = pytest.mark.parametrize('a', [a for a in catalogue if hasattr(torch.optim, a.name) and a.info and not a.closure], ids=lambda a: a.name)
 
 
 def steps(ps, opt, at):
     for i in at:
-        for n,g in gradients(i).items(): ps[n].grad = g
+        for n,g in gradients(i).items():
+            if n in ps: ps[n].grad = g
         opt.step()
 
-def fresh(cls, kw, like=None, second=()):
+def fresh(cls, kw, like=None, second=(), names=()):
     "Parameters, copies of those of `like`, in two groups, and their optimizer"
-    ps = awkward()
+    ps = {n: p for n,p in awkward().items() if not names or n in names}
     if like:
         for n,p in ps.items(): p.data.copy_(like[n].data)
     return ps,cls(two_groups(ps, float(kw.get('lr', 1e-3)), **dict(second)), **copy.deepcopy(kw))
@@ -24,12 +26,13 @@ def fresh(cls, kw, like=None, second=()):
 def test_a_checkpoint_of_torch_goes_on_here_and_ours_there(a):
     "Ten steps with one, a hundred with the other, against a hundred and ten with torch"
     for kw in a.settings(8):
-        ps,ref = fresh(a.reference, kw, second=a.second)
+        if kw.get('maximize') and a.name=='Muon': continue                  # torch's does not
+        ps,ref = fresh(a.reference, kw, None, a.second, a.names)
         steps(ps, ref, range(15))
-        qs,opt = fresh(a.cls, kw, ps, a.second)
+        qs,opt = fresh(a.cls, kw, ps, a.second, a.names)
         opt.load_state_dict(ref.state_dict())
         assert all(type(s['step']) is int for s in opt.state.values() if 'step' in s)
-        rs,back = fresh(a.reference, kw, qs, a.second)
+        rs,back = fresh(a.reference, kw, qs, a.second, a.names)
         back.load_state_dict(opt.torch_state_dict())
         for o,xs in (ref,ps),(opt,qs),(back,rs): steps(xs, o, range(15, 115))
         assert difference({n: p.detach() for n,p in qs.items()}, ps)<=1e-11 and difference({n: p.detach() for n,p in rs.items()}, ps)<=1e-11, kw

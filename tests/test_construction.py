@@ -181,7 +181,7 @@ bad = dict(
     hyper_is_state  = (lambda: build([average_grad, momentum_step], grad_avg=0.), TypeError, "unexpected hyper-parameter 'grad_avg'"),
     hyper_is_given  = (lambda: build([average_grad, momentum_step], grad=1.), TypeError, "unexpected hyper-parameter 'grad'"),
     hyper_is_result = (lambda: build([average_grad, average_sqr_grad, step_stat, debias, adam_step], debias1=1.), TypeError, "unexpected hyper-parameter 'debias1'"),
-    hyper_elsewhere = (lambda: build([sgd_step], wd=.1), TypeError, "unexpected hyper-parameter 'wd'; add l2_reg or weight_decay or add_decayed_weights, which has it"),
+    hyper_elsewhere = (lambda: build([sgd_step], wd=.1), TypeError, "unexpected hyper-parameter 'wd'; add l2_reg or weight_decay or fixed_decay or [0-9]+ others, which have it"),
     hyper_inf       = (lambda: build([undeclared_range], k=inf), ValueError, r"k value: inf; Optimizer needs it finite; .*Range\('\(0,inf\]'\)"),
     group_elsewhere = (lambda: Adam([dict(params=[P()], momentum=.9)]), TypeError, "unexpected key 'momentum'; it has lr, mom, sqr_mom"),
     group_module    = (lambda: Adam([dict(params=torch.nn.Linear(2,2))]), TypeError, r'param group 0: params is a module; pass its parameters\(\)'),

@@ -27,7 +27,6 @@ class Algorithm:
     lr: float = 0.1                                            # at which it minimises the test functions
     near: float = 1e-2                                         # and how near it comes to Rosenbrock's minimum in 8000 steps
     more: dict = field(default_factory=dict)                   # and other settings with which it does
-    near: float = 1e-2                                         # how near it comes to the minimum
     fused: bool = True                                         # the reference has a fused CPU kernel
     own: list = None                                           # settings to try, where torch's optim_db has no such algorithm
     core: bool = False                                         # all tests of the framework run on it

@@ -15,7 +15,7 @@ special = ['genopt fused', 'torch compiled', 'heavyball default', 'heavyball com
 
 def run(
     shapes:str=None,           # Some of six, resnet18, resnet50, gpt2, k256, groups465; by default all
-    algorithms:str=None,       # Some of SGD, RMSprop, Adam, AdamW, Lion, LAMB, RAdam, NAdam; by default all
+    algorithms:str=None,       # Names of the catalogue; by default SGD, RMSprop, Adam, AdamW, Lion, LAMB, RAdam, NAdam
     contenders:str=None,       # Libraries or contenders, as in "genopt, torch fused, heavyball"; by default all
     cases:str=None,            # Some of step, first, compilations; by default all
     rounds:int=None,           # Steps of each contender; by default as many as the shape needs
@@ -35,7 +35,7 @@ def run(
     targets = goals.shortened() if short else goals.goals
     if show: todo = []
     elif short: todo = goals.plan(targets)
-    else: todo = everything(pick(cases, kinds), pick(algorithms, [*bench.algorithms]), pick(shapes, [*bench.shapes]), chosen)
+    else: todo = everything(pick(cases, kinds), pick(algorithms or ','.join(bench.usual), [*bench.algorithms]), pick(shapes, [*bench.shapes]), chosen)
     if show: print('\n\n'.join(map(text, results)), end='\n\n')
     for kind,a,s,names in todo:
         if   kind=='compilations': res = case.compilations(a, s, names, 200 if short else 1000, device, patience)

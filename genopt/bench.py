@@ -4,14 +4,14 @@ and its table. `genopt bench` shows it; the folder `benchmarks` adds the peers."
 import contextlib,gc,json,os,platform,signal,statistics,subprocess,tempfile,threading,time
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache,partial
 from pathlib import Path
 import torch
 import genopt
 from . import algorithms as algos
 from .explain import plural,size,table
 
-__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'machine', 'measure', 'pick', 'report', 'shapes']
+__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'machine', 'measure', 'pick', 'report', 'shapes', 'usual']
 
 
 # -- What is stepped over --
@@ -73,9 +73,16 @@ class Contender:
     @property
     def library(self): return self.name.partition(' ')[0]
 
-algorithms = dict(SGD=dict(lr=1e-3, momentum=0.9), RMSprop=dict(lr=1e-3), Adam=dict(lr=1e-3), AdamW=dict(lr=1e-3),
+usual      = dict(SGD=dict(lr=1e-3, momentum=0.9), RMSprop=dict(lr=1e-3), Adam=dict(lr=1e-3), AdamW=dict(lr=1e-3),
                   Lion=dict(lr=1e-4), LAMB=dict(lr=1e-3), RAdam=dict(lr=1e-3), NAdam=dict(lr=1e-3))
-n_state = dict.fromkeys(algorithms, 2) | dict(SGD=1, RMSprop=1, Lion=1)                        # tensors of the parameter's shape
+algorithms = {n: usual.get(n, {}) for n in algos.__all__}                                      # the others as they come
+
+@cache
+def needs(algorithm):
+    "How many times the bytes of a matrix the state takes, and a step has to move"
+    p = torch.zeros(64, 64, requires_grad=True)
+    told = getattr(genopt, algorithm)([p], **algorithms[algorithm]).explain()
+    return told.state/p.nbytes,told.traffic/p.nbytes
 
 def genopt_step(algorithm, groups, settings, adopt=False, **flags):
     name = next((n for n in algos.__all__ if n.lower()==algorithm.lower()), None)
@@ -93,7 +100,7 @@ def torch_step(algorithm, groups, settings, compiled=False, **flags):
 def copy_step(algorithm, groups, settings):
     "Copies half of the bytes that a step has to read (p, gradient, state) and write (p, state)"
     ps = [p for g in groups for p in g['params']]
-    n  = sum(p.numel()*p.element_size() for p in ps)*(3+2*n_state[algorithm])//2
+    n  = int(sum(p.nbytes for p in ps)*needs(algorithm)[1]/2)
     a,b = (torch.ones(n//4, device=ps[0].device) for _ in range(2))
     return partial(b.copy_, a)
 
@@ -174,7 +181,7 @@ class Side:
         if contender.library!='memory' and any(torch.equal(a, b) or not b.isfinite().all() for a,b in zip(before, after)):
             raise Absent("its step leaves parameters as they were, or makes them infinite")
         del before,after
-        self.held = live_bytes()-live-(2+n_state[algorithm])*sum(p.numel()*p.element_size() for p in self.params)
+        self.held = live_bytes()-live-int((2+needs(algorithm)[0])*sum(p.nbytes for p in self.params))
 
     def restore(self):
         "Every gradient as it was, and where it was: some libraries change it, drop it, or move it to a place of their own"
@@ -257,7 +264,7 @@ def measure(algorithm, shape, contenders=contenders, baseline=None, rounds=None,
     if baseline is not None and baseline not in [c.name for c in contenders]: raise ValueError(f"baseline {baseline!r} is not among the contenders")
     grads,rows = random_tensors(s, device, 1, 0.01),{c.name: dict(name=c.name) for c in contenders}
     word  = s.numel*grads[0].element_size()
-    need  = lambda c: word*(3+2*n_state[algorithm] if c.library=='memory' else 3+n_state[algorithm])
+    need  = lambda c: word*(needs(algorithm)[1] if c.library=='memory' else 3+needs(algorithm)[0])
     if memory is None: memory = free_memory(device)*0.7-4*word                                 # what one step at a time may allocate
     queue = sorted(contenders, key=lambda c: wanted.index(c.name) if c.name in wanted else len(wanted)+(c.library in ('genopt','memory')))
     base  = None

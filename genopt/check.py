@@ -11,7 +11,7 @@ from .core import Block,Namespace,given,of_model,plurals
 from .loop import compute
 from .hypers import did_you_mean
 from .model import StandIn
-from .naming import name_of,rename,returned_names,same
+from .naming import name_of,rename,same
 
 __all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
 
@@ -178,11 +178,12 @@ def fixed(cb):
 
 def advice(chain, i, n, known):
     "What to do about `n`, which the `i`-th callback reads and nothing before it provides"
+    one = chain.blocks[i].lists.get(n, n)                                    # of each parameter, where `n` is a list over all
     for b in chain.blocks[i+1:]:
-        if n in b.state or n in returned_names(b.cb):
+        if one in b.state or one in b.provides():
             return f": {b} comes later, move it before {chain.blocks[i]} (or declare {n}=zeros there, to read the last step's value)"
-    for names in (lambda b: b.state, lambda b: returned_names(b.cb), lambda b: b.hypers):
-        if found := [b for b in library() if n in names(b)]: return f": add {found[0]}"
+    for names in (lambda b: b.state, lambda b: b.provides(), lambda b: b.hypers):
+        if found := [b for b in library() if one in names(b) and b!=chain.blocks[i]]: return f": add {found[0]}"
     return did_you_mean(n, known) or f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
 
 def unexpected(n, known, who):

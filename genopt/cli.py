@@ -40,7 +40,7 @@ def dumps(o):
 
 def bench(
     shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465
-    algorithms:str='Adam',     # Some of SGD, RMSprop, Adam, AdamW, Lion, LAMB, RAdam, NAdam
+    algorithms:str='Adam',     # Names of the catalogue, as `genopt list` shows them
     contenders:str='genopt, torch, memory', # Libraries or contenders, as in "genopt, torch fused, torch compiled"
     rounds:int=None,           # Steps of each contender; by default as many as the shape needs
     device:str='cpu',          # cpu or cuda

@@ -16,10 +16,16 @@ def size(n):
         if n<1000 or unit=='GB': return f'{n:.3g} {unit}'
         n/=1000
 
-def state_bytes(init, p):
-    "Bytes that the state made by `init` takes for `p`; a number on the host takes none"
-    s = first(init, p)
-    return s.numel()*s.element_size() if isinstance(s, Tensor) else 0
+def n_bytes(x): return x.numel()*x.element_size() if isinstance(x, Tensor) else 0                # a number on the host takes none
+
+def state_bytes(chain, p):
+    "Bytes of each state of `chain` for `p`"
+    return {n: n_bytes(first(init, p)) for n,init in chain.state.items()}
+
+def traffic(chain, p):
+    "Bytes that a step of `chain` has to move for `p`, however it is run: parameter, gradient and states are read, parameter and states written"
+    read,written = {n for b in chain.blocks for n in b.reads},{n for names in chain.writes.values() for n in names}
+    return 3*n_bytes(p) + sum(v*((n in read)+(n in written)) for n,v in state_bytes(chain, p).items())
 
 
 def table(head, rows, right=()):
@@ -33,9 +39,10 @@ def plural(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
 
 
 class Explanation:
-    "One table for each chain of an optimizer: what each callback reads and changes, state and bytes, hypers, how it runs"
+    """One table for each chain of an optimizer: what each callback reads and changes, state and bytes, hypers, how it runs. `state` and `traffic` are
+    bytes: of all states, and of what a step has to read and write, without another look at what was in reach"""
     def __init__(self, opt):
-        chains = {}
+        chains,self.state,self.traffic = {},0,0
         for i,g in enumerate(opt.param_groups): chains.setdefault(id(c := opt._recipe(g).chain(g)), (c, []))[1].append(i)
         self.parts = [self._part(opt, chain, groups) for chain,groups in chains.values()]
 
@@ -47,11 +54,12 @@ class Explanation:
         def hyper(k): return f"{k}={' | '.join(dict.fromkeys(f'{v[k]:g}' if isinstance(v[k], float) else str(v[k]) for v in values))}"
         ways = [opt._recipe(g).settings(g).way for g in groups]
         note,parts = how(chain, values[0], params, ways[0])
-        rows,total = [],0
+        states = [state_bytes(chain, p) for p in params]
+        bytes_ = {k: sum(s[k] for s in states) for k in chain.state}
+        total,moved = sum(bytes_.values()),sum(traffic(chain, p) for p in params)
+        self.state,self.traffic,rows = self.state+total,self.traffic+moved,[]
         for b in chain.every:
             new = [k for k in b.state if k not in seen]
-            bytes_ = {k: sum(state_bytes(b.state[k], p) for p in params) for k in new}
-            total += sum(bytes_.values())
             seen |= {*new}
             where = 'opt.eval()' if b in chain.evals else chain.where.get(b, '')
             rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(chain.writes.get(b, [])),
@@ -59,7 +67,8 @@ class Explanation:
                          ', '.join(hyper(k) for k in b.reads if k in values[0]), where if where in ('host','opt.eval()') else parts.get(b, where)])
         rows.append(['the move', 'p, update', 'p', '', hyper('lr'), parts.get('move', 'each parameter')])
         where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
-        size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; state {size(total)}, {total/n:.3g} B for each element"
+        needs = f"state {size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
+        size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}"
         own = ', '.join(dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g))
         return rows,f"{size_of}; run: {note}",f'{opt.name}, {own}' if own else opt.name
 

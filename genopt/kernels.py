@@ -7,7 +7,8 @@
 Both write what the step changes into the rows themselves and return what they were reduced to. `bind(numbers)` gives the function for
 the numbers of this step; it is called with rows, in the order of `rows`, and by name with single numbers that were reduced before."""
 
-import math,threading
+import math,os,threading
+from contextlib import contextmanager
 from functools import partial
 from torch.fx import Node
 import torch
@@ -217,6 +218,15 @@ def shortcut(fn, inner, examples):
     except Exception: return fn
     return direct if same else fn
 
+@contextmanager
+def no_tensorify():
+    "Numbers are tensors already; torch's pass that makes them so stumbles (`KeyError: s75`) over those that are made of sizes"
+    name = 'TENSORIFY_PYTHON_SCALARS'
+    before = os.environ.get(name)
+    os.environ[name] = '0'
+    try: yield
+    finally: os.environ.pop(name) if before is None else os.environ.update({name: before})
+
 def inductor(f, examples, name, with_graph=False):
     """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
     and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile. A product and a sum are rounded
@@ -228,7 +238,7 @@ def inductor(f, examples, name, with_graph=False):
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
     contract = config.patch({'cpp.enable_floating_point_contract_flag': 'fast'})
-    with lock, contract, get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
+    with lock, contract, no_tensorify(), get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
         try:
             graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
             def keep(*args, **kw):

@@ -551,7 +551,7 @@ def test_explain():
     opt = Adam([dict(params=[m.weight]), dict(params=[m.bias], lr=.5)], weight_decay=.1)
     text = repr(opt.explain())
     rows = {l.split('  ')[0]: l for l in text.splitlines()}
-    assert '2 tensors, 1,010 elements; state 8.08 kB, 8 B for each element' in text
+    assert '2 tensors, 1,010 elements; state 8.08 kB, a step moves 28.3 kB: 8 and 28 B for each element' in text
     assert 'grad_avg=zeros 4 B' in rows['average_grad'] and 'mom=0.9' in rows['average_grad']
     assert rows['debias'].split()[-1]=='host' and 'debias1, debias2' in rows['debias'] and 'step=count host' in rows['step_stat']
     assert 'lr=0.001 | 0.5' in rows['the move'] and 'wd=0.1' in rows['l2_reg']
@@ -575,3 +575,89 @@ def test_a_flag_set_later_is_refused_as_often_as_it_is_seen():
     opt.param_groups[0]['amsgrad'] = True
     opt.step()
     assert 'max_sqr_avg' in opt.state[p]
+
+
+# -- Names of any kind, lists of any name --
+
+def test_a_global_callback_reads_lists_of_any_name():
+    "The plural of what callbacks before it returned, or of a state; what it returns in the plural is for each parameter"
+    def size(p, grad, travelled=single(0.)): return dict(length=grad.norm(), travelled=travelled+grad.norm())
+    def share(lengths, travelleds, ts=scalar(0.)): return dict(parts=[l/sum(lengths) for l in lengths], ts=[t+1 for t in ts], far=torch.stack(travelleds).sum())
+    def step(grad, part, far): return grad*part*far
+    res = []
+    for way in (dict(foreach=False), {}):
+        ps  = [torch.full((n,), 2., dtype=torch.float64, requires_grad=True) for n in (1, 4)]
+        opt = Optimizer(ps, [size, share, step], lr=1., **way)
+        for p in ps: p.grad = torch.ones_like(p)
+        opt.step()
+        res.append(ps)
+        assert [opt.state[p]['t'] for p in ps]==[1., 1.] and opt.state[ps[1]]['travelled']==2.
+    assert torch.equal(res[0][0], res[1][0]) and res[0][0].item()==2.-1/3*3. and res[1][1].tolist()==[2.-2/3*3.]*4
+
+@pytest.mark.parametrize('out,words', [(dict(parts=1.), 'returned a float for parts; it must be a list'), (dict(parts=[1.]), 'returned 1 parts for 2 parameters')])
+def test_a_list_that_is_none_is_refused(out, words):
+    def share(grads, parts=scalar(0.)): return out
+    ps = [torch.ones(n, requires_grad=True) for n in (2, 3)]
+    for p in ps: p.grad = torch.ones_like(p)
+    with pytest.raises((TypeError, ValueError), match=words): Optimizer(ps, [share], lr=.1).step()
+
+def test_a_state_of_a_global_callback_is_in_the_plural():
+    def f(grads, total=scalar(0.)): return {}
+    with pytest.raises(TypeError, match="the state 'total' is declared over all parameters, and comes as a list: call it 'totals'"): Optimizer([torch.ones(1)], [f], lr=.1)
+
+@pytest.mark.parametrize('way', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)])
+def test_states_of_any_name(way):
+    "Those of builtins and of torch, and in capitals"
+    def f(grad, G=zeros, max=zeros, mul=zeros, sum=single(1.)): return dict(G=G+grad, max=max*2+G, mul=mul+max, sum=sum+grad.sum(), update=G+mul*sum)
+    p   = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    opt = Optimizer([p], [f], lr=.5, **way)
+    for _ in range(3):
+        p.grad = torch.ones_like(p)
+        opt.step()
+    G = m = u = 0.; s = 1.; x = 1.
+    for _ in range(3): x,G,m,u,s = x-.5*(G+u*s),G+1,m*2+G,u+m,s+2
+    assert p.tolist()==[x]*2 and opt.state[p]['sum']==s==7.
+
+def test_one_number_for_each_parameter():
+    "`single` is a tensor of no dimensions, in the precision that is computed in, which scheduling and saving leave alone"
+    def norm_avg(grad, v=single(.5)): return dict(v=v*.5 + grad.norm()*.5)
+    for dtype,kept in ((torch.float64,)*2, (torch.float32,)*2, (torch.bfloat16, torch.float32)):
+        p   = torch.ones(4, dtype=dtype, requires_grad=True)
+        opt = Optimizer([p], [norm_avg], lr=.5)
+        p.grad = torch.ones_like(p)
+        opt.step()
+        v = opt.state[p]['v']
+        assert v.shape==() and v.dtype==kept and v==1.25
+        assert 'v=single(0.5)' in repr(opt.explain())
+
+
+# -- Algorithms among callbacks --
+
+def test_an_algorithm_in_a_list():
+    "Clipped before, cautious after: with the algorithm's own arguments, and the same as its blocks written out"
+    def train(cbs, **kw):
+        ps  = [torch.linspace(-1, 1, 6).requires_grad_(), torch.ones(2, 2).requires_grad_()]
+        opt = Optimizer(ps, cbs, lr=.1, **kw)
+        for i in range(5):
+            for p in ps: p.grad = torch.cos(p.detach()*(i+1))*9
+            opt.step()
+        return opt,[p.detach() for p in ps]
+    opt,ours = train([clip_grad_norm, AdamW, cautious], betas=(.8,.95), max_norm=2.)
+    blocks   = train([clip_grad_norm, transforms.weight_decay, average_grad, average_sqr_grad, step_stat, debias, adam_step, cautious],
+                     mom=.8, sqr_mom=.95, max_norm=2., wd=1e-2, eps=1e-8)[1]
+    assert all(map(torch.equal, ours, blocks)) and opt.param_groups[0]['weight_decay']==1e-2 and opt.param_groups[0]['betas']==(.8,.95)
+
+def test_two_algorithms_in_a_list_are_refused():
+    with pytest.raises(TypeError, match='AdamW.*Lion'): Optimizer([torch.ones(2, requires_grad=True)], [AdamW, Lion], lr=.1)
+
+
+# -- Tuples of torch's spelling --
+
+def test_more_than_two_betas_and_two_epsilons():
+    def f(grad, mom:fraction=.9, sqr_mom:fraction=.99, mom3:fraction=.5, eps:nonneg=1e-8, eps2:nonneg=1e-3): return grad*mom3
+    opt = Optimizer([torch.ones(2, requires_grad=True)], [f], lr=.1, betas=(.1,.2,.3), eps=(1e-4,1e-5))
+    h   = opt.hypers[0]
+    assert [h[k] for k in ('mom','sqr_mom','mom3','eps','eps2')]==[.1,.2,.3,1e-4,1e-5]
+    h['mom3'] = .7
+    assert opt.param_groups[0]['betas']==(.1,.2,.7)
+    with pytest.raises(ValueError, match=r'Invalid beta parameter at index 2: 1.3; Optimizer needs it in \[0,1\)'): Optimizer([torch.ones(2, requires_grad=True)], [f], lr=.1, betas=(.1,.2,1.3))

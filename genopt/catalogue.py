@@ -7,7 +7,6 @@ from functools import partial
 import torch
 import genopt
 from . import algorithms,blocks
-from .explain import state_bytes
 from .hypers import engine_flags
 from .naming import name_of,rename
 
@@ -61,11 +60,10 @@ def formulas(f):
     return [p for p in parts if re.search(r'[-+*/^(=<]', p)] or parts[:1]
 
 def bytes_per_element(name):
-    "Of state, for two matrices of 64x32 in float32"
+    "Of state, and of all that a step moves, for two matrices of 64x32 in float32"
     opt = make(name)
-    g = opt.param_groups[0]
-    inits = opt._recipe(g).chain(g).state.values()
-    return sum(state_bytes(init, p) for init in inits for p in g['params'])/sum(p.numel() for p in g['params'])
+    n,told = sum(p.numel() for p in opt.param_groups[0]['params']),opt.explain()
+    return told.state/n,told.traffic/n
 
 
 # -- In a terminal --
@@ -121,9 +119,9 @@ def entry(name, measured):
     for i,cb in enumerate(base): yield f'{i+1}. {line(cb)}'
     if others: yield ''
     for setting,cbs in others: yield f'- with `{setting}`: {chain(cbs)}'
-    size = bytes_per_element(name)
+    size,moved = bytes_per_element(name)
     links = ', '.join(f'[{title(i)}]({u})' for i,u in enumerate(papers(cls)))
-    yield from ('', f"State: {f'{size:.3g} bytes for each element' if size else 'none'}. {agreement(measured)} {links}".rstrip())
+    yield from ('', f"State: {f'{size:.3g} bytes for each element' if size else 'none'}; a step moves {moved:.3g}. {agreement(measured)} {links}".rstrip())
 
 def line(cb):
     name,how,f = shown(cb)
@@ -143,6 +141,6 @@ def agreement(measured):
     if not measured: return 'Not measured.'
     def who(o): return f"{o['name']}{' '+o['version'] if o['version'] else ''}"
     ref   = measured['reference']
-    words = [f"{who(ref)} {digits(ref['difference'])}" if ref['difference'] is not None else f"{who(ref)}, in a test of its own"]
+    words = [f"{who(ref)} {digits(ref['difference'])}"]
     words+= [f"{who(p)} {digits(p['difference'])}{f' but for this: {own}' if (own := p['why']) else ''}" for p in measured['peers']]
     return f"Equals {'; '.join(words)}."

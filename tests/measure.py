@@ -30,9 +30,8 @@ def largest(a, ours, theirs, n):
 
 def measure(a):
     reference = f'torch.optim.{a.name}' if a.source=='torch.optim' else dict(paper="the paper's pseudocode").get(a.source, a.source)
-    diff = lambda ours,theirs,n: None if a.closure else largest(a, ours, theirs, n)
-    return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=diff(a.cls, a.reference, 8)),
-                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=diff(p.ours or a.cls, p.make, 5)) for p in a.peers])
+    return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=largest(a, a.cls, a.reference, 8)),
+                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=largest(a, p.ours or a.cls, p.make, 5)) for p in a.peers])
 
 if __name__=='__main__':
     names  = sys.argv[1:]

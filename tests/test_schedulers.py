@@ -69,7 +69,7 @@ def test_rates_momenta_and_parameters_are_torchs(scheduler, name):
                 for p,q in zip(run[0], ref[0]): torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13, msg=lambda m: f'{k}, step {i}: {m}')
     assert len(seen)>1 and (len({m for _,m in seen})>1)==(scheduler in cycled)
 
-@pytest.mark.parametrize('scheduler', cycled)
+@pytest.mark.parametrize('scheduler', sorted(cycled))
 def test_a_cycled_momentum_is_the_one_used(scheduler):
     "With momentum that stays, the parameters are others"
     runs = [made(genopt.AdamW, 'AdamW', schedulers[scheduler]) for _ in range(2)]

@@ -9,6 +9,8 @@ __all__ = ['Goal', 'check', 'goals', 'passed', 'plan', 'shortened', 'show']
 large = 'resnet18 resnet50 gpt2'
 peers = 'fastest peer'                  # whoever is not genopt, compiled or not
 flat  = 'SGD RMSprop Adam AdamW Lion RAdam NAdam'
+pointwise = ('SGD SGDW QHM AggMo ASGD Rprop Signum Tiger Lion Adagrad RMSprop Adadelta Adam AdamW AdamC AMSGrad Adamax NAdam NAdamW RAdam SAdam QHAdam '
+             'AdaBelief Yogi AdaBound LaProp ADOPT AdEMAMix Adan MADGRAD SGDScheduleFree AdamWScheduleFree')        # one kernel, one pass
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ goals = [Goal('step',         'Adam AdamW',  large,             'genopt fused', 
          Goal('step',         'AdamW',       'groups465',       'genopt default', 'genopt default, 3 groups', 1.3, 'AdamW groups465'),
          Goal('step',         'AdamW',       'groups465',       'genopt fused',   'genopt fused, 3 groups',  1.3,  'AdamW groups465'),
          Goal('step',         flat,          'resnet50 gpt2',   'genopt adopted', 'memory copy',             1.1,  'Adam resnet50'),
+         Goal('step',         pointwise,     'resnet50',        'genopt fused',   'memory copy',             1.3,  'Lion resnet18'),
          Goal('cold',         'Adam',        'k256',            'genopt fused',   '',                        15.,  'Adam k256'),
          Goal('warm',         'Adam',        'k256',            'genopt fused',   '',                        3.,   'Adam k256'),
          Goal('compilations', 'Adam',        'six',             'genopt fused',   '',                        1,    'Adam six')]

@@ -35,6 +35,7 @@ def run(cls, kwargs, dtype=torch.float64, steps=100, groups=True, names=(), seco
     "The parameters after `steps` steps of `cls(**kwargs)`, of those in `names`, and the optimizer"
     ps,kwargs = {n: p for n,p in awkward(dtype).items() if n in (names or shapes)},copy.deepcopy(kwargs)|more
     opt = cls(two_groups(ps, float(kwargs.get('lr', 1e-3)), **dict(second)) if groups else ps.values(), **kwargs)
+    torch.manual_seed(0)
     for i in range(steps):
         for n,g in gradients(i, dtype).items():
             if n in ps: ps[n].grad = g

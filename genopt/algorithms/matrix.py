@@ -2,15 +2,15 @@
 
 from functools import partial
 from ..blocks import transforms
-from ..blocks.matrices import (average_grams,average_sqr_rows,basis_first,newton_schulz,newton_schulz_with,normalize_rows,precondition,root_grams,
-                               rotate,rotate_back,scale_to_shape,sum_grams,turn_basis)
-from ..blocks.stats import average_grad,average_sqr_grad,debias,step_stat
-from ..blocks.steps import momentum_step,nesterov_average_step,radam_step,rms_prop_step
-from ..blocks.transforms import fixed_update_rms,l2_reg
+from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,basis_first,fit_factors,fit_often,newton_schulz,newton_schulz_with,
+                               normalize_rows,precondition,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,turn_basis,whiten)
+from ..blocks.stats import average_grad,average_sqr_grad,debias,debias3,step_stat
+from ..blocks.steps import debiased_momentum_step,momentum_step,nesterov_average_step,radam_step,rms_prop_step
+from ..blocks.transforms import clip_update_rms,fixed_update_rms,l2_reg
 from ..naming import rename
 from ..optimizer import algorithm
 
-__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP']
+__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP', 'Kron']
 
 eps_last_step = partial(radam_step, rect=1.)                     # Adam's, with an `eps` that is not debiased
 
@@ -51,3 +51,11 @@ def SOAP(lr=3e-3, betas=(0.95,0.95), shampoo_beta=None, eps=1e-8, weight_decay=0
     rotated = [rotate, rename(average_sqr_grad, grad='rotated'), rename(rotate, grad='grad_avg', rotated='rotated_avg')]
     step    = [rename(debias, step='turn'), rename(eps_last_step, grad_avg='rotated_avg'), rotate_back]
     return [grams, step_stat, basis_first, average_grad, rotated, step, turn_basis, weight_decay and rename(transforms.weight_decay, p='new_p')]
+
+@algorithm
+def Kron(lr=3e-4, b1=0.9, weight_decay=0., min_probability=0.03, precond_lr=0.1):
+    """Momentum made white by a preconditioner that is fitted on the way, a triangular factor for each side (Li 2018, PSGD,
+    https://arxiv.org/abs/1512.04202). As kron_torch has it: fitted to the momentum, at each step at first, later with `min_probability`; an update's root
+    mean square is at most 1.1. `weight_decay` is of all parameters, where kron_torch leaves out vectors. Draws random numbers."""
+    momentum = [rename(average_grad, mom='b1'), step_stat, rename(debias3, mom3='b1', debias3='debias1'), debiased_momentum_step]
+    return [momentum, fit_often, balance_factors, fit_factors, whiten, partial(clip_update_rms, max_rms=1.1), weight_decay and transforms.add_decayed_weights]

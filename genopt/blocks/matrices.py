@@ -3,14 +3,15 @@
 A parameter of more than two dimensions, such as a convolution's weight, is the matrix of its first dimension and of all others together.
 Symbols as in `stats`; the matrix has m rows and n columns, `X'` is X transposed."""
 
+import math
 from functools import cache,reduce
 import torch
-from ..core import Init,Range,fraction,nonneg,positive
+from ..core import Init,Range,count,fraction,nonneg,positive
 
 __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step', 'average_padded_sqr_factors', 'padded_factored_step',
            'average_residual_factors', 'confident_step', 'cover_sqr_sum', 'inner_eps_step', 'newton_schulz', 'polar_express', 'scale_to_shape',
            'average_sqr_rows', 'normalize_rows', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first', 'rotate', 'rotate_back',
-           'turn_basis']
+           'turn_basis', 'fit_often', 'balance_factors', 'fit_factors', 'whiten']
 
 
 def as_matrix(x):
@@ -231,3 +232,68 @@ def turn_basis(left, right, left_basis, right_basis, sqr_avg, step, precondition
         right_basis,order = turned(right, right_basis)
         v = v[:,order]
     return dict(left_basis=left_basis, right_basis=right_basis, sqr_avg=v.reshape(sqr_avg.shape))
+
+
+# -- Factors that are fitted --
+
+def _identity(p, side):
+    "The identity for one side of a matrix, ones for a side that is too long, of length 1, or the side of a vector"
+    if side>=max(p.ndim, 1): return p.new_zeros(0)
+    n = (as_matrix(p).shape if p.ndim>1 else [p.numel()])[side]
+    return torch.eye(n, dtype=p.dtype, device=p.device) if p.ndim>1 and 1<n<=longest else p.new_ones(n)
+left_identity,right_identity = Init(_identity, 0),Init(_identity, 1)
+
+def fit_often(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
+    """How often factors are fitted: at each step at first, after `flat_steps` ever less often, `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`,
+    whenever `1/prob` steps have been waited for. On the host. https://github.com/evanatyourservice/kron_torch"""
+    prob = min(1., max(min_probability, math.exp(-anneal*max(0, step-1-flat_steps))))
+    fit  = waited+1 >= 1/prob
+    return dict(fit=fit, waited=0 if fit else waited+1)
+
+def times(q, x):
+    "A factor, a matrix or a diagonal, times the rows of `x`"
+    return q @ x if q.ndim>1 else q[:,None]*x
+
+def divided(q, x):
+    "`x` divided by a triangular or diagonal factor from the left, transposed: `q'^-1 x`"
+    return torch.linalg.solve_triangular(q.T, x, upper=False) if q.ndim>1 else x/q[:,None]
+
+def fitted(q, a, b, rate, tiny):
+    "One factor moved along `(a a' - b b') q`, by `rate` in units of the size of `a a' + b b'`"
+    aa,bb = (a @ a.T,b @ b.T) if q.ndim>1 else (a.square().sum(1),b.square().sum(1))
+    top = (aa+bb).abs().amax()
+    if q.ndim<2: return q - (aa-bb)*rate*(q/top.clamp(min=tiny))
+    return q - (torch.triu((aa-bb)*rate)/spectral_norm(aa+bb, top).clamp(min=tiny)) @ q
+
+def spectral_norm(x, top):
+    "About the largest singular value of symmetric `x`, from below, by its longest column; `top` is its largest element"
+    x = x/torch.where(top>0, top, 1.)
+    v = x.index_select(1, x.square().sum(0).argmax().reshape(1)).flatten() @ x
+    return (x @ (v/v.norm())).norm()*top
+
+def fit_factors(update, fit, precond_lr:nonneg=0.1, left_q=left_identity, right_q=right_identity):
+    """Factors of a preconditioner `P = Q'Q`, `Q = Q_L x Q_R` with triangular sides, that make gradients white: fitted by descent along the group, so
+    that `E[P g g' P] = E[v v']` for random `v`. Li 2018, https://arxiv.org/abs/1512.04202, PSGD"""
+    if not fit: return dict(left_q=left_q, right_q=right_q)
+    g = as_matrix(update) if update.ndim>1 else update.reshape(-1, 1)
+    v = torch.randn_like(update).reshape(g.shape)
+    g = g.add(v*g.abs().mean(), alpha=2**-11.5)                    # damped, by the root of float32's precision
+    one,tiny = g.new_ones(1),torch.finfo(g.dtype).tiny
+    right = right_q if right_q.numel() else one
+    a = times(right, times(left_q, g).T).T
+    b = divided(right, divided(left_q, v).T).T
+    return dict(left_q=fitted(left_q, a, b, precond_lr, tiny), right_q=fitted(right, a.T, b.T, precond_lr, tiny) if right_q.numel() else right_q)
+
+def balance_factors(step, balance_frequency:positive=100, left_q=left_identity, right_q=right_identity):
+    "Both factors of a matrix of the same size, now and then: what one lacks the other has, and rounding hurts"
+    if step%balance_frequency or not right_q.numel(): return dict(left_q=left_q, right_q=right_q)
+    l,r  = left_q.abs().amax(),right_q.abs().amax()
+    mean = (l.log()+r.log()).mul(.5).exp()
+    return dict(left_q=left_q*(mean/l), right_q=right_q*(mean/r))
+
+def whiten(update, left_q, right_q):
+    "By the fitted preconditioner: `u <- Q_L'Q_L u Q_R'Q_R`. https://arxiv.org/abs/1512.04202"
+    x = as_matrix(update) if update.ndim>1 else update.reshape(-1, 1)
+    x = times(left_q.mT if left_q.ndim>1 else left_q, times(left_q, x))
+    if right_q.numel(): x = times(right_q.mT if right_q.ndim>1 else right_q, times(right_q, x.T)).T
+    return x.reshape(update.shape)

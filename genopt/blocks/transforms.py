@@ -43,12 +43,12 @@ def clip_grad_norm(grads, max_norm:Range('[0,inf]')=1.):
     return dict(grads = [g*scale.to(g) for g in grads])
 
 def unit_norm(x):
-    "The norm of each unit's weights: over all dimensions but the first; of a vector, the absolute value of each element"
-    return x.abs() if x.ndim<2 else x.norm(dim=[*range(1, x.ndim)], keepdim=True)
+    "The norm of each unit's weights: over all dimensions but the first; a vector is one unit"
+    return x.norm() if x.ndim<2 else torch.linalg.vector_norm(x, dim=[*range(1, x.ndim)], keepdim=True)
 
 def adaptive_clip(p, grad, clip_factor:nonneg=0.01, clip_eps:nonneg=1e-3):
-    """No unit's gradient longer than a fraction of its weights: `g <- g * min(1, clip_factor*max(|w|, clip_eps)/|g|)`, for each unit. Biases are
-    units of one, as in the authors' code. Brock et al. 2021, https://arxiv.org/abs/2102.06171"""
+    """No unit's gradient longer than a fraction of its weights: `g <- g * min(1, clip_factor*max(|w|, clip_eps)/|g|)`, for each unit, a
+    vector being one, as in the authors' code. Brock et al. 2021, https://arxiv.org/abs/2102.06171"""
     longest = unit_norm(p).clamp(min=clip_eps) * clip_factor
     return dict(grad = grad * (longest / unit_norm(grad).clamp(min=1e-6)).clamp(max=1))
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 from unittest import mock
-import genopt,pytorch_optimizer,timm.optim.muon,torch
+import genopt,kron_torch,pytorch_optimizer,timm.optim.muon,torch
 from apart import apart
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from .row import Algorithm,common_setting,eps_setting,log
@@ -52,6 +52,30 @@ class SOAP(pytorch_optimizer.SOAP):
         with mock.patch('torch.float32', torch.float64): super().step()
 def shampoo_peer(params, eps=1e-4, **kw): return pytorch_optimizer.Shampoo(params, matrix_eps=eps, **dict(lr=.1)|kw)
 
+class Kron(torch.optim.Optimizer):
+    """kron_torch's, one for each parameter, uncompiled and in double precision, because compiled code draws other random numbers. It adds its damping to
+    the momentum itself, by mistake: what it fits to is a copy here. It leaves decay of vectors out, balances by chance, and cannot take numbers"""
+    def __init__(self, params, maximize=False, min_probability=.03, **kw):
+        super().__init__(params, dict(kw))
+        self.up,self.each = maximize,{}
+        for g in self.param_groups:
+            for p in g['params']:
+                self.each[p] = opt = kron_torch.Kron([p], precond_dtype=p.dtype, **{k: v for k,v in g.items() if k!='params'},
+                                                     preconditioner_update_probability=kron_torch.kron.precond_update_prob_schedule(min_prob=min_probability))
+                opt.param_groups[0]['preconditioner_update_probability'] = opt.param_groups[0]['preconditioner_update_probability']._schedule_fn
+                opt.rng = mock.Mock(random=lambda opt=opt: float((opt._prob_step.item())%100!=0))
+    def step(self):
+        k   = kron_torch.kron
+        raw = {n: getattr(k, n)._torchdynamo_orig_callable for n in ('_balance_Q', '_update_precond', '_precond_grad', '_clip_update_rms')}
+        raw['_calc_A_and_conjB'] = lambda e, G, Q, f=k._calc_A_and_conjB: f(e, G.clone(), Q)
+        with mock.patch.multiple(k, **raw), mock.patch.object(torch.Tensor, 'float', torch.Tensor.double), mock.patch('builtins.print'):
+            for p,opt in self.each.items():
+                if p.grad is None: continue
+                p.grad,old,g = p.grad.clone()*(-1 if self.up else 1),p.detach().clone(),opt.param_groups[0]
+                opt.step()
+                if p.ndim<2: p.data.sub_(old, alpha=g['lr']*g['weight_decay'])
+def kron(r): return common_setting(r) | dict(b1=r.random(), precond_lr=log(r,-2,-.5))
+
 def shampoo(r): return common_setting(r) | dict(eps=log(r,-6,-1))
 def soap(r):    return eps_setting(r) | dict(shampoo_beta=r.choice([None, r.uniform(.5,.99)]), precondition_frequency=r.choice([1, 3, 10]))
 
@@ -66,4 +90,6 @@ rows = [
               names=names),
     Algorithm(genopt.SOAP, apart(SOAP), soap, own=[{}, dict(lr=.01, precondition_frequency=1)], lr=.1, source='pytorch_optimizer',
               names=names),
+    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', chance=True,
+              names=('matrix', 'bias', 'strided', 'late')),
 ]

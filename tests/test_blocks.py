@@ -1,0 +1,197 @@
+"""Blocks that stand beside algorithms, each held against torch, another library or its paper in NumPy; and that none is untested or says nothing."""
+
+import inspect,re
+from pathlib import Path
+import numpy as np
+import pytest,torch
+import timm.optim,timm.utils.agc
+from torch.nn.utils import clip_grad_norm_,clip_grad_value_
+import genopt
+from genopt import *
+from genopt import blocks
+from genopt.blocks import *
+from helpers import difference
+
+shapes = dict(conv=(4,3,2,2), matrix=(5,3), vector=(6,), scalar=())
+
+def parameters(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return {n: torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for n,s in shapes.items()}
+
+def train(make, steps=40):
+    "Parameters after some steps with gradients that depend on where they are"
+    ps  = parameters()
+    opt = make([*ps.values()])
+    g   = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for p in ps.values(): p.grad = torch.randn(p.shape, generator=g, dtype=p.dtype) + p.detach()
+        opt.step()
+    return {n: p.detach() for n,p in ps.items()},opt
+
+class Around:
+    "torch's `cls`, with something done to the gradients before a step, and to the parameters behind it"
+    def __init__(self, ps, cls, before=None, after=None, **kw): self.ps,self.opt,self.before,self.after,self.t = ps,cls(ps, **kw),before,after,0
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        old = [p.clone() for p in self.ps]
+        if self.before: self.before(self)
+        self.opt.step()
+        if self.after: self.after(self, old)
+    def each(self, f):
+        "Let NumPy's `f(grad, p)` be each gradient"
+        for p in self.ps: p.grad = torch.as_tensor(f(p.grad.numpy(), p.detach().numpy()), dtype=p.dtype).reshape(p.shape)
+def before(f, cls=torch.optim.SGD, **kw): return lambda ps: Around(ps, cls, f, **(dict(lr=.05)|kw))
+def grads(f, **kw): return before(lambda o: o.each(f), **kw)
+def after(f, cls=torch.optim.SGD, **kw): return lambda ps: Around(ps, cls, None, f, **(dict(lr=.05)|kw))
+
+def norm(x): return np.sqrt((x*x).sum())
+def rms(x): return np.sqrt((x*x).mean())
+
+def moved(f):
+    "`p <- f(p, p before)`"
+    def run(o, old):
+        for p,q in zip(o.ps, old): p.copy_(torch.as_tensor(f(p.detach().numpy(), q.numpy(), o), dtype=p.dtype).reshape(p.shape))
+    return run
+
+class Grokfast:
+    def __init__(self): self.h = {}
+    def __call__(self, o):
+        for i,p in enumerate(o.ps):
+            self.h[i] = .9*self.h.get(i, 0) + .1*p.grad.numpy()
+            p.grad = p.grad + torch.as_tensor(3*self.h[i]).reshape(p.shape)
+
+class Mean:
+    "For `decay_to_start`: p - lr*wd*(p - p_0) before the step of SGD"
+    def __init__(self, ps): self.ps,self.start = ps,[p.detach().clone() for p in ps]
+    @torch.no_grad()
+    def step(self):
+        for p,s in zip(self.ps, self.start): p.sub_((p-s)*.05*.1).sub_(p.grad, alpha=.05)
+
+class SignedDecay:
+    "Chen et al. 2025, https://arxiv.org/abs/2510.12402, over plain descent"
+    def __init__(self, ps): self.ps = ps
+    @torch.no_grad()
+    def step(self):
+        for p in self.ps:
+            x,g = p.numpy().copy(),p.grad.numpy()
+            p.copy_(torch.as_tensor(x*(1 - .05*.1*(g*x>0)) - .05*g).reshape(p.shape))
+
+class AdamLike:
+    "Adam with another denominator, in NumPy: `step(m, v, g)` with m and v debiased"
+    def __init__(self, ps, step): self.ps,self.f,self.t,self.m,self.v = ps,step,0,[0]*len(ps),[0]*len(ps)
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        for i,p in enumerate(self.ps):
+            g = p.grad.numpy()
+            self.m[i],self.v[i] = .9*self.m[i]+.1*g,.99*self.v[i]+.01*g*g
+            p.sub_(.05*torch.as_tensor(self.f(self.m[i]/(1-.9**self.t), self.v[i]/(1-.99**self.t), g)).reshape(p.shape))
+def adam_like(f): return lambda ps: AdamLike(ps, f)
+
+def clipped(u, g): return u/max(1., rms(u)/.5)
+def careful(u, g):
+    mask = (u*g>0)*1.
+    return u*mask/max(mask.mean(), 1e-3)
+def each_unit(x): return norm(x) if x.ndim<2 else np.sqrt((x*x).sum(tuple(range(1, x.ndim)), keepdims=True))
+
+adam = [average_grad, average_sqr_grad, step_stat, debias]
+kw   = dict(lr=.05, mom=.9, sqr_mom=.99)
+def plain(m, v, g): return m/(np.sqrt(v)+1e-8)
+
+class Lookahead:
+    "Zhang et al. 2019, https://arxiv.org/abs/1907.08610, Algorithm 1"
+    def __init__(self, ps): self.ps,self.slow,self.t = ps,[p.detach().clone() for p in ps],0
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        for p,s in zip(self.ps, self.slow):
+            p.sub_(p.grad, alpha=.05)
+            if self.t%3==0: p.copy_(s.add_(.4*(p-s)))
+
+sgd  = dict(lr=.05)
+rows = dict(
+    clip_value       = ([clip_value, Adam], kw|dict(max_value=.7), before(lambda o: clip_grad_value_(o.ps, .7), torch.optim.Adam, betas=(.9,.99))),
+    clip_grad_norm   = ([clip_grad_norm, AdamW], kw|dict(max_norm=2.), before(lambda o: clip_grad_norm_(o.ps, 2.), torch.optim.AdamW, betas=(.9,.99))),
+    clip_norm        = ([clip_norm], sgd|dict(max_norm=.8), grads(lambda g,p: g/max(1., norm(g)/.8))),
+    adaptive_clip    = ([adaptive_clip], sgd|dict(clip_factor=.05), before(lambda o: timm.utils.agc.adaptive_clip_grad(o.ps, .05))),
+    normalize        = ([normalize], sgd|dict(norm_eps=1e-3), grads(lambda g,p: g/(norm(g)+1e-3))),
+    sign             = ([transforms.sign], sgd, grads(lambda g,p: np.sign(g))),
+    centralize       = ([centralize], sgd, grads(lambda g,p: g if g.ndim<2 else g-g.mean(tuple(range(1, g.ndim)), keepdims=True))),
+    grokfast         = ([grokfast, AdamW], kw|dict(slow_mom=.9, slow_gain=3.), lambda ps: Around(ps, torch.optim.AdamW, Grokfast(), lr=.05, betas=(.9,.99))),
+    l1_reg           = ([l1_reg], sgd|dict(l1=.1), grads(lambda g,p: g+.1*np.sign(p))),
+    fixed_decay      = ([fixed_decay], sgd|dict(wd=.01), after(moved(lambda p,old,o: p-.01*old))),
+    decay_to_start   = ([decay_to_start], sgd|dict(wd=.1), Mean),
+    cautious_decay   = ([sgd_step, cautious_decay], sgd|dict(wd=.1), SignedDecay),
+    cautious_AdamW   = ([AdamW, cautious], kw, lambda ps: timm.optim.AdamWLegacy(ps, lr=.05, betas=(.9,.99), caution=True)),
+    cautious_Lion    = ([Lion, cautious], kw, lambda ps: timm.optim.Lion(ps, lr=.05, betas=(.9,.99), caution=True, foreach=False)),
+    cautious         = ([*adam, adam_step, cautious], kw, adam_like(lambda m,v,g: careful(plain(m, v, g), g))),
+    grams            = ([*adam, adam_step, grams], kw, adam_like(lambda m,v,g: abs(plain(m, v, g))*np.sign(g))),
+    clip_update_rms  = ([*adam, adam_step, clip_update_rms], kw|dict(max_rms=.5), adam_like(lambda m,v,g: clipped(plain(m, v, g), g))),
+    adam_clamped     = ([*adam, adam_clamped_step], kw|dict(eps=.3), adam_like(lambda m,v,g: m/np.maximum(np.sqrt(v), .3))),
+    adam_inside      = ([*adam, adam_inside_step], kw|dict(eps=.3), adam_like(lambda m,v,g: m/np.sqrt(v+.3))),
+    adam_atan2       = ([*adam, adam_atan2_step], kw, adam_like(lambda m,v,g: np.arctan2(m, np.sqrt(v)))),
+    lookahead        = ([lookahead], sgd|dict(k=3, alpha=.4), Lookahead),
+)
+each = pytest.mark.parametrize('name', rows)
+
+
+@each
+def test_equals_its_reference(name):
+    cbs,hypers,reference = rows[name]
+    assert difference(train(lambda ps: Optimizer(ps, cbs, foreach=False, **hypers))[0], train(reference)[0]) < 1e-12
+
+@each
+@pytest.mark.parametrize('way', [{}, pytest.param(dict(fused=True), marks=pytest.mark.slow)], ids=['default', 'fused'])
+def test_is_the_same_in_every_way(name, way):
+    cbs,hypers,_ = rows[name]
+    assert difference(train(lambda ps: Optimizer(ps, cbs, **hypers, **way))[0], train(lambda ps: Optimizer(ps, cbs, foreach=False, **hypers))[0]) < 1e-12
+
+@pytest.mark.parametrize('way', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)], ids=['loop', 'default', 'fused'])
+def test_noise_fades(way):
+    "Each way draws numbers of its own, of the same law: the mean is 0, the variance noise_eta/t^noise_gamma"
+    p   = torch.zeros(200_000, requires_grad=True)
+    opt = Optimizer([p], [step_stat, noise], lr=1., noise_eta=.3, **way)
+    torch.manual_seed(0)
+    draws = []
+    for t in range(1, 5):
+        before,p.grad = p.detach().clone(),torch.zeros_like(p)
+        opt.step()
+        draws.append(before-p.detach())
+        assert abs(draws[-1].mean())<.01 and abs(draws[-1].var()/(.3/t**.55)-1)<.02
+    assert abs(torch.corrcoef(torch.stack(draws[:2]))[0,1])<.02
+
+def test_polyak_reaches_the_known_minimum():
+    "Loizou et al. 2021: of a quadratic with minimum 1, the first step is (f - 1)/|g|^2"
+    x   = torch.tensor([3., -2.], dtype=torch.float64, requires_grad=True)
+    opt = Optimizer([x], [polyak_rate], lr=1., f_min=1., max_lr=10.)
+    def closure():
+        opt.zero_grad()
+        loss = (x*x*x.new_tensor([1., 3.])).sum() + 1
+        loss.backward()
+        return loss
+    opt.step(closure)
+    f,g = 9+12,torch.tensor([6., -12.], dtype=torch.float64)
+    torch.testing.assert_close(x.detach(), torch.tensor([3., -2.], dtype=torch.float64) - f/(g@g+1e-8)*g)
+    for _ in range(60): opt.step(closure)
+    assert x.abs().max()<1e-2
+
+@pytest.mark.parametrize('block,coefficients', [(newton_schulz, None), (polar_express, None)])
+def test_orthogonal(block, coefficients):
+    "Singular values come near 1, whatever the shape; polar_express as near as one likes"
+    for shape in (5,3),(3,5),(4,4),(6,2,3):
+        u = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        s = torch.linalg.svdvals(block(u, ns_steps=5, ns_dtype='float64').flatten(1))
+        assert .6<s.min() and s.max()<1.25
+    exact = torch.linalg.svd(u.flatten(1), full_matrices=False)
+    near  = polar_express(u, ns_steps=12, ns_dtype='float64').flatten(1)
+    torch.testing.assert_close(near, exact[0]@exact[2], atol=1e-6, rtol=0)
+
+def test_every_block_is_in_an_algorithm_or_here():
+    "And says what it does in a formula or in words, and what it is from"
+    root = Path(genopt.__file__).parent
+    used = '\n'.join(f.read_text() for f in [*(root/'algorithms').glob('*.py'), root/'fastai.py', Path(__file__), Path(__file__).parent/'test_modes.py'])
+    for n in blocks.__all__:
+        doc = inspect.getdoc(getattr(blocks, n))
+        assert re.search(rf'\b{n}\b', used), n
+        assert doc and (doc[0].isupper() or doc[0]=='`') and ('`' in doc or len(doc)>40), n

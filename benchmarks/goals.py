@@ -9,8 +9,8 @@ __all__ = ['Goal', 'check', 'goals', 'passed', 'plan', 'shortened', 'show']
 large = 'resnet18 resnet50 gpt2'
 peers = 'fastest peer'                  # whoever is not genopt, compiled or not
 flat  = 'SGD RMSprop Adam AdamW Lion RAdam NAdam'
-pointwise = ('SGD SGDW QHM AggMo ASGD Rprop Signum Tiger Lion Adagrad RMSprop Adadelta Adam AdamW AdamC AMSGrad Adamax NAdam NAdamW RAdam SAdam QHAdam '
-             'AdaBelief Yogi AdaBound LaProp ADOPT AdEMAMix Adan MADGRAD SGDScheduleFree AdamWScheduleFree')        # one kernel, one pass
+pointwise = ('SGD SGDW QHM AggMo ASGD Rprop Signum Tiger Lion Adagrad RMSprop Adadelta Adam AdamW AdamC AMSGrad Adamax NAdam NAdamW RAdam SAdam '
+             'QHAdam AdaBelief Yogi AdaBound LaProp ADOPT AdEMAMix Adan MADGRAD SGDScheduleFree AdamWScheduleFree')         # one kernel, one pass
 
 
 @dataclass(frozen=True)

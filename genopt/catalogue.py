@@ -121,7 +121,8 @@ def entry(name, measured):
     for setting,cbs in others: yield f'- with `{setting}`: {chain(cbs)}'
     size,moved = bytes_per_element(name)
     links = ', '.join(f'[{title(i)}]({u})' for i,u in enumerate(papers(cls)))
-    yield from ('', f"State: {f'{size:.3g} bytes for each element' if size else 'none'}; a step moves {moved:.3g}. {agreement(measured)} {links}".rstrip())
+    state = f"{size:.3g} bytes for each element" if size else 'none'
+    yield from ('', f"State: {state}; a step moves {moved:.3g}. {agreement(measured)} {links}".rstrip())
 
 def line(cb):
     name,how,f = shown(cb)

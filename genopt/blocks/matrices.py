@@ -244,8 +244,8 @@ def _identity(p, side):
 left_identity,right_identity = Init(_identity, 0),Init(_identity, 1)
 
 def fit_often(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
-    """How often factors are fitted: at each step at first, after `flat_steps` ever less often, `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`,
-    whenever `1/prob` steps have been waited for. On the host. https://github.com/evanatyourservice/kron_torch"""
+    """How often factors are fitted: at each step at first, and after `flat_steps` ever less often, whenever `1/prob` steps have been waited for,
+    `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`. On the host. https://github.com/evanatyourservice/kron_torch"""
     prob = min(1., max(min_probability, math.exp(-anneal*max(0, step-1-flat_steps))))
     fit  = waited+1 >= 1/prob
     return dict(fit=fit, waited=0 if fit else waited+1)

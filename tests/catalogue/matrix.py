@@ -90,6 +90,6 @@ rows = [
               names=names),
     Algorithm(genopt.SOAP, apart(SOAP), soap, own=[{}, dict(lr=.01, precondition_frequency=1)], lr=.1, source='pytorch_optimizer',
               names=names),
-    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', chance=True,
+    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', chance=True, digits=.85,
               names=('matrix', 'bias', 'strided', 'late')),
 ]

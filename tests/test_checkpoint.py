@@ -23,9 +23,10 @@ def fresh(cls, kw, like=None, second=(), names=()):
     return ps,cls(two_groups(ps, float(kw.get('lr', 1e-3)), **dict(second)), **copy.deepcopy(kw))
 
 @shared
-def test_a_checkpoint_of_torch_goes_on_here_and_ours_there(a):
+@pytest.mark.parametrize('several', [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_checkpoint_of_torch_goes_on_here_and_ours_there(a, several):
     "Ten steps with one, a hundred with the other, against a hundred and ten with torch"
-    for kw in a.settings(8):
+    for kw in a.settings(8)[2:] if several else a.settings(2):
         if kw.get('maximize') and a.name=='Muon': continue                  # torch's does not
         ps,ref = fresh(a.reference, kw, None, a.second, a.names)
         steps(ps, ref, range(15))

@@ -16,6 +16,9 @@ from helpers import Tape,algorithms,gpu,run
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
 way  = pytest.mark.parametrize('kw', [{}, dict(fused=True)], ids=['default','fused'])
+def costly(a, kw=True): return pytest.mark.slow if kw and a.name not in ('SGD','Adam') else ()      # compiling takes its time
+each_way = pytest.mark.parametrize('a,kw', [pytest.param(a, kw, id=f"{a.name}-{'fused' if kw else 'default'}", marks=costly(a, kw))
+                                            for a in algorithms for kw in ({}, dict(fused=True))])
 exact = {'SGD', 'RMSprop', 'Adam', 'AdamW', 'Lion', 'NAdam', 'RAdam', 'LAMB'}          # the default does the very same operations
 
 def ulps(a, b, old):
@@ -76,7 +79,7 @@ def test_default_equals_the_loop(a, data):
 
 bound = dict.fromkeys(exact, 4) | dict(SGD=0, Lion=0, LAMB=64)                       # LAMB sums in another order
 
-@each
+@pytest.mark.parametrize('a', [pytest.param(a, marks=costly(a)) for a in algorithms], ids=lambda a: a.name)
 @pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @few
 @given(data=st.data())
@@ -90,8 +93,7 @@ def test_compiled_is_within_units_in_the_last_place(a, dtype, data):
             for n,v in ref.state.get(p, {}).items():
                 assert torch.equal(v, opt.state[q][n]) if torch.is_tensor(v) else v==opt.state[q][n], n
 
-@each
-@way
+@each_way
 def test_a_state_saved_in_one_way_goes_on_in_another(a, kw):
     opt,y = run(a.cls, setting(a), steps=8, **kw)[1],run(a.cls, setting(a), steps=8, foreach=False)[1]
     y.load_state_dict(copy.deepcopy(opt.state_dict()) | dict(param_groups=y.state_dict()['param_groups']))

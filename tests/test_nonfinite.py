@@ -6,7 +6,7 @@ import genopt
 from helpers import algorithms,awkward,gradients,two_groups
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
-ways = pytest.mark.parametrize('kw', [dict(foreach=False), {}, dict(fused=True)], ids=['loop','default','fused'])
+ways = pytest.mark.parametrize('kw', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)], ids=['loop','default','fused'])
 
 
 def poisoned(gs, i):

@@ -3,7 +3,7 @@
 from functools import partial
 from ..blocks import transforms
 from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,basis_first,fit_factors,fit_often,newton_schulz,newton_schulz_with,
-                               normalize_rows,precondition,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,turn_basis,whiten)
+                               normalize_rows,precondition,probe,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,turn_basis,whiten)
 from ..blocks.stats import average_grad,average_sqr_grad,debias,debias3,step_stat
 from ..blocks.steps import debiased_momentum_step,momentum_step,nesterov_average_step,radam_step,rms_prop_step
 from ..blocks.transforms import clip_update_rms,fixed_update_rms,l2_reg
@@ -55,7 +55,8 @@ def SOAP(lr=3e-3, betas=(0.95,0.95), shampoo_beta=None, eps=1e-8, weight_decay=0
 @algorithm
 def Kron(lr=3e-4, b1=0.9, weight_decay=0., min_probability=0.03, precond_lr=0.1):
     """Momentum made white by a preconditioner that is fitted on the way, a triangular factor for each side (Li 2018, PSGD,
-    https://arxiv.org/abs/1512.04202). As kron_torch has it: fitted to the momentum, at each step at first, later with `min_probability`; an update's root
-    mean square is at most 1.1. `weight_decay` is of all parameters, where kron_torch leaves out vectors. Draws random numbers."""
+    https://arxiv.org/abs/1512.04202). As kron_torch has it: fitted to the momentum, at each step at first, later with `min_probability`; an update's
+    root mean square is at most 1.1. `weight_decay` is of all parameters, where kron_torch leaves out vectors; `probe` stands for random numbers."""
     momentum = [rename(average_grad, mom='b1'), step_stat, rename(debias3, mom3='b1', debias3='debias1'), debiased_momentum_step]
-    return [momentum, fit_often, balance_factors, fit_factors, whiten, partial(clip_update_rms, max_rms=1.1), weight_decay and transforms.add_decayed_weights]
+    fit = [fit_often, probe, balance_factors, fit_factors]
+    return [momentum, fit, whiten, partial(clip_update_rms, max_rms=1.1), weight_decay and transforms.add_decayed_weights]

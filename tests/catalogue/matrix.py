@@ -4,6 +4,7 @@ from functools import partial
 from unittest import mock
 import genopt,kron_torch,pytorch_optimizer,timm.optim.muon,torch
 from apart import apart
+from genopt.blocks.matrices import probe
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from .row import Algorithm,common_setting,eps_setting,log
 
@@ -53,7 +54,7 @@ class SOAP(pytorch_optimizer.SOAP):
 def shampoo_peer(params, eps=1e-4, **kw): return pytorch_optimizer.Shampoo(params, matrix_eps=eps, **dict(lr=.1)|kw)
 
 class Kron(torch.optim.Optimizer):
-    """kron_torch's, one for each parameter, uncompiled and in double precision, because compiled code draws other random numbers. It adds its damping to
+    """kron_torch's, one for each parameter, uncompiled and in double precision, fed our probes for its random numbers. It adds its damping to
     the momentum itself, by mistake: what it fits to is a copy here. It leaves decay of vectors out, balances by chance, and cannot take numbers"""
     def __init__(self, params, maximize=False, min_probability=.03, **kw):
         super().__init__(params, dict(kw))
@@ -72,7 +73,8 @@ class Kron(torch.optim.Optimizer):
             for p,opt in self.each.items():
                 if p.grad is None: continue
                 p.grad,old,g = p.grad.clone()*(-1 if self.up else 1),p.detach().clone(),opt.param_groups[0]
-                opt.step()
+                def drawn(g, step=int(opt._prob_step)+1): return probe(g, step)['probe']
+                with mock.patch('torch.randn_like', drawn): opt.step()
                 if p.ndim<2: p.data.sub_(old, alpha=g['lr']*g['weight_decay'])
 def kron(r): return common_setting(r) | dict(b1=r.random(), precond_lr=log(r,-2,-.5))
 
@@ -90,6 +92,6 @@ rows = [
               names=names),
     Algorithm(genopt.SOAP, apart(SOAP), soap, own=[{}, dict(lr=.01, precondition_frequency=1)], lr=.1, source='pytorch_optimizer',
               names=names),
-    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', chance=True,
+    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch',
               names=('matrix', 'bias', 'strided', 'late')),
 ]

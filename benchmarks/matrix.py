@@ -1,5 +1,5 @@
-"""`python -m benchmarks.matrix`: steps of Muon, Shampoo and SOAP beside the libraries that have them, on matrices of 256 to 1024; the same settings, dtype
-of the iteration and frequencies, matrices in float32. Vectors are AdamW's, and no part of it. All take turns in one process; the table is kept in --out."""
+"""`python -m benchmarks.matrix`: steps of Muon, Shampoo and SOAP beside the libraries that have them, on matrices of 64 to 1024 in float32; the same
+settings, dtype of the iteration and frequencies. Vectors are AdamW's, and no part of it. All take turns in one process."""
 
 import json,sys,warnings
 from functools import partial
@@ -12,14 +12,14 @@ from genopt import bench
 from genopt.bench import Contender,Shape,Side,TimeUp,aside,forget,load,machine,random_tensors,take_turns,why
 from genopt.explain import table
 
-layers  = [(768,256), (256,256), (1024,256), (256,1024)]                                         # attention, its output, and the MLP of a transformer of width 256
+layers  = [(768,256), (256,256), (1024,256), (256,1024)]                            # attention, its output, and the MLP, of width 256
 shapes  = dict(matrices = Shape('4 layers of a transformer of width 256', layers*4, 30),
                wide     = Shape('an MLP 512-1024-1024-512', [(1024,512), (1024,1024), (512,1024)], 20),
                small    = Shape('24 matrices of 64', [(64,64)]*24, 60))
 muon    = dict(lr=1e-3, momentum=.95, weight_decay=.1, nesterov=True)
 shampoo = dict(lr=1e-3, momentum=0., weight_decay=0., eps=1e-4)
 soap    = dict(lr=1e-3, betas=(.95,.95), weight_decay=.01, eps=1e-8)
-often   = dict(Muon=0, Shampoo=10, SOAP=10)                                                     # steps between preconditioners
+often   = dict(Muon=0, Shampoo=10, SOAP=10)                                         # steps between preconditioners
 
 
 def peer(module, make):
@@ -45,17 +45,19 @@ peers = dict(Muon    = [('torch default', 'torch.optim', torch_muon), ('timm def
                         ('pytorch_optimizer default', 'pytorch_optimizer', kozistr_muon),
                         ('pytorch_optimizer loop', 'pytorch_optimizer', partial(kozistr_muon, foreach=False)),
                         ('heavyball default', 'heavyball', heavyball_muon)],
-             Shampoo = [('pytorch_optimizer default', 'pytorch_optimizer', kozistr_shampoo), ('torch_optimizer default', 'torch_optimizer', jettify_shampoo)],
+             Shampoo = [('pytorch_optimizer default', 'pytorch_optimizer', kozistr_shampoo),
+                        ('torch_optimizer default', 'torch_optimizer', jettify_shampoo)],
              SOAP    = [('pytorch_optimizer default', 'pytorch_optimizer', kozistr_soap), ('heavyball default', 'heavyball', heavyball_soap)])
-settings = dict(Muon=muon, Shampoo=shampoo | dict(precondition_frequency=often['Shampoo']), SOAP=soap | dict(precondition_frequency=often['SOAP']))
+settings = {a: s | (dict(precondition_frequency=often[a]) if often[a] else {}) for a,s in dict(Muon=muon, Shampoo=shampoo, SOAP=soap).items()}
 
 
 def contenders(algorithm):
     others = [Contender(name, peer(module, make)) for name,module,make in peers[algorithm]]
-    return others + [Contender('genopt loop', partial(ours, foreach=False)), Contender('genopt default', ours), Contender('genopt fused', partial(ours, fused=True))]
+    ways   = {'loop': dict(foreach=False), 'default': {}, 'fused': dict(fused=True)}
+    return others + [Contender(f'genopt {n}', partial(ours, **kw)) for n,kw in ways.items()]
 
 def cost(times, period):
-    "Seconds of a step, of `times` that are alike at every `period`-th: the mean over a period of the medians, so that rare steps count by how rare they are"
+    "Seconds of a step, of `times` that are alike at every `period`-th: the mean of the medians, so that a rare step counts by how rare it is"
     return mean(median(times[i::period]) for i in range(period))
 
 def compare(algorithm, shape, rounds=None):
@@ -72,11 +74,14 @@ def compare(algorithm, shape, rounds=None):
     rows = {o.contender.name: dict(ms=cost(o.times, period)*1e3, best=min(o.times)*1e3, warm=o.warm) for o in sides}
     fastest = min((n for n in rows if not n.startswith('genopt')), key=lambda n: rows[n]['ms'])
     for r in rows.values(): r['ratio'] = r['ms']/rows[fastest]['ms']
-    return dict(algorithm=algorithm, shape=shape, about=s.about, rounds=rounds, fastest=fastest, rows=rows, absent=absent, load=load(), threads=torch.get_num_threads())
+    return dict(algorithm=algorithm, shape=shape, about=s.about, rounds=rounds, fastest=fastest, rows=rows, absent=absent, load=load(),
+                threads=torch.get_num_threads())
 
 def text(res):
-    rows = [[n, f"{r['ms']:.2f}", f"{r['best']:.2f}", f"{r['ratio']:.2f}", f"{r['warm']:.1f}"] for n,r in sorted(res['rows'].items(), key=lambda o: o[1]['ms'])]
-    head = f"{res['algorithm']} on {res['shape']} ({res['about']}), {res['rounds']} rounds, {res['threads']} threads, load {res['load']}; ratio to {res['fastest']}"
+    rows = sorted(res['rows'].items(), key=lambda o: o[1]['ms'])
+    rows = [[n, f"{r['ms']:.2f}", f"{r['best']:.2f}", f"{r['ratio']:.2f}", f"{r['warm']:.1f}"] for n,r in rows]
+    head = (f"{res['algorithm']} on {res['shape']} ({res['about']}), {res['rounds']} rounds, {res['threads']} threads, load {res['load']}; "
+            f"ratio to {res['fastest']}")
     return '\n'.join([head, '', table(['contender', 'ms/step', 'best', 'ratio', 'warm-up, s'], rows, right=(1,2,3,4)),
                       *(f"absent: {n}: {w}" for n,w in res['absent'].items())])
 
@@ -95,5 +100,8 @@ def run(
             out.write_text(json.dumps(dict(results=results), indent=1))
             print(text(res), end='\n\n', flush=True)
 
-def main(argv=None): return run(**{k: v for k,v in vars(anno_parser(run, prog='python -m benchmarks.matrix').parse_args(argv)).items() if k not in ('pdb','xtra')})
+def main(argv=None):
+    args = vars(anno_parser(run, prog='python -m benchmarks.matrix').parse_args(argv))
+    return run(**{k: v for k,v in args.items() if k not in ('pdb','xtra')})
+
 if __name__=='__main__': sys.exit(main())

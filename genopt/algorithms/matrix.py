@@ -2,15 +2,16 @@
 
 from functools import partial
 from ..blocks import transforms
-from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,basis_first,fit_factors,fit_often,newton_schulz,newton_schulz_with,
-                               normalize_rows,precondition,probe,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,turn_basis,whiten)
+from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,basis_first,fit_factors,fit_often,linear_minimizer,newton_schulz,
+                               newton_schulz_with,normalize_rows,precondition,probe,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,
+                               turn_basis,whiten)
 from ..blocks.stats import average_grad,average_sqr_grad,debias,debias3,step_stat
 from ..blocks.steps import debiased_momentum_step,momentum_step,nesterov_average_step,radam_step,rms_prop_step
 from ..blocks.transforms import clip_update_rms,fixed_update_rms,l2_reg
 from ..naming import rename
 from ..optimizer import algorithm
 
-__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP', 'Kron']
+__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron']
 
 eps_last_step = partial(radam_step, rect=1.)                     # Adam's, with an `eps` that is not debiased
 
@@ -36,6 +37,13 @@ def AdaMuon(lr=1e-3, betas=(0.95,0.95), eps=1e-8, weight_decay=0.1, nesterov=Fal
     itself and not of its sign."""
     return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
             rename(newton_schulz, eps='ns_eps'), rename(average_sqr_grad, grad='update'), rename(rms_prop_step, grad='update'), fixed_update_rms]
+
+@algorithm
+def Scion(lr=1e-3, momentum=0.9, norm='auto', scale=1.0, unconstrained=False, *, ns_dtype='bfloat16'):
+    """Momentum, and then the steepest step of length `scale` in a norm that suits the layer (Pethick et al. 2025, https://arxiv.org/abs/2502.07529).
+    Constrained, parameters stay within a ball of that size, `p <- (1-lr)*p - lr*u`, a decay of 1. `momentum` is what the average keeps, where the
+    authors give the weight of what is new; all else as they have it. `norm='sign'` is for the last layer."""
+    return [not unconstrained and partial(transforms.weight_decay, wd=1.), average_grad, momentum_step, linear_minimizer]
 
 @algorithm
 def Shampoo(lr=1e-1, momentum=0., eps=1e-4, weight_decay=0., precondition_frequency=1):

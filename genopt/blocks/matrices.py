@@ -7,11 +7,12 @@ import math
 from functools import cache,reduce
 import torch
 from ..core import Init,Range,count,fraction,nonneg,positive
+from .transforms import rms
 
 __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step', 'average_padded_sqr_factors', 'padded_factored_step',
            'average_residual_factors', 'confident_step', 'cover_sqr_sum', 'inner_eps_step', 'newton_schulz', 'polar_express', 'scale_to_shape',
-           'average_sqr_rows', 'normalize_rows', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first', 'rotate', 'rotate_back',
-           'turn_basis', 'fit_often', 'probe', 'balance_factors', 'fit_factors', 'whiten']
+           'average_sqr_rows', 'normalize_rows', 'linear_minimizer', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first',
+           'rotate', 'rotate_back', 'turn_basis', 'fit_often', 'probe', 'balance_factors', 'fit_factors', 'whiten']
 
 
 def as_matrix(x):
@@ -79,7 +80,7 @@ def cover_sqr_sum(grad, beta:fraction=0., cover=per_slice):
     each dimension: `v = min(cover) + g^2; cover <- max_slice(v)`; with a `beta`, an average instead. Anil et al. 2019, SM3-II,
     https://arxiv.org/abs/1901.11150"""
     dims  = range(grad.ndim)
-    parts = [c.view([-1 if i==d else 1 for i in dims]) for d,c in zip(dims, cover.split(grad.shape))] or [cover.view(())]
+    parts = [c.view([-1 if i==d else 1 for i in dims]) for d,c in zip(dims, cover.split(grad.shape or [1]))] or [cover.view(())]
     v     = (reduce(torch.minimum, parts)*(beta or 1)).addcmul(grad, grad, value=1-beta)
     new   = torch.cat([v.amax([i for i in dims if i!=d]) if grad.ndim>1 else v.reshape(-1) for d in dims or [0]])
     return dict(sqr_sum=v, cover=torch.maximum(cover, new) if beta else new)
@@ -148,6 +149,17 @@ def average_sqr_rows(update, sqr_mom:fraction=0.95, row_avg=per_output):
 def normalize_rows(update, row_avg, eps:nonneg=1e-10):
     "Each row by its root mean square: `u / (sqrt(r) + eps)`, so that all outputs of a layer learn alike. https://arxiv.org/abs/2510.05491"
     return (as_matrix(update) / (row_avg.sqrt() + eps)[:,None]).reshape(update.shape)
+
+def linear_minimizer(update, norm='auto', scale:positive=1., eps:nonneg=1e-8, ns_steps=5, ns_eps:nonneg=1e-7, ns_dtype='bfloat16'):
+    """Of all steps that are at most `scale` long in a norm, the one that goes down the most: `'spectral'`, `scale*sqrt(m/n)/k * U V'` of m outputs,
+    n inputs and a kernel of k places, `'rms'`, `scale * u/rms(u)`, `'sign'`, `scale/n * sign(u)`, for a last layer, or `'auto'`, spectral, and rms for
+    vectors. Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
+    if norm=='auto': norm = 'spectral' if update.ndim>1 else 'rms'
+    if norm=='rms':  return update*scale / (rms(update) + eps)
+    if norm=='sign': return update.sign()*scale / update.shape[1]
+    if norm!='spectral': raise ValueError(f"norm must be 'auto', 'spectral', 'rms' or 'sign'; got {norm!r}")
+    m,n,*kernel = update.shape
+    return newton_schulz(update, ns_steps, ns_eps, ns_dtype)*scale * ((m/n)**0.5/math.prod(kernel))
 
 
 # -- Preconditioners of both sides --

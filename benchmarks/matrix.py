@@ -41,7 +41,8 @@ def heavyball_soap(m, ps, **kw):
 def kozistr_shampoo(m, ps): return m.Shampoo(ps, lr=1e-3, matrix_eps=1e-4, preconditioning_compute_steps=often['Shampoo'])
 def jettify_shampoo(m, ps): return m.Shampoo(ps, lr=1e-3, epsilon=1e-4, update_freq=often['Shampoo'])
 
-peers = dict(Muon    = [('torch default', 'torch.optim', torch_muon), ('timm default', 'timm.optim.muon', timm_muon), ('muon default', 'muon', kellers_muon),
+peers = dict(Muon    = [('torch default', 'torch.optim', torch_muon), ('timm default', 'timm.optim.muon', timm_muon),
+                        ('muon default', 'muon', kellers_muon),
                         ('pytorch_optimizer default', 'pytorch_optimizer', kozistr_muon),
                         ('pytorch_optimizer loop', 'pytorch_optimizer', partial(kozistr_muon, foreach=False)),
                         ('heavyball default', 'heavyball', heavyball_muon)],

@@ -152,8 +152,8 @@ def normalize_rows(update, row_avg, eps:nonneg=1e-10):
 
 def linear_minimizer(update, norm='auto', scale:positive=1., eps:nonneg=1e-8, ns_steps=5, ns_eps:nonneg=1e-7, ns_dtype='bfloat16'):
     """Of all steps that are at most `scale` long in a norm, the one that goes down the most: `'spectral'`, `scale*sqrt(m/n)/k * U V'` of m outputs,
-    n inputs and a kernel of k places, `'rms'`, `scale * u/rms(u)`, `'sign'`, `scale/n * sign(u)`, for a last layer, or `'auto'`, spectral, and rms for
-    vectors. Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
+    n inputs and a kernel of k places, `'rms'`, `scale * u/rms(u)`, `'sign'`, `scale/n * sign(u)`, for a last layer, or `'auto'`, spectral, and rms
+    for vectors. Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
     if norm=='auto': norm = 'spectral' if update.ndim>1 else 'rms'
     if norm=='rms':  return update*scale / (rms(update) + eps)
     if norm=='sign': return update.sign()*scale / update.shape[1]

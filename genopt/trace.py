@@ -63,9 +63,12 @@ class Factors(TorchFunctionMode):
 def _arithmetic(name, sign, unary=False):
     f = getattr(operator, name)
     def op(self, *other):
+        if other and isinstance(other[0], (torch.SymInt,torch.SymFloat)) and not isinstance(other[0], Number): raise Untraceable(of_sizes)
         if other and not isinstance(other[0], (Number,int,float)): return NotImplemented
         return self.host.number(sign, f, self, *other)
-    def rop(self, other): return self.host.number(sign, f, other, self) if isinstance(other, (int,float)) else NotImplemented
+    def rop(self, other):
+        if isinstance(other, (torch.SymInt,torch.SymFloat)): raise Untraceable(of_sizes)
+        return self.host.number(sign, f, other, self) if isinstance(other, (int,float)) else NotImplemented
     setattr(Number, f'__{name.strip("_")}__', op)
     if not unary: setattr(Number, f'__r{name}__', rop)
 
@@ -152,6 +155,8 @@ def known(v):
     if isinstance(v, Tensor): raise Untraceable(no_looking)
     return v
 
+of_sizes = ("computes with a hyper-parameter and a number made of sizes; bring the tensor in first: "
+            "(update*scale)*(m/n)**.5, not update*(scale*(m/n)**.5)")
 no_looking = "decides by the value of a number, which capturable=True keeps on the device; use torch.where"
 
 

@@ -187,6 +187,18 @@ def test_orthogonal(block, coefficients):
     near  = polar_express(u, ns_steps=12, ns_dtype='float64').flatten(1)
     torch.testing.assert_close(near, exact[0]@exact[2], atol=1e-6, rtol=0)
 
+def test_probe_looks_random():
+    "Mean, spread and tails of a normal distribution; no element, and no step, tells anything of another; the same for the same step"
+    g  = torch.zeros(40, 50, dtype=torch.float64)
+    vs = torch.stack([probe(g, t)['probe'].flatten() for t in range(1, 2001)])
+    assert vs.mean().abs()<3e-3 and (vs.var()-1).abs()<3e-3 and (vs**3).mean().abs()<1e-2 and ((vs**4).mean()-3).abs()<2e-2
+    for a in vs,vs.T:
+        c = (a.T @ a)/2000
+        c.fill_diagonal_(0)
+        assert .97 < (c*c).mean()*2000 < 1.03 and c.abs().max()<.14                       # what independent ones would have
+    assert torch.equal(probe(g, 7)['probe'].flatten(), vs[6])
+    torch.testing.assert_close(probe(g.float(), 7)['probe'].double().flatten(), vs[6], rtol=1e-4, atol=1e-5)
+
 def test_every_block_is_in_an_algorithm_or_here():
     "And says what it does in a formula or in words, and what it is from"
     root = Path(genopt.__file__).parent

@@ -171,6 +171,18 @@ def test_a_shape_compiles_once_for_its_like():
     both([scaled], dict(fused=True), shapes=((30,40),(31,41),(50,60),(6,70)))
     assert len(kernels.compilations)-before<=1
 
+def test_a_hyper_and_sizes_are_told_apart():
+    "A number made of sizes is a symbol when a chain is compiled in its own shape, and a hyper-parameter a number that may change"
+    def scaled(update, scale=2.): return update*(scale*(update.shape[0]/update.shape[1])**.5)
+    def brought_in(update, scale=2.): return update*scale*(update.shape[0]/update.shape[1])**.5
+    def take(cb, **way):
+        p = torch.ones(3, 2, requires_grad=True)
+        p.grad = torch.ones_like(p)
+        Optimizer([p], [cb], lr=.1, **way).step()
+        return p.detach()
+    torch.testing.assert_close(take(brought_in, fused=True), take(scaled))
+    with pytest.raises(RuntimeError, match='a number made of sizes; bring the tensor in first'): take(scaled, fused=True)
+
 @way
 def test_random_numbers(kw):
     "Other numbers than the loop draws, of the same kind, and the same again for the same seed"

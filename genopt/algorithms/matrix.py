@@ -2,15 +2,16 @@
 
 from functools import partial
 from ..blocks import transforms
-from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,basis_first,fit_factors,fit_often,newton_schulz,newton_schulz_with,
-                               normalize_rows,precondition,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,turn_basis,whiten)
+from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,basis_first,fit_factors,fit_often,linear_minimizer,newton_schulz,
+                               newton_schulz_with,normalize_rows,precondition,probe,root_grams,rotate,rotate_back,scale_to_shape,sum_grams,
+                               turn_basis,whiten)
 from ..blocks.stats import average_grad,average_sqr_grad,debias,debias3,step_stat
 from ..blocks.steps import debiased_momentum_step,momentum_step,nesterov_average_step,radam_step,rms_prop_step
 from ..blocks.transforms import clip_update_rms,fixed_update_rms,l2_reg
 from ..naming import rename
 from ..optimizer import algorithm
 
-__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP', 'Kron']
+__all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron']
 
 eps_last_step = partial(radam_step, rect=1.)                     # Adam's, with an `eps` that is not debiased
 
@@ -38,6 +39,13 @@ def AdaMuon(lr=1e-3, betas=(0.95,0.95), eps=1e-8, weight_decay=0.1, nesterov=Fal
             rename(newton_schulz, eps='ns_eps'), rename(average_sqr_grad, grad='update'), rename(rms_prop_step, grad='update'), fixed_update_rms]
 
 @algorithm
+def Scion(lr=1e-3, momentum=0.9, norm='auto', scale=1.0, unconstrained=False, *, ns_dtype='bfloat16'):
+    """Momentum, and then the steepest step of length `scale` in a norm that suits the layer (Pethick et al. 2025, https://arxiv.org/abs/2502.07529).
+    Constrained, parameters stay within a ball of that size, `p <- (1-lr)*p - lr*u`, a decay of 1. `momentum` is what the average keeps, where the
+    authors give the weight of what is new; all else as they have it. `norm='sign'` is for the last layer."""
+    return [not unconstrained and partial(transforms.weight_decay, wd=1.), average_grad, momentum_step, linear_minimizer]
+
+@algorithm
 def Shampoo(lr=1e-1, momentum=0., eps=1e-4, weight_decay=0., precondition_frequency=1):
     """Adagrad with a full matrix for each side of a parameter (Gupta et al. 2018, https://arxiv.org/abs/1802.09568): sums, as in the paper, and the
     exact roots of both sides, each `precondition_frequency` steps. `momentum` is of preconditioned gradients; decay is L2."""
@@ -56,7 +64,7 @@ def SOAP(lr=3e-3, betas=(0.95,0.95), shampoo_beta=None, eps=1e-8, weight_decay=0
 def Kron(lr=3e-4, b1=0.9, weight_decay=0., min_probability=0.03, precond_lr=0.1):
     """Momentum made white by a preconditioner that is fitted on the way, a triangular factor for each side (Li 2018, PSGD,
     https://arxiv.org/abs/1512.04202). As kron_torch has it: fitted to the momentum, at each step at first, later with `min_probability`; an update's
-    root mean square is at most 1.1. `weight_decay` is of all parameters, where kron_torch leaves out vectors. Draws random numbers."""
+    root mean square is at most 1.1. `weight_decay` is of all parameters, where kron_torch leaves out vectors; `probe` stands for random numbers."""
     momentum = [rename(average_grad, mom='b1'), step_stat, rename(debias3, mom3='b1', debias3='debias1'), debiased_momentum_step]
-    factors  = [fit_often, balance_factors, fit_factors, whiten]
-    return [momentum, factors, partial(clip_update_rms, max_rms=1.1), weight_decay and transforms.add_decayed_weights]
+    fit = [fit_often, probe, balance_factors, fit_factors]
+    return [momentum, fit, whiten, partial(clip_update_rms, max_rms=1.1), weight_decay and transforms.add_decayed_weights]

@@ -7,11 +7,12 @@ import math
 from functools import cache,reduce
 import torch
 from ..core import Init,Range,count,fraction,nonneg,positive
+from .transforms import rms
 
 __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step', 'average_padded_sqr_factors', 'padded_factored_step',
            'average_residual_factors', 'confident_step', 'cover_sqr_sum', 'inner_eps_step', 'newton_schulz', 'polar_express', 'scale_to_shape',
-           'average_sqr_rows', 'normalize_rows', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first', 'rotate', 'rotate_back',
-           'turn_basis', 'fit_often', 'balance_factors', 'fit_factors', 'whiten']
+           'average_sqr_rows', 'normalize_rows', 'linear_minimizer', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first',
+           'rotate', 'rotate_back', 'turn_basis', 'fit_often', 'probe', 'balance_factors', 'fit_factors', 'whiten']
 
 
 def as_matrix(x):
@@ -79,7 +80,7 @@ def cover_sqr_sum(grad, beta:fraction=0., cover=per_slice):
     each dimension: `v = min(cover) + g^2; cover <- max_slice(v)`; with a `beta`, an average instead. Anil et al. 2019, SM3-II,
     https://arxiv.org/abs/1901.11150"""
     dims  = range(grad.ndim)
-    parts = [c.view([-1 if i==d else 1 for i in dims]) for d,c in zip(dims, cover.split(grad.shape))] or [cover.view(())]
+    parts = [c.view([-1 if i==d else 1 for i in dims]) for d,c in zip(dims, cover.split(grad.shape or [1]))] or [cover.view(())]
     v     = (reduce(torch.minimum, parts)*(beta or 1)).addcmul(grad, grad, value=1-beta)
     new   = torch.cat([v.amax([i for i in dims if i!=d]) if grad.ndim>1 else v.reshape(-1) for d in dims or [0]])
     return dict(sqr_sum=v, cover=torch.maximum(cover, new) if beta else new)
@@ -148,6 +149,17 @@ def average_sqr_rows(update, sqr_mom:fraction=0.95, row_avg=per_output):
 def normalize_rows(update, row_avg, eps:nonneg=1e-10):
     "Each row by its root mean square: `u / (sqrt(r) + eps)`, so that all outputs of a layer learn alike. https://arxiv.org/abs/2510.05491"
     return (as_matrix(update) / (row_avg.sqrt() + eps)[:,None]).reshape(update.shape)
+
+def linear_minimizer(update, norm='auto', scale:positive=1., eps:nonneg=1e-8, ns_steps=5, ns_eps:nonneg=1e-7, ns_dtype='bfloat16'):
+    """Of all steps that are at most `scale` long in a norm, the one that goes down the most: `'spectral'`, `scale*sqrt(m/n)/k * U V'` of m outputs,
+    n inputs and a kernel of k places, `'rms'`, `scale * u/rms(u)`, `'sign'`, `scale/n * sign(u)`, for a last layer, or `'auto'`, spectral, and rms
+    for vectors. Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
+    if norm=='auto': norm = 'spectral' if update.ndim>1 else 'rms'
+    if norm=='rms':  return update*scale / (rms(update) + eps)
+    if norm=='sign': return update.sign()*scale / update.shape[1]
+    if norm!='spectral': raise ValueError(f"norm must be 'auto', 'spectral', 'rms' or 'sign'; got {norm!r}")
+    m,n,*kernel = update.shape
+    return newton_schulz(update, ns_steps, ns_eps, ns_dtype)*scale * ((m/n)**0.5/math.prod(kernel))
 
 
 # -- Preconditioners of both sides --
@@ -244,11 +256,24 @@ def _identity(p, side):
 left_identity,right_identity = Init(_identity, 0),Init(_identity, 1)
 
 def fit_often(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
-    """How often factors are fitted: at each step at first, and after `flat_steps` ever less often, whenever `1/prob` steps have been waited for,
+    """How often factors are fitted: at each step at first, after `flat_steps` ever less often, whenever `1/prob` steps have been waited for,
     `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`. On the host. https://github.com/evanatyourservice/kron_torch"""
     prob = min(1., max(min_probability, math.exp(-anneal*max(0, step-1-flat_steps))))
     fit  = waited+1 >= 1/prob
     return dict(fit=fit, waited=0 if fit else waited+1)
+
+def probe(grad, step):
+    """A vector as if drawn from N(0, 1), but a function of the step and of each element's place: the same in each process, in each way to run, and
+    after a checkpoint. Counters, hashed, and made normal as by Box and Muller 1958, https://doi.org/10.1214/aoms/1177706645"""
+    place = torch.arange(grad.numel(), device=grad.device).reshape(grad.shape)
+    seed  = hashed((grad.new_zeros(()) + step).to(torch.int64))
+    u,v   = [(hashed(place ^ hashed(seed+i)).to(grad.dtype) + .5)/2**31 for i in (0, 1)]
+    return dict(probe = (u.log()*-2).sqrt() * (v*(2*math.pi)).cos())
+
+def hashed(x):
+    "Whole numbers from 0 to 2^31, scattered over all of them, by products that stay below 2^63"
+    for shift,k in ((16, 0x7feb352d), (15, 0x31848bab), (16, 0x5bd1e995)): x = ((x ^ (x>>shift))*k) & (2**31-1)
+    return x ^ (x>>15)
 
 def times(q, x):
     "A factor, a matrix or a diagonal, times the rows of `x`"
@@ -271,12 +296,12 @@ def spectral_norm(x, top):
     v = x.index_select(1, x.square().sum(0).argmax().reshape(1)).flatten() @ x
     return (x @ (v/v.norm())).norm()*top
 
-def fit_factors(update, fit, precond_lr:nonneg=0.1, left_q=left_identity, right_q=right_identity):
+def fit_factors(update, probe, fit, precond_lr:nonneg=0.1, left_q=left_identity, right_q=right_identity):
     """Factors of a preconditioner `P = Q'Q`, `Q = Q_L x Q_R` with triangular sides, that make gradients white: fitted by descent along the group, so
-    that `E[P g g' P] = E[v v']` for random `v`. Li 2018, https://arxiv.org/abs/1512.04202, PSGD"""
+    that `E[P g g' P] = E[v v']` for the random `v` of `probe`. Li 2018, https://arxiv.org/abs/1512.04202, PSGD"""
     if not fit: return dict(left_q=left_q, right_q=right_q)
     g = as_matrix(update) if update.ndim>1 else update.reshape(-1, 1)
-    v = torch.randn_like(update).reshape(g.shape)
+    v = probe.reshape(g.shape)
     g = g.add(v*g.abs().mean(), alpha=2**-11.5)                    # damped, by the root of float32's precision
     one,tiny = g.new_ones(1),torch.finfo(g.dtype).tiny
     right = right_q if right_q.numel() else one

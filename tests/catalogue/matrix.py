@@ -2,12 +2,16 @@
 
 from functools import partial
 from unittest import mock
-import genopt,kron_torch,pytorch_optimizer,timm.optim.muon,torch
+import genopt,kron_torch,muon as kellers,pytorch_optimizer,timm.optim.muon,torch,torch_optimizer
 from apart import apart
+from genopt.blocks.matrices import between,gram_matrices,inverse_root,left_or_whole,orthogonal,probe,right_side,scale_to_shape
+from genopt.blocks.stats import average_grad
+from genopt.blocks.steps import nesterov_average_step
+from genopt.blocks.transforms import l2_reg,weight_decay as weight_decay_block
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
-from .row import Algorithm,common_setting,eps_setting,log
+from .row import Algorithm,Peer,common_setting,eps_setting,log
 
-names    = 'matrix', 'bias', 'strided', 'late'                          # a 0-dim parameter of float64 cannot be compiled in its own shape yet
+names    = 'matrix', 'bias', 'scalar', 'strided', 'late'
 matrices = dict(matrix=True, names=('matrix', 'strided', 'late'), params=lambda model: [p for p in model.parameters() if p.ndim>1])
 
 
@@ -37,6 +41,34 @@ def in_dtype(module, iterate, ns_dtype, make):
     opt.step = patched
     return opt
 
+def timm_muon(params, ns_dtype='bfloat16', ns_coefficients=(3.4445,-4.775,2.0315), adjust_lr_fn=None, **kw):
+    scale = {None: 'original', 'spectral_unclamped': 'rms_to_rms'}.get(adjust_lr_fn, adjust_lr_fn)
+    return in_dtype('timm.optim.muon', timm.optim.muon.zeropower_via_newtonschulz, ns_dtype, lambda: timm.optim.Muon(
+        [dict(params=params, use_muon=True)], ns_coefficients=ns_coefficients, adjust_lr_fn=scale, **kw))
+def kozistr_muon(params, ns_dtype='bfloat16', ns_coefficients=None, adjust_lr_fn=None, eps=1e-7, **kw):
+    return in_dtype('pytorch_optimizer.optimizer.muon.base', zero_power_via_newton_schulz_5, ns_dtype, lambda: pytorch_optimizer.Muon(
+        [dict(params=params, use_muon=True)], ns_coeffs=ns_coefficients, foreach=False, **kw))
+def kellers_muon(params, lr=1e-3, weight_decay=.1, momentum=.95, **kw):
+    "In the dtype of the gradient, and not in bfloat16"
+    opt = kellers.SingleDeviceMuon(params, lr=lr, weight_decay=weight_decay, momentum=momentum)
+    step = opt.step
+    def exact():
+        with mock.patch.object(torch.Tensor, 'bfloat16', lambda x: x): step()
+    opt.step = exact
+    return opt
+def muon_with(**fixed): return lambda params, **kw: genopt.Muon(params, **kw | fixed)
+def added_eps(update):
+    "Five iterations with the first coefficients, from `u/(|u| + 1e-7)` on, where others have `u/max(|u|, 1e-7)`"
+    return orthogonal(update/(update.norm() + 1e-7), ((3.4445,-4.775,2.0315),)*5, 1., 'float64')
+def as_kellers(params, lr=1e-3, weight_decay=.1, momentum=.95, maximize=False, **kw):
+    return genopt.Optimizer(params, [weight_decay_block, average_grad, nesterov_average_step, added_eps, scale_to_shape], lr=lr, weight_decay=weight_decay,
+                            momentum=momentum, maximize=maximize)
+muon_peers = [Peer('timm', apart(timm_muon)),
+              # it has two scales, here the original, and a norm of at least 1e-7 whatever the eps
+              Peer('pytorch_optimizer', apart(kozistr_muon), ours=muon_with(adjust_lr_fn='original', eps=1e-7)),
+              # always Nesterov's, five iterations, the original scale
+              Peer('muon', apart(kellers_muon), ours=as_kellers)]
+
 def normuon_peer(params, betas=(.95,.95), ns_dtype='bfloat16', **kw):
     groups = [dict(params=params, use_muon=True)]
     return in_dtype('pytorch_optimizer.optimizer.muon.normuon', zero_power_via_newton_schulz_5, ns_dtype, lambda: pytorch_optimizer.NorMuon(
@@ -46,14 +78,34 @@ def adamuon_peer(params, betas=(.95,.95), ns_dtype='bfloat16', eps=1e-8, **kw):
         [dict(params=params, use_muon=True)], algo='adamuon', momentum=betas[0], betas=(.9, betas[1]), eps=eps, ns_coefficients='original',
         **dict(lr=1e-3, weight_decay=.1) | kw))
 
+def scion_peer(params, momentum=.9, norm='auto', scale=1., unconstrained=False, ns_dtype='bfloat16', **kw):
+    "Its `momentum` is the weight of the new gradient; a norm is given by a number. In bfloat16 it would round the scale, too"
+    def named(momentum=momentum, norm=norm, **g): return g | dict(momentum=1-momentum, norm_type=dict(auto=1, spectral=2, sign=4, rms=5)[norm])
+    groups = [named(**g) for g in params] if isinstance(params[0], dict) else [named(params=params)]
+    return in_dtype('pytorch_optimizer.optimizer.scion', zero_power_via_newton_schulz_5, ns_dtype, lambda: pytorch_optimizer.SCION(
+        groups, constraint=not unconstrained, scale=scale, foreach=False, **kw))
+def scion(r):
+    kw = {k: v for k,v in common_setting(r).items() if k!='weight_decay'}
+    return kw | dict(momentum=r.random(), norm=r.choice(['auto', 'auto', 'spectral', 'sign']), scale=r.uniform(.1,10), unconstrained=r.random()<.5, ns_dtype='float64')
+
 class SOAP(pytorch_optimizer.SOAP):
     "Theirs, which rounds what it gives to qr to float32"
     def step(self):
         with mock.patch('torch.float32', torch.float64): super().step()
 def shampoo_peer(params, eps=1e-4, **kw): return pytorch_optimizer.Shampoo(params, matrix_eps=eps, **dict(lr=.1)|kw)
 
+def one_by_one(update, eps=1e-4, left=left_or_whole, right=right_side):
+    "Roots of half the order, and the right side sums what the left one has made of gradients"
+    left = left + gram_matrices(update, left, right)[0]
+    update = between(inverse_root(left, eps, 2 if right.numel() else 1), update, update.new_zeros(0))
+    right = right + gram_matrices(update, left, right)[1]
+    return dict(update=between(update.new_zeros(0), update, inverse_root(right, eps, 2)), left=left, right=right)
+def rooted_deeper(params, **kw): return genopt.Optimizer(params, [l2_reg, one_by_one], **dict(lr=.1, weight_decay=0.)|kw)
+shampoo_other = Peer('torch_optimizer', apart(lambda params, eps=1e-4, **kw: torch_optimizer.Shampoo(params, epsilon=eps, **kw)),
+                     why='roots of half the order; the right side sums what the left one has made of gradients', ours=rooted_deeper)
+
 class Kron(torch.optim.Optimizer):
-    """kron_torch's, one for each parameter, uncompiled and in double precision, because compiled code draws other random numbers. It adds its damping to
+    """kron_torch's, one for each parameter, uncompiled and in double precision, fed our probes for its random numbers. It adds its damping to
     the momentum itself, by mistake: what it fits to is a copy here. It leaves decay of vectors out, balances by chance, and cannot take numbers"""
     def __init__(self, params, maximize=False, min_probability=.03, **kw):
         super().__init__(params, dict(kw))
@@ -72,7 +124,8 @@ class Kron(torch.optim.Optimizer):
             for p,opt in self.each.items():
                 if p.grad is None: continue
                 p.grad,old,g = p.grad.clone()*(-1 if self.up else 1),p.detach().clone(),opt.param_groups[0]
-                opt.step()
+                def drawn(g, step=int(opt._prob_step)+1): return probe(g, step)['probe']
+                with mock.patch('torch.randn_like', drawn): opt.step()
                 if p.ndim<2: p.data.sub_(old, alpha=g['lr']*g['weight_decay'])
 def kron(r): return common_setting(r) | dict(b1=r.random(), precond_lr=log(r,-2,-.5))
 
@@ -83,13 +136,15 @@ def normuon(r): return eps_setting(r) | dict(nesterov=r.random()<.5, ns_steps=r.
 normuon_inputs = [dict(ns_dtype='float64'), dict(ns_dtype='float64', nesterov=False), {}, dict(weight_decay=.3)]
 
 rows = [
-    Algorithm(genopt.Muon, Muon, muon, own=muon_inputs, lr=.05, more=dict(weight_decay=0), digits=.95, **matrices),
-    Algorithm(genopt.NorMuon, apart(normuon_peer), normuon, own=normuon_inputs, lr=.5, source='pytorch_optimizer', **matrices),
-    Algorithm(genopt.AdaMuon, apart(adamuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(weight_decay=0), source='timm', **matrices),
-    Algorithm(genopt.Shampoo, apart(shampoo_peer), shampoo, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.5, source='pytorch_optimizer',
-              names=names),
+    Algorithm(genopt.Muon, Muon, muon, own=muon_inputs, lr=.05, more=dict(weight_decay=0, ns_dtype='float32'), digits=.95, peers=muon_peers, **matrices),
+    Algorithm(genopt.NorMuon, apart(normuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(ns_dtype='float32'), source='pytorch_optimizer', **matrices),
+    Algorithm(genopt.AdaMuon, apart(adamuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(weight_decay=0, ns_dtype='float32'), digits=.85, source='timm', **matrices),
+    Algorithm(genopt.Scion, apart(scion_peer), scion, own=[dict(ns_dtype='float64'), dict(ns_dtype='float64', unconstrained=True, scale=.3)],
+              lr=.3, more=dict(unconstrained=True, ns_dtype='float32'), second=dict(scale=2.), digits=.97, source='pytorch_optimizer', **matrices),
+    Algorithm(genopt.Shampoo, apart(shampoo_peer), shampoo, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.5, near=.15, source='pytorch_optimizer',
+              names=names, peers=[shampoo_other]),
     Algorithm(genopt.SOAP, apart(SOAP), soap, own=[{}, dict(lr=.01, precondition_frequency=1)], lr=.1, source='pytorch_optimizer',
               names=names),
-    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', chance=True, digits=.85,
+    Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', digits=.85,
               names=('matrix', 'bias', 'strided', 'late')),
 ]

@@ -43,7 +43,6 @@ class Algorithm:
     params: object = torch.nn.Module.parameters                # those of a model that it takes
     digits: float = 0.5                                        # by how much the digits network's loss falls at the default settings, at least
     batch: int = 64                                            # images of a step there
-    chance: bool = False                                       # it draws random numbers, each way in its own order
     steps: int = 100                                           # over how many it is held against its reference
 
     @property

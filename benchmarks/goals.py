@@ -40,7 +40,6 @@ goals = [Goal('step',         'Adam AdamW',  large,             'genopt fused', 
          Goal('step',         'AdamW',       'groups465',       'genopt fused',   'genopt fused, 3 groups',  1.3,  'AdamW groups465'),
          Goal('step',         flat,          'resnet50 gpt2',   'genopt adopted', 'memory copy',             1.1,  'Adam resnet50'),
          Goal('step',         pointwise,     'resnet50',        'genopt fused',   'memory copy',             1.3),
-         Goal('step',         'Muon Shampoo SOAP', 'linear',    'genopt fused',   peers,                     1.1),
          Goal('cold',         'Adam',        'k256',            'genopt fused',   '',                        15.,  'Adam k256'),
          Goal('warm',         'Adam',        'k256',            'genopt fused',   '',                        3.,   'Adam k256'),
          Goal('compilations', 'Adam',        'six',             'genopt fused',   '',                        1,    'Adam six')]

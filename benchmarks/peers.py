@@ -20,9 +20,8 @@ def fastai_step(algorithm, groups, settings, compiled=False):
 def heavyball_step(algorithm, groups, settings, compiled=False):
     "Its smaller functions are compiled in any case; `compiled`: the whole step"
     import heavyball as h
-    cls = dict(SGD=h.SGD, RMSprop=h.RMSprop, Adam=h.AdamW, AdamW=h.AdamW, NAdam=h.NAdam, Muon=h.Muon, SOAP=h.SOAP).get(algorithm)
+    cls = dict(SGD=h.SGD, RMSprop=h.RMSprop, Adam=h.AdamW, AdamW=h.AdamW, NAdam=h.NAdam).get(algorithm)
     if not cls: raise Absent(f"HeavyBall has no {algorithm}")
-    if algorithm in ('Muon','SOAP'): return cls(groups, **settings, compile_step=compiled).step
     own = dict(beta=settings['momentum']) if algorithm=='SGD' else dict(betas=(0.9, 0.99 if algorithm=='RMSprop' else 0.999))
     return cls(groups, lr=settings['lr'], weight_decay=0.01 if algorithm=='AdamW' else 0., compile_step=compiled, **own).step
 
@@ -37,9 +36,8 @@ def kozistr_step(algorithm, groups, settings, compiled=False, **flags):
     "pytorch_optimizer; compiled as its `create_optimizer(compile=True)` does"
     import pytorch_optimizer as k
     if algorithm in ('Adam','AdamW','RMSprop','NAdam'): raise Absent(same.format(algorithm))
-    cls = dict(SGD=k.SGDW, Lion=k.Lion, LAMB=k.Lamb, RAdam=k.RAdam, Muon=k.Muon, Shampoo=k.Shampoo, SOAP=k.SOAP).get(algorithm)
+    cls = dict(SGD=k.SGDW, Lion=k.Lion, LAMB=k.Lamb, RAdam=k.RAdam).get(algorithm)
     if not cls: raise Absent(f"pytorch_optimizer is not compared on {algorithm}")
-    if algorithm=='Muon': groups = [g|dict(use_muon=True) for g in groups]
     opt = cls(groups, **settings, **flags, **(dict(degenerated_to_sgd=True) if algorithm=='RAdam' else {}))
     if compiled and not cls._supports_compiled_foreach: return torch.compile(opt.step, dynamic=True)
     if compiled: opt._compile_foreach()
@@ -50,12 +48,6 @@ def lucidrains_step(algorithm, groups, settings, module='lion_pytorch', compiled
     from importlib import import_module
     if algorithm!='Lion': raise Absent(f"lion-pytorch has no {algorithm}")
     opt = import_module(f'lion_pytorch.{module}').Lion(groups, **settings)
-    return torch.compile(opt.step) if compiled else opt.step
-
-def timm_step(algorithm, groups, settings, compiled=False):
-    import timm.optim as t
-    if algorithm!='Muon': raise Absent(f"timm is not compared on {algorithm}")
-    opt = t.Muon([g|dict(use_muon=True) for g in groups], **settings, ns_coefficients='original')
     return torch.compile(opt.step) if compiled else opt.step
 
 
@@ -69,11 +61,9 @@ peers = [Contender('fastai default',             fastai_step),
          Contender('pytorch_optimizer default',  kozistr_step),
          Contender('pytorch_optimizer loop',     partial(kozistr_step, foreach=False)),
          Contender('pytorch_optimizer compiled', partial(kozistr_step, foreach=True, compiled=True)),
-         Contender('timm default',               timm_step),
-         Contender('timm compiled',              partial(timm_step, compiled=True)),
          Contender('lion-pytorch default',       lucidrains_step),
          Contender('lion-pytorch foreach',       partial(lucidrains_step, module='foreach')),
          Contender('lion-pytorch compiled',      partial(lucidrains_step, module='foreach', compiled=True))]
 
 contenders = [*bench.contenders[:-1], *peers, bench.contenders[-1]]
-packages   = 'torch fastai heavyball torch-optimi pytorch_optimizer timm lion-pytorch'.split()
+packages   = 'torch fastai heavyball torch-optimi pytorch_optimizer lion-pytorch'.split()

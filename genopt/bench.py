@@ -57,7 +57,6 @@ shapes = dict(six       = Shape('an MLP 10-50-50-10', mlp(10,50,50,10), 500),
               resnet50  = Shape('ResNet-50', resnet((3,4,6,3), 4), 30),
               gpt2      = Shape('GPT-2 small', gpt2(), 12),
               k256      = Shape('1000 tensors of 256', [(256,)]*1000, 100),
-              linear    = Shape('linear layers of 512 and 1024', [*[(512,512)]*4, (1024,512), (512,1024)], 10),
               groups465 = Shape('465 groups with 3 settings', mixed*93, 40, three))
 
 
@@ -76,8 +75,7 @@ class Contender:
 
 usual      = dict(SGD=dict(lr=1e-3, momentum=0.9), RMSprop=dict(lr=1e-3), Adam=dict(lr=1e-3), AdamW=dict(lr=1e-3),
                   Lion=dict(lr=1e-4), LAMB=dict(lr=1e-3), RAdam=dict(lr=1e-3), NAdam=dict(lr=1e-3))
-matrices   = dict(Muon=dict(lr=1e-3), Shampoo=dict(lr=1e-2), SOAP=dict(lr=3e-3, precondition_frequency=1))
-algorithms = {n: (usual|matrices).get(n, {}) for n in algos.__all__}                                      # the others as they come
+algorithms = {n: usual.get(n, {}) for n in algos.__all__}                                      # the others as they come
 
 @cache
 def needs(algorithm):

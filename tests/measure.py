@@ -20,18 +20,14 @@ def version(name):
         except importlib.metadata.PackageNotFoundError: pass
     return ''
 
-def settings(a, n):
-    "What is tried: the row's own list, if it has one, and random ones"
-    return [*(a.own or [{}]), *a.settings(n)]
-
-def largest(a, ours, theirs, n):
+def largest(a, ours, theirs, settings):
     "The largest relative difference of any parameter, over all settings. The reference is torch's loop, where it has one"
-    return max(difference(a.ran(ours, kw, foreach=False)[0], a.ran(theirs, kw)[0]) for kw in settings(a, n))
+    return max(difference(a.ran(ours, kw, foreach=False)[0], a.ran(theirs, kw)[0]) for kw in settings)
 
 def measure(a):
     reference = f'torch.optim.{a.name}' if a.source=='torch.optim' else dict(paper="the paper's pseudocode").get(a.source, a.source)
-    return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=largest(a, a.cls, a.reference, 8)),
-                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=largest(a, p.ours or a.cls, p.make, 5)) for p in a.peers])
+    return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=largest(a, a.cls, a.reference, [*(a.own or [{}]), *a.settings(8)])),
+                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=largest(a, p.ours or a.cls, p.make, a.settings(5))) for p in a.peers])
 
 if __name__=='__main__':
     names  = sys.argv[1:]

@@ -32,7 +32,7 @@ def suite(monkeypatch):
 
 def test_shapes():
     assert {n: (len(s.sizes), s.numel) for n,s in shapes.items()}==dict(six=(6,3610), resnet18=(62,11_689_512), resnet50=(161,25_557_032),
-        gpt2=(148,124_439_808), k256=(1000,256_000), linear=(6,2_097_152), groups465=(465,7_761_408))
+        gpt2=(148,124_439_808), k256=(1000,256_000), groups465=(465,7_761_408))
     s = shapes['groups465']
     groups,merged = s.groups(range(465)),s.groups(range(465), True)
     assert len(groups)==465 and len(merged)==3 and sorted(p for g in merged for p in g['params'])==[*range(465)]

@@ -44,7 +44,7 @@ def test_every_algorithm_is_measured_and_agrees():
 def test_what_is_kept_is_what_is_measured(name):
     a = next(a for a in rows if a.name==name)
     assert measure.measure(a)['reference']['difference']<=max(100*parity[name]['reference']['difference'], 1e-15)
-    wrong = measure.largest(a, lambda ps, **kw: genopt.SGD(ps, lr=.1), lambda ps, **kw: genopt.SGD(ps, lr=.1, momentum=.9), 0)
+    wrong = measure.largest(a, lambda ps, **kw: genopt.SGD(ps, lr=.1), lambda ps, **kw: genopt.SGD(ps, lr=.1, momentum=.9), [{}])
     assert wrong>1e-2
 
 def test_catalogue_page_says_what_the_code_says(monkeypatch):

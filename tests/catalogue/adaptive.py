@@ -3,8 +3,9 @@
 from functools import partial
 import inspect
 import genopt,madgrad,numpy as np,optimi,pytorch_optimizer,qhoptim.pyt,timm.optim,torch,torch_optimizer
-from genopt import zeros
-from genopt.blocks import stats,steps
+from genopt import l2_reg,ones,rename,zeros
+from genopt.blocks import stats,steps,transforms
+from genopt.blocks.matrices import inner_eps_step
 from genopt.recipe import flatten
 from timm.optim import adamw as timm_adamw
 import references
@@ -64,6 +65,12 @@ def swapped(cls, swaps, **settings):
         return genopt.Optimizer(params, cbs, **{k: v.default for k,v in inspect.signature(cls.build).parameters.items()} | kw)
     return make
 
+def as_tensorflow(params, weight_decay=0, momentum=0, centered=False, maximize=False, eps=1e-8, alpha=.99, **kw):
+    center = centered and [rename(stats.average_grad, mom='sqr_mom'), stats.center_sqr_grad]
+    step   = rename(inner_eps_step, sqr_sum='grad_var' if centered else 'sqr_avg')
+    cbs    = [maximize and transforms.maximize, l2_reg, partial(stats.average_sqr_grad, sqr_avg=ones), center, step, momentum and transforms.heavy_ball]
+    return genopt.Optimizer(params, cbs, weight_decay=weight_decay, eps=eps, sqr_mom=alpha, **kw | (dict(momentum=momentum) if momentum else {}))
+
 po = dict(foreach=False)
 decoupled = dict(decoupled_weight_decay='weight_decouple')
 
@@ -78,13 +85,14 @@ def sparse_adam(r): return {k: v for k,v in eps_setting(r).items() if k!='weight
 
 rows = [
     Algorithm(genopt.Adagrad,  torch.optim.Adagrad, adagrad, lr=.5, near=.15),
-    Algorithm(genopt.RMSprop,  torch.optim.RMSprop, rmsprop, lr=1e-2, fused=False, core=True),
+    Algorithm(genopt.RMSprop,  torch.optim.RMSprop, rmsprop, lr=1e-2, fused=False, core=True,
+              peers=[Peer('timm, RMSpropTF', other(timm.optim.RMSpropTF), 'as TensorFlow: eps is within the root, squares are averaged from 1 on', as_tensorflow)]),
     Algorithm(genopt.Adadelta, torch.optim.Adadelta, adadelta, lr=1., fused=False),
     Algorithm(genopt.Adam,     torch.optim.Adam,    adam,  core=True),
     Algorithm(genopt.AdamW,    torch.optim.AdamW,   adam,  core=True),
     Algorithm(genopt.AdamC,    corrected,           adamc, own=[dict(max_lr=1e-3)], source='timm'),
     Algorithm(genopt.AMSGrad,  partial(torch.optim.Adam, amsgrad=True), eps_setting, own=[{}]),
-    Algorithm(genopt.Adamax,   torch.optim.Adamax,  eps_setting, fused=False),
+    Algorithm(genopt.Adamax,   torch.optim.Adamax,  eps_setting, fused=False, peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaMax, dict(foreach=False)))]),
     Algorithm(genopt.NAdam,    references.NAdam,    nadam, fused=False, core=True),
     Algorithm(genopt.NAdamW,   other(timm.optim.NAdamW, po), eps_setting, more=dict(weight_decay=0), own=[{}], source='timm'),
     Algorithm(genopt.RAdam,    torch.optim.RAdam,   radam, lr=5e-3, fused=False, more=dict(betas=(.9,.99)), core=True, digits=.6),

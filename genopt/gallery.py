@@ -227,5 +227,5 @@ def key(ax, algos, names, walks):
     for k,(a,c) in enumerate(zip(algos, colors)):
         y = .78-.13*k
         ax.plot([0,.03], [y+.02,y+.02], color=c, lw=2.5, solid_capstyle='round')
-        ax.text(.05, y, a, fontsize=10, color=c, weight='bold')
+        ax.text(.05, y, a, fontsize=min(10, 130/len(a)), color=c, weight='bold')             # up to the first rate
         for x,n in zip(at, names): ax.text(x, y, f"{walks[a,n]['lr']:g}".lstrip('0') if (a,n) in walks else '-', fontsize=7, color='.25', ha='right')

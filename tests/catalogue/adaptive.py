@@ -9,7 +9,7 @@ from genopt.blocks.matrices import inner_eps_step
 from genopt.recipe import flatten
 from timm.optim import adamw as timm_adamw
 import references
-from .row import Algorithm,Peer,betas_setting,common_setting,eps_setting,log,other
+from .row import Algorithm,Peer,apart,betas_setting,common_setting,eps_setting,log,other
 
 
 def adagrad(r):
@@ -53,8 +53,8 @@ class SAdam(references.Reference):
 
 def warmed(params, beta3_warmup=None, alpha_warmup=None, **kw):
     return other(pytorch_optimizer.AdEMAMix, dict(foreach=False, weight_decouple=True, t_alpha_beta3=beta3_warmup))(params, **kw)
-def corrected(params, max_lr=None, weight_decay=1e-2, **kw):
-    return other(timm_adamw.AdamWLegacy, dict(foreach=False, corrected_weight_decay=True))(params, weight_decay=weight_decay, **kw)
+def corrected(params, max_lr=None, weight_decay=1e-2, foreach=None, **kw):
+    return timm_adamw.AdamWLegacy([dict(params=params, max_lr_snapshot=max_lr)], foreach=False, corrected_weight_decay=True, weight_decay=weight_decay, **kw)
 
 def change_from_zero(grad, prev_grad=zeros): return dict(change=grad-prev_grad, prev_grad=grad)
 def early_eps_step(grad_avg, sqr_avg, debias1, debias2, eps=1e-8): return grad_avg/debias1 / ((sqr_avg+1e-15).sqrt()+eps) * debias2**.5
@@ -90,7 +90,7 @@ rows = [
     Algorithm(genopt.Adadelta, torch.optim.Adadelta, adadelta, lr=1., fused=False),
     Algorithm(genopt.Adam,     torch.optim.Adam,    adam,  core=True),
     Algorithm(genopt.AdamW,    torch.optim.AdamW,   adam,  core=True),
-    Algorithm(genopt.AdamC,    corrected,           adamc, own=[dict(max_lr=1e-3)], source='timm'),
+    Algorithm(genopt.AdamC,    apart(corrected),    adamc, own=[dict(max_lr=1e-3)], source='timm'),
     Algorithm(genopt.AMSGrad,  partial(torch.optim.Adam, amsgrad=True), eps_setting, own=[{}]),
     Algorithm(genopt.Adamax,   torch.optim.Adamax,  eps_setting, fused=False, peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaMax, dict(foreach=False)))]),
     Algorithm(genopt.NAdam,    references.NAdam,    nadam, fused=False, core=True),

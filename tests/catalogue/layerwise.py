@@ -8,8 +8,7 @@ from genopt.algorithms.momentum import SGD
 from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.blocks.steps import rms_prop_step
 from genopt.blocks.transforms import add_decayed_weights,l2_reg,layer_ratio,scale_grad,trust_ratio
-from apart import apart
-from .row import Algorithm,Peer,common_setting,eps_setting,log
+from .row import Algorithm,Peer,apart,common_setting,eps_setting,log
 
 
 def lr_setting(r): return dict(lr=log(r,-4,-1), maximize=r.random()<.3)

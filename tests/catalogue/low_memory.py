@@ -6,8 +6,7 @@ from genopt import rename
 from genopt.blocks.matrices import average_padded_sqr_factors,growing_sqr_mom,padded_factored_step
 from genopt.blocks.stats import step_stat
 from genopt.blocks.transforms import clip_update_rms,weight_decay
-from apart import apart
-from .row import Algorithm,Peer,common_setting,log
+from .row import Algorithm,Peer,apart,common_setting,log
 
 
 def adafactor(r):

@@ -3,13 +3,12 @@
 from functools import partial
 from unittest import mock
 import genopt,kron_torch,muon as kellers,pytorch_optimizer,timm.optim.muon,torch,torch_optimizer
-from apart import apart
 from genopt.blocks.matrices import between,gram_matrices,inverse_root,left_or_whole,orthogonal,probe,right_side,scale_to_shape
 from genopt.blocks.stats import average_grad
 from genopt.blocks.steps import nesterov_average_step
 from genopt.blocks.transforms import l2_reg,weight_decay as weight_decay_block
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
-from .row import Algorithm,Peer,common_setting,eps_setting,log
+from .row import Algorithm,Peer,apart,common_setting,eps_setting,log
 
 names    = 'matrix', 'bias', 'scalar', 'strided', 'late'
 matrices = dict(matrix=True, names=('matrix', 'strided', 'late'), params=lambda model: [p for p in model.parameters() if p.ndim>1])

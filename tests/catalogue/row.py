@@ -76,21 +76,23 @@ def eps_setting(r):    return betas_setting(r)  | dict(eps=log(r,-10,-3))
 
 # -- Other libraries --
 
-class Other:
-    """An optimizer of another library: one for each parameter, because many count steps for all of a group, and are given gradients of the other
-    sign if they are to maximise. `names`: what it calls our settings"""
-    def __init__(self, cls, fixed, names, params, maximize=False, **kw):
-        groups = [*params] if isinstance(params, list) else [dict(params=[*params])]
-        named  = lambda d: {names.get(k,k): v for k,v in d.items()}
-        self.maximize,self.param_groups = maximize,groups
-        self.each = [(p, cls([named(g)|dict(params=[p])], **fixed|named(kw))) for g in groups for p in g['params']]
-
-    def step(self):
-        for p,opt in self.each:
-            if p.grad is None: continue
-            p.grad = -p.grad if self.maximize else p.grad.clone()       # some of them write into it
-            opt.step()
+def apart(make):
+    """`(params, **settings)` -> one of `make([p], **settings)` for each parameter, because many count steps for all of a group; stepped only when that
+    has a gradient, of the other sign if it is to maximise"""
+    class Apart:
+        def __init__(self, params, **kw):
+            groups,self.opts = [*params],[]
+            for g in groups if isinstance(groups[0], dict) else [dict(params=groups)]:
+                own = kw | {k: v for k,v in g.items() if k!='params'}
+                sign = -1 if own.pop('maximize', False) else 1
+                self.opts += [(p, make([p], **own), sign) for p in g['params']]
+        def step(self):
+            for p,opt,sign in self.opts:
+                if p.grad is None: continue
+                p.grad = p.grad.clone()*sign                            # some write into it
+                opt.step()
+    return Apart
 
 def other(cls, fixed=None, **names):
-    "`cls` of another library, to be made as ours is: with `fixed` settings, our other settings under its `names`"
-    return lambda params, foreach=None, **kw: Other(cls, fixed or {}, names, params, **kw)
+    "`cls` of another library, made as ours is: with `fixed` settings, our other settings under its `names`"
+    return apart(lambda params, foreach=None, **kw: cls(params, **(fixed or {}) | {names.get(k,k): v for k,v in kw.items()}))

@@ -225,8 +225,8 @@ def run_all(runs):
         here,there = [w for w in waiting if w[0].meta['place']==at],[w for w in waiting if w[0].meta['place']!=at]
         if any(at in places[places.index(j.meta['place']):] for j,_,places,_ in there):
             raise ValueError(f"{at[0]} and another callback over all parameters come in different orders in two groups")
-        value   = here[0][0].meta['joint'][1](torch.stack([z.reshape(()) for _,z,_,_ in here]))
-        waiting = there + [w for *_,run in here if (w := advance(run, value))]
+        value   = here[0][0].meta['joint'][1](torch.stack([z.reshape(()).to(here[0][1].device) for _,z,_,_ in here]))
+        waiting = there + [w for _,z,_,run in here if (w := advance(run, value.to(z.device)))]
 
 
 # -- The plan --

@@ -147,6 +147,7 @@ class Compiled(Kernel):
         self.reciprocals = [n for n in self.numbers if any(divides(u, n) for u in self.piece.nodes)]
         rows    = [torch.empty(2**20, dtype=self.dtypes[n], device=self.device) for n in self.rows]
         singles = [n.meta['val'].reshape(1) for n in self.piece.inputs if n.name in self.singles]        # a 0-d float64 would be taken for a constant
+        self.single_dtypes = {n: s.dtype for n,s in zip(self.singles, singles)}                          # what joins parameters may come in another
         self.fn = inductor(self.apply, [*rows, *singles, self.scalars(dict.fromkeys(self.numbers, 1.))], str(self))
 
     def apply(self, *args):
@@ -176,7 +177,7 @@ class Compiled(Kernel):
     def bind(self, numbers, buffers):
         scalars = self.scalars(numbers)
         if not self.singles: return lambda xs, singles: self.fn(*xs, scalars)
-        return lambda xs, singles: self.fn(*xs, *[singles[n].reshape(1) for n in self.singles], scalars)
+        return lambda xs, singles: self.fn(*xs, *[singles[n].to(t).reshape(1) for n,t in self.single_dtypes.items()], scalars)
 
 def operation(n):
     "What node `n` does, also where a factor that torch wants as a plain number is in a tensor"

@@ -41,7 +41,7 @@ def fold(chain, spaces, numbers, host):
 class Shaped:
     "`chain` for parameters like `p`, in their own shape. `run(p, grad, states, values)` writes what the step changes"
     def __init__(self, chain, numbers, p, states):
-        if any(b.is_global for b in chain.blocks): raise Untraceable("a callback over all parameters cannot be joined with one that needs a shape")
+        if joins := [b for b in chain.blocks if b.is_global]: raise Untraceable(f"{joins[0]} runs over all parameters, and another callback needs a shape")
         self.chain,self.dtype,self.device,self.names,self.graphs,self.singles_made = chain,wide(p.dtype),p.device,[*states],{},{}
         host,rand = Host(self.dtype, self.device),torch.Generator().manual_seed(0)
         def stand_in(like):

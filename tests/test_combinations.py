@@ -9,7 +9,8 @@ from helpers import closure_of,difference
 
 library = {n: Block(getattr(blocks, n)) for m in (stats,steps,transforms,moves,matrices,rates,evaluations) for n in m.__all__}
 chance  = {'noise', 'hutchinson'}                                           # they draw random numbers, each way in its own order
-settled = dict(lr=.01, mom=.9, sqr_mom=.99, eps=1e-8, wd=.01, alpha=.5, beta=.9, trust_coeff=.01, precondition_frequency=2, max_iter=3, history_size=3)   # blocks' defaults differ
+settled = dict(lr=.01, mom=.9, sqr_mom=.99, eps=1e-8, wd=.01, alpha=.5, beta=.9, trust_coeff=.01, precondition_frequency=2, max_iter=3, history_size=3,
+               ns_dtype='float64')                                          # blocks' defaults differ, and bfloat16 is rounded otherwise when compiled
 
 
 # -- Lists --

@@ -148,6 +148,21 @@ def test_mixed_chains_take_parameters_as_rows(cbs, kw):
     err,opt = both(cbs, kw)
     assert err<=1e-5 and not loose(opt)
 
+@way
+@pytest.mark.parametrize('cb', [clip_grad_norm, clip_foreach], ids=lambda c: c.__name__)
+@pytest.mark.parametrize('max_norm', [.5, 1e9], ids=['clipped', 'whole'])
+def test_what_joins_parameters_of_many_dtypes(cb, max_norm, kw):
+    "The norm is in the widest of them, and comes to each in its own"
+    def train(**way):
+        rand = torch.Generator().manual_seed(0)
+        ps   = [torch.randn(4, 3, generator=rand).to(d).requires_grad_() for d in (torch.float64, torch.float32, torch.complex64, torch.bfloat16, torch.float64)]
+        opt  = Optimizer(ps, [cb, sgd_step], lr=.1, max_norm=max_norm, **way)
+        for _ in range(3):
+            for p in ps: p.grad = torch.randn(4, 3, generator=rand).to(p.dtype)
+            opt.step()
+        return ps
+    for p,q in zip(train(**kw), train(foreach=False)): torch.testing.assert_close(p, q)
+
 def centralize(grad): return dict(grad=grad-grad.mean(dim=-1, keepdim=True)) if grad.ndim>1 else dict(grad=grad)
 def by_rank(grad): return grad*grad.ndim
 def by_size(grad): return grad/grad.numel()**0.5

@@ -54,5 +54,5 @@ rows = [
     Algorithm(genopt.AdaHessian, adahessian_ref, adahessian, lr=1., more=dict(betas=(.9,.99)), near=.3, graph=True, alone="asks the model for 'hvp'", **alone, **peer),
     Algorithm(genopt.Sophia, sophia_ref, sophia, lr=.1, more=dict(weight_decay=0.), graph=True, digits=.95, alone="asks the model for 'hvp'", **alone, **peer),
     Algorithm(genopt.LBFGS, torch.optim.LBFGS, lbfgs, lr=1., more=dict(line_search_fn='strong_wolfe'), fused=False,
-              batch=1437, alone='over all parameters cannot be joined', names=('matrix','bias','scalar','empty','late'), **alone),
+              batch=1437, alone='lbfgs_step runs over all parameters', names=('matrix','bias','scalar','empty','late'), **alone),
 ]

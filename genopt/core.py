@@ -190,6 +190,7 @@ class Namespace(dict):
 class Chain:
     """The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups. A step runs `blocks`; those
     that return `eval_p`, the weights to evaluate, are `evals`, run when these are asked for"""
+    fed,moves = (),True                                          # tensors that it is given beside the gradient; whether it makes the move
     def __init__(self, cbs):
         self.cbs,self.every,self.key,self.state,known = cbs,[],tuple(hashable(same(cb)) for cb in cbs),{},set(given)
         for cb in cbs:
@@ -197,7 +198,7 @@ class Chain:
             known |= b.state.keys()|b.provides()
         self.evals  = [b for b in self.every if 'eval_p' in b.provides() and not any('eval_p' in o.state for o in self.every)]
         self.blocks = [b for b in self.every if b not in self.evals]
-        self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
+        self.cuts,self.writes,self.where,self.rehearsed = {},{},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
         for b in self.every:
             for n,init in b.state.items():
                 if self.state.setdefault(n, init)!=init:
@@ -211,6 +212,10 @@ class Chain:
         for b in self.every:
             self.asks |= b.hypers.keys() | {b.lists.get(n,n) for n in b.reads}-provided
             provided = provided|b.provides()
+
+    def given(self, p):
+        "Room for the tensors that it is given beside the gradient of `p`"
+        return {n: torch.empty_like(p, dtype=torch.float32 if p.dtype.itemsize<4 else p.dtype) for n in self.fed}
 
     def _who(self, kind, n): return next(b for b in self.every if n in getattr(b, kind))
 
@@ -227,6 +232,6 @@ class Chain:
     def fold(self, ns):
         "Run on one namespace. A generator, because a global callback must wait for all parameters: yields it, is sent what it changed"
         for b in self.blocks: ns.update((yield b) if b.is_global else b(ns))
-        ns['new_p']
+        if self.moves: ns['new_p']
 
     def __repr__(self): return ' > '.join(map(str, self.blocks)) or 'grad'

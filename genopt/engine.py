@@ -7,6 +7,7 @@ lives there. What cannot be taken as a row is `loose` and goes through `loop`, t
 A step first does all that can fail: numbers on the host, kernels, loose parameters. Only then is anything written."""
 
 import math
+from copy import copy
 from collections import defaultdict
 from operator import is_
 from torch import Tensor
@@ -15,7 +16,8 @@ from .check import small as small_shape
 from .core import Chain
 from .hypers import plain
 from .kernels import Buffers,Compiled,Eager,wide
-from .loop import Item,as_declared,compute,finite,first,loop,own,real
+from .lead import Cut,cut
+from .loop import Item,as_declared,compute,describe,finite,first,fit,loop,own,real
 from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
 from .shaped import Shaped
 from .sparse import Rows,why_not
@@ -72,11 +74,13 @@ def check_way(chain, numbers, params, who, fused, capturable):
         values = {n: init(x) for n,init in chain.state.items()}
         host    = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         numbers = numbers | ({n: counter(v, p.device) for n,v in host.items()} if capturable else host)
+        divided = lambda joins: Cut(chain) if capturable else cut(chain, numbers, x, joins)
         try:
-            try: find(chain, numbers, x.dtype, p.device)
+            try: find((c := divided(False)).rest, numbers|c.numbers, x.dtype, p.device)
             except NeedsShape:
                 if not fused: raise
-                find_shaped(chain, numbers, x, {n: v for n,v in values.items() if n not in numbers})
+                c = divided(True)
+                find_shaped(c.rest, numbers|c.numbers, x, {n: values.get(n, x) for n in [*c.rest.state, *c.rest.fed] if n not in numbers})
         except Untraceable as e: raise ValueError(f"{who}: {flag} cannot be: {e}; leave {flag.partition('=')[0]} out") from e
 
 def counted(v): return v if isinstance(v, Tensor) else plain(v)
@@ -86,31 +90,49 @@ def counter(v, device): return v if isinstance(v, Tensor) else torch.tensor(v, d
 def how(chain, numbers, params, way):
     "How `chain` will be run for `params`, in words, and for each callback what it is run on"
     if way=='loop' or not params: return 'each parameter by itself (foreach=False)',{}
-    try: t,_,_ = find(chain, numbers | {n: v for n,init in chain.state.items() if not isinstance(v := init(compute(params[0])), Tensor)},
-                      wide(real_dtype(params[0].dtype)), params[0].device)
+    x,c = compute(params[0]),Cut(chain)
+    numbers = numbers | {n: v for n,init in chain.state.items() if not isinstance(v := init(x), Tensor)}
+    try: t,_,_ = find((c := cut(chain, numbers, x)).rest, numbers|c.numbers, x.dtype, x.device)
     except NeedsShape as e:
-        return (f'each parameter in its own shape, compiled (fused=True); {e}' if way=='fused' else f'each parameter by itself; {e}'),{}
+        if way!='fused': return f'each parameter by itself; {e}',{}
+        c = cut(chain, numbers, x, joins=True)
+        return f'{c.before}each parameter in its own shape, compiled (fused=True); {e}',{}
     except Untraceable as e: return f'each parameter by itself; {e}',{}
-    parts = {b: 'all parameters' if b.is_global else 'elements' for b in chain.blocks} | dict(move='elements')
+    parts = {b: 'all parameters' if b.is_global else 'elements' for b in c.rest.blocks} | dict(move='elements')
     for n in t.nodes:
         if t.reduces(n) and not n.meta['block'].is_global: parts[n.meta['block']] = 'each parameter'
     rows = 'each parameter as a row of elements' if t.per_tensor else 'small parameters side by side, large ones as rows of elements'
-    return rows + (', one compiled kernel (fused=True)' if way=='fused' and len(t.passes)==1 else
+    return c.before + rows + (', one compiled kernel (fused=True)' if way=='fused' and len(t.passes)==1 else
                    f', {len([p for p in t.passes if p.outs])} compiled kernels (fused=True)' if way=='fused' else ', in chunks'),parts
 
 
 class Bucket:
     "Parameters that are run together: `indices` of them, in `units`, with the numbers of `groups`, all alike, and the counters `host`"
     def __init__(self, settings, host, trace):
-        self.chain,self.way,self.host,self.trace = settings.chain,settings.way,host,trace
+        self.chain,self.cut,self.way,self.host,self.trace = settings.chain,settings.cut,settings.way,host,trace
         self.groups,self.indices,self.ps,self.states,self.sharded = [],[],[],[],{}
     def add(self, group, i, p, states, sharded):
         if group not in self.groups: self.groups.append(group)
-        self.indices.append(i); self.ps.append(p); self.states.append({n: local(s) for n,s in states.items()})
+        self.indices.append(i); self.ps.append(p); self.states.append({n: local(s) for n,s in states.items()}|self.chain.given(p))
         if sharded: self.sharded[i] = states
     def kept(self):
         "The index of each parameter, and what is kept for it as `opt.state` has it"
-        return [(i, self.sharded.get(i, s)) for i,s in zip(self.indices, self.states)]
+        fed = self.chain.fed
+        return [(i, self.sharded.get(i) or ({n: v for n,v in s.items() if n not in fed} if fed else s)) for i,s in zip(self.indices, self.states)]
+
+    def start(self, numbers, params, state):
+        "Its parameters on their way through what is called before the graph"
+        return [Item(p := params[i], state.get(p, {})|self.host, self.cut.lead, numbers) for i in self.indices]
+    def follow(self, items, grads, who):
+        "Take over what they have arrived at: gradients, other tensors, and numbers, which are returned"
+        for n in [*self.chain.fed, *['grad']*self.cut.grad, *self.cut.numbers]:
+            for it in items:
+                v,old = it.ns.get(n),self.cut.numbers.get(n, it.ns['p'])
+                if n not in it.ns or fit(v)!=fit(old): raise ValueError(f"{who}: {self.cut.lead} made {n} {describe(v)}; it was {describe(old)}")
+        if self.cut.grad:
+            for i,it in zip(self.indices, items): grads[i] = local(it.ns['grad'])
+        for n in self.chain.fed: torch._foreach_copy_([s[n] for s in self.states], [local(it.ns[n]) for it in items])
+        return {n: items[0].ns[n] for n in self.cut.numbers}
 
     def make_units(self, params, grads, adopt, buffers):
         "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"
@@ -135,7 +157,7 @@ class Bucket:
             ps,gs = [self.ps[k] for k in ks],[grads[i] for i in indices]
             if side_by_side([real(g.detach()) for g in gs]) is None or not all(map(aligned, map(real, gs), ps)):
                 for i,v in zip(indices, move(gs, ps)[1]): params[i].grad = grads[i] = v
-        for n in self.trace.states:
+        for n in [*self.trace.states, *self.chain.fed]:
             old = [self.states[k][n] for k in ks]
             rows[n] = side_by_side([real(s) for s in old])
             if rows[n] is None:
@@ -193,9 +215,10 @@ class Bucket:
 
 class ShapedBucket(Bucket):
     "Parameters that are compiled in their own shapes"
-    def __init__(self, settings, host, shaped):
+    def __init__(self, settings, host, shaped, grad_dtype):
         super().__init__(settings, host, None)
-        self.shaped = shaped
+        self.shaped,self.grad_dtype = shaped,real_dtype(grad_dtype)
+    def graph(self, p, states): return self.shaped.graph(p, p if p.dtype==self.grad_dtype else torch.empty_like(p, dtype=self.grad_dtype), states)
     def make_units(self, params, grads, adopt, buffers): self.units = [*range(len(self.ps))]
     def prepare(self, numbers, buffers):
         ns = numbers | self.host
@@ -204,7 +227,7 @@ class ShapedBucket(Bucket):
             ns = numbers | self.host
             self.shaped = find_shaped(self.chain, ns, self.ps[0], self.states[0])
             values = self.shaped.program(ns)
-        fns,scalars = [self.shaped.graph(p, p, states) for p,states in zip(self.ps, self.states)],self.shaped.scalars(values)
+        fns,scalars = [*map(self.graph, self.ps, self.states)],self.shaped.scalars(values)
         return {n: counted(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads)
     def run(self, fns, scalars, grads):
         for i,p,states,fn in zip(self.indices, self.ps, self.states, fns): fn(p, real(grads[i].detach()).contiguous(), *states.values(), *scalars)
@@ -242,11 +265,13 @@ class Plan:
         self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
         self.sparse = {i for i,g in enumerate(grads) if g is not None and g.is_sparse}
         self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once
-        self.sort(grads, lambda s: s.way=='loop')
-        joins = lambda s: any(b.is_global for b in s.chain.blocks)
-        if any(joins(settings[g]) for _,g in self.loose): self.sort(grads, lambda s: s.way=='loop' or joins(s))      # all of them, or none
+        self.parted,self.shaped = {},set()
+        self.sort(grads, joins=False)
+        if self.shaped or any(joins(settings[g].chain) for _,g in self.loose): self.sort(grads, joins=True)
         self.buckets = [*self.buckets.values()]
-        for b in self.buckets: b.make_units(params, grads, opt._adopts, self.buffers)
+        led = {i for b in self.buckets if b.cut and b.cut.grad for i in b.indices}
+        grads = [compute(local(g)) if i in led else g for i,g in enumerate(grads)] if led else grads          # as what is called before makes them
+        for b in self.buckets: b.make_units(params, grads, opt._adopts and not b.cut, self.buffers)
         self.unseen = [params[i] for b in self.buckets for u in b.units for i in getattr(u, 'indices', ())
                        if b.way=='fused' and isinstance(u, Large) or isinstance(u, Gathered) and (u.bytes or not u.copied)]
         self.gathered = [u for b in self.buckets for u in b.units if isinstance(u, Gathered)]
@@ -263,16 +288,17 @@ class Plan:
         for i in {*range(len(self.params))}-{*self.held} if taken else ():
             if (p := self.params[i]) in state: state[p].update({n: v.clone() for n,v in state[p].items() if id(v) in taken})
 
-    def sort(self, grads, alone):
-        "Sort all parameters that have a gradient into buckets; those with settings that are `alone`, or that fit in none, are loose"
-        self.buckets,self.loose = {},[]
+    def sort(self, grads, joins):
+        """Sort all parameters that have a gradient into buckets; those that fit in none, or want none, are loose. A callback over all parameters is
+        called for all of them or for none: with `joins` it is, and buckets begin after it"""
+        self.buckets,self.loose,self.called = {},[],joins
         groups = [i for i,g in enumerate(self.opt.param_groups) for _ in g['params']]
         for i,(p,group) in enumerate(zip(self.params, groups)):
             if grads[i] is None or self.first[id(p)]!=i: continue
             settings = self.settings[group]
             self.check_shapes(i, settings.chain, grads[i])
             if grads[i].is_sparse: self.check_sparse(i, settings)
-            if grads[i].is_sparse or alone(settings) or not self.place(i, p, grads[i], group, settings): self.loose.append((i, group))
+            if grads[i].is_sparse or settings.way=='loop' or not self.place(i, p, grads[i], group, settings): self.loose.append((i, group))
         if on_device := [i for i,g in self.loose if self.settings[g].capturable]:
             raise ValueError(f"{self.opt.name}: capturable=True takes plain parameters without gaps in memory, states that lie as they do, "
                              f"and callbacks that need no shape (or fused=True); parameter {on_device[0]} has others")
@@ -298,23 +324,38 @@ class Plan:
         x,states,c = real(local(p).detach()),self.opt.__dict__['state'].get(p, {}),None
         if row(x) is None: return False
         values = {}
+        try: whole,settings = settings,self.part(settings, x)
+        except Untraceable as e:
+            if settings.way!='fused' or self.called and settings not in self.shaped: return False
+            raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
         for n,init in settings.chain.state.items():
             if n not in states and c is None: c = compute(p)
             values[n] = as_declared(states[n], init, x) if n in states else init(c)
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
         if sharded and not all(is_sharded(v) and alike(v, p) for v in kept.values()): return False
-        key  = settings,p.dtype,grad.dtype,p.device,states.get('do_wd'),*host.items(),*((n, s.dtype) for n,s in kept.items())
+        kind = wide(x.dtype) if settings.cut and settings.cut.grad else grad.dtype                     # what is called before makes it of that kind
+        key  = settings,p.dtype,kind,p.device,states.get('do_wd'),*host.items(),*((n, s.dtype) for n,s in kept.items())
         if settings.capturable: host = {n: self.counter(states.get(n), v, p.device) for n,v in host.items()}
         try: key,bucket = self.find(key, settings, host, kept, x, sharded)
         except Untraceable as e:
             if settings.capturable: raise ValueError(f"{self.opt.name}: capturable=True cannot be: {e}; leave capturable out") from e
-            if settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
+            if isinstance(e, NeedsShape): self.shaped |= {whole} if settings.way=='fused' else set()
+            elif settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
             return False
         if bucket:
             bucket.add(group, i, x, kept, sharded)
             bucket.do_wd = states.get('do_wd')
         return bucket is not None
+    def part(self, settings, x):
+        "Settings of that part of the chain which may be a graph"
+        if settings.capturable: return settings
+        c = cut(settings.chain, settings.numbers, x, self.called)
+        if not c.lead: return settings
+        if (settings, c) not in self.parted:
+            self.parted[settings, c] = res = copy(settings)
+            res.chain,res.numbers,res.cut = c.rest,settings.numbers|c.numbers,c
+        return self.parted[settings, c]
     def check_shapes(self, i, chain, grad=None):
         "Refuse a parameter that has got another shape than its gradient or its state"
         p,told = self.params[i],None
@@ -333,11 +374,12 @@ class Plan:
         the chain wants the whole: a norm, a shape, random numbers"""
         try: t,_,_ = find(settings.chain, settings.numbers|host, wide(x.dtype), x.device)
         except NeedsShape:
-            if settings.way!='fused': raise
+            if settings.way!='fused' or joins(settings.chain) and not settings.capturable: raise
             if sharded or not all(s.is_contiguous() for s in (x, *kept.values())): return key,None
-            key = *key,small_shape(x.shape)
-            if key not in self.buckets: self.buckets[key] = ShapedBucket(settings, host, find_shaped(settings.chain, settings.numbers|host, x, kept))
-            self.buckets[key].shaped.graph(x, x, kept)
+            key,kept = (*key,small_shape(x.shape)),kept|settings.chain.given(x)
+            if key not in self.buckets:
+                self.buckets[key] = ShapedBucket(settings, host, find_shaped(settings.chain, settings.numbers|host, x, kept), key[2])
+            self.buckets[key].graph(x, kept)
         else:
             if kept.keys()!={*t.states} or not all(fits(real(local(s)), x, n in t.single) for n,s in kept.items()): return key,None
             if sharded and (len(t.passes)>1 or t.random): return key,None
@@ -377,17 +419,22 @@ class Plan:
         finally: self.buffers.holds = None
     def go(self, grads, model):
         opt,state = self.opt,self.opt.__dict__['state']
-        ready = [b.prepare(own(self.settings[b.groups[0]].numbers, vars(b)), self.buffers) for b in self.buckets]          # may raise Untraceable
         self.check_joins()
         for i,g in self.loose: self.check_shapes(i, self.settings[g].chain)
+        numbers = [own(self.settings[b.groups[0]].numbers, vars(b)) for b in self.buckets]
+        led = [b.start(ns, self.params, state) if b.cut else [] for b,ns in zip(self.buckets, numbers)]
         items = [(Rows if i in self.sparse else Item)(p := self.params[i], state.get(p, {}), self.settings[g].chain, self.settings[g].numbers)
                  for i,g in self.loose]
-        try: loop(items, model)
+        try: loop([*items, *(it for its in led for it in its)], model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.parts: raise
             chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
             raise RuntimeError(f"{opt.name}: {chains}: a callback cannot be run on sharded parameters (DTensor). Nothing has changed. {e}") from e
-        for it in items: it.check(opt.name)
+        for its in (items, *led):
+            for it in its: it.check(opt.name)
+        if any(led): grads,self.buffers.holds = [*grads],None
+        numbers = [ns | b.follow(its, grads, opt.name) if its else ns for b,ns,its in zip(self.buckets, numbers, led)]
+        ready   = [b.prepare(ns, self.buffers) for b,ns in zip(self.buckets, numbers)]              # may raise Untraceable
         if waits := [r for _,units,_ in ready if units for r in units(grads)]: run_all(waits)       # may yet find callbacks in different orders
         for _,_,at_once in ready:
             if at_once: at_once(grads)
@@ -446,5 +493,7 @@ def fits(s, x, single):
     "Whether the state `s` is a row as the parameter `x` is, or, if it is a `single` number, in the precision in which `x` is computed"
     return not s.ndim and s.dtype==wide(x.dtype) if single else aligned(s, x)
 def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
+
+def joins(chain): return any(b.is_global for b in chain.blocks)
 
 plain_types = torch.Tensor,torch.nn.Parameter

@@ -8,7 +8,7 @@ from .core import Namespace
 from .hypers import plain
 from .sharded import local
 
-__all__ = ['Item', 'as_declared', 'compute', 'finite', 'first', 'loop', 'own', 'real']
+__all__ = ['Item', 'as_declared', 'compute', 'describe', 'finite', 'first', 'fit', 'loop', 'own', 'real']
 
 
 def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
@@ -55,7 +55,7 @@ class Item:
         "Raise if what the chain arrived at cannot be written"
         if self.versions!=self.versions_now():
             raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
-        for n,old in (self.kept|{'new_p': self.ns['p']}).items():
+        for n,old in (self.kept|({'new_p': self.ns['p']} if self.chain.moves else {})).items():
             if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")
 
     def write(self):

@@ -53,7 +53,8 @@ def of_callbacks(cbs, hypers, who):
 
 
 class Settings:
-    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run"
+    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run; `cut` if this is but a part of the chain"
+    cut = None
     def __init__(self, recipe, group, key):
         self.types = [*map(type, key)]
         self.chain = recipe.chain(group, rehearsed=False)

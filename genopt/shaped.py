@@ -41,7 +41,8 @@ def fold(chain, spaces, numbers, host):
 class Shaped:
     "`chain` for parameters like `p`, in their own shape. `run(p, grad, states, values)` writes what the step changes"
     def __init__(self, chain, numbers, p, states):
-        if joins := [b for b in chain.blocks if b.is_global]: raise Untraceable(f"{joins[0]} runs over all parameters, and another callback needs a shape")
+        if joins := [b for b in chain.blocks if b.is_global]:
+            raise Untraceable(f"{joins[0]} runs over all parameters, and another callback needs a shape")
         self.chain,self.dtype,self.device,self.names,self.graphs,self.singles_made = chain,wide(p.dtype),p.device,[*states],{},{}
         host,rand = Host(self.dtype, self.device),torch.Generator().manual_seed(0)
         def stand_in(like):
@@ -49,7 +50,8 @@ class Shaped:
             return (torch.rand(like.shape, generator=rand)+.5).to(self.device, self.dtype)
         with torch.no_grad():
             q = stand_in(torch.empty(small(p.shape), dtype=self.dtype, device=self.device))
-            fold(chain, [dict(p=q, grad=stand_in(q), **{n: stand_in(compute(chain.state[n](q))) for n in states})], dict(numbers), host)
+            like = {n: q if n in chain.fed else compute(chain.state[n](q)) for n in states}
+            fold(chain, [dict(p=q, grad=stand_in(q), **{n: stand_in(x) for n,x in like.items()})], dict(numbers), host)
         self.start,self.numbers = dict(numbers),[*host.inputs]
         self.program = host.program(self.numbers)
 

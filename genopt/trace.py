@@ -443,6 +443,7 @@ def record(chain, numbers, dtype, device, rows):
     def stand_in(n): return (torch.rand(n, generator=rand)+0.5).to(device, dtype)
     try:
         spaces = [dict(p=stand_in(n), grad=stand_in(n)) for n in rows]
+        for s,size in zip(spaces, rows): s |= {n: stand_in(size) for n in chain.fed}
         for s in spaces: s |= {n: state_stand_in(n, init, s['p'], stand_in) for n,init in chain.state.items() if n not in numbers}
         for i,s in enumerate(spaces):
             for n,x in s.items(): recorder.input(n if not i else f'{n}__{i}', x).meta['family'] = i

@@ -27,14 +27,14 @@ def ASAM(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, rho=0
 def AdaHessian(lr=0.1, betas=(0.9,0.999), eps=1e-8, weight_decay=0., hessian_power=1., update_period=1, n_samples=1, avg_conv_kernel=False):
     """Adam with the Hessian's diagonal in place of the gradient (Yao et al. 2021, https://arxiv.org/abs/2006.00719), decoupled decay. The closure
     calls `loss.backward(create_graph=True)`. The authors average over a convolution's kernel: `avg_conv_kernel=True`."""
-    return [weight_decay and decoupled_decay, step_stat, hutchinson, avg_conv_kernel and spatial_average, average_grad, average_sqr_curvature,
+    return [step_stat, hutchinson, avg_conv_kernel and spatial_average, weight_decay and decoupled_decay, average_grad, average_sqr_curvature,
             debias, adahessian_step]
 
 @algorithm
 def Sophia(lr=1e-4, betas=(0.965,0.99), rho=0.04, weight_decay=0.1, eps=1e-12, update_period=10, n_samples=1):
     """Clipped Newton steps by a running estimate of the Hessian's diagonal (Liu et al. 2024, https://arxiv.org/abs/2305.14342), by Hutchinson's
     estimate, the paper's Sophia-H. The closure calls `loss.backward(create_graph=True)`, at least every `update_period` steps."""
-    return [weight_decay and decoupled_decay, step_stat, partial(hutchinson, distribution='gaussian'), average_grad, average_curvature, sophia_step]
+    return [step_stat, partial(hutchinson, distribution='gaussian'), weight_decay and decoupled_decay, average_grad, average_curvature, sophia_step]
 
 @algorithm
 def LBFGS(lr=1., max_iter=20, max_eval=None, tolerance_grad=1e-7, tolerance_change=1e-9, history_size=100, line_search_fn=None):

@@ -44,15 +44,14 @@ def sophia_ref(params, lr=1e-4, betas=(.965,.99), rho=.04, weight_decay=.1, eps=
     return kozistr.SophiaH(params, lr/rho, betas, weight_decay=weight_decay*rho, p=rho, update_period=update_period, num_samples=n_samples,
                            hessian_distribution='gaussian', eps=eps/rho, foreach=False)
 
-alone = dict(closure=True, joint=True, second={}, own=[{}])
-asks  = "asks the model for 'evaluate'"
+tied  = dict(closure=True, joint=True, second={}, own=[{}])
 peer  = dict(source='pytorch_optimizer')
 whole = 'matrix','bias','scalar','strided','late'                       # a norm of nothing is no norm
 rows = [
-    Algorithm(genopt.SAM,  Sharp,    sam,  lr=2e-3, more=dict(momentum=.9, rho=.001), digits=.995, alone=asks, names=whole, **alone, source='paper'),
-    Algorithm(genopt.ASAM, asam_ref, asam, lr=2e-3, more=dict(momentum=.9, rho=.001), digits=.995, alone=asks, names=whole, **alone, source='paper'),
-    Algorithm(genopt.AdaHessian, adahessian_ref, adahessian, lr=1., more=dict(betas=(.9,.99)), near=.3, graph=True, alone="asks the model for 'hvp'", **alone, **peer),
-    Algorithm(genopt.Sophia, sophia_ref, sophia, lr=.1, more=dict(weight_decay=0.), graph=True, digits=.95, alone="asks the model for 'hvp'", **alone, **peer),
+    Algorithm(genopt.SAM,  Sharp,    sam,  lr=2e-3, more=dict(momentum=.9, rho=.001), digits=.995, names=whole, **tied, source='paper'),
+    Algorithm(genopt.ASAM, asam_ref, asam, lr=2e-3, more=dict(momentum=.9, rho=.001), digits=.995, names=whole, **tied, source='paper'),
+    Algorithm(genopt.AdaHessian, adahessian_ref, adahessian, lr=1., more=dict(betas=(.9,.99)), near=.3, graph=True, **tied, **peer),
+    Algorithm(genopt.Sophia, sophia_ref, sophia, lr=.1, more=dict(weight_decay=0.), graph=True, digits=.95, **tied, **peer),
     Algorithm(genopt.LBFGS, torch.optim.LBFGS, lbfgs, lr=1., more=dict(line_search_fn='strong_wolfe'), fused=False,
-              batch=1437, alone='lbfgs_step runs over all parameters', names=('matrix','bias','scalar','empty','late'), **alone),
+              batch=1437, alone="lbfgs_step asks the model for 'loss'; it keeps", names=('matrix','bias','scalar','empty','late'), **tied),
 ]

@@ -1,0 +1,147 @@
+"""Chains in two: callbacks that are called as they are, because they ask the model or run over all parameters, and behind them a graph."""
+
+from functools import partial
+import pytest,torch
+from torch import nn
+import genopt
+from genopt import Optimizer,average_grad,clip_grad_norm,kernels,sgd_step,zeros
+from genopt.blocks import add_decayed_weights,centralize,hutchinson,momentum_step,polyak_rate,sharpness,step_stat
+from genopt.blocks.transforms import weight_decay
+from helpers import difference
+
+way = pytest.mark.parametrize('kw', [{}, pytest.param(dict(fused=True), marks=pytest.mark.slow)], ids=['default', 'fused'])
+muon = dict(ns_dtype='float32')
+
+
+def train(make, dtype=torch.float64, n_steps=6, graph=False, reload_at=None, **way):
+    "Parameters after some steps by closure, and the optimizer; which is made anew at step `reload_at`, and loads its state"
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype)
+    x,y = torch.randn(20, 5).to(dtype),torch.randn(20, 3).to(dtype)
+    opt = make([*net.parameters()], **way)
+    def closure():
+        opt.zero_grad()
+        loss = (net(x)-y).square().mean()
+        loss.backward(create_graph=graph)
+        return loss
+    for i in range(n_steps):
+        if i==reload_at:
+            saved,opt = opt.state_dict(),make([*net.parameters()], **way)
+            opt.load_state_dict(saved)
+        torch.manual_seed(1)
+        opt.step(closure)
+    return {str(i): p.detach() for i,p in enumerate(net.parameters())},opt
+
+def of_list(*cbs, **hypers): return lambda ps, **way: Optimizer(ps, [*cbs], **dict(lr=.01) | hypers, **way)
+def matrices_and_others(ps, **way):
+    return Optimizer([dict(params=[p for p in ps if p.ndim>1], cbs=[clip_grad_norm, genopt.Muon], lr=.01, **muon),
+                      dict(params=[p for p in ps if p.ndim<2], cbs=[clip_grad_norm, genopt.AdamW], lr=.01)], **way)
+def curved(update, curvature): return update/(curvature.abs()+1.)
+def sometimes(grads, evaluate, params, steps, period=2):
+    "Makes a number that the others read"
+    fresh = max(steps)%period==0
+    return dict(grads=evaluate([p*.9 for p in params])[1] if fresh else grads, fresh=fresh)
+def doubled(grad, fresh): return grad*2 if fresh else grad
+def carried(updates, params, evaluate):
+    "Changes the update itself"
+    return dict(updates=[u+g for u,g in zip(updates, evaluate(params)[1])])
+def scaled(update, p): return update*p.abs()
+def shaped(grad): return dict(grad=grad - grad.mean(-1, keepdim=True) if grad.ndim>1 else grad)
+
+chains = dict(
+    one_kernel      = of_list(sharpness, genopt.AdamW),
+    norms_behind    = of_list(sharpness, clip_grad_norm, genopt.AdamW, max_norm=.1),
+    decay_before    = of_list(add_decayed_weights, sharpness, genopt.SGD, wd=.1),
+    shapes_behind   = of_list(sharpness, centralize, average_grad, momentum_step),
+    shapes_before   = of_list(shaped, sharpness, average_grad, momentum_step),
+    numbers         = of_list(step_stat, sometimes, average_grad, momentum_step, doubled),
+    updates         = of_list(scaled, carried, scaled),
+    twice           = of_list(sharpness, shaped, sharpness, genopt.Adam),
+    maximized       = of_list(sharpness, genopt.Adam, maximize=True),
+    curvature       = (of_list(step_stat, hutchinson, sgd_step, curved), True),
+    matrices        = lambda ps, **way: Optimizer([p for p in ps if p.ndim>1], [clip_grad_norm, genopt.Muon], lr=.1, max_norm=.1, **muon, **way),
+    groups          = matrices_and_others,
+)
+
+@way
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('name', chains)
+def test_equals_the_loop(name, dtype, kw):
+    "None is loose, but for matrices, which are so by default"
+    make,graph = chains[name] if isinstance(chains[name], tuple) else (chains[name], False)
+    (ours,opt),(loop,_) = train(make, dtype, graph=graph, **kw),train(make, dtype, graph=graph, foreach=False)
+    assert difference(ours, loop) <= (1e-6 if name in ('matrices','groups') else 1e-13 if dtype==torch.float64 else 1e-2)
+    assert len(opt._plan.loose)==(0 if kw or name not in ('matrices','groups','shapes_behind') else sum(p.ndim>1 or name=='shapes_behind' for p in ours.values()))
+
+@pytest.mark.slow
+def test_compiles_nothing_anew():
+    train(chains['numbers'], fused=True)
+    before = len(kernels.compilations)
+    train(chains['numbers'], n_steps=9, fused=True)
+    assert len(kernels.compilations)==before
+
+def test_a_norm_of_all_is_of_all():
+    "Some in buckets, others in the loop, and those of another group are computed side by side"
+    (ours,_),(loop,_) = [train(matrices_and_others, **kw) for kw in ({}, dict(foreach=False))]
+    assert difference(ours, loop)==0
+
+def test_a_counter_is_the_bucket_s():
+    "Between steps, where nobody looks at the state, a counter is in the bucket; what is called before must find it"
+    seen = []
+    def look(steps, grads, evaluate):
+        seen.append(max(steps))
+        return dict(grads=grads)
+    train(of_list(step_stat, look, average_grad, momentum_step))
+    assert seen[-6:]==[*range(1, 7)]
+
+@pytest.mark.parametrize('make,graph', [(partial(genopt.SAM, lr=.1, momentum=.9), False), (genopt.AdaHessian, True),
+                                        (partial(genopt.Sophia, update_period=2), True), (partial(genopt.LBFGS, max_iter=3), False)])
+def test_state_goes_on(make, graph):
+    "A run that is saved and loaded in the middle is the same"
+    assert difference(train(make, graph=graph, reload_at=3)[0], train(make, graph=graph)[0])==0
+
+def keeps(grads, evaluate, avgs=zeros): return dict(grads=[a+g for a,g in zip(avgs, grads)], avgs=grads)
+def moves(params, grads, evaluate): return dict(new_ps=[p-g for p,g in zip(params, grads)])
+def reshapes(params, evaluate): return dict(tables=[p.new_zeros(3) for p in params])
+def reads(grad, table): return grad+table.sum()
+def ranked(update): return update*(1+update.ndim)
+def same(updates): return updates
+
+@pytest.mark.parametrize('cbs,words', [
+    ([weight_decay, sharpness, sgd_step],             "sharpness asks the model for 'evaluate'; weight_decay before it changes 'p'"),
+    ([average_grad, momentum_step, carried],          "carried asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
+    ([keeps, sgd_step],                               "keeps asks the model for 'evaluate'; it keeps 'avg'"),
+    ([moves],                                         "moves asks the model for 'evaluate'; it changes 'new_p'"),
+    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it makes 'table' of another shape"),
+    ([polyak_rate, sgd_step],                         "polyak_rate asks the model for 'loss'; it changes 'lr'"),
+    ([average_grad, momentum_step, ranked, same],     "same runs over all parameters, and another callback needs a shape; average_grad before it keeps"),
+], ids=lambda x: x if isinstance(x, str) else '')
+def test_what_cannot_be_compiled_says_why_and_runs_otherwise(cbs, words):
+    with pytest.raises(ValueError, match=words): train(of_list(*cbs), fused=True)
+    assert difference(train(of_list(*cbs))[0], train(of_list(*cbs), foreach=False)[0])==0
+
+def test_a_callback_that_errs_leaves_all_as_it_was():
+    def cut_off(params, evaluate, grads): return dict(grads=[g[:1] for g in grads])
+    ps  = [torch.ones(3, 2, requires_grad=True)]
+    opt = Optimizer(ps, [sgd_step], lr=.1)
+    with pytest.raises(ValueError, match="cut_off returned 'grad' of shape"): Optimizer(ps, [cut_off, average_grad, momentum_step], lr=.1)
+    sizes = []
+    def late(params, evaluate, grads):
+        sizes.append(1)
+        return dict(grads=[g[:1] for g in grads]) if len(sizes)>8 else dict(grads=grads)
+    opt = Optimizer(ps, [late, average_grad, momentum_step], lr=.1)
+    def closure():
+        opt.zero_grad()
+        (loss := ps[0].square().sum()).backward()
+        return loss
+    with pytest.raises(ValueError, match=r"late made grad of shape \(1, 2\); it was of shape \(3, 2\)"):
+        for _ in range(9):
+            before = ps[0].detach().clone(),opt.state_dict()['state'].get(0, {}).get('grad_avg', torch.zeros(3, 2)).clone()
+            opt.step(closure)
+    assert torch.equal(ps[0], before[0]) and torch.equal(opt.state[ps[0]]['grad_avg'], before[1])
+
+def test_explain_says_what_is_called():
+    _,opt = train(chains['one_kernel'])
+    assert 'run: sharpness as it is, then small parameters side by side' in str(opt.explain())
+    _,opt = train(chains['curvature'][0], graph=True)
+    assert 'run: hutchinson as it is, then' in str(opt.explain())

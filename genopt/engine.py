@@ -1,70 +1,31 @@
 """How a step is run: a plan of buckets, made once and used for as long as it holds.
 
-Parameters whose chain, dtype, device, hyper-parameters and counters agree make a bucket, whatever groups they are in. In a bucket large
-parameters are taken one by one, as rows of elements, without a copy; small ones are gathered side by side into one row, and their state
-lives there. What cannot be taken as a row is `loose` and goes through `loop`, the reference.
+Parameters whose chain, dtype, device, hyper-parameters and counters agree make a bucket, whatever groups they are in. What fits in none is
+`loose` and goes through `loop`, the reference; so do callbacks that ask the model, which come before the buckets.
 
-A step first does all that can fail: numbers on the host, kernels, loose parameters. Only then is anything written."""
+A step first does all that can fail: loose parameters, numbers on the host, kernels. Only then is anything written."""
 
 import math
 from copy import copy
-from collections import defaultdict
 from operator import is_
 from torch import Tensor
 import torch
+from .buckets import Bucket,ShapedBucket,find,find_shaped,run_all
 from .check import small as small_shape
 from .core import Chain
-from .hypers import plain
-from .kernels import Buffers,Compiled,Eager,wide
+from .kernels import Buffers,wide
 from .lead import Cut,cut
-from .loop import Item,as_declared,compute,describe,finite,first,fit,loop,own,real
-from .rows import Gathered,Large,aligned,move,real_dtype,row,same_addresses,side_by_side
-from .shaped import Shaped
+from .loop import Item,as_declared,compute,finite,first,loop,own,real
+from .rows import Gathered,Large,aligned,real_dtype,row,same_addresses
 from .sparse import Rows,why_not
 from .sharded import agree,alike,is_sharded,local
-from .trace import NeedsShape,Untraceable,trace
+from .trace import NeedsShape,Untraceable
 from .watch import name_in
 
-__all__ = ['Plan', 'check_way', 'how']
-
-small = dict(foreach=2**16, fused=2**12, adopt=2**18)          # elements: up to here it pays to gather, or to adopt
+__all__ = ['Plan', 'check_way', 'counter', 'how']
 
 
-# -- Traces, shared by all optimizers of the process --
-
-traces = defaultdict(list)
-
-def kinds(chain, numbers):
-    "Which states are numbers, and which numbers come in tensors"
-    return tuple(n for n in chain.state if n in numbers),tuple(n for n,v in numbers.items() if isinstance(v, Tensor))
-
-def find(chain, numbers, dtype, device):
-    "The trace of `chain` that is right for `numbers`, and its numbers; they are brought up to date, as the step does"
-    known = traces[chain.key, dtype, device, kinds(chain, numbers)]
-    if len(traces)>1000: traces.pop(next(iter(traces)))
-    for t in known:
-        if isinstance(t, Exception): raise t
-        ns = dict(numbers)
-        if (values := t.program(ns)) is not None: return t,values,ns
-    try:
-        if len(known)>=16:
-            raise Untraceable(f"{chain} becomes another graph for too many values of a hyper-parameter; leave int() "
-                              "and range() of it to a callback without tensors")
-        known.append(trace(chain, numbers, dtype, device))
-    except Untraceable as e:
-        known.append(e)
-        raise
-    return find(chain, numbers, dtype, device)
-
-
-def find_shaped(chain, numbers, p, states):
-    "The same for a chain that needs a parameter's own shape"
-    known = traces[chain.key, wide(p.dtype), p.device, kinds(chain, numbers), small_shape(p.shape)]
-    for t in known:
-        if t.program(dict(numbers)) is not None: return t
-    known.append(Shaped(chain, numbers, p, states))
-    return known[-1]
-
+# -- Before there is a plan --
 
 def check_way(chain, numbers, params, who, fused, capturable):
     "Raise `ValueError` if `chain` cannot be compiled, or captured, for one of `params`; says which callback, and why"
@@ -76,180 +37,40 @@ def check_way(chain, numbers, params, who, fused, capturable):
         numbers = numbers | ({n: counter(v, p.device) for n,v in host.items()} if capturable else host)
         divided = lambda joins: Cut(chain) if capturable else cut(chain, numbers, x, joins)
         try:
-            try: find((c := divided(False)).rest, numbers|c.numbers, x.dtype, p.device)
-            except NeedsShape:
-                if not fused: raise
-                c = divided(True)
-                find_shaped(c.rest, numbers|c.numbers, x, {n: values.get(n, x) for n in [*c.rest.state, *c.rest.fed] if n not in numbers})
+            try: check_cut(divided(False), numbers, x, values, fused)
+            except Untraceable:
+                if not fused or not joins(chain): raise
+                check_cut(divided(True), numbers, x, values, fused)
         except Untraceable as e: raise ValueError(f"{who}: {flag} cannot be: {e}; leave {flag.partition('=')[0]} out") from e
 
-def counted(v): return v if isinstance(v, Tensor) else plain(v)
-def counter(v, device): return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
+def check_cut(c, numbers, x, values, fused):
+    "The same for what is left of a chain, and parameters like `x` with states like `values`"
+    try: find(c.rest, numbers|c.numbers, x.dtype, x.device)
+    except NeedsShape:
+        if not fused: raise
+        find_shaped(c.rest, numbers|c.numbers, x, {n: values.get(n, x) for n in [*c.rest.state, *c.rest.fed] if n not in numbers})
 
+def counter(v, device): return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
 
 def how(chain, numbers, params, way):
     "How `chain` will be run for `params`, in words, and for each callback what it is run on"
     if way=='loop' or not params: return 'each parameter by itself (foreach=False)',{}
-    x,c = compute(params[0]),Cut(chain)
-    numbers = numbers | {n: v for n,init in chain.state.items() if not isinstance(v := init(x), Tensor)}
-    try: t,_,_ = find((c := cut(chain, numbers, x)).rest, numbers|c.numbers, x.dtype, x.device)
-    except NeedsShape as e:
-        if way!='fused': return f'each parameter by itself; {e}',{}
-        c = cut(chain, numbers, x, joins=True)
-        return f'{c.before}each parameter in its own shape, compiled (fused=True); {e}',{}
-    except Untraceable as e: return f'each parameter by itself; {e}',{}
+    x,t,why = compute(params[0]),None,None
+    c,numbers = Cut(chain),numbers | {n: v for n,init in chain.state.items() if not isinstance(v := init(x), Tensor)}
+    for called in (False, True):
+        try: t,_,_ = find((c := cut(chain, numbers, x, called)).rest, numbers|c.numbers, x.dtype, x.device)
+        except Untraceable as e:
+            why = why or e
+            if isinstance(e, NeedsShape) and way=='fused' and not joins(c.rest):
+                return f'{c.before}each parameter in its own shape, compiled (fused=True); {e}',{}
+        if t or not joins(c.rest): break
+    if not t: return f'each parameter by itself; {why}',{}
     parts = {b: 'all parameters' if b.is_global else 'elements' for b in c.rest.blocks} | dict(move='elements')
     for n in t.nodes:
         if t.reduces(n) and not n.meta['block'].is_global: parts[n.meta['block']] = 'each parameter'
     rows = 'each parameter as a row of elements' if t.per_tensor else 'small parameters side by side, large ones as rows of elements'
     return c.before + rows + (', one compiled kernel (fused=True)' if way=='fused' and len(t.passes)==1 else
                    f', {len([p for p in t.passes if p.outs])} compiled kernels (fused=True)' if way=='fused' else ', in chunks'),parts
-
-
-class Bucket:
-    "Parameters that are run together: `indices` of them, in `units`, with the numbers of `groups`, all alike, and the counters `host`"
-    def __init__(self, settings, host, trace):
-        self.chain,self.cut,self.way,self.host,self.trace = settings.chain,settings.cut,settings.way,host,trace
-        self.groups,self.indices,self.ps,self.states,self.sharded = [],[],[],[],{}
-    def add(self, group, i, p, states, sharded):
-        if group not in self.groups: self.groups.append(group)
-        self.indices.append(i); self.ps.append(p); self.states.append({n: local(s) for n,s in states.items()}|self.chain.given(p))
-        if sharded: self.sharded[i] = states
-    def kept(self):
-        "The index of each parameter, and what is kept for it as `opt.state` has it"
-        fed = self.chain.fed
-        return [(i, self.sharded.get(i) or ({n: v for n,v in s.items() if n not in fed} if fed else s)) for i,s in zip(self.indices, self.states)]
-
-    def start(self, numbers, params, state):
-        "Its parameters on their way through what is called before the graph"
-        return [Item(p := params[i], state.get(p, {})|self.host, self.cut.lead, numbers) for i in self.indices]
-    def follow(self, items, grads, who):
-        "Take over what they have arrived at: gradients, other tensors, and numbers, which are returned"
-        for n in [*self.chain.fed, *['grad']*self.cut.grad, *self.cut.numbers]:
-            for it in items:
-                v,old = it.ns.get(n),self.cut.numbers.get(n, it.ns['p'])
-                if n not in it.ns or fit(v)!=fit(old): raise ValueError(f"{who}: {self.cut.lead} made {n} {describe(v)}; it was {describe(old)}")
-        if self.cut.grad:
-            for i,it in zip(self.indices, items): grads[i] = local(it.ns['grad'])
-        for n in self.chain.fed: torch._foreach_copy_([s[n] for s in self.states], [local(it.ns[n]) for it in items])
-        return {n: items[0].ns[n] for n in self.cut.numbers}
-
-    def make_units(self, params, grads, adopt, buffers):
-        "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"
-        self.dtypes = dict(p=self.ps[0].dtype, grad=grads[self.indices[0]].dtype) | {n: s.dtype for n,s in self.states[0].items()}
-        self.dtypes = {n: real_dtype(t) for n,t in self.dtypes.items()}
-        limit,self.units,fits,total = small['adopt' if adopt else self.way],[],defaultdict(list),0
-        for k,p in enumerate(self.ps):
-            if self.trace.per_tensor or p.numel()>limit or self.indices[k] in self.sharded: self.units.append(self.large(k))
-            elif p.numel():
-                fits[total//buffers.batch].append(k)
-                total += p.numel()
-        for ks in fits.values(): self.units.append(self.large(ks[0]) if len(ks)==1 else self.gathered(ks, params, grads, adopt))
-    def large(self, k):
-        return Large(self.indices[k], self.ps[k], {n: real(s) for n,s in self.states[k].items()}, self.trace.whole, self.dtypes['grad'],
-                     self.trace.single)
-    def gathered(self, ks, params, grads, adopt):
-        indices,rows = [self.indices[k] for k in ks],{}
-        if adopt:
-            if side_by_side([real(params[i].detach()) for i in indices]) is None:
-                for i,v in zip(indices, move([params[i] for i in indices], [self.ps[k] for k in ks])[1]): params[i].data = v
-                for k,i in zip(ks, indices): self.ps[k] = real(params[i].detach())
-            ps,gs = [self.ps[k] for k in ks],[grads[i] for i in indices]
-            if side_by_side([real(g.detach()) for g in gs]) is None or not all(map(aligned, map(real, gs), ps)):
-                for i,v in zip(indices, move(gs, ps)[1]): params[i].grad = grads[i] = v
-        for n in [*self.trace.states, *self.chain.fed]:
-            old = [self.states[k][n] for k in ks]
-            rows[n] = side_by_side([real(s) for s in old])
-            if rows[n] is None:
-                rows[n],new = move(old, [self.ps[k] for k in ks])
-                for k,v in zip(ks, new): self.states[k][n] = v
-        return Gathered(indices, [self.ps[k] for k in ks], rows, [grads[i] for i in indices], [params[i] for i in indices], adopt,
-                        self.trace.on_device)
-
-    def count(self, host):
-        "Keep the new counters; of a capturable chain in the tensors where they are"
-        on_device = [n for n,v in self.host.items() if isinstance(v, Tensor)]
-        for n in on_device: self.host[n].copy_(host[n])
-        self.host = host | {n: self.host[n] for n in on_device}
-    def prepare(self, numbers, buffers):
-        "All of a step that can fail: its numbers, and kernels for them. Returns the new counters, and what runs all units: by turns, or at once"
-        ns = numbers | self.host
-        values = self.trace.program(ns)
-        if values is None:
-            before = self.trace
-            self.trace,values,ns = find(self.chain, numbers | self.host, before.dtype, before.device)
-            if (self.trace.per_tensor,self.trace.whole)!=(before.per_tensor,before.whole):
-                raise Untraceable(f"{self.chain} takes another way")                # so the step is planned anew
-        t,values = self.trace,dict(zip(self.trace.numbers, values))
-        def bound(way, piece, key):
-            if not piece.outs: return None
-            k = kernel(t, way, piece, key, self.dtypes)
-            return k,k.bind(values, buffers)
-        over   = Compiled if self.way=='fused' else Eager
-        rounds = [(bound(Eager, t.between[k], (k,'between')),bound(over, t.passes[k], k),t.joints[k]) for k in range(len(t.passes))]
-        host   = {n: counted(ns[n]) for n in self.host}
-        if len(rounds)==1 and not rounds[0][0] and rounds[0][1] and not t.singles:
-            return host,None,lambda grads: self.run_at_once(*rounds[0][1], grads, buffers)
-        entire = bound(Eager, t.entire, 'entire') if self.way!='fused' and t.entire else None
-        return host,lambda grads: [self.run(u, rounds, entire, grads, buffers) for u in self.units],None
-    def run_at_once(self, k, run, grads, buffers):
-        "Run all units; of a chain that is one elementwise kernel"
-        for u in self.units:
-            singles = self.trace.constants|u.singles if u.singles else self.trace.constants
-            for xs in u.load(k, grads, buffers): run(xs, singles)
-            u.store(buffers)
-    def run(self, unit, rounds, entire, grads, buffers):
-        """Run one unit through all rounds; a generator, because what joins all parameters must wait for them. Or at once, where that may be
-        and the values in between fit in the buffers"""
-        singles = self.trace.constants|unit.singles
-        if entire and entire[0].room(unit.p.numel())<=buffers.limit//2 and len(parts := [*unit.load(entire[0], grads, buffers)])==1:
-            return unit.store(buffers, dict(zip(entire[0].names, entire[1](parts[0], singles))))
-        for between,over,joints in rounds:
-            if between: singles = singles | dict(zip(between[0].names, between[1]([], singles)))
-            if over:
-                k,run   = over
-                parts   = [(run(xs, singles), xs[0].numel()) for xs in unit.load(k, grads, buffers)]
-                singles = singles | dict(zip(k.names, parts[0][0] if len(parts)==1 else k.merged(parts)))
-            for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
-        unit.store(buffers, {n: singles[o.name] for n,o in self.trace.singles.items()})
-
-class ShapedBucket(Bucket):
-    "Parameters that are compiled in their own shapes"
-    def __init__(self, settings, host, shaped, grad_dtype):
-        super().__init__(settings, host, None)
-        self.shaped,self.grad_dtype = shaped,real_dtype(grad_dtype)
-    def graph(self, p, states): return self.shaped.graph(p, p if p.dtype==self.grad_dtype else torch.empty_like(p, dtype=self.grad_dtype), states)
-    def make_units(self, params, grads, adopt, buffers): self.units = [*range(len(self.ps))]
-    def prepare(self, numbers, buffers):
-        ns = numbers | self.host
-        values = self.shaped.program(ns)
-        if values is None:
-            ns = numbers | self.host
-            self.shaped = find_shaped(self.chain, ns, self.ps[0], self.states[0])
-            values = self.shaped.program(ns)
-        fns,scalars = [*map(self.graph, self.ps, self.states)],self.shaped.scalars(values)
-        return {n: counted(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads)
-    def run(self, fns, scalars, grads):
-        for i,p,states,fn in zip(self.indices, self.ps, self.states, fns): fn(p, real(grads[i].detach()).contiguous(), *states.values(), *scalars)
-
-def kernel(t, way, piece, key, dtypes):
-    key = way,key,*dtypes.items()
-    if key not in t.kernels: t.kernels[key] = way(piece, t, dtypes)
-    return t.kernels[key]
-
-def run_all(runs):
-    "Run units to their ends. Those that come to what joins all parameters wait there for the others"
-    def advance(run, value=None):
-        try: return *run.send(value),run
-        except StopIteration: return None
-    waiting = [w for r in runs if (w := advance(r))]
-    while waiting:
-        at = waiting[0][0].meta['place']
-        here,there = [w for w in waiting if w[0].meta['place']==at],[w for w in waiting if w[0].meta['place']!=at]
-        if any(at in places[places.index(j.meta['place']):] for j,_,places,_ in there):
-            raise ValueError(f"{at[0]} and another callback over all parameters come in different orders in two groups")
-        value   = here[0][0].meta['joint'][1](torch.stack([z.reshape(()).to(here[0][1].device) for _,z,_,_ in here]))
-        waiting = there + [w for _,z,_,run in here if (w := advance(run, value.to(z.device)))]
 
 
 # -- The plan --
@@ -265,9 +86,9 @@ class Plan:
         self.buffers,self.fresh = Buffers(opt.scratch_bytes),True
         self.sparse = {i for i,g in enumerate(grads) if g is not None and g.is_sparse}
         self.first = {id(p): i for i,p in reversed([*enumerate(params)])}              # a parameter given twice is moved once
-        self.parted,self.shaped = {},set()
+        self.parted,self.uncut = {},set()
         self.sort(grads, joins=False)
-        if self.shaped or any(joins(settings[g].chain) for _,g in self.loose): self.sort(grads, joins=True)
+        if self.uncut or any(joins(settings[g].chain) for _,g in self.loose): self.sort(grads, joins=True)
         self.buckets = [*self.buckets.values()]
         led = {i for b in self.buckets if b.cut and b.cut.grad for i in b.indices}
         grads = [compute(local(g)) if i in led else g for i,g in enumerate(grads)] if led else grads          # as what is called before makes them
@@ -326,7 +147,7 @@ class Plan:
         values = {}
         try: whole,settings = settings,self.part(settings, x)
         except Untraceable as e:
-            if settings.way!='fused' or self.called and settings not in self.shaped: return False
+            if settings.way!='fused' or self.called and settings not in self.uncut: return False
             raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
         for n,init in settings.chain.state.items():
             if n not in states and c is None: c = compute(p)
@@ -340,7 +161,7 @@ class Plan:
         try: key,bucket = self.find(key, settings, host, kept, x, sharded)
         except Untraceable as e:
             if settings.capturable: raise ValueError(f"{self.opt.name}: capturable=True cannot be: {e}; leave capturable out") from e
-            if isinstance(e, NeedsShape): self.shaped |= {whole} if settings.way=='fused' else set()
+            if settings.way=='fused' and joins(settings.chain): self.uncut.add(whole)
             elif settings.way=='fused': raise ValueError(f"{self.opt.name}: fused=True cannot be: {e}; leave fused out") from e
             return False
         if bucket:
@@ -493,7 +314,6 @@ def fits(s, x, single):
     "Whether the state `s` is a row as the parameter `x` is, or, if it is a `single` number, in the precision in which `x` is computed"
     return not s.ndim and s.dtype==wide(x.dtype) if single else aligned(s, x)
 def different(a, b): return a is not b if isinstance(b, Tensor) else a!=b          # without looking into a tensor
-
 def joins(chain): return any(b.is_global for b in chain.blocks)
 
 plain_types = torch.Tensor,torch.nn.Parameter

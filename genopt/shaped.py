@@ -1,8 +1,10 @@
 """A chain that needs a parameter's own shape (matrices, means along a dimension), compiled: one graph for each pattern of sizes.
 
 The callbacks are run under `make_fx` with sizes that are symbols. What they ask of the sizes, such as which side of a matrix is the
-longer, is kept with the graph, which then serves all shapes that give the same answers."""
+longer, is kept with the graph, which then serves all shapes that give the same answers. Small parameters of one shape may be stacked, and run
+as one (`vmap`)."""
 
+from functools import partial
 import torch
 from .check import small
 from .kernels import inductor,single_on,to_device,wide
@@ -39,7 +41,8 @@ def fold(chain, spaces, numbers, host):
 
 
 class Shaped:
-    "`chain` for parameters like `p`, in their own shape. `run(p, grad, states, values)` writes what the step changes"
+    "`chain` for parameters like `p`, in their own shape. A `graph` writes what the step changes into parameter and states"
+    stacks = True                                                        # as far as is known, several of one shape can be run as one
     def __init__(self, chain, numbers, p, states):
         if joins := [b for b in chain.blocks if b.is_global]:
             raise Untraceable(f"{joins[0]} runs over all parameters, and another callback needs a shape")
@@ -55,22 +58,27 @@ class Shaped:
         self.start,self.numbers = dict(numbers),[*host.inputs]
         self.program = host.program(self.numbers)
 
-    def apply(self, p, grad, *rest):
-        "One step of one parameter; what Inductor sees"
+    def news(self, p, grad, *rest):
+        "What a step of one parameter changes"
         states,scalars = dict(zip(self.names, rest)),rest[len(self.names):]
         seen = {n: x.to(wide(x.dtype)) for n,x in dict(p=p, grad=grad, **states).items()}
         res, = fold(self.chain, [seen], dict(self.start), Replay(self.dtype, self.device, self.numbers, scalars))
-        news = {n: res['new_p'] if n=='p' else res[n] for n in ('p', *states)}
-        for n,x in dict(p=p, **states).items():
-            if news[n] is not seen[n]: x.copy_(news[n])
+        return {n: v for n in ('p', *states) if (v := res['new_p'] if n=='p' else res[n]) is not seen[n]}
+    def apply(self, *xs, stacked=False):
+        "One step of one parameter, or of a stack of them; what Inductor sees"
+        held = dict(zip(('p', 'grad', *self.names), xs))
+        news = torch.func.vmap(self.news, (0,)*len(held) + (None,)*(len(xs)-len(held))) if stacked else self.news
+        for n,v in news(*xs).items(): held[n].copy_(v)
 
-    def graph(self, p, grad, states):
-        "The compiled graph for the shapes of `p` and `states`"
-        key = tuple((x.dtype, small(x.shape)) for x in (p, grad, *states.values()))
+    def graph(self, xs, stack=0):
+        """The compiled graph for tensors like `xs`: a parameter, its gradient, its states. For a `stack` of them it is traced with as many as are in
+        no shape, so that the number is not taken for a size"""
+        key,n = (stack>0, *((x.dtype, small(x.shape)) for x in xs)),max([4, *(d for x in xs for d in x.shape)])+1
         for fn,fits in self.graphs.get(key, []):
-            if fits(p, grad, *states.values()): return fn
-        examples = [torch.empty_like(x) for x in (p, grad, *states.values())]
-        fn,graph = inductor(self.apply, [*examples, *self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped', with_graph=True)
+            if fits(*(x.expand(stack, *x.shape) if stack else x for x in xs)): return fn
+        examples = [torch.empty_like(x) if not stack else x.new_empty(n, *x.shape) for x in xs]
+        fn,graph = inductor(partial(self.apply, stacked=stack>0), [*examples, *self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped',
+                            with_graph=True)
         if any('check_errors' in str(n.target) for n in graph.graph.nodes):
             raise Untraceable(f"{self.chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
         self.graphs.setdefault(key, []).append((fn, answers(graph)))

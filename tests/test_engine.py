@@ -186,6 +186,37 @@ def test_a_shape_compiles_once_for_its_like():
     both([scaled], dict(fused=True), shapes=((30,40),(31,41),(50,60),(6,70)))
     assert len(kernels.compilations)-before<=1
 
+@pytest.mark.slow
+def test_parameters_of_one_shape_are_stacked():
+    "One call for all of them, with their state in one tensor; what draws random numbers is called for each"
+    def scaled(grad, p, row_avg=Init(lambda p: torch.zeros(p.shape[:1]))):
+        avg = row_avg*.9 + (grad*grad).mean(-1)*.1
+        return dict(row_avg=avg, update=grad/(avg.sqrt()[:,None]+p.norm()))
+    def noisy(grad): return grad + torch.randn_like(grad)*grad.shape[0]
+    def train(cbs, loaded=False, n_steps=6, **way):
+        rand = torch.Generator().manual_seed(0)
+        ps   = [torch.randn(s, generator=rand).to(d).requires_grad_() for d in (torch.float32, torch.bfloat16) for s in [(6,4)]*5 + [(4,6)]*2 + [(8,8)] + [(7,4)]*7]
+        opt  = Optimizer(ps, cbs, lr=.1, **way)
+        for i in range(n_steps):
+            for k,p in enumerate(ps): p.grad = torch.randn(p.shape, generator=rand).to(p.dtype) if (i+k)%5 or i>3 else None       # stacks change
+            if loaded and i==3:
+                saved,opt = opt.state_dict(),Optimizer(ps, cbs, lr=.1, **way)
+                opt.load_state_dict(saved)
+            opt.step()
+        return ps,opt
+    (ours,opt),(loop,other) = train([scaled], fused=True),train([scaled], foreach=False)
+    assert sorted(len(u) for b in opt._plan.buckets for u in b.units)==[1,1,2,2,5,5,7,7]
+    for p,q in zip(ours, loop):
+        torch.testing.assert_close(p, q)
+        torch.testing.assert_close(opt.state[p]['row_avg'], other.state[q]['row_avg'])
+    assert opt.state[ours[0]]['row_avg']._base is opt.state[ours[1]]['row_avg']._base is not None
+    for p,q in zip(train([scaled], loaded=True, fused=True)[0], ours): assert torch.equal(p, q)
+    before = len(kernels.compilations)
+    train([scaled], fused=True)
+    assert len(kernels.compilations)==before
+    _,opt = train([noisy], fused=True)
+    assert {len(u) for b in opt._plan.buckets for u in b.units}=={1}
+
 def test_a_hyper_and_sizes_are_told_apart():
     "A number made of sizes is a symbol when a chain is compiled in its own shape, and a hyper-parameter a number that may change"
     def scaled(update, scale=2.): return update*(scale*(update.shape[0]/update.shape[1])**.5)
@@ -234,9 +265,7 @@ untraceable = dict(
     factor = (lambda grad, mom=.5: torch.nn.functional.leaky_relu(grad, mom), 'plain numbers only; write it with operators'),
     list   = (lambda grad, mom=.5: torch._foreach_add([grad], [grad], alpha=mom)[0], 'plain numbers only; write it with operators'),
     sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'through float.. or a function of math'),
-    tap    = (lambda grad: {},                                           'only looks'),
-    count  = (lambda grads: dict(grads=[g/len(grads)*torch.stack([h.norm() for h in grads]).norm() for g in grads]), 'counts the parameters'),
-    unlike = (lambda grads: dict(grads=[grads[0], *(g*2 for g in grads[1:])]), 'does not treat all parameters alike'))
+    tap    = (lambda grad: {},                                           'only looks'))
 
 @pytest.mark.parametrize('name', untraceable)
 def test_what_cannot_be_a_graph(name):
@@ -246,6 +275,14 @@ def test_what_cannot_be_a_graph(name):
     assert err==0 and loose(opt)==4
     with pytest.raises(ValueError, match=rf'(?s)fused=True cannot be: <lambda>.*{words}.*leave fused out'):
         Optimizer([torch.ones(3, requires_grad=True)], [cb], lr=.1, fused=True)
+
+@way
+@pytest.mark.parametrize('cb', [lambda grads: dict(grads=[g/len(grads)*torch.stack([h.norm() for h in grads]).norm() for g in grads]),
+                                lambda grads: dict(grads=[grads[0], *(g*2 for g in grads[1:])])], ids=['counts', 'unlike'])
+def test_what_runs_over_all_parameters_and_is_no_graph_is_called(cb, kw):
+    "It counts the parameters, or does not treat them alike; the others behind it are a graph"
+    err,opt = both([cb, average_grad, momentum_step], kw)
+    assert err<=1e-6 and not loose(opt) and '<lambda> as it is, then' in str(opt.explain())
 
 def test_a_callback_that_holds_a_list_is_called_each_time():
     seen = []

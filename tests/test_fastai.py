@@ -65,7 +65,7 @@ def test_equals_fastais(name, kw): same(name, kw, late=not looks(name))
 @pytest.mark.parametrize('i', range(4))
 def test_equals_fastais_with_schedules(name, i):
     "Of lr, mom and wd, also where there is no momentum: fastai's SGD without one stays without"
-    same(name, drawn(name)[i+1] if i else dict(lr=.01, mom=0.) if name in ('SGD','RMSProp','Larc') else dict(lr=.01), late=not looks(name), schedule=True)
+    same(name, drawn(name)[i+1] if i else dict(lr=.01, mom=0.) if name in ('SGD','RMSProp','Larc') else dict(lr=.01), late=not looks(name), schedule=True, tol=1e-11)
 
 @ways
 @pytest.mark.parametrize('name', settings)

@@ -86,13 +86,15 @@ def ways_agree(names, shapes, *ways):
 
 mixed,square = [(4,3), (3,), ()],[(4,3), (3,3)]
 
-@pytest.mark.parametrize('block', range(6))
+blocks_of_lists = pytest.mark.parametrize('block', [0, 1, *(pytest.param(b, marks=pytest.mark.slow) for b in range(2, 6))])
+
+@blocks_of_lists
 def test_recipes_run_alike(block):
     "As written by a person: all of them run, on matrices"
     for seed in range(block*10, block*10+10):
         assert ways_agree(recipe(seed), square, {}), recipe(seed)
 
-@pytest.mark.parametrize('block', range(6))
+@blocks_of_lists
 def test_heaps_run_alike_or_are_refused(block):
     assert sum(ways_agree(heap(seed), mixed if seed%2 else square, {}) for seed in range(block*20, block*20+20)) > 2
 

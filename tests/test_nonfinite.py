@@ -47,7 +47,7 @@ def test_a_run_with_bad_steps_is_the_run_without_them(a, kw):
     assert all(torch.equal(ps[n], qs[n]) for n in ps) and equal(s, t)
 
 @ways
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16, torch.complex64])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.float16, torch.complex64))])
 @pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize('where', ['large', 'small', 'transposed', 'adopted'])
 def test_one_bad_element_anywhere_is_seen(kw, dtype, bad, where):

@@ -51,7 +51,7 @@ def advance(i, ps, opt, s):
 
 def momentum(g): return g['betas'][0] if 'betas' in g else g['momentum']
 
-@pytest.mark.parametrize('name', ['SGD','RMSprop','AdamW','RAdam','NAdam'])
+@pytest.mark.parametrize('name', ['SGD', 'AdamW', *(pytest.param(n, marks=pytest.mark.slow) for n in ('RMSprop', 'RAdam', 'NAdam'))])
 @pytest.mark.parametrize('scheduler', schedulers)
 def test_rates_momenta_and_parameters_are_torchs(scheduler, name):
     with warnings.catch_warnings():

@@ -17,7 +17,8 @@ from .trace import Untraceable,trace
 
 __all__ = ['Bucket', 'ShapedBucket', 'find', 'find_shaped', 'run_all']
 
-small = dict(foreach=2**16, fused=2**12, adopt=2**18, stack=2**20)          # elements: up to here it pays to gather, to adopt, or to stack
+small = dict(foreach=2**16, fused=2**12, adopt=2**18, stack=2**16)          # elements: up to here it pays to gather, to adopt, to stack
+height = 2**20                                                              # elements of a stack, at most
 
 
 # -- Traces, shared by all optimizers of the process --
@@ -180,12 +181,12 @@ class ShapedBucket(Bucket):
         alike,self.units,self.fns = defaultdict(list),[],{}
         for k,(p,states) in enumerate(zip(self.ps, self.states)): alike[(p.shape, *(s.shape for s in states.values()))].append(k)
         for (shape,*_),ks in alike.items():
-            n = small['stack']//max(1, shape.numel()) if len(ks)>1 and self.stackable(ks[0], len(ks)) else 1
+            n = height//max(1, shape.numel()) if len(ks)>1 and self.stackable(ks[0], len(ks)) else 1
             self.units += [ks[i:i+n] for i in range(0, len(ks), n)]
         self.stacks = [self.stacked(ks) if len(ks)>1 else None for ks in self.units]
     def stackable(self, k, n):
         "Whether callbacks can be run for `n` parameters like the `k`-th as one: torch knows how (`vmap`), they draw no random numbers"
-        if self.shaped.stacks and 2*self.ps[k].numel()<=small['stack']:
+        if self.shaped.stacks and self.ps[k].numel()<=small['stack']:
             try: return self.graph(self.ps[k], self.states[k], n) is not None
             except RuntimeError: self.shaped.stacks = False
         return False

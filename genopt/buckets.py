@@ -18,7 +18,6 @@ from .trace import Untraceable,trace
 __all__ = ['Bucket', 'ShapedBucket', 'find', 'find_shaped', 'run_all']
 
 small = dict(foreach=2**16, fused=2**12, adopt=2**18, stack=2**16)          # elements: up to here it pays to gather, to adopt, to stack
-height = 2**20                                                              # elements of a stack, at most
 
 
 # -- Traces, shared by all optimizers of the process --
@@ -181,7 +180,7 @@ class ShapedBucket(Bucket):
         alike,self.units,self.fns = defaultdict(list),[],{}
         for k,(p,states) in enumerate(zip(self.ps, self.states)): alike[(p.shape, *(s.shape for s in states.values()))].append(k)
         for (shape,*_),ks in alike.items():
-            n = height//max(1, shape.numel()) if len(ks)>1 and self.stackable(ks[0], len(ks)) else 1
+            n = max(1, buffers.batch//max(1, shape.numel())) if len(ks)>1 and self.stackable(ks[0], len(ks)) else 1
             self.units += [ks[i:i+n] for i in range(0, len(ks), n)]
         self.stacks = [self.stacked(ks) if len(ks)>1 else None for ks in self.units]
     def stackable(self, k, n):

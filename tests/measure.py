@@ -27,7 +27,7 @@ def largest(a, ours, theirs, settings):
 def measure(a):
     reference = f'torch.optim.{a.name}' if a.source=='torch.optim' else dict(paper="the paper's pseudocode").get(a.source, a.source)
     return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=largest(a, a.cls, a.reference, [*(a.own or [{}]), *a.settings(8)])),
-                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=largest(a, p.ours or a.cls, p.make, a.settings(5))) for p in a.peers])
+                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=largest(a, p.ours or a.cls, p.make, p.settings(a))) for p in a.peers])
 
 if __name__=='__main__':
     names  = sys.argv[1:]

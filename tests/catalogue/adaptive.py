@@ -58,12 +58,16 @@ def corrected(params, max_lr=None, weight_decay=1e-2, foreach=None, **kw):
 
 def change_from_zero(grad, prev_grad=zeros): return dict(change=grad-prev_grad, prev_grad=grad)
 def early_eps_step(grad_avg, sqr_avg, debias1, debias2, eps=1e-8): return grad_avg/debias1 / ((sqr_avg+1e-15).sqrt()+eps) * debias2**.5
-def swapped(cls, swaps, **settings):
-    "The blocks of `cls`, for `settings` that have them all, with others in the place of some"
-    def make(params, **kw):
-        cbs = [swaps.get(cb, cb) for cb in flatten(cls.build(**settings))]
-        return genopt.Optimizer(params, cbs, **{k: v.default for k,v in inspect.signature(cls.build).parameters.items()} | kw)
-    return make
+def late_eps_step(grad_avg, sqr_avg, debias1, debias2, rect, eps=1e-8):
+    return grad_avg/debias1 * (rect/((sqr_avg/debias2).sqrt()+eps) if rect else 1)
+def early_eps(update, sqr_avg, debias2, eps=1e-8): return update/((sqr_avg+1e-15).sqrt()+eps) * debias2**.5
+def altered(cls, alter):
+    "The algorithm `cls`, with the list of its blocks altered"
+    def build(**kw): return alter([*flatten(cls.build(**kw))])
+    build.__name__,build.__signature__ = cls.__name__,inspect.signature(cls.build)
+    return genopt.algorithm(build)
+def swapped(cls, swaps): return altered(cls, lambda cbs: [swaps.get(cb, cb) for cb in cbs])
+def first(cls, *blocks): return altered(cls, lambda cbs: sorted(cbs, key=lambda cb: cb not in blocks))
 
 def as_tensorflow(params, weight_decay=0, momentum=0, centered=False, maximize=False, eps=1e-8, alpha=.99, **kw):
     center = centered and [rename(stats.average_grad, mom='sqr_mom'), stats.center_sqr_grad]
@@ -88,32 +92,47 @@ rows = [
     Algorithm(genopt.RMSprop,  torch.optim.RMSprop, rmsprop, lr=1e-2, fused=False, core=True,
               peers=[Peer('timm, RMSpropTF', other(timm.optim.RMSpropTF), 'as TensorFlow: eps is within the root, squares are averaged from 1 on', as_tensorflow)]),
     Algorithm(genopt.Adadelta, torch.optim.Adadelta, adadelta, lr=1., fused=False),
-    Algorithm(genopt.Adam,     torch.optim.Adam,    adam,  core=True),
-    Algorithm(genopt.AdamW,    torch.optim.AdamW,   adam,  core=True),
+    Algorithm(genopt.Adam,     torch.optim.Adam,    adam,  core=True, peers=[Peer('optimi', other(optimi.Adam, po), without=('amsgrad',))]),
+    Algorithm(genopt.AdamW,    torch.optim.AdamW,   adam,  core=True,
+              peers=[Peer('timm', other(timm_adamw.AdamWLegacy, po)), Peer('optimi', other(optimi.AdamW, po), without=('amsgrad',))]),
     Algorithm(genopt.AdamC,    apart(corrected),    adamc, own=[dict(max_lr=1e-3)], source='timm'),
     Algorithm(genopt.AMSGrad,  partial(torch.optim.Adam, amsgrad=True), eps_setting, own=[{}]),
     Algorithm(genopt.Adamax,   torch.optim.Adamax,  eps_setting, fused=False, peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaMax, dict(foreach=False)))]),
-    Algorithm(genopt.NAdam,    references.NAdam,    nadam, fused=False, core=True),
+    Algorithm(genopt.NAdam,    references.NAdam,    nadam, fused=False, core=True,
+              peers=[Peer('timm', other(timm.optim.nadam.NAdamLegacy), without=('decoupled_weight_decay', 'momentum_decay'))]),
     Algorithm(genopt.NAdamW,   other(timm.optim.NAdamW, po), eps_setting, more=dict(weight_decay=0), own=[{}], source='timm'),
-    Algorithm(genopt.RAdam,    torch.optim.RAdam,   radam, lr=5e-3, fused=False, more=dict(betas=(.9,.99)), core=True, digits=.6),
+    Algorithm(genopt.RAdam,    torch.optim.RAdam,   radam, lr=5e-3, fused=False, more=dict(betas=(.9,.99)), core=True, digits=.6, peers=[
+        *(Peer(n, other(cls, fixed), 'decay is decoupled', partial(genopt.RAdam, decoupled_weight_decay=True), tol, ('decoupled_weight_decay',))
+          for n,cls,fixed,tol in [('timm', timm.optim.radam.RAdamLegacy, {}, 1e-5), ('torch_optimizer', torch_optimizer.RAdam, {}, 1e-5),    # in float32
+                                  ('pytorch_optimizer', pytorch_optimizer.RAdam, po|dict(degenerated_to_sgd=True), 1e-10)]),
+        Peer('optimi', other(optimi.RAdam, po, decoupled_weight_decay='decouple_wd'), 'eps is added after debiasing',
+             swapped(genopt.RAdam, {steps.radam_step: late_eps_step}))]),
     Algorithm(genopt.SparseAdam, sparse_ref, sparse_adam, lr=.1, own=[{}], names=('matrix','bias','strided','late'), second=dict(eps=1e-6),
               alone='asks for the rows'),
     Algorithm(genopt.SAdam,    SAdam,               sadam, own=[{}], source='paper'),
     Algorithm(genopt.QHAdam,   other(qhoptim.pyt.QHAdam, decoupled_weight_decay='decouple_weight_decay'), qhadam, own=[{}], source='qhoptim',
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.QHAdam, po, **decoupled), tol=1e-6)]),       # it counts in float32
-    Algorithm(genopt.AdaBelief, other(timm.optim.AdaBelief, dict(rectify=False), decoupled_weight_decay='decoupled_decay'), belief, own=[{}], source='timm'),
+    Algorithm(genopt.AdaBelief, other(timm.optim.AdaBelief, dict(rectify=False), decoupled_weight_decay='decoupled_decay'), belief, own=[{}], source='timm',
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaBelief, po, amsgrad='ams_bound', **decoupled), without=('rectify',))]),
     Algorithm(genopt.Yogi,     other(torch_optimizer.Yogi), yogi, own=[{}], source='torch_optimizer',
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.Yogi, po|dict(weight_decouple=False)))]),
-    Algorithm(genopt.AdaBound, other(torch_optimizer.AdaBound), adabound, more=dict(gamma=1e-5), own=[{}], source='torch_optimizer'),
+    Algorithm(genopt.AdaBound, other(torch_optimizer.AdaBound), adabound, more=dict(gamma=1e-5), own=[{}], source='torch_optimizer',
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaBound, po|dict(weight_decouple=False), amsbound='ams_bound'))]),
     Algorithm(genopt.StableAdamW, other(pytorch_optimizer.StableAdamW, po), eps_setting, own=[{}], source='pytorch_optimizer',
               peers=[Peer('optimi', other(optimi.StableAdamW, po))]),
-    Algorithm(genopt.LaProp,   other(references.in_double(timm.optim.LaProp), po), eps_setting, own=[{}], source='timm'),
-    Algorithm(genopt.ADOPT,    other(timm.optim.Adopt, po|dict(clip_exp=.25), decoupled_weight_decay='decoupled'), adopt, more=dict(betas=(.9,.99)), own=[{}], source='timm'),
+    Algorithm(genopt.LaProp,   other(references.in_double(timm.optim.LaProp), po), eps_setting, own=[{}], source='timm',
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.LaProp, po), 'eps is added before debiasing, and 1e-15 within the root',
+                          swapped(genopt.LaProp, {steps.debiased_rms_step: early_eps}))]),
+    Algorithm(genopt.ADOPT,    other(timm.optim.Adopt, po|dict(clip_exp=.25), decoupled_weight_decay='decoupled'), adopt, more=dict(betas=(.9,.99)), own=[{}], source='timm',
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.ADOPT, po|dict(clip_lambda=lambda t: (t-1)**.25), **decoupled), 'the first step decays',
+                          first(genopt.ADOPT, transforms.l2_reg, transforms.weight_decay), without=('clip_exp',))]),
     Algorithm(genopt.AdEMAMix, warmed, ademamix, own=[{}], source='pytorch_optimizer'),
     Algorithm(genopt.MARS,     other(timm.optim.Mars, dict(optimize_1d=True)), mars, own=[dict(betas=(.9,.99))], source='timm',
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.MARS, po|dict(optimize_1d=True)), 'the gradient before the first is zero; eps is added before debiasing',
-                   swapped(genopt.MARS, {stats.grad_change: change_from_zero, steps.adam_step: early_eps_step}, weight_decay=1))]),
-    Algorithm(genopt.Adan,     other(timm.optim.Adan, po), adan, own=[{}], source='timm'),
+                   swapped(genopt.MARS, {stats.grad_change: change_from_zero, steps.adam_step: early_eps_step}))]),
+    Algorithm(genopt.Adan,     other(timm.optim.Adan, po), adan, own=[{}], source='timm',
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.Adan, po, no_prox='weight_decouple')),
+                     Peer('optimi', other(optimi.Adan, po), without=('no_prox',))]),
     Algorithm(genopt.MADGRAD,  other(madgrad.MADGRAD), madgrads, own=[{}], source='madgrad',
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.MADGRAD, po)), Peer('timm', other(timm.optim.MADGRAD))]),
 ]

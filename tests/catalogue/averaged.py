@@ -1,8 +1,7 @@
 """Rows: genopt.algorithms.averaged."""
 
-import genopt
-import schedulefree
-from .row import Algorithm,log
+import genopt,pytorch_optimizer,schedulefree
+from .row import Algorithm,Peer,log,other
 
 
 def trained(cls):
@@ -20,6 +19,8 @@ def adam(r): return schedule_free(r) | dict(betas=(r.uniform(.1,.99), r.uniform(
 
 steady = 'bias','scalar','strided'
 rows = [
-    Algorithm(genopt.SGDScheduleFree,   trained(schedulefree.SGDScheduleFree),   sgd,  lr=2e-3, more=dict(r=10.), near=.3, own=[{}], names=steady, source='author'),
-    Algorithm(genopt.AdamWScheduleFree, trained(schedulefree.AdamWScheduleFree), adam, lr=.1,   own=[{}], names=steady, source='author'),
+    Algorithm(genopt.SGDScheduleFree,   trained(schedulefree.SGDScheduleFree),   sgd,  lr=2e-3, more=dict(r=10.), near=.3, own=[{}], names=steady,
+              source='schedulefree', peers=[Peer('pytorch_optimizer', other(trained(pytorch_optimizer.ScheduleFreeSGD)))]),
+    Algorithm(genopt.AdamWScheduleFree, trained(schedulefree.AdamWScheduleFree), adam, lr=.1,   own=[{}], names=steady,
+              source='schedulefree', peers=[Peer('pytorch_optimizer', other(trained(pytorch_optimizer.ScheduleFreeAdamW)))]),
 ]

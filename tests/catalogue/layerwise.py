@@ -75,6 +75,6 @@ rows = [
                      Peer('pytorch_optimizer', apart(kozistr_lamb), why='of both averages none is debiased in the ratio, the first in the rate; eps in the ratio',
                           ours=plain_lamb(eps_ratio, step_stat, debias, longer))]),
     Algorithm(genopt.SGDP, apart(lambda ps, **kw: SGDP(ps, **dict(lr=.1)|kw)), sgdp, own=defaults, lr=1e-3, more=dict(momentum=.9),
-              source='the authors', names=whole, peers=[Peer('timm', apart(lambda ps, **kw: timm.optim.SGDP(ps, **dict(lr=.1)|kw)))]),
-    Algorithm(genopt.AdamP, apart(adamp.AdamP), adamp_setting, own=defaults, source='the authors', names=whole, peers=[Peer('timm', apart(timm.optim.AdamP))]),
+              source='adamp', names=whole, peers=[Peer('timm', apart(lambda ps, **kw: timm.optim.SGDP(ps, **dict(lr=.1)|kw)))]),
+    Algorithm(genopt.AdamP, apart(adamp.AdamP), adamp_setting, own=defaults, source='adamp', names=whole, peers=[Peer('timm', apart(timm.optim.AdamP))]),
 ]

@@ -42,6 +42,6 @@ rows = [
     Algorithm(genopt.Adafactor, references.Adafactor, adafactor, lr=.04, digits=.3, fused=False,
               names=('matrix', 'bias', 'empty', 'strided', 'late'),
               peers=[Peer('timm', apart(timm_adafactor), why='with an lr steps are not relative to the parameter, and do not fall; 1e-30 is added to squares', ours=unscaled)]),
-    Algorithm(genopt.CAME, apart(came_peer), came, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.02, source='the authors', names=names,
+    Algorithm(genopt.CAME, apart(came_peer), came, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.02, source='came_pytorch', names=names,
               peers=[Peer('pytorch_optimizer', apart(kozistr_came))]),
 ]

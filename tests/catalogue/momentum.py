@@ -24,7 +24,8 @@ lions = [Peer('lion_pytorch', other(lion_pytorch.Lion)), Peer('timm', other(timm
          Peer('optimi', other(optimi.Lion, po))]
 
 rows = [
-    Algorithm(genopt.SGD,    torch.optim.SGD, sgd, lr=1e-3, more=dict(momentum=.9), core=True, digits=.995),
+    Algorithm(genopt.SGD,    torch.optim.SGD, sgd, lr=1e-3, more=dict(momentum=.9), core=True, digits=.995,
+              peers=[Peer('optimi', other(optimi.SGD, po), without=('nesterov', 'dampening'))]),
     Algorithm(genopt.SGDW,   other(timm.optim.SGDW, po), sgd, lr=1e-3, more=dict(momentum=.9), own=[{}], source='timm', digits=.995,
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.SGDW, po))]),
     Algorithm(genopt.QHM,    authors_qhm, qhm, lr=1e-2, more=dict(momentum=.9), own=[{}], source='qhoptim', digits=.999,

@@ -2,9 +2,10 @@
 what they know, so parameters whose gradients come late or now and then are left out."""
 
 import math,warnings
-import genopt,torch
+import genopt,pytorch_optimizer,torch
 import numpy as np
-from .row import Algorithm,betas_setting,log
+import references
+from .row import Algorithm,Peer,betas_setting,log
 
 steady = 'bias','scalar','strided'
 with warnings.catch_warnings():
@@ -40,11 +41,18 @@ class DoWG(torch.optim.Optimizer):
         x = x - self.param_groups[0]['lr']*self.r**2/np.sqrt(self.v+self.eps)*g
         for p,part in zip(ps, np.split(x, np.cumsum([p.numel() for p in ps])[:-1])): p.data.copy_(torch.tensor(part.reshape(p.shape)))
 
-common = dict(names=steady, joint=True, second={}, source='author')
+def kozistr(cls):
+    "pytorch_optimizer's, in double precision, where it would sum in single"
+    names = dict(decouple='weight_decouple', use_bias_correction='bias_correction')
+    return quiet(lambda params, **kw: references.in_double(cls)(params, foreach=False, **{names.get(k,k): v for k,v in kw.items()}))
+
+common = dict(names=steady, joint=True, second={})
 rows = [
-    Algorithm(genopt.DoG,  quiet(dog.DoG),  dog_setting, lr=2., near=.4, own=[{}], **common),
-    Algorithm(genopt.LDoG, quiet(dog.LDoG), dog_setting, lr=2., near=.4, own=[{}], **common),
-    Algorithm(genopt.DoWG, DoWG, dog_setting, lr=1., near=.1, digits=.8, own=[{}], **common | dict(source='paper')),
-    Algorithm(genopt.DAdaptAdam, quiet(dadaptation.DAdaptAdam), d_setting, lr=1., own=[{}], **common),
-    Algorithm(genopt.Prodigy, quiet(prodigyopt.Prodigy), prodigy_setting, lr=1., own=[{}], **common),
+    Algorithm(genopt.DoG,  quiet(dog.DoG),  dog_setting, lr=2., near=.4, own=[{}], source='dog', **common),
+    Algorithm(genopt.LDoG, quiet(dog.LDoG), dog_setting, lr=2., near=.4, own=[{}], source='dog', **common),
+    Algorithm(genopt.DoWG, DoWG, dog_setting, lr=1., near=.1, digits=.8, own=[{}], source='paper', **common),
+    Algorithm(genopt.DAdaptAdam, quiet(dadaptation.DAdaptAdam), d_setting, lr=1., own=[{}], source='dadaptation',
+              peers=[Peer('pytorch_optimizer', kozistr(pytorch_optimizer.DAdaptAdam))], **common),
+    Algorithm(genopt.Prodigy, quiet(prodigyopt.Prodigy), prodigy_setting, lr=1., own=[{}], source='prodigyopt',
+              peers=[Peer('pytorch_optimizer', kozistr(pytorch_optimizer.Prodigy), without=('growth_rate',))], **common),
 ]

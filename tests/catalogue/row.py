@@ -10,12 +10,15 @@ import references
 @dataclass
 class Peer:
     """Another library's version. `make`: `(params, **settings)` -> its optimizer. Where it differs by design, `why` says how, and `ours` makes
-    genopt's optimizer with just that difference, by an argument or another block"""
+    genopt's optimizer with just that difference, by an argument or another block. It has not the settings of ours that are in `without`"""
     name: str                                                  # 'pytorch_optimizer'
     make: object
     why: str = ''
     ours: object = None
     tol: float = 1e-10
+    without: tuple = ()
+
+    def settings(self, a): return [{k: v for k,v in kw.items() if k not in self.without} for kw in a.settings(5)]
 
 
 @dataclass

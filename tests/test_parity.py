@@ -4,7 +4,6 @@ parameter that joins at step 10, 0-dim, empty and non-contiguous ones, two group
 import inspect
 import pytest,torch
 from hypothesis import given,settings,strategies as st
-from torch.optim import lr_scheduler
 import genopt
 from helpers import conforming,awkward,difference,gpu,gradients,run
 
@@ -113,21 +112,6 @@ def test_late_parameter_lives_its_own_life(a):
         alone.grad = p.grad.clone()
         single.step()
     assert torch.equal(p, alone) and not torch.equal(p, torch.ones_like(p))
-
-@pytest.mark.slow
-@each
-def test_minimises_parabola_and_rosenbrock(a):
-    def parabola(x): return (x*x*torch.tensor([1., 10.])).sum()
-    def rosenbrock(x): return (1-x[0])**2 + 100*(x[1]-x[0]**2)**2
-    for f,best,start,lr,steps in [(parabola, [0., 0.], [3., -2.], a.lr, 4000), (rosenbrock, [1., 1.], [-1., 1.5], a.lr/2, 8000)]:
-        x = torch.tensor(start, requires_grad=True)
-        opt = a.cls([x], lr=lr, **a.more)
-        schedule = lr_scheduler.CosineAnnealingLR(opt, steps)
-        for _ in range(steps):
-            opt.zero_grad()
-            f(x).backward()
-            opt.step(); schedule.step()
-        assert (x-torch.tensor(best)).abs().max() < a.near, (f.__name__, x)
 
 @each
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -76,17 +76,18 @@ class Bucket:
 
     def start(self, numbers, params, state):
         "Its parameters on their way through what is called before the graph"
-        return [Item(p := params[i], state.get(p, {})|self.host, self.cut.lead, numbers) for i in self.indices]
+        items = [Item(p := params[i], state.get(p, {})|self.host, self.cut.lead, numbers) for i in self.indices]
+        return [(it, dict(it.ns)) for it in items]
     def follow(self, items, grads, who):
         "Take over what they have arrived at: gradients, other tensors, and numbers, which are returned"
-        for n in [*self.chain.fed, *['grad']*self.cut.grad, *self.cut.numbers]:
-            for it in items:
+        for it,begun in items:
+            self.cut.check(begun, it.ns)
+            for n in ('grad', *self.chain.fed, *self.cut.numbers):
                 v,old = it.ns.get(n),self.cut.numbers.get(n, it.ns['p'])
                 if n not in it.ns or fit(v)!=fit(old): raise ValueError(f"{who}: {self.cut.lead} made {n} {describe(v)}; it was {describe(old)}")
-        if self.cut.grad:
-            for i,it in zip(self.indices, items): grads[i] = local(it.ns['grad'])
-        for n in self.chain.fed: torch._foreach_copy_([s[n] for s in self.states], [local(it.ns[n]) for it in items])
-        return {n: items[0].ns[n] for n in self.cut.numbers}
+        for i,(it,_) in zip(self.indices, items): grads[i] = local(it.ns['grad'])
+        for n in self.chain.fed: torch._foreach_copy_([s[n] for s in self.states], [local(it.ns[n]) for it,_ in items])
+        return {n: items[0][0].ns[n] for n in self.cut.numbers}
 
     def make_units(self, params, grads, adopt, buffers):
         "Large parameters by themselves, small ones side by side, with their state moved there; if they are to be adopted, with all they have"

@@ -90,7 +90,7 @@ class Plan:
         self.sort(grads, joins=False)
         if self.uncut or any(joins(settings[g].chain) for _,g in self.loose): self.sort(grads, joins=True)
         self.buckets = [*self.buckets.values()]
-        led = {i for b in self.buckets if b.cut and b.cut.grad for i in b.indices}
+        led = {i for b in self.buckets if b.cut for i in b.indices}
         grads = [compute(local(g)) if i in led else g for i,g in enumerate(grads)] if led else grads          # as what is called before makes them
         for b in self.buckets: b.make_units(params, grads, opt._adopts and not b.cut, self.buffers)
         self.unseen = [params[i] for b in self.buckets for u in b.units for i in getattr(u, 'indices', ())
@@ -155,7 +155,7 @@ class Plan:
         host = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
         kept = {n: v.detach() for n,v in values.items() if isinstance(v, Tensor)}
         if sharded and not all(is_sharded(v) and alike(v, p) for v in kept.values()): return False
-        kind = wide(x.dtype) if settings.cut and settings.cut.grad else grad.dtype                     # what is called before makes it of that kind
+        kind = wide(x.dtype) if settings.cut else grad.dtype                                           # what is called before makes it of that kind
         key  = settings,p.dtype,kind,p.device,states.get('do_wd'),*host.items(),*((n, s.dtype) for n,s in kept.items())
         if settings.capturable: host = {n: self.counter(states.get(n), v, p.device) for n,v in host.items()}
         try: key,bucket = self.find(key, settings, host, kept, x, sharded)
@@ -246,13 +246,13 @@ class Plan:
         led = [b.start(ns, self.params, state) if b.cut else [] for b,ns in zip(self.buckets, numbers)]
         items = [(Rows if i in self.sparse else Item)(p := self.params[i], state.get(p, {}), self.settings[g].chain, self.settings[g].numbers)
                  for i,g in self.loose]
-        try: loop([*items, *(it for its in led for it in its)], model)
+        called = [*items, *(it for its in led for it,_ in its)]
+        try: loop(called, model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.parts: raise
-            chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
+            chains = ', '.join(dict.fromkeys(str(it.chain) for it in called if is_sharded(it.p)))
             raise RuntimeError(f"{opt.name}: {chains}: a callback cannot be run on sharded parameters (DTensor). Nothing has changed. {e}") from e
-        for its in (items, *led):
-            for it in its: it.check(opt.name)
+        for it in called: it.check(opt.name)
         if any(led): grads,self.buffers.holds = [*grads],None
         numbers = [ns | b.follow(its, grads, opt.name) if its else ns for b,ns,its in zip(self.buckets, numbers, led)]
         ready   = [b.prepare(ns, self.buffers) for b,ns in zip(self.buckets, numbers)]              # may raise Untraceable

@@ -13,9 +13,9 @@ __all__ = ['Cut', 'cut']
 
 
 class Cut:
-    """`lead`: the chain up to the last callback that is called as it is; None if there is none. `rest`: what comes after. It is given a gradient,
-    another one if `grad`, the tensors `rest.fed`, and numbers, such as `numbers`"""
-    lead,numbers,grad = None,{},False
+    """`lead`: the chain up to the last callback that is called as it is; None if there is none. `rest`: what comes after. It is given the gradient
+    that the lead comes to, the tensors `rest.fed`, and numbers, such as `numbers`. `read`: what it reads of what callbacks may change"""
+    lead,numbers,read = None,{},set()
     def __init__(self, chain): self.rest = chain
     @property
     def before(self):
@@ -39,15 +39,28 @@ class Cut:
             ns.update(out)
             if host: hosts.append(b)
             else: changed |= dict.fromkeys(out, b)
-        read = {b.lists.get(n,n) for b in chain.blocks[k+1:] for n in b.reads}|{'lr','update'}
+        for n,v in chain.noted.items():
+            if n not in changed: changed[n],ns[n] = last,ns['p'] if isinstance(v, Tensor) else v
         for n,b in changed.items():
-            if n in ('p','new_p','lr') or n in chain.state or any(n in o.reads for o in hosts): refuse(b, f"changes {n!r}")
-            if isinstance(ns[n], Tensor) and ns[n].shape!=ns['p'].shape: refuse(b, f"makes {n!r} of another shape")
-        tensors = [n for n in changed if n in read and isinstance(ns[n], Tensor)]
-        res.grad,res.numbers = 'grad' in changed,{n: ns[n] for n in changed if n in read and n not in tensors}
+            single = isinstance(ns[n], Tensor) and (n=='lr' or ns[n].shape!=ns['p'].shape)
+            if n in ('p','new_p') or n in chain.state or any(n in o.reads for o in hosts): refuse(b, f"changes {n!r}")
+            if single: refuse(b, f"makes {n!r} a tensor of another shape")
+        made = {n for b in hosts for n in (*b.state, *chain.writes.get(b, ()))}
+        res.read = ({b.lists.get(n,n) for b in chain.blocks[k+1:] for n in b.reads}|{'p','new_p','lr','update',*chain.state})-made
+        tensors = [n for n in changed if n in res.read and isinstance(ns[n], Tensor)]
+        res.numbers = {n: ns[n] for n in changed if n in res.read and n not in tensors}
         res.lead,res.rest = part(chain, chain.blocks[:k+1], moves=False),part(chain, hosts + chain.blocks[k+1:], [n for n in tensors if n!='grad'])
-        res.form = k,res.rest.key,res.grad,(*res.numbers,)
+        res.form = k,res.rest.key,(*res.numbers,)
         return res
+
+    def check(self, begun, ns):
+        """A callback may change what it had not changed when it was tried, at every tenth step for instance. Where the namespace `ns` differs so from
+        when it was `begun`, this is noted, and raises `Untraceable`: the chain is to be cut anew"""
+        handed = 'grad',*self.rest.fed,*self.numbers
+        if late := {n: v for n,v in ns.items() if n in self.read and n not in handed and v is not begun.get(n)}:
+            self.rest.noted.update(late)
+            self.rest.cuts.clear()
+            raise Untraceable(f"{self.lead} changes {min(late)!r}, which it had not before")
 
 def part(chain, blocks, fed=(), moves=True):
     "`chain` with some of its `blocks`, which find the tensors `fed` beside parameter, gradient and states"

@@ -45,6 +45,10 @@ def doubled(grad, fresh): return grad*2 if fresh else grad
 def carried(updates, params, evaluate):
     "Changes the update itself"
     return dict(updates=[u+g for u,g in zip(updates, evaluate(params)[1])])
+def now_and_then(grads, evaluate, params, steps): return dict(grads=evaluate([p*.9 for p in params])[1]) if max(steps)%3==0 else {}
+def later_a_tensor(grads, evaluate, params, steps): return dict(ratios=[g.abs()+1 for g in evaluate(params)[1]]) if max(steps)>3 else {}
+def scaled_by(grad, ratio=1.): return dict(grad=grad*ratio)
+def later_a_rate(grads, evaluate, params, steps, lr): return dict(lr=lr/2) if max(steps)>3 else {}
 def scaled(update, p): return update*p.abs()
 def shaped(grad): return dict(grad=grad - grad.mean(-1, keepdim=True) if grad.ndim>1 else grad)
 
@@ -56,6 +60,9 @@ chains = dict(
     shapes_before   = of_list(shaped, sharpness, average_grad, momentum_step),
     numbers         = of_list(step_stat, sometimes, average_grad, momentum_step, doubled),
     updates         = of_list(scaled, carried, scaled),
+    now_and_then    = of_list(step_stat, now_and_then, average_grad, momentum_step),
+    later_a_tensor  = of_list(step_stat, later_a_tensor, scaled_by, average_grad, momentum_step),
+    later_a_rate    = of_list(step_stat, later_a_rate, average_grad, momentum_step),
     twice           = of_list(sharpness, shaped, sharpness, genopt.Adam),
     maximized       = of_list(sharpness, genopt.Adam, maximize=True),
     curvature       = (of_list(step_stat, hutchinson, sgd_step, curved), True),
@@ -112,8 +119,8 @@ def same(updates): return updates
     ([average_grad, momentum_step, carried],          "carried asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
     ([keeps, sgd_step],                               "keeps asks the model for 'evaluate'; it keeps 'avg'"),
     ([moves],                                         "moves asks the model for 'evaluate'; it changes 'new_p'"),
-    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it makes 'table' of another shape"),
-    ([polyak_rate, sgd_step],                         "polyak_rate asks the model for 'loss'; it changes 'lr'"),
+    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it makes 'table' a tensor of another shape"),
+    ([polyak_rate, sgd_step],                         "polyak_rate asks the model for 'loss'; it makes 'lr' a tensor"),
     ([average_grad, momentum_step, ranked, same],     "same runs over all parameters, and another callback needs a shape; average_grad before it keeps"),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_cannot_be_compiled_says_why_and_runs_otherwise(cbs, words):

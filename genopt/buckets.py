@@ -167,6 +167,7 @@ class Bucket:
                 singles = singles | dict(zip(k.names, parts[0][0] if len(parts)==1 else k.merged(parts)))
             for j in joints: singles = singles | {j.name: (yield j, singles[j.meta['joint'][0].name], self.trace.places)}
         unit.store(buffers, {n: singles[o.name] for n,o in self.trace.singles.items()})
+
 class ShapedBucket(Bucket):
     "Parameters that are compiled in their own shapes"
     def __init__(self, settings, host, shaped, grad_dtype):
@@ -205,13 +206,15 @@ class ShapedBucket(Bucket):
             self.shaped = find_shaped(self.chain, ns, self.ps[0], self.states[0])
             values = self.shaped.program(ns)
         if self.shaped not in self.fns:
+            if not all(self.stackable(ks[0], len(ks)) for ks in self.units if len(ks)>1):
+                raise Untraceable(f"{self.chain} takes a way that cannot be stacked")               # so the step is planned anew
             self.fns[self.shaped] = [self.graph(self.ps[ks[0]], self.states[ks[0]], len(ks) if len(ks)>1 else 0) for ks in self.units]
         fns,scalars = self.fns[self.shaped],self.shaped.scalars(values)
         return {n: counted(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads, buffers)
     def run(self, fns, scalars, grads, buffers):
         for ks,stack,fn in zip(self.units, self.stacks, fns):
             ps,gs = [self.ps[k] for k in ks],[real(grads[self.indices[k]].detach()) for k in ks]
-            if not stack: fn(ps[0], gs[0].contiguous(), *self.states[ks[0]].values(), *scalars)
+            if stack is None: fn(ps[0], gs[0].contiguous(), *self.states[ks[0]].values(), *scalars)
             else:
                 p,g = [torch.stack(xs, out=buffers.get(f'stack {n}', len(ks)*xs[0].numel(), xs[0].dtype, xs[0].device).view(len(ks), *xs[0].shape))
                        for n,xs in dict(p=ps, grad=gs).items()]

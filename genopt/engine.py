@@ -246,7 +246,8 @@ class Plan:
         led = [b.start(ns, self.params, state) if b.cut else [] for b,ns in zip(self.buckets, numbers)]
         items = [(Rows if i in self.sparse else Item)(p := self.params[i], state.get(p, {}), self.settings[g].chain, self.settings[g].numbers)
                  for i,g in self.loose]
-        called = [*items, *(it for its in led for it,_ in its)]
+        order  = dict(zip([i for i,_ in self.loose], items)) | {i: it for b,its in zip(self.buckets, led) for i,(it,_) in zip(b.indices, its)}
+        called = [order[i] for i in sorted(order)]                                # a callback over all parameters has them in their order
         try: loop(called, model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.parts: raise

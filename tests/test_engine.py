@@ -214,6 +214,10 @@ def test_parameters_of_one_shape_are_stacked():
     before = len(kernels.compilations)
     train([scaled], fused=True)
     assert len(kernels.compilations)==before
+    def noisy_at_the_end(grad, step): return noisy(grad)*0 + grad if step>3 else grad/grad.shape[0]
+    (ours,opt),(loop,_) = train([step_stat, noisy_at_the_end], fused=True),train([step_stat, noisy_at_the_end], foreach=False)
+    for p,q in zip(ours, loop): torch.testing.assert_close(p, q)
+    assert {len(u) for b in opt._plan.buckets for u in b.units}=={1}
     _,opt = train([noisy], fused=True)
     assert {len(u) for b in opt._plan.buckets for u in b.units}=={1}
 

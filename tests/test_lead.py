@@ -80,6 +80,25 @@ def test_equals_the_loop(name, dtype, kw):
     assert difference(ours, loop) <= (1e-6 if name in ('matrices','groups') else 1e-13 if dtype==torch.float64 else 1e-2)
     assert len(opt._plan.loose)==(0 if kw or name not in ('matrices','groups','shapes_behind') else sum(p.ndim>1 or name=='shapes_behind' for p in ours.values()))
 
+def unlike(grads): return dict(grads=[g*(i+1) for i,g in enumerate(grads)])
+def drawn(grads): return dict(grads=[g*torch.randn(()) for g in grads])
+
+@way
+@pytest.mark.parametrize('cb', [unlike, drawn], ids=lambda c: c.__name__)
+def test_parameters_come_in_their_order(cb, kw):
+    "Whatever buckets they are in, and of a row and in the loop: some learn otherwise, some have gaps in memory"
+    def run(**way):
+        rand = torch.Generator().manual_seed(0)
+        ps = [torch.randn(6, 2*n, generator=rand, dtype=torch.float64)[:,::1+n%2].requires_grad_() for n in range(1, 8)]
+        opt = Optimizer([dict(params=ps[:3], lr=.1), dict(params=ps[3:])], [cb, average_grad, momentum_step], lr=.2, **way)
+        torch.manual_seed(0)
+        for _ in range(3):
+            for p in ps: p.grad = torch.randn(p.shape, generator=rand, dtype=torch.float64)
+            opt.step()
+        return {str(i): p.detach() for i,p in enumerate(ps)},opt
+    (ours,opt),(loop,_) = run(**kw),run(foreach=False)
+    assert len(opt._plan.buckets)==2 and opt._plan.loose and difference(ours, loop)<=1e-13
+
 @pytest.mark.slow
 def test_compiles_nothing_anew():
     train(chains['numbers'], fused=True)

@@ -233,7 +233,8 @@ def turned(x, basis):
 
 def turn_basis(left, right, left_basis, right_basis, sqr_avg, step, precondition_frequency:positive=10):
     """The basis of eigenvectors of `L` and of `R`: at the first step by `eigh`, then, each `precondition_frequency` steps, one step of power
-    iteration, `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
+    iteration, `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. The eigenvectors of an eigenvalue that comes many times, such as
+    the zeros of a tall first gradient, are what rounding makes them. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
     if step==1: return dict(left_basis=eigenbasis(left), right_basis=eigenbasis(right), sqr_avg=sqr_avg)
     if (step-1)%precondition_frequency: return dict(left_basis=left_basis, right_basis=right_basis, sqr_avg=sqr_avg)
     v = as_matrix(sqr_avg) if sqr_avg.ndim>1 else sqr_avg

@@ -182,7 +182,8 @@ def idx(path, a):
     "Write `a` in the format of MNIST's files"
     path.write_bytes(struct.pack('>BBBB', 0, 0, 8, a.ndim) + struct.pack(f'>{a.ndim}I', *a.shape) + a.numpy().tobytes())
 
-@pytest.mark.parametrize('name,folder', [('mnist', 'MNIST'), pytest.param('fashion_mnist', 'FashionMNIST', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name,folder', [('mnist', 'MNIST'), ('fashion_mnist', 'FashionMNIST')])
 def test_torchvision_data_and_model(name, folder, tmp_path, capsys):
     "The files that torchvision would download, made small: loaded, and a ResNet trained on them in both libraries"
     pytest.importorskip('torchvision')

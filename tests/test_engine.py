@@ -63,9 +63,10 @@ def play(a, story, dtype, hypers=None, **kw):
             for n,v in ref.state.get(p, {}).items():
                 if torch.is_tensor(v): opt.state[q][n].copy_(v)
 
+each_or_slow = pytest.mark.parametrize('a', [pytest.param(a, marks=costly(a)) for a in algorithms], ids=lambda a: a.name)
 few = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
-@each
+@each_or_slow
 @few
 @given(data=st.data())
 def test_default_equals_the_loop(a, data):
@@ -79,7 +80,7 @@ def test_default_equals_the_loop(a, data):
 
 bound = dict.fromkeys(exact, 4) | dict(SGD=0, Lion=0, LAMB=64)                       # LAMB sums in another order
 
-@pytest.mark.parametrize('a', [pytest.param(a, marks=costly(a)) for a in algorithms], ids=lambda a: a.name)
+@each_or_slow
 @pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @few
 @given(data=st.data())

@@ -189,7 +189,7 @@ class ShapedBucket(Bucket):
         "Whether callbacks can be run for `n` parameters like the `k`-th as one: torch knows how (`vmap`), they draw no random numbers"
         if self.shaped.stacks and self.ps[k].numel()<=small['stack']:
             try: return self.graph(self.ps[k], self.states[k], n) is not None
-            except RuntimeError: self.shaped.stacks = False
+            except (RuntimeError,Untraceable): self.shaped.stacks = False
         return False
     def stacked(self, ks):
         "The states of parameters as one tensor each, in which they are views from then on"

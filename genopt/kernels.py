@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from torch.fx import Node
 import torch
-from .trace import aten,inputs,mapped,merges,scaled
+from .trace import Untraceable,aten,inputs,mapped,merges,scaled
 
 __all__ = ['Eager', 'Compiled', 'Buffers', 'compilations']
 
@@ -228,28 +228,31 @@ def no_tensorify():
     try: yield
     finally: os.environ.pop(name) if before is None else os.environ.update({name: before})
 
-def inductor(f, examples, name, with_graph=False):
+def inductor(f, examples, name, check=None):
     """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
-    and rank stay. The only place that knows `compile_fx`, which is not public; without it, torch.compile. A product and a sum are rounded
-    together ("contract"), as in torch's own `add(alpha=)`, `addcmul` and `addcdiv`: the same bits, where `scaled` has the product first"""
+    and rank stay; `check` is called with the graph before it is compiled, and may raise `Untraceable`. The only place that knows `compile_fx`,
+    which is not public; without it, torch.compile. A product and a sum are rounded together ("contract"), as in torch's own `add(alpha=)`,
+    `addcmul` and `addcdiv`: the same bits, where `scaled` has the product first"""
     try:
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx,compile_fx_inner
         from torch._dynamo.utils import get_metrics_context                  # torch 2.6 wants one where a kernel comes from its cache
         from torch.fx.experimental.proxy_tensor import make_fx
-    except ImportError: return (torch.compile(f, dynamic=True, fullgraph=True),None)[:1+with_graph]
+    except ImportError: return torch.compile(f, dynamic=True, fullgraph=True)
     contract = config.patch({'cpp.enable_floating_point_contract_flag': 'fast'})
     with lock, contract, no_tensorify(), get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
         try:
             graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
+            if check: check(graph)
             def keep(*args, **kw):
                 inner.append(compile_fx_inner(*args, **kw))
                 return inner[-1]
             fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'], inner_compile=keep)
-            if not with_graph: fn = shortcut(fn, inner, examples)
+            if not check: fn = shortcut(fn, inner, examples)
+        except Untraceable: raise
         except Exception as e:
             missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
             remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e)[:200]}"
             raise RuntimeError(f"fused=True: {name} could not be compiled; {remedy}, or leave fused out. Nothing has changed") from e
         compilations.append(name)
-    return (fn,graph) if with_graph else fn
+    return fn

@@ -4,7 +4,6 @@ The callbacks are run under `make_fx` with sizes that are symbols. What they ask
 longer, is kept with the graph, which then serves all shapes that give the same answers. Small parameters of one shape may be stacked, and run
 as one (`vmap`)."""
 
-from functools import partial
 import torch
 from .check import small
 from .kernels import inductor,single_on,to_device,wide
@@ -59,29 +58,33 @@ class Shaped:
         self.program = host.program(self.numbers)
 
     def news(self, p, grad, *rest):
-        "What a step of one parameter changes"
+        "What a step of one parameter changes: by place in what it is given"
         states,scalars = dict(zip(self.names, rest)),rest[len(self.names):]
         seen = {n: x.to(wide(x.dtype)) for n,x in dict(p=p, grad=grad, **states).items()}
         res, = fold(self.chain, [seen], dict(self.start), Replay(self.dtype, self.device, self.numbers, scalars))
-        return {n: v for n in ('p', *states) if (v := res['new_p'] if n=='p' else res[n]) is not seen[n]}
-    def apply(self, *xs, stacked=False):
-        "One step of one parameter, or of a stack of them; what Inductor sees"
-        held = dict(zip(('p', 'grad', *self.names), xs))
-        news = torch.func.vmap(self.news, (0,)*len(held) + (None,)*(len(xs)-len(held))) if stacked else self.news
-        for n,v in news(*xs).items(): held[n].copy_(v)
+        return {i: v for i,n in enumerate(seen) if n!='grad' and (v := res['new_p'] if n=='p' else res[n]) is not seen[n]}
+    def stacked(self, *xs):
+        "The same of a stack of parameters"
+        n = 2+len(self.names)
+        return torch.func.vmap(self.news, (0,)*n + (None,)*(len(xs)-n))(*xs)
 
     def graph(self, xs, stack=0):
         """The compiled graph for tensors like `xs`: a parameter, its gradient, its states. For a `stack` of them it is traced with as many as are in
         no shape, so that the number is not taken for a size"""
         key,n = (stack>0, *((x.dtype, small(x.shape)) for x in xs)),max([4, *(d for x in xs for d in x.shape)])+1
+        like  = [x.expand(stack, *x.shape) if stack else x for x in xs]
         for fn,fits in self.graphs.get(key, []):
-            if fits(*(x.expand(stack, *x.shape) if stack else x for x in xs)): return fn
+            if fits(*like): return fn
+        fits = None
+        def check(graph):
+            nonlocal fits
+            fits = answers(graph)
+            if any('check_errors' in str(n.target) for n in graph.graph.nodes):
+                raise Untraceable(f"{self.chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
+            if not fits(*like): raise Untraceable(f"{self.chain} asks how many parameters are stacked")         # as indexing does in vmap
         examples = [torch.empty_like(x) if not stack else x.new_empty(n, *x.shape) for x in xs]
-        fn,graph = inductor(partial(self.apply, stacked=stack>0), [*examples, *self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped',
-                            with_graph=True)
-        if any('check_errors' in str(n.target) for n in graph.graph.nodes):
-            raise Untraceable(f"{self.chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
-        self.graphs.setdefault(key, []).append((fn, answers(graph)))
+        fn = written(self.stacked if stack else self.news, [*examples, *self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped', check)
+        self.graphs.setdefault(key, []).append((fn, fits))
         return fn
 
     def scalars(self, values):
@@ -91,11 +94,27 @@ class Shaped:
         return to_device([*map(float, values)], self.dtype, self.device).reshape(-1, 1).unbind()
 
 
+def written(news, examples, name, check):
+    """`news` compiled, and what it returns written into what it is given: by the graph itself, or where Inductor cannot do that
+    (https://github.com/pytorch/pytorch/issues/196570), behind it"""
+    def inside(*xs):
+        for i,v in news(*xs).items(): xs[i].copy_(v)
+    try: return inductor(inside, examples, name, check)
+    except RuntimeError: changed = []
+    def fresh(*xs):
+        res = news(*xs)
+        changed[:] = res
+        return [*res.values()]
+    fn = inductor(fresh, examples, name, check)
+    return lambda *xs: torch._foreach_copy_([xs[i] for i in changed], fn(*xs))
+
 def answers(graph):
     "Whether tensors have sizes for which `graph` was made: what was asked of the sizes has the same answers"
     inputs = [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
     guards = [g.expr for g in graph.shape_env.guards]
     def fits(*xs):
-        known = {s.node._expr: d for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape) if not isinstance(s, int)}
+        known = {}
+        for s,d in ((s, d) for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape)):
+            if (s if isinstance(s, int) else known.setdefault(s.node._expr, d))!=d: return False
         return all(bool(g.subs(known)) for g in guards)
     return fits

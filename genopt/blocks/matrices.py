@@ -294,7 +294,8 @@ def fitted(q, a, b, rate, tiny):
 def spectral_norm(x, top):
     "About the largest singular value of symmetric `x`, from below, by its longest column; `top` is its largest element"
     x = x/torch.where(top>0, top, 1.)
-    v = x.index_select(1, x.square().sum(0).argmax().reshape(1)).flatten() @ x
+    at_longest = torch.arange(len(x), device=x.device)==x.square().sum(0).argmax()       # no indexing, which cannot be stacked
+    v = torch.where(at_longest, x, 0.).sum(1) @ x
     return (x @ (v/v.norm())).norm()*top
 
 def fit_factors(update, probe, fit, precond_lr:nonneg=0.1, left_q=left_identity, right_q=right_identity):

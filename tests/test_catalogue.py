@@ -59,6 +59,21 @@ def test_ways_agree(a, way, n):
     a.ran(a.cls, kw|ways[way], steps=20)
     assert len(kernels.compilations)==before
 
+@pytest.mark.slow
+@pytest.mark.parametrize('a', [a for a in catalogue if not (a.closure or a.alone)], ids=lambda a: a.name)
+def test_parameters_that_are_alike_agree(a):
+    "Several of one shape, as a network's layers have, which `fused=True` may run as one: the loop's numbers. Gradients of full rank, now and then none"
+    def train(**way):
+        rand = torch.Generator().manual_seed(0)
+        draw = lambda s: torch.randn(s, generator=rand, dtype=torch.float64)
+        ps   = [draw(s).requires_grad_() for s in [(6,6)]*3 + [(6,2,3)]*2 + ([] if a.names else [(6,)]*2)]
+        opt  = a.cls(ps, **setting(a) | way)
+        for i in range(8):
+            for k,p in enumerate(ps): p.grad = draw(p.shape) if (i+k)%4 else None
+            opt.step()
+        return {str(k): p.detach() for k,p in enumerate(ps)}
+    assert difference(train(fused=True), train(foreach=False)) <= 1e-10
+
 @driven
 @pytest.mark.parametrize('dtype', [torch.float64, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.float32, torch.bfloat16, torch.complex64))])
 def test_state_round_trip(a, dtype, tmp_path):

@@ -267,8 +267,8 @@ def probe(grad, step):
     """A vector as if drawn from N(0, 1), but a function of the step and of each element's place: the same in each process, in each way to run, and
     after a checkpoint. Counters, hashed, and made normal as by Box and Muller 1958, https://doi.org/10.1214/aoms/1177706645"""
     place = torch.arange(grad.numel(), device=grad.device).reshape(grad.shape)
-    seed  = hashed((grad.new_zeros(()) + step).to(torch.int64))
-    u,v   = [(hashed(place ^ hashed(seed+i)).to(grad.dtype) + .5)/2**31 for i in (0, 1)]
+    seed  = (grad.new_zeros(()) + step).to(torch.int64)*2              # not hashed too: a compiler may write out each use of `x`, 16 times 16 then
+    u,v   = [(hashed(place ^ ((seed+i)*0x9e3779b1 & (2**31-1))).to(grad.dtype) + .5)/2**31 for i in (0, 1)]
     return dict(probe = (u.log()*-2).sqrt() * (v*(2*math.pi)).cos())
 
 def hashed(x):

@@ -23,7 +23,7 @@ class Goal:
     baseline: str
     at_most: float
     short: str = ''
-    gross: float = 2.                   # by which factor `--short` lets it be missed: twice the goal, or where that is not reached, about twice what is
+    gross: float = 2.                   # by which factor `--short` lets it be missed: twice the goal, or, if it is missed, about twice what is
 
 goals = [Goal('step',         'Adam AdamW',  large,             'genopt fused',   'torch fused',             0.95, 'Adam resnet18'),
          Goal('step',         'SGD',         large,             'genopt fused',   'torch fused',             1.0),

@@ -198,6 +198,15 @@ class ShapedBucket(Bucket):
             for k,v in zip(ks, x): self.states[k][n] = v
         return res
 
+    def compiled(self, ks):
+        "The function for parameters of one shape"
+        n = len(ks) if len(ks)>1 else 0
+        try: return self.graph(self.ps[ks[0]], self.states[ks[0]], n).fn
+        except RuntimeError as e:
+            if not n: raise
+            self.shaped.stacks = False
+            raise Untraceable(f"{self.chain} cannot be compiled for a stack: {e}") from e          # so the step is planned anew
+
     def prepare(self, numbers, buffers):
         ns = numbers | self.host
         values = self.shaped.program(ns)
@@ -208,7 +217,7 @@ class ShapedBucket(Bucket):
         if self.shaped not in self.fns:
             if not all(self.stackable(ks[0], len(ks)) for ks in self.units if len(ks)>1):
                 raise Untraceable(f"{self.chain} takes a way that cannot be stacked")               # so the step is planned anew
-            self.fns[self.shaped] = [self.graph(self.ps[ks[0]], self.states[ks[0]], len(ks) if len(ks)>1 else 0) for ks in self.units]
+            self.fns[self.shaped] = [self.compiled(ks) for ks in self.units]
         fns,scalars = self.fns[self.shaped],self.shaped.scalars(values)
         return {n: counted(ns[n]) for n in self.host},None,lambda grads: self.run(fns, scalars, grads, buffers)
     def run(self, fns, scalars, grads, buffers):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from torch.fx import Node
 import torch
-from .trace import Untraceable,aten,inputs,mapped,merges,scaled
+from .trace import aten,inputs,mapped,merges,scaled
 
 __all__ = ['Eager', 'Compiled', 'Buffers', 'compilations']
 
@@ -148,7 +148,8 @@ class Compiled(Kernel):
         rows    = [torch.empty(2**20, dtype=self.dtypes[n], device=self.device) for n in self.rows]
         singles = [n.meta['val'].reshape(1) for n in self.piece.inputs if n.name in self.singles]        # a 0-d float64 would be taken for a constant
         self.single_dtypes = {n: s.dtype for n,s in zip(self.singles, singles)}                          # what joins parameters may come in another
-        self.fn = inductor(self.apply, [*rows, *singles, self.scalars(dict.fromkeys(self.numbers, 1.))], str(self))
+        examples = [*rows, *singles, self.scalars(dict.fromkeys(self.numbers, 1.))]
+        self.fn  = inductor(traced(self.apply, examples), str(self), examples)
 
     def apply(self, *args):
         "The piece on rows and scalars; what Inductor sees"
@@ -228,28 +229,32 @@ def no_tensorify():
     try: yield
     finally: os.environ.pop(name) if before is None else os.environ.update({name: before})
 
-def inductor(f, examples, name, check=None):
-    """`f` compiled by Inductor, for inputs like `examples` whose sizes may change. No guards: who calls it sees to it that dtype, device
-    and rank stay; `check` is called with the graph before it is compiled, and may raise `Untraceable`. The only place that knows `compile_fx`,
-    which is not public; without it, torch.compile. A product and a sum are rounded together ("contract"), as in torch's own `add(alpha=)`,
-    `addcmul` and `addcdiv`: the same bits, where `scaled` has the product first"""
+def traced(f, examples):
+    "`f` as a graph, for inputs like `examples`: their sizes are symbols in it, and may be others later"
+    from torch.fx.experimental.proxy_tensor import make_fx
+    with lock, torch.no_grad(), torch.random.fork_rng(cuda(examples)):
+        return make_fx(f, tracing_mode='symbolic')(*examples)
+
+def placeholders(graph): return [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
+def cuda(xs): return {x.device for x in xs if x.is_cuda}
+
+def inductor(graph, name, examples=None):
+    """What was `traced`, compiled by Inductor. No guards: who calls it sees to it that dtype, device and rank stay. With `examples`, on which it
+    is tried, the call is short. The only place that knows `compile_fx`, which is not public; without it, torch.compile. A product and a sum are
+    rounded together ("contract"), as in torch's own `add(alpha=)`, `addcmul` and `addcdiv`: the same bits, where `scaled` has the product first"""
     try:
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx,compile_fx_inner
         from torch._dynamo.utils import get_metrics_context                  # torch 2.6 wants one where a kernel comes from its cache
-        from torch.fx.experimental.proxy_tensor import make_fx
-    except ImportError: return torch.compile(f, dynamic=True, fullgraph=True)
-    contract = config.patch({'cpp.enable_floating_point_contract_flag': 'fast'})
-    with lock, contract, no_tensorify(), get_metrics_context(), torch.no_grad(), torch.random.fork_rng({x.device for x in examples if x.is_cuda}):
+    except ImportError: return torch.compile(graph, dynamic=True, fullgraph=True)
+    contract,inner = config.patch({'cpp.enable_floating_point_contract_flag': 'fast'}),[]
+    def keep(*args, **kw):
+        inner.append(compile_fx_inner(*args, **kw))
+        return inner[-1]
+    with lock, contract, no_tensorify(), get_metrics_context(), torch.no_grad(), torch.random.fork_rng(cuda(placeholders(graph))):
         try:
-            graph,inner = make_fx(f, tracing_mode='symbolic')(*examples),[]
-            if check: check(graph)
-            def keep(*args, **kw):
-                inner.append(compile_fx_inner(*args, **kw))
-                return inner[-1]
-            fn = compile_fx(graph, [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder'], inner_compile=keep)
-            if not check: fn = shortcut(fn, inner, examples)
-        except Untraceable: raise
+            fn = compile_fx(graph, placeholders(graph), inner_compile=keep)
+            if examples: fn = shortcut(fn, inner, examples)
         except Exception as e:
             missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
             remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e)[:200]}"

@@ -4,9 +4,10 @@ The callbacks are run under `make_fx` with sizes that are symbols. What they ask
 longer, is kept with the graph, which then serves all shapes that give the same answers. Small parameters of one shape may be stacked, and run
 as one (`vmap`)."""
 
+from functools import cached_property
 import torch
 from .check import small
-from .kernels import inductor,single_on,to_device,wide
+from .kernels import inductor,placeholders,single_on,to_device,traced,wide
 from .loop import compute
 from .trace import Factors,Host,Untraceable,aten,moved,plain_number,run_block,scaled
 
@@ -69,23 +70,17 @@ class Shaped:
         return torch.func.vmap(self.news, (0,)*n + (None,)*(len(xs)-n))(*xs)
 
     def graph(self, xs, stack=0):
-        """The compiled graph for tensors like `xs`: a parameter, its gradient, its states. For a `stack` of them it is traced with as many as are in
-        no shape, so that the number is not taken for a size"""
+        """The graph for tensors like `xs`: a parameter, its gradient, its states. For a `stack` of them it is traced with as many as are in no shape,
+        so that the number is not taken for a size"""
         key,n = (stack>0, *((x.dtype, small(x.shape)) for x in xs)),max([4, *(d for x in xs for d in x.shape)])+1
         like  = [x.expand(stack, *x.shape) if stack else x for x in xs]
-        for fn,fits in self.graphs.get(key, []):
-            if fits(*like): return fn
-        fits = None
-        def check(graph):
-            nonlocal fits
-            fits = answers(graph)
-            if any('check_errors' in str(n.target) for n in graph.graph.nodes):
-                raise Untraceable(f"{self.chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
-            if not fits(*like): raise Untraceable(f"{self.chain} asks how many parameters are stacked")         # as indexing does in vmap
-        examples = [torch.empty_like(x) if not stack else x.new_empty(n, *x.shape) for x in xs]
-        fn = written(self.stacked if stack else self.news, [*examples, *self.scalars([1.]*len(self.numbers))], f'{self.chain}, shaped', check)
-        self.graphs.setdefault(key, []).append((fn, fits))
-        return fn
+        for g in self.graphs.get(key, []):
+            if g.fits(*like): return g
+        likes = [((n, *x.shape) if stack else x.shape, x.dtype) for x in xs] + [((1,), self.dtype)]*len(self.numbers)
+        g = Graph(self.stacked if stack else self.news, likes, self.device, self.chain)
+        if not g.fits(*like): raise Untraceable(f"{self.chain} asks how many parameters are stacked")           # as indexing does in vmap
+        self.graphs.setdefault(key, []).append(g)
+        return g
 
     def scalars(self, values):
         "One tensor of one element for each: the length of a tensor of all could be taken for a size of the parameter"
@@ -94,27 +89,32 @@ class Shaped:
         return to_device([*map(float, values)], self.dtype, self.device).reshape(-1, 1).unbind()
 
 
-def written(news, examples, name, check):
-    """`news` compiled, and what it returns written into what it is given: by the graph itself, or where Inductor cannot do that
-    (https://github.com/pytorch/pytorch/issues/196570), behind it"""
-    def inside(*xs):
-        for i,v in news(*xs).items(): xs[i].copy_(v)
-    try: return inductor(inside, examples, name, check)
-    except RuntimeError: changed = []
-    def fresh(*xs):
-        res = news(*xs)
-        changed[:] = res
-        return [*res.values()]
-    fn = inductor(fresh, examples, name, check)
-    return lambda *xs: torch._foreach_copy_([xs[i] for i in changed], fn(*xs))
-
-def answers(graph):
-    "Whether tensors have sizes for which `graph` was made: what was asked of the sizes has the same answers"
-    inputs = [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
-    guards = [g.expr for g in graph.shape_env.guards]
-    def fits(*xs):
+class Graph:
+    """`news` as a graph for tensors of shapes and dtypes like `likes`, which writes what it returns into what it is given. Compiled when it is asked
+    for its `fn`: that takes most of the time"""
+    def __init__(self, news, likes, device, chain):
+        def inside(*xs):
+            for i,v in news(*xs).items(): xs[i].copy_(v)
+        self.news,self.likes,self.device,self.chain = news,likes,device,chain
+        self.graph = self.traced(inside)
+        if any('check_errors' in str(n.target) for n in self.graph.graph.nodes):
+            raise Untraceable(f"{chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
+        self.inputs,self.guards = placeholders(self.graph),[g.expr for g in self.graph.shape_env.guards]
+    def traced(self, f): return traced(f, [torch.empty(shape, dtype=dtype, device=self.device) for shape,dtype in self.likes])
+    def fits(self, *xs):
+        "Whether tensors have sizes for which it was made: what was asked of the sizes has the same answers"
         known = {}
-        for s,d in ((s, d) for v,x in zip(inputs, xs) for s,d in zip(v.shape, x.shape)):
+        for s,d in ((s, d) for v,x in zip(self.inputs, xs) for s,d in zip(v.shape, x.shape)):
             if (s if isinstance(s, int) else known.setdefault(s.node._expr, d))!=d: return False
-        return all(bool(g.subs(known)) for g in guards)
-    return fits
+        return all(bool(g.subs(known)) for g in self.guards)
+    @cached_property
+    def fn(self):
+        name = f'{self.chain}, shaped'
+        try: return inductor(self.graph, name)
+        except RuntimeError: changed = []
+        def fresh(*xs):                                    # Inductor cannot write it (https://github.com/pytorch/pytorch/issues/196570): behind it
+            res = self.news(*xs)
+            changed[:] = res
+            return [*res.values()]
+        fn = inductor(self.traced(fresh), name)
+        return lambda *xs: torch._foreach_copy_([xs[i] for i in changed], fn(*xs))

@@ -226,6 +226,26 @@ def test_parameters_of_one_shape_are_stacked():
     for p,q in zip(ours, loop): torch.testing.assert_close(p, q)
     assert {len(u) for b in opt._plan.buckets for u in b.units}=={1}             # torch's rule for stacks of that asks how many there are
 
+def row_scaled(k):
+    "A callback that needs a shape, and that no graph is there for yet"
+    def scaled(grad): return grad/(grad.norm(dim=-1, keepdim=True) + k)
+    return scaled
+
+def test_what_is_stacked_is_compiled_so_alone():
+    before = len(kernels.compilations)
+    err,opt = both([row_scaled(1.1)], dict(fused=True), shapes=[(6,4)]*5)
+    assert err<=1e-6 and [len(u) for b in opt._plan.buckets for u in b.units]==[5]
+    assert len(kernels.compilations)-before==1
+
+def test_a_stack_that_cannot_be_compiled_is_none(monkeypatch):
+    from genopt import shaped
+    def inductor(graph, name, examples=None):
+        if any(v.ndim>2 for v in kernels.placeholders(graph)): raise RuntimeError('no stacks today')
+        return kernels.inductor(graph, name, examples)
+    monkeypatch.setattr(shaped, 'inductor', inductor)
+    err,opt = both([row_scaled(1.2)], dict(fused=True), shapes=[(6,4)]*5)
+    assert err<=1e-6 and not loose(opt) and [len(u) for b in opt._plan.buckets for u in b.units]==[1]*5
+
 @pytest.mark.parametrize('cbs', [[average_sqr_grad, rms_prop_step], [sum_sqr_grad, adagrad_step], [lion_step, average_grad]], ids=lambda cbs: cbs[0].__name__)
 def test_what_the_compiler_cannot_write_in_place(cbs):
     "A state that is read behind a mean along a dimension: https://github.com/pytorch/pytorch/issues/196570"
@@ -703,6 +723,16 @@ def test_a_cuda_step_does_not_wait(a, kw):
 
 
 # -- The compiler --
+
+@pytest.mark.slow
+def test_without_compile_fx(monkeypatch):
+    "It is not public: where torch has it no more, torch.compile does the same"
+    from torch._inductor import compile_fx
+    monkeypatch.delattr(compile_fx, 'compile_fx_inner')
+    def scaled(grad, factor=1.3): return grad*factor
+    for cbs in ([scaled, average_grad, average_sqr_grad, step_stat, debias, adam_step, trust_ratio], [clip_grad_norm, scaled], [scaled, row_scaled(1.4)]):
+        err,opt = both(cbs, dict(fused=True), shapes=((3,4),(30,40),(30,40),(70,80)))
+        assert err<=1e-5 and not loose(opt)
 
 def test_no_compiler_is_told_and_nothing_has_changed():
     from torch._inductor import config,cpp_builder

@@ -28,7 +28,8 @@ def drawn(name, n=8):
     rand = random.Random(name)
     return [dict(lr=.01), *({k: v for k,v in settings[name](rand).items() if rand.random()<.8 or k=='lr'} for _ in range(n))]
 def looks(name): return name=='ranger'
-table = [pytest.param(name, kw, id=f'{name}-{i}') for name in settings for i,kw in enumerate(drawn(name))]
+def later(i, n): return pytest.mark.slow if i>=n else ()
+table = [pytest.param(name, kw, id=f'{name}-{i}', marks=later(i, 4)) for name in settings for i,kw in enumerate(drawn(name))]
 
 def in_two(ps): return [[*ps.values()][::2], [*ps.values()][1::2]]
 def ran(cls, kw, late=True, schedule=False, steps=100):
@@ -62,7 +63,7 @@ def test_signature_and_defaults(name):
 def test_equals_fastais(name, kw): same(name, kw, late=not looks(name))
 
 @pytest.mark.parametrize('name', settings)
-@pytest.mark.parametrize('i', range(4))
+@pytest.mark.parametrize('i', [pytest.param(i, marks=later(i, 2)) for i in range(4)])
 def test_equals_fastais_with_schedules(name, i):
     "Of lr, mom and wd, also where there is no momentum: fastai's SGD without one stays without"
     same(name, drawn(name)[i+1] if i else dict(lr=.01, mom=0.) if name in ('SGD','RMSProp','Larc') else dict(lr=.01), late=not looks(name), schedule=True, tol=1e-11)

@@ -3,7 +3,7 @@
 import inspect,re
 from pathlib import Path
 import numpy as np
-import pytest,torch
+import optimi,pytest,torch
 import timm.optim,timm.utils.agc
 from torch.nn.utils import clip_grad_norm_,clip_grad_value_
 import genopt
@@ -89,6 +89,18 @@ class AdamLike:
             p.sub_(.05*torch.as_tensor(self.f(self.m[i]/(1-.9**self.t), self.v[i]/(1-.99**self.t), g)).reshape(p.shape))
 def adam_like(f): return lambda ps: AdamLike(ps, f)
 
+class ConstantNAdam:
+    "optax's nadam in NumPy: Dozat's look ahead, with a momentum that does not warm up"
+    def __init__(self, ps): self.ps,self.t,self.m,self.v = ps,0,[0]*len(ps),[0]*len(ps)
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        for i,p in enumerate(self.ps):
+            g = p.grad.numpy()
+            self.m[i],self.v[i] = .9*self.m[i]+.1*g,.99*self.v[i]+.01*g*g
+            ahead = .9*self.m[i]/(1-.9**(self.t+1)) + .1*g/(1-.9**self.t)
+            p.sub_(.05*torch.as_tensor(ahead/(np.sqrt(self.v[i]/(1-.99**self.t))+1e-8)).reshape(p.shape))
+
 def clipped(u, g): return u/max(1., rms(u)/.5)
 def careful(u, g):
     mask = (u*g>0)*1.
@@ -96,6 +108,7 @@ def careful(u, g):
 def each_unit(x): return norm(x) if x.ndim<2 else np.sqrt((x*x).sum(tuple(range(1, x.ndim)), keepdims=True))
 
 adam = [average_grad, average_sqr_grad, step_stat, debias]
+debiased_adam = [step_stat, debiased_betas, average_grad, average_sqr_grad, rename(rms_prop_step, grad='grad_avg')]
 kw   = dict(lr=.05, mom=.9, sqr_mom=.99)
 def plain(m, v, g): return m/(np.sqrt(v)+1e-8)
 
@@ -121,6 +134,10 @@ rows = dict(
     grokfast         = ([grokfast, AdamW], kw|dict(slow_mom=.9, slow_gain=3.), lambda ps: Around(ps, torch.optim.AdamW, Grokfast(), lr=.05, betas=(.9,.99))),
     l1_reg           = ([l1_reg], sgd|dict(l1=.1), grads(lambda g,p: g+.1*np.sign(p))),
     fixed_decay      = ([fixed_decay], sgd|dict(wd=.01), after(moved(lambda p,old,o: p-.01*old))),
+    fully_decoupled  = ([fully_decoupled_decay, *adam, adam_step], kw|dict(wd=5e-4, max_lr=.2),
+                        lambda ps: optimi.AdamW(ps, lr=.05, betas=(.9,.99), eps=1e-8, weight_decay=5e-4, decouple_lr=True, max_lr=.2)),
+    debiased_betas   = (debiased_adam, kw, lambda ps: torch.optim.Adam(ps, lr=.05, betas=(.9,.99))),
+    constant_nadam   = ([NAdam], kw|dict(momentum_decay=1e6), ConstantNAdam),
     decay_to_start   = ([decay_to_start], sgd|dict(wd=.1), Mean),
     cautious_decay   = ([sgd_step, cautious_decay], sgd|dict(wd=.1), SignedDecay),
     cautious_AdamW   = ([AdamW, cautious], kw, lambda ps: timm.optim.AdamWLegacy(ps, lr=.05, betas=(.9,.99), caution=True)),
@@ -146,6 +163,11 @@ def test_equals_its_reference(name):
 def test_is_the_same_in_every_way(name, way):
     cbs,hypers,_ = rows[name]
     assert difference(train(lambda ps: Optimizer(ps, cbs, **hypers, **way))[0], train(lambda ps: Optimizer(ps, cbs, foreach=False, **hypers))[0]) < 1e-12
+
+def test_debiased_betas_keep_the_state_of_optimi():
+    ours,theirs = [train(make)[1] for make in (lambda ps: Optimizer(ps, debiased_adam, **kw), lambda ps: optimi.Adam(ps, lr=.05, betas=(.9,.99), eps=1e-8))]
+    for a,b in zip(ours.state.values(), theirs.state.values()):
+        for n,m in dict(grad_avg='exp_avg', sqr_avg='exp_avg_sq').items(): torch.testing.assert_close(a[n], b[m], rtol=1e-12, atol=1e-14)
 
 @pytest.mark.parametrize('way', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)], ids=['loop', 'default', 'fused'])
 def test_noise_fades(way):

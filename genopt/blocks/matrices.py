@@ -7,6 +7,7 @@ import math
 from functools import cache,reduce
 import torch
 from ..core import Init,Range,count,fraction,nonneg,positive
+from .stats import average
 from .transforms import rms
 
 __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step', 'average_padded_sqr_factors', 'padded_factored_step',
@@ -38,8 +39,8 @@ def average_sqr_factors(grad, sqr_mom:fraction, row_avg=per_row, col_avg=per_col
     return dict(zip(('row_avg', 'col_avg'), factor_averages(grad*grad, sqr_mom, row_avg, col_avg)))
 
 def factor_averages(sqr, mom, row_avg, col_avg):
-    if sqr.ndim<2: return (row_avg*mom).add(sqr, alpha=1-mom),col_avg
-    return [(avg*mom).add(sqr.mean(dim, keepdim=True), alpha=1-mom) for avg,dim in ((row_avg, -1), (col_avg, -2))]
+    if sqr.ndim<2: return average(row_avg, sqr, mom),col_avg
+    return [average(avg, sqr.mean(dim, keepdim=True), mom) for avg,dim in ((row_avg, -1), (col_avg, -2))]
 
 def dtype_eps(grad):
     "The `eps` of the dtype in which a gradient is computed with: the least that can be seen beside 1"
@@ -144,7 +145,7 @@ per_output = Init(_per_output)
 
 def average_sqr_rows(update, sqr_mom:fraction=0.95, row_avg=per_output):
     "Average of squares in each row, of an update: `r <- sqr_mom*r + (1-sqr_mom)*mean_row(u^2)`. Li et al. 2025, https://arxiv.org/abs/2510.05491"
-    return dict(row_avg = (row_avg*sqr_mom).add(as_matrix(update).square().mean(1), alpha=1-sqr_mom))
+    return dict(row_avg = average(row_avg, as_matrix(update).square().mean(1), sqr_mom))
 
 def normalize_rows(update, row_avg, eps:nonneg=1e-10):
     "Each row by its root mean square: `u / (sqrt(r) + eps)`, so that all outputs of a layer learn alike. https://arxiv.org/abs/2510.05491"
@@ -191,7 +192,7 @@ def sum_grams(grad, left=left_or_whole, right=right_side):
 def average_grams(grad, gram_mom:fraction=0.95, left=left_side, right=right_side):
     "The same as exponential averages: `L <- gram_mom*L + (1-gram_mom)*G G'`, `R` likewise. https://arxiv.org/abs/2409.11321"
     l,r = gram_matrices(grad, left, right)
-    return dict(left=(left*gram_mom).add(l, alpha=1-gram_mom), right=(right*gram_mom).add(r, alpha=1-gram_mom))
+    return dict(left=average(left, l, gram_mom), right=average(right, r, gram_mom))
 
 def inverse_root(x, eps, root):
     "`(x + eps)^(-1/root)` of a symmetric matrix that has no negative eigenvalues"

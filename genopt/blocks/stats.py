@@ -6,7 +6,7 @@ first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 import math,torch
 from ..core import count,fraction,full,nonneg,positive,scalar,single,zeros
 
-__all__ = ['step_stat', 'debias', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'average_belief',
+__all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'average_belief',
            'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad', 'grad_change',
            'look_ahead', 'nesterov_debias', 'rectify', 'warm_alpha', 'warm_mom3', 'wait_a_step', 'decayed_lr', 'largest_lr', 'dual_rates', 'bounds',
            'asgd_rates', 'rprop_sizes']
@@ -24,6 +24,13 @@ def debias(step, mom:fraction, sqr_mom:fraction):
     """What the averages, started at zero, lack after `step` steps: `1 - mom^t` and `1 - sqr_mom^t`, to divide by.
     On the host, in double precision. Kingma and Ba 2015, section 3, https://arxiv.org/abs/1412.6980"""
     return dict(debias1=1-mom**step, debias2=1-sqr_mom**step)
+
+def debiased_betas(step, mom:fraction, sqr_mom:fraction):
+    """Decay rates with which averages lack nothing, because the zeros that they start at never count: `mom <- (mom - mom^t)/(1 - mom^t)`, `sqr_mom`
+    likewise, so states are what `debias` makes of them. On the host, before the averages. As optimi and HeavyBall keep Adam's"""
+    return dict(mom=debiased_beta(mom, step), sqr_mom=debiased_beta(sqr_mom, step))
+
+def debiased_beta(beta, step): return (beta - beta**step)/(1 - beta**step)
 
 def debias_sqr_avg(sqr_avg, debias2):
     "The second moment itself, debiased: `vhat = v/(1-sqr_mom^t)`"
@@ -61,7 +68,7 @@ def yogi_sqr_grad(grad, sqr_mom:fraction=0.999, sqr_avg=full(1e-6)):
 def average_sqr_norm(grad, sqr_mom:fraction=0.98, sqr_norm_avg=single(0.)):
     """One second moment for the whole tensor: `v <- sqr_mom*v + (1-sqr_mom)*|g|^2`. NovoGrad, Ginsburg et al. 2019,
     https://arxiv.org/abs/1905.11286"""
-    return dict(sqr_norm_avg = (sqr_norm_avg*sqr_mom).add((grad*grad).sum(), alpha=1-sqr_mom))
+    return dict(sqr_norm_avg = average(sqr_norm_avg, (grad*grad).sum(), sqr_mom))
 
 def sum_sqr_grad(grad, sqr_sum=zeros):
     "Sum of squared gradients, `s <- s + g^2`. Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html"
@@ -95,7 +102,8 @@ def look_ahead(grad, change, sqr_mom):
 
 def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):
     """Weights of `g` and of `m` one step ahead, `(1-mu_t)/(1-mu_1..mu_t)` and `mu_(t+1)/(1-mu_1..mu_(t+1))`, for a momentum that warms up,
-    `mu_t = mom*(1 - 0.96^(t*momentum_decay)/2)`. On the host. Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
+    `mu_t = mom*(1 - 0.96^(t*momentum_decay)/2)`; with a `momentum_decay` of 1e6 it is `mom` from the start, as in optax. On the host. Dozat 2016,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
     mu,mu_next = [mom*(1 - 0.5*0.96**(t*momentum_decay)) for t in (step,step+1)]
     prod = mu_product*mu
     return dict(mu_product=prod, grad_weight=(1-mu)/(1-prod), avg_weight=mu_next/(1-prod*mu_next))

@@ -3,7 +3,7 @@
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
 from ..core import copy_of_p,fraction,nonneg,zeros
-from .stats import average_grad
+from .stats import average
 
 __all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'nesterov_average_step', 'qhm_step', 'aggmo_step', 'rprop_step', 'adagrad_step',
            'rms_prop_step', 'adadelta_step', 'adam_step', 'adamax_step', 'nadam_step', 'qhadam_step', 'radam_step', 'sadam_step', 'adam_clamped_step',
@@ -25,7 +25,7 @@ def nesterov_step(grad, grad_avg, mom):
 
 def nesterov_average_step(grad, grad_avg, mom):
     "The same where the average is exponential: `mom*m + (1-mom)*g`, one step of it ahead"
-    return average_grad(grad, mom, True, grad_avg)['grad_avg']
+    return average(grad_avg, grad, mom)
 
 def qhm_step(grad, grad_avg, nu:nonneg=0.7):
     "Between the gradient and the average: `(1-nu)*g + nu*m`. Ma and Yarats 2019, https://arxiv.org/abs/1810.06801"
@@ -138,4 +138,4 @@ def madgrad_step(p, grad_sum, sqr_sum, mom:fraction=0.9, eps:nonneg=1e-6, first_
 def lion_step(grad, mom:fraction=0.9, grad_avg=zeros):
     """Sign of a mix of gradient and average: `sign(mom*m + (1-mom)*g)`, with the `m` of the step before, so `average_grad` comes after it.
     Chen et al. 2023, https://arxiv.org/abs/2302.06675"""
-    return (grad_avg*mom).add(grad, alpha=1-mom).sign()
+    return average(grad_avg, grad, mom).sign()

@@ -5,12 +5,13 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 from math import inf
 import torch
 from ..core import Range,copy_of_p,fraction,nonneg,positive,zeros
-from .stats import average_grad
+from .stats import average
 
 __all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'noise',
-           'grokfast', 'add_change', 'l2_reg', 'l1_reg', 'weight_decay', 'fixed_decay', 'corrected_decay', 'cautious_decay', 'decay_to_start',
-           'add_decayed_weights', 'heavy_ball', 'cautious', 'grams', 'clip_update_rms', 'fixed_update_rms', 'clip_lr_rms', 'relative_to_param',
-           'relative_lr', 'rectified', 'trust_ratio', 'layer_ratio', 'clip_layer_ratio', 'scale_grad', 'larc_ratio', 'decay_over_momentum', 'project']
+           'grokfast', 'add_change', 'l2_reg', 'l1_reg', 'weight_decay', 'fixed_decay', 'fully_decoupled_decay', 'corrected_decay',
+           'cautious_decay', 'decay_to_start', 'add_decayed_weights', 'heavy_ball', 'cautious', 'grams', 'clip_update_rms', 'fixed_update_rms',
+           'clip_lr_rms', 'relative_to_param', 'relative_lr', 'rectified', 'trust_ratio', 'layer_ratio', 'clip_layer_ratio', 'scale_grad',
+           'larc_ratio', 'decay_over_momentum', 'project']
 
 
 def maximize(grad):
@@ -69,7 +70,7 @@ def noise(grad, step, noise_eta:nonneg=0.01, noise_gamma:nonneg=0.55):
 def grokfast(grad, slow_mom:fraction=0.98, slow_gain:nonneg=2., slow_grad_avg=zeros):
     """Slow gradients made louder: `h <- slow_mom*h + (1-slow_mom)*g; g <- g + slow_gain*h`.
     Lee et al. 2024, https://arxiv.org/abs/2405.20233, the form with an exponential average"""
-    slow = average_grad(grad, slow_mom, grad_avg=slow_grad_avg)['grad_avg']
+    slow = average(slow_grad_avg, grad, slow_mom)
     return dict(grad=grad.add(slow, alpha=slow_gain), slow_grad_avg=slow)
 
 def add_change(grad, change, mom, gamma:nonneg=0.025):
@@ -92,6 +93,11 @@ def weight_decay(p, lr, wd:nonneg=0.01):
 def fixed_decay(p, wd:nonneg=1e-4):
     "Shrink the parameter at every step alike, whatever the rate: `p <- p*(1 - wd)`. As `fixed_decay` elsewhere"
     return weight_decay(p, 1, wd)
+
+def fully_decoupled_decay(p, lr, max_lr, wd:nonneg=1e-5):
+    """Decay that a schedule scales, but not its largest rate: `p <- p*(1 - wd*lr/max_lr)`, so that a search for `lr` does not move the best `wd`.
+    Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2; optimi's `decouple_lr`. Give `max_lr`, or `largest_lr` before it"""
+    return weight_decay(p, lr/max_lr, wd)
 
 def corrected_decay(p, lr, max_lr, wd:nonneg=0.01):
     """Decay that falls with the square of the rate, so that norms stay even: `p <- p*(1 - wd*lr^2/max_lr)`.

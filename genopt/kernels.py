@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from torch.fx import Node
 import torch
-from .trace import aten,inputs,mapped,merges,scaled
+from .trace import Untraceable,aten,inputs,mapped,merges,scaled
 
 __all__ = ['Eager', 'Compiled', 'Buffers', 'compilations']
 
@@ -149,7 +149,7 @@ class Compiled(Kernel):
         singles = [n.meta['val'].reshape(1) for n in self.piece.inputs if n.name in self.singles]        # a 0-d float64 would be taken for a constant
         self.single_dtypes = {n: s.dtype for n,s in zip(self.singles, singles)}                          # what joins parameters may come in another
         examples = [*rows, *singles, self.scalars(dict.fromkeys(self.numbers, 1.))]
-        self.fn  = inductor(traced(self.apply, examples), str(self), examples)
+        self.fn  = inductor(traced(self.apply, str(self), examples), str(self), examples)
 
     def apply(self, *args):
         "The piece on rows and scalars; what Inductor sees"
@@ -229,10 +229,20 @@ def no_tensorify():
     try: yield
     finally: os.environ.pop(name) if before is None else os.environ.update({name: before})
 
-def traced(f, examples):
+@contextmanager
+def told(name):
+    "What the compiler stumbles over, as an error that says what to do"
+    try: yield
+    except Untraceable: raise
+    except Exception as e:
+        missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
+        remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e)[:200]}"
+        raise RuntimeError(f"fused=True: {name} could not be compiled; {remedy}, or leave fused out. Nothing has changed") from e
+
+def traced(f, name, examples):
     "`f` as a graph, for inputs like `examples`: their sizes are symbols in it, and may be others later"
     from torch.fx.experimental.proxy_tensor import make_fx
-    with lock, torch.no_grad(), torch.random.fork_rng(cuda(examples)):
+    with lock, torch.no_grad(), torch.random.fork_rng(cuda(examples)), told(name):
         return make_fx(f, tracing_mode='symbolic')(*examples)
 
 def placeholders(graph): return [n.meta['val'] for n in graph.graph.nodes if n.op=='placeholder']
@@ -252,12 +262,7 @@ def inductor(graph, name, examples=None):
         inner.append(compile_fx_inner(*args, **kw))
         return inner[-1]
     with lock, contract, no_tensorify(), get_metrics_context(), torch.no_grad(), torch.random.fork_rng(cuda(placeholders(graph))):
-        try:
-            fn = compile_fx(graph, placeholders(graph), inner_compile=keep)
-            if examples: fn = shortcut(fn, inner, examples)
-        except Exception as e:
-            missing = any('CxxCompiler' in type(x).__name__ for x in (e, e.__cause__, getattr(e, 'inner_exception', None)))
-            remedy  = "it needs a C++ compiler: install g++ or clang++ (CXX names another)" if missing else f"{type(e).__name__}: {str(e)[:200]}"
-            raise RuntimeError(f"fused=True: {name} could not be compiled; {remedy}, or leave fused out. Nothing has changed") from e
+        with told(name): fn = compile_fx(graph, placeholders(graph), inner_compile=keep)
+        if examples: fn = shortcut(fn, inner, examples)
         compilations.append(name)
     return fn

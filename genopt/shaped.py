@@ -4,12 +4,14 @@ The callbacks are run under `make_fx` with sizes that are symbols. What they ask
 longer, is kept with the graph, which then serves all shapes that give the same answers. Small parameters of one shape may be stacked, and run
 as one (`vmap`)."""
 
+from contextlib import contextmanager
 from functools import cached_property
+from torch.utils._python_dispatch import TorchDispatchMode
 import torch
 from .check import small
 from .kernels import inductor,placeholders,single_on,to_device,traced,wide
 from .loop import compute
-from .trace import Factors,Host,Untraceable,aten,moved,plain_number,run_block,scaled
+from .trace import Factors,Host,Untraceable,aten,by_value,moved,plain_number,run_block,scaled
 
 __all__ = ['Shaped']
 
@@ -27,16 +29,25 @@ class Replay(Host):
         res = f(*args, self.tensor(x))
         return args[0].copy_(res) if name.endswith('_') else res
 
+class ByShape(TorchDispatchMode):
+    "Refuses what depends on the values of tensors; on their shapes it may"
+    @contextmanager
+    def watching(self, b):
+        with Factors(), self: yield
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if torch.Tag.data_dependent_output in func.tags: raise Untraceable(by_value)
+        return func(*args, **(kwargs or {}))
+
 class Unwatched:
     @staticmethod
     def watching(b): return Factors()
 
-def fold(chain, spaces, numbers, host):
+def fold(chain, spaces, numbers, host, watch=Unwatched):
     "The callbacks of `chain` on `spaces`, with numbers that `host` writes down"
     b = None
     try:
-        for i,b in enumerate(chain.blocks): spaces = run_block(i, b, spaces, numbers, host, Unwatched)
-        return [moved(s, numbers, host, Unwatched) for s in spaces]
+        for i,b in enumerate(chain.blocks): spaces = run_block(i, b, spaces, numbers, host, watch)
+        return [moved(s, numbers, host, watch) for s in spaces]
     except Untraceable as e: raise Untraceable(f"{b} {e}") from e
 
 
@@ -54,7 +65,7 @@ class Shaped:
         with torch.no_grad():
             q = stand_in(torch.empty(small(p.shape), dtype=self.dtype, device=self.device))
             like = {n: q if n in chain.fed else compute(chain.state[n](q)) for n in states}
-            fold(chain, [dict(p=q, grad=stand_in(q), **{n: stand_in(x) for n,x in like.items()})], dict(numbers), host)
+            fold(chain, [dict(p=q, grad=stand_in(q), **{n: stand_in(x) for n,x in like.items()})], dict(numbers), host, ByShape())
         self.start,self.numbers = dict(numbers),[*host.inputs]
         self.program = host.program(self.numbers)
 
@@ -95,12 +106,12 @@ class Graph:
     def __init__(self, news, likes, device, chain):
         def inside(*xs):
             for i,v in news(*xs).items(): xs[i].copy_(v)
-        self.news,self.likes,self.device,self.chain = news,likes,device,chain
+        self.news,self.likes,self.device,self.name = news,likes,device,f'{chain}, shaped'
         self.graph = self.traced(inside)
         if any('check_errors' in str(n.target) for n in self.graph.graph.nodes):
             raise Untraceable(f"{chain} calls what may fail on some values (torch.linalg), after other parameters have moved")
         self.inputs,self.guards = placeholders(self.graph),[g.expr for g in self.graph.shape_env.guards]
-    def traced(self, f): return traced(f, [torch.empty(shape, dtype=dtype, device=self.device) for shape,dtype in self.likes])
+    def traced(self, f): return traced(f, self.name, [torch.empty(shape, dtype=dtype, device=self.device) for shape,dtype in self.likes])
     def fits(self, *xs):
         "Whether tensors have sizes for which it was made: what was asked of the sizes has the same answers"
         known = {}
@@ -109,12 +120,11 @@ class Graph:
         return all(bool(g.subs(known)) for g in self.guards)
     @cached_property
     def fn(self):
-        name = f'{self.chain}, shaped'
-        try: return inductor(self.graph, name)
+        try: return inductor(self.graph, self.name)
         except RuntimeError: changed = []
         def fresh(*xs):                                    # Inductor cannot write it (https://github.com/pytorch/pytorch/issues/196570): behind it
             res = self.news(*xs)
             changed[:] = res
             return [*res.values()]
-        fn = inductor(self.traced(fresh), name)
+        fn = inductor(self.traced(fresh), self.name)
         return lambda *xs: torch._foreach_copy_([xs[i] for i in changed], fn(*xs))

@@ -157,6 +157,7 @@ def known(v):
 
 of_sizes = ("computes with a hyper-parameter and a number made of sizes; bring the tensor in first: "
             "(update*scale)*(m/n)**.5, not update*(scale*(m/n)**.5)")
+by_value   = "takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; use torch.where"
 no_looking = "decides by the value of a number, which capturable=True keeps on the device; use torch.where"
 
 
@@ -230,7 +231,7 @@ class Recorder(TorchDispatchMode):
         packet,name,factor,self.host.factor = func.overloadpacket,func.overloadpacket.__name__,self.host.factor,{}
         if packet is aten._local_scalar_dense:
             number = next((n for n,t in self.host.inputs.items() if t is args[0]), None)
-            if not number: raise Untraceable("takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; use torch.where")
+            if not number: raise Untraceable(by_value)
             raise Untraceable(plain_number)
         if name.startswith('_foreach_') and not factor: return self.each(name, args, kwargs)
         tensors = [a for a in tree(args, kwargs) if isinstance(a, Tensor)]

@@ -20,7 +20,8 @@ update_side = 'cautious grams clip_update_rms fixed_update_rms trust_ratio add_d
 decays      = 'weight_decay fixed_decay cautious_decay decay_to_start'.split()
 after       = 'lookahead average_weights shrink_back proximal_decay decay_after'.split()
 cores       = ['sgd_step', 'average_grad momentum_step', 'average_grad nesterov_step', 'average_grad qhm_step', 'average_sqr_grad rms_prop_step',
-               'average_grad average_sqr_grad step_stat debias adam_step', 'average_grad average_belief step_stat debias adam_step',
+               'average_grad average_sqr_grad step_stat debias adam_step', 'step_stat debiased_betas average_grad average_sqr_grad rms_prop_step',
+               'average_grad average_belief step_stat debias adam_step',
                'average_grad average_sqr_grad max_sqr_grad step_stat debias adam_atan2_step', 'lion_step average_grad', 'sum_sqr_grad adagrad_step',
                'average_grad average_sqr_grad step_stat debias rectify radam_step', 'average_grad max_grad step_stat debias adamax_step',
                'step_stat growing_sqr_mom average_sqr_factors factored_step', 'average_sqr_norm average_grad momentum_step']

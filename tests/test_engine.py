@@ -264,6 +264,16 @@ def test_a_hyper_and_sizes_are_told_apart():
     torch.testing.assert_close(take(brought_in, fused=True), take(scaled))
     with pytest.raises(ValueError, match='a number made of sizes; bring the tensor in first'): take(scaled, fused=True)
 
+def test_a_value_looked_at_behind_a_shape_is_refused_at_construction():
+    def scaled(grad):
+        n = grad.shape[0]
+        return grad/n if grad.sum()>0 else grad
+    def compared(grad): return grad*2 if torch.equal(grad.T, grad) else grad
+    for cb in scaled,compared:
+        with pytest.raises(ValueError, match=f'fused=True cannot be: {cb.__name__} takes a value out of a tensor'):
+            Optimizer([torch.ones(3, 3, requires_grad=True)], [cb], lr=.1, fused=True)
+        assert both([cb], {}, shapes=[(3,3)])[0]==0
+
 @way
 def test_random_numbers(kw):
     "Other numbers than the loop draws, of the same kind, and the same again for the same seed"

@@ -6,10 +6,10 @@ first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 import math,torch
 from ..core import count,fraction,full,nonneg,positive,scalar,single,zeros
 
-__all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad', 'average_belief',
-           'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad', 'grad_change',
-           'look_ahead', 'nesterov_debias', 'rectify', 'warm_alpha', 'warm_mom3', 'wait_a_step', 'decayed_lr', 'largest_lr', 'dual_rates', 'bounds',
-           'asgd_rates', 'rprop_sizes']
+__all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
+           'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad',
+           'grad_change', 'look_ahead', 'nesterov_debias', 'rectify', 'warm_alpha', 'warm_mom3', 'wait_a_step', 'decayed_lr', 'largest_lr',
+           'dual_rates', 'bounds', 'asgd_rates', 'rprop_sizes']
 
 
 def average(avg, x, mom, damp=None):

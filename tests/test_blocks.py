@@ -3,7 +3,7 @@
 import inspect,re
 from pathlib import Path
 import numpy as np
-import optimi,pytest,torch
+import optimi,pytest,pytorch_optimizer,torch
 import timm.optim,timm.utils.agc
 from torch.nn.utils import clip_grad_norm_,clip_grad_value_
 import genopt
@@ -131,6 +131,7 @@ rows = dict(
     normalize        = ([normalize], sgd|dict(norm_eps=1e-3), grads(lambda g,p: g/(norm(g)+1e-3))),
     sign             = ([transforms.sign], sgd, grads(lambda g,p: np.sign(g))),
     centralize       = ([centralize], sgd, grads(lambda g,p: g if g.ndim<2 else g-g.mean(tuple(range(1, g.ndim)), keepdims=True))),
+    orthograd        = ([orthograd], sgd, lambda ps: pytorch_optimizer.OrthoGrad(torch.optim.SGD(ps, lr=.05))),
     grokfast         = ([grokfast, AdamW], kw|dict(slow_mom=.9, slow_gain=3.), lambda ps: Around(ps, torch.optim.AdamW, Grokfast(), lr=.05, betas=(.9,.99))),
     l1_reg           = ([l1_reg], sgd|dict(l1=.1), grads(lambda g,p: g+.1*np.sign(p))),
     fixed_decay      = ([fixed_decay], sgd|dict(wd=.01), after(moved(lambda p,old,o: p-.01*old))),

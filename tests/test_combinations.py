@@ -15,7 +15,7 @@ settled = dict(lr=.01, mom=.9, sqr_mom=.99, eps=1e-8, wd=.01, alpha=.5, beta=.9,
 
 # -- Lists --
 
-grad_side   = 'clip_value clip_norm clip_grad_norm adaptive_clip normalize centralize grokfast l2_reg l1_reg sign maximize'.split()
+grad_side   = 'clip_value clip_norm clip_grad_norm adaptive_clip normalize centralize orthograd grokfast l2_reg l1_reg sign maximize'.split()
 update_side = 'cautious grams clip_update_rms fixed_update_rms trust_ratio add_decayed_weights heavy_ball relative_to_param newton_schulz'.split()
 decays      = 'weight_decay fixed_decay cautious_decay decay_to_start'.split()
 after       = 'lookahead average_weights shrink_back proximal_decay decay_after'.split()

@@ -7,7 +7,7 @@ import torch
 from ..core import Range,copy_of_p,fraction,nonneg,positive,zeros
 from .stats import average
 
-__all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'noise',
+__all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'orthograd', 'noise',
            'grokfast', 'add_change', 'l2_reg', 'l1_reg', 'weight_decay', 'fixed_decay', 'fully_decoupled_decay', 'corrected_decay',
            'cautious_decay', 'decay_to_start', 'add_decayed_weights', 'heavy_ball', 'cautious', 'grams', 'clip_update_rms', 'fixed_update_rms',
            'clip_lr_rms', 'relative_to_param', 'relative_lr', 'rectified', 'trust_ratio', 'layer_ratio', 'clip_layer_ratio', 'scale_grad',
@@ -61,6 +61,13 @@ def centralize(grad):
     """Each unit's gradient without its mean: `g <- g - mean(g)` over all dimensions but the first; vectors stay.
     Yong et al. 2020, https://arxiv.org/abs/2004.01461"""
     return dict(grad = grad if grad.ndim<2 else grad - grad.mean(dim=[*range(1, grad.ndim)], keepdim=True))
+
+def orthograd(p, grad):
+    """The gradient at a right angle to the weights, as long as before: `h = g - p*<p, g>/|p|^2; g <- h*|g|/|h|`, for each tensor; nothing where only
+    rounding is left of it. Prieto et al. 2025, https://arxiv.org/abs/2501.04697"""
+    across = grad - p*((p*grad).sum() / (p*p).sum().clamp(min=torch.finfo(p.dtype).tiny))
+    before,after = grad.norm(),across.norm()
+    return dict(grad = across*torch.where(after > before*(4*torch.finfo(p.dtype).eps), before/after, 0.))
 
 def noise(grad, step, noise_eta:nonneg=0.01, noise_gamma:nonneg=0.55):
     """Noise that fades: `g <- g + N(0, s)`, `s^2 = noise_eta/t^noise_gamma`. Neelakantan et al. 2015, https://arxiv.org/abs/1511.06807, with the

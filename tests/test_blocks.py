@@ -78,7 +78,7 @@ class SignedDecay:
             p.copy_(torch.as_tensor(x*(1 - .05*.1*(g*x>0)) - .05*g).reshape(p.shape))
 
 class AdamLike:
-    "Adam with another denominator, in NumPy: `step(m, v, g)` with m and v debiased"
+    "Adam with another denominator, in NumPy: `step(m, v, g, t)` with m and v debiased"
     def __init__(self, ps, step): self.ps,self.f,self.t,self.m,self.v = ps,step,0,[0]*len(ps),[0]*len(ps)
     @torch.no_grad()
     def step(self):
@@ -86,20 +86,13 @@ class AdamLike:
         for i,p in enumerate(self.ps):
             g = p.grad.numpy()
             self.m[i],self.v[i] = .9*self.m[i]+.1*g,.99*self.v[i]+.01*g*g
-            p.sub_(.05*torch.as_tensor(self.f(self.m[i]/(1-.9**self.t), self.v[i]/(1-.99**self.t), g)).reshape(p.shape))
+            p.sub_(.05*torch.as_tensor(self.f(self.m[i]/(1-.9**self.t), self.v[i]/(1-.99**self.t), g, self.t)).reshape(p.shape))
 def adam_like(f): return lambda ps: AdamLike(ps, f)
 
-class ConstantNAdam:
-    "optax's nadam in NumPy: Dozat's look ahead, with a momentum that does not warm up"
-    def __init__(self, ps): self.ps,self.t,self.m,self.v = ps,0,[0]*len(ps),[0]*len(ps)
-    @torch.no_grad()
-    def step(self):
-        self.t += 1
-        for i,p in enumerate(self.ps):
-            g = p.grad.numpy()
-            self.m[i],self.v[i] = .9*self.m[i]+.1*g,.99*self.v[i]+.01*g*g
-            ahead = .9*self.m[i]/(1-.9**(self.t+1)) + .1*g/(1-.9**self.t)
-            p.sub_(.05*torch.as_tensor(ahead/(np.sqrt(self.v[i]/(1-.99**self.t))+1e-8)).reshape(p.shape))
+def constant_nadam(m, v, g, t):
+    "optax's nadam: Dozat's look ahead, with a momentum that does not warm up"
+    ahead = .9*m*(1-.9**t)/(1-.9**(t+1)) + .1*g/(1-.9**t)
+    return ahead/(np.sqrt(v)+1e-8)
 
 def clipped(u, g): return u/max(1., rms(u)/.5)
 def careful(u, g):
@@ -138,17 +131,17 @@ rows = dict(
     fully_decoupled  = ([fully_decoupled_decay, *adam, adam_step], kw|dict(wd=5e-4, max_lr=.2),
                         lambda ps: optimi.AdamW(ps, lr=.05, betas=(.9,.99), eps=1e-8, weight_decay=5e-4, decouple_lr=True, max_lr=.2)),
     debiased_betas   = (debiased_adam, kw, lambda ps: torch.optim.Adam(ps, lr=.05, betas=(.9,.99))),
-    constant_nadam   = ([NAdam], kw|dict(momentum_decay=1e6), ConstantNAdam),
+    constant_nadam   = ([NAdam], kw|dict(momentum_decay=1e6), adam_like(constant_nadam)),
     decay_to_start   = ([decay_to_start], sgd|dict(wd=.1), Mean),
     cautious_decay   = ([sgd_step, cautious_decay], sgd|dict(wd=.1), SignedDecay),
     cautious_AdamW   = ([AdamW, cautious], kw, lambda ps: timm.optim.AdamWLegacy(ps, lr=.05, betas=(.9,.99), caution=True)),
     cautious_Lion    = ([Lion, cautious], kw, lambda ps: timm.optim.Lion(ps, lr=.05, betas=(.9,.99), caution=True, foreach=False)),
-    cautious         = ([*adam, adam_step, cautious], kw, adam_like(lambda m,v,g: careful(plain(m, v, g), g))),
-    grams            = ([*adam, adam_step, grams], kw, adam_like(lambda m,v,g: abs(plain(m, v, g))*np.sign(g))),
-    clip_update_rms  = ([*adam, adam_step, clip_update_rms], kw|dict(max_rms=.5), adam_like(lambda m,v,g: clipped(plain(m, v, g), g))),
-    adam_clamped     = ([*adam, adam_clamped_step], kw|dict(eps=.3), adam_like(lambda m,v,g: m/np.maximum(np.sqrt(v), .3))),
-    adam_inside      = ([*adam, adam_inside_step], kw|dict(eps=.3), adam_like(lambda m,v,g: m/np.sqrt(v+.3))),
-    adam_atan2       = ([*adam, adam_atan2_step], kw, adam_like(lambda m,v,g: np.arctan2(m, np.sqrt(v)))),
+    cautious         = ([*adam, adam_step, cautious], kw, adam_like(lambda m,v,g,t: careful(plain(m, v, g), g))),
+    grams            = ([*adam, adam_step, grams], kw, adam_like(lambda m,v,g,t: abs(plain(m, v, g))*np.sign(g))),
+    clip_update_rms  = ([*adam, adam_step, clip_update_rms], kw|dict(max_rms=.5), adam_like(lambda m,v,g,t: clipped(plain(m, v, g), g))),
+    adam_clamped     = ([*adam, adam_clamped_step], kw|dict(eps=.3), adam_like(lambda m,v,g,t: m/np.maximum(np.sqrt(v), .3))),
+    adam_inside      = ([*adam, adam_inside_step], kw|dict(eps=.3), adam_like(lambda m,v,g,t: m/np.sqrt(v+.3))),
+    adam_atan2       = ([*adam, adam_atan2_step], kw, adam_like(lambda m,v,g,t: np.arctan2(m, np.sqrt(v)))),
     lookahead        = ([lookahead], sgd|dict(k=3, alpha=.4), Lookahead),
 )
 each = pytest.mark.parametrize('name', rows)

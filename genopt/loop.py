@@ -40,9 +40,9 @@ def as_declared(v, init, p):
 
 
 class Item:
-    "One parameter on its way through its chain: `ns` is what callbacks see, `state` what is kept"
+    "One parameter on its way through its chain: `ns` is what callbacks see, at first `x` of the parameter, `state` what is kept"
     def __init__(self, p, state, chain, hypers):
-        self.p,self.chain,x = p,chain,compute(p)
+        self.p,self.chain,self.x = p,chain,(x := compute(p))
         self.state = {n: as_declared(state[n], init, x) if n in state else init(x) for n,init in chain.state.items()}
         self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n,v in self.state.items()}
         self.ns = Namespace(own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept)
@@ -51,11 +51,15 @@ class Item:
 
     def versions_now(self): return [None if v.is_inference() else v._version for v in (self.p.grad, *self.stores.values())]
 
+    def arrive(self):
+        "Let go of what was made on the way: it is not written, and its memory serves the next"
+        if self.chain.moves: self.ns = {n: self.ns[n] for n in ('new_p', *self.kept)}
+
     def check(self, who):
         "Raise if what the chain arrived at cannot be written"
         if self.versions!=self.versions_now():
             raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
-        for n,old in (self.kept|({'new_p': self.ns['p']} if self.chain.moves else {})).items():
+        for n,old in (self.kept|({'new_p': self.x} if self.chain.moves else {})).items():
             if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")
 
     def write(self):
@@ -77,7 +81,7 @@ def loop(items, model=None):
         if by := next((b for b in it.chain.blocks if 'loss' in b.reads), None): it.ns['loss'] = model.loss([it], by)
     def advance(it, run, out=None):
         try: return run.send(out),it,run
-        except StopIteration: return None
+        except StopIteration: it.arrive()
     waiting = [advance(it, it.chain.fold(it.ns)) for it in items]
     while waiting := [w for w in waiting if w]:
         b = waiting[0][0]

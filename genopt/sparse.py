@@ -19,7 +19,8 @@ class Rows(Item):
         self.p,self.chain,self.at = p,chain,tuple(grad.indices())
         self.state = {n: as_declared(state[n], init, x) if n in state else init(x) for n,init in chain.state.items()}
         self.kept  = {n: compute(v)[self.at] if isinstance(v, Tensor) else v for n,v in self.state.items()}
-        self.ns    = Namespace(own(hypers, state), p=x[self.at], grad=compute(grad.values()), rows=grad.indices(), **self.kept)
+        self.x     = x[self.at]
+        self.ns    = Namespace(own(hypers, state), p=self.x, grad=compute(grad.values()), rows=grad.indices(), **self.kept)
         self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
         self.versions = self.versions_now()
 

@@ -1,6 +1,6 @@
 """The three ways of running a chain: the same numbers, whatever happens between steps; and what each of them promises."""
 
-import copy,math,pickle,threading
+import copy,math,pickle,threading,weakref
 import pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 import genopt
@@ -730,6 +730,22 @@ def test_a_cuda_step_does_not_wait(a, kw):
         torch.cuda.set_sync_debug_mode('error' if i>2 else 'default')
         try: opt.step()
         finally: torch.cuda.set_sync_debug_mode('default')
+
+
+def test_the_loop_lets_go_of_what_is_not_written():
+    "What a callback makes for one parameter is gone when the next one's turn comes"
+    made,alive = [],[]
+    def doubled(grad):
+        alive.append(sum(r() is not None for r in made))
+        made.append(weakref.ref(double := grad*2))
+        return dict(double=double)
+    def there(double): return double+1
+    ps  = [torch.ones(n, requires_grad=True) for n in (3,4,5)]
+    opt = Optimizer(ps, [doubled, there], lr=.1, foreach=False)
+    for p in ps: p.grad = torch.ones_like(p)
+    made.clear(); alive.clear()
+    opt.step()
+    assert alive==[0,0,0] and torch.equal(ps[0], torch.full((3,), 1-.1*3))
 
 
 # -- The compiler --

@@ -1,6 +1,6 @@
 """The command `genopt`: `compare`, `bench`, `gallery`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
 
-import inspect,json,math,sys
+import inspect,json,math,os,sys
 from pathlib import Path
 from fastcore.script import anno_parser
 
@@ -111,7 +111,13 @@ def main(argv=None):
         return 0 if asked else 2
     f = commands[argv[0]]
     args = vars(anno_parser(f, prog=f'genopt {argv[0]}').parse_args(argv[1:]))
-    try: return f(**{k:v for k,v in args.items() if k not in ('pdb','xtra')}) or 0
+    try:
+        status = f(**{k:v for k,v in args.items() if k not in ('pdb','xtra')}) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:                                                                 # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())                      # nor is the interpreter to complain, at its end
+        return 1
     except ImportError as e: print(f"genopt {argv[0]}: {e}; pip install 'genopt[demo]' brings what it needs", file=sys.stderr)
     except (ValueError, TypeError, RuntimeError, OSError) as e: print(f"genopt {argv[0]}: {e}", file=sys.stderr)
     return 2

@@ -1,6 +1,6 @@
 """`genopt compare`, `gallery`, `list` and `explain`, as typed; and the loaders behind `--data` and `--model`."""
 
-import json,struct
+import json,os,struct,subprocess,sys
 import pytest,torch
 import genopt
 from genopt import catalogue,gallery
@@ -96,6 +96,15 @@ def test_list_and_explain(capsys):
     assert max(map(len, catalogue.listing(80).split('\n')))==80
     assert main(['explain', 'sgd(momentum=0.9, nesterov=True)'])==0
     assert 'nesterov_step' in capsys.readouterr().out
+
+def test_a_reader_that_has_seen_enough():
+    "As in `genopt list | head`: nothing is said of it, also where the text is still in a buffer at the end"
+    for args in (['list'], ['explain', 'SGD']):
+        read,write = os.pipe()
+        os.close(read)
+        done = subprocess.run([sys.executable, '-m', 'genopt', *args], stdout=write, stderr=subprocess.PIPE, text=True)
+        os.close(write)
+        assert (done.returncode, done.stderr)==(1, '')
 
 def test_list_writes_the_page(tmp_path, capsys):
     "With what was measured, if that lies beside it"

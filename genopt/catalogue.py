@@ -50,7 +50,7 @@ def shown(cb):
 def first_sentence(doc):
     "Of `doc`, where a full stop within backticks ends nothing"
     masked = re.sub(r'`[^`]*`', lambda m: '_'*len(m[0]), doc)
-    end = re.search(r'\.(?= [A-Z_]|$)', masked)
+    end = re.search(r'\.(?= [A-Z_]| https?:|$)', masked)
     return doc[:end.start()] if end else doc
 
 def formulas(f):

@@ -62,6 +62,7 @@ def test_catalogue_page_says_what_the_code_says(monkeypatch):
     (genopt.debias,                                    ['1 - mom^t', '1 - sqr_mom^t']),        # `step` is an argument
     (genopt.sgd_step,                                  ['g']),
     (genopt.average_grad,                              ['m <- mom*m + (1-dampening)*g']),      # `dampening=True` is a setting, and in the second sentence
+    (genopt.spatial_average,                           []),                                    # nor is a link one
     (genopt.undamped_start,                            [])], ids=lambda x: getattr(x, '__name__', ''))
 def test_formulas_are_found_in_docstrings(f, found): assert catalogue.formulas(f)==found
 

@@ -53,7 +53,8 @@ def factored_step(grad, row_avg, col_avg, eps:nonneg=1e-8):
     return grad*v.clamp(min=eps*eps).rsqrt()
 
 def average_padded_sqr_factors(grad, sqr_mom:fraction, eps:nonneg=1e-30, row_avg=per_row, col_avg=per_col):
-    "The same of `g^2 + eps`, which then is never 0: the paper's place of `eps`. https://arxiv.org/abs/1804.04235, algorithm 4"
+    """The same of squares that are never 0: `r <- sqr_mom*r + (1-sqr_mom)*mean_row(g^2 + eps)`, `c` likewise. The paper's place of `eps`,
+    https://arxiv.org/abs/1804.04235, algorithm 4"""
     return dict(zip(('row_avg', 'col_avg'), factor_averages(grad*grad + eps, sqr_mom, row_avg, col_avg)))
 
 def padded_factored_step(grad, row_avg, col_avg):
@@ -64,7 +65,7 @@ def rsqrt_of_factors(row_avg, col_avg):
     return (row_avg/row_avg.mean(-2, keepdim=True)).rsqrt()*col_avg.rsqrt() if row_avg.ndim>1 else row_avg.rsqrt()
 
 def average_residual_factors(update, update_avg, mom3:fraction=0.9999, eps2:nonneg=1e-16, residual_row_avg=per_row, residual_col_avg=per_col):
-    """How unsteady updates are, in two factors: averages of `(u - m)^2 + eps2`, with `m` the average of updates, in each row and column.
+    """How unsteady updates are, in two factors: `r <- mom3*r + (1-mom3)*mean_row((u - m)^2 + eps2)`, `c` likewise, with `m` their average.
     Luo et al. 2023, CAME, https://arxiv.org/abs/2307.02047"""
     sqr = (update-update_avg).square() + eps2
     return dict(zip(('residual_row_avg', 'residual_col_avg'), factor_averages(sqr, mom3, residual_row_avg, residual_col_avg)))
@@ -258,7 +259,7 @@ def _identity(p, side):
 left_identity,right_identity = Init(_identity, 0),Init(_identity, 1)
 
 def fit_often(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
-    """How often factors are fitted: at each step at first, after `flat_steps` ever less often, whenever `1/prob` steps have been waited for,
+    """How often factors are fitted: at each step at first, after `flat_steps` ever less often, whenever 1/prob steps have been waited for,
     `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`. On the host. https://github.com/evanatyourservice/kron_torch"""
     prob = min(1., max(min_probability, math.exp(-anneal*max(0, step-1-flat_steps))))
     fit  = waited+1 >= 1/prob

@@ -17,7 +17,7 @@ def decay_after(p, new_p, lr, wd:nonneg=0.):
     return dict(new_p = new_p.add(p, alpha=-lr*wd))
 
 def shrink_back(new_p, lr):
-    "After a step of length `lr*|p|` at a right angle, the length from before: `p <- p / sqrt(1 + lr^2)`. Fromage, https://arxiv.org/abs/2002.03432"
+    "The length from before: `p <- p / sqrt(1 + lr^2)`, after a step of length lr*|p| at a right angle. Fromage, https://arxiv.org/abs/2002.03432"
     return dict(new_p = new_p/(1+lr*lr)**0.5)
 
 def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, fast_steps=count):
@@ -28,7 +28,7 @@ def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, f
     return dict(new_p=new_p, slow_p=slow_p, fast_steps=fast_steps)
 
 def average_p(new_p, avg_weight, eval_p=copy_of_p):
-    """An average of the weights, to evaluate: `a <- a + avg_weight*(p - a)`; with the weight `1/t` it is the mean of all.
+    """An average of the weights, to evaluate: `a <- a + avg_weight*(p - a)`. With the weight `1/t` it is the mean of all.
     Polyak and Juditsky 1992, https://doi.org/10.1137/0330046"""
     return dict(eval_p = eval_p.lerp(new_p, avg_weight))
 

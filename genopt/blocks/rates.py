@@ -11,6 +11,7 @@ __all__ = ['travelled', 'as_one', 'dog_rate', 'dowg_rate', 'adapted_rate', 'debi
            'prodigy_distance', 'estimate_distance', 'grow', 'grow_to_largest', 'scale_by_distance', 'scale_by_rate', 'unit_rate', 'scaled_eps']
 
 norm_of_p = Init(torch.linalg.vector_norm)
+def farthest(far, dist, start, reps_rel): return torch.maximum(far, torch.maximum(dist, reps_rel*(1+start)))
 
 
 def travelled(p, grad, p0=copy_of_p, p0_norm=norm_of_p):
@@ -22,15 +23,15 @@ def as_one(dists, sqr_norms, starts):
     return dict(dist=torch.stack(dists).norm(), sqr_norm=torch.stack(sqr_norms).sum(), start=torch.stack(starts).norm())
 
 def dog_rate(lr, dist, sqr_norm, start, reps_rel:positive=1e-6, eps:positive=1e-8, far=single(0.), sqr_sum=single(0.)):
-    """Distance over gradients: `lr <- lr * r/sqrt(G + eps)`, with `r = max(|x - x_0| so far, reps_rel*(1+|x_0|))` and `G` the sum of all `|g|^2`.
+    """Distance over gradients: `lr <- lr * r/sqrt(G + eps)`, `G <- G + |g|^2`, with `r = max(|x - x_0| so far, reps_rel*(1+|x_0|))`.
     Ivgi et al. 2023, https://arxiv.org/abs/2302.12022"""
-    far,sqr_sum = torch.maximum(far, torch.maximum(dist, reps_rel*(1+start))),sqr_sum+sqr_norm
+    far,sqr_sum = farthest(far, dist, start, reps_rel),sqr_sum+sqr_norm
     return dict(far=far, sqr_sum=sqr_sum, lr=lr*far/(sqr_sum+eps).sqrt())
 
 def dowg_rate(lr, dist, sqr_norm, start, reps_rel:positive=1e-6, eps:positive=1e-8, far=single(0.), weighted_sum=single(0.)):
-    """Distance over weighted gradients: `lr <- lr * r^2/sqrt(V + eps)`, with `V` the sum of all `r^2*|g|^2`, and `r` as DoG's.
+    """Distance over weighted gradients: `lr <- lr * r^2/sqrt(V + eps)`, `V <- V + r^2*|g|^2`, with `r` as DoG's.
     Khaled et al. 2023, https://arxiv.org/abs/2305.16284"""
-    far = torch.maximum(far, torch.maximum(dist, reps_rel*(1+start)))
+    far = farthest(far, dist, start, reps_rel)
     weighted_sum = weighted_sum + far.square()*sqr_norm
     return dict(far=far, weighted_sum=weighted_sum, lr=lr*far.square()/(weighted_sum+eps).sqrt())
 

@@ -121,8 +121,8 @@ def warm_alpha(step, alpha:nonneg=5., alpha_warmup:positive=1.):
     return dict(alpha = alpha*min(1., step/alpha_warmup))
 
 def warm_mom3(step, mom:fraction, mom3:fraction=0.9999, beta3_warmup:positive=1.):
-    """An average that grows longer for `beta3_warmup` steps, evenly in its half-life: `1/log(mom3)` goes from `1/log(mom)` to its end. On the host.
-    Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137, in the form of their appendix"""
+    """An average that grows longer for `beta3_warmup` steps, evenly in its half-life: `1/log(mom3_t) = (1-x)/log(mom) + x/log(mom3)`, with
+    `x = min(1, t/beta3_warmup)`. On the host. Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137, in the form of their appendix"""
     done = min(1., step/beta3_warmup)
     if done==1. or not mom or not mom3: return dict(mom3=mom3)
     return dict(mom3 = math.exp(1/((1-done)/math.log(mom) + done/math.log(mom3))))
@@ -136,7 +136,7 @@ def decayed_lr(step, lr, lr_decay:nonneg=0.):
     return dict(lr = lr/(1 + (step-1)*lr_decay))
 
 def largest_lr(lr, lr_seen=scalar(0.)):
-    "The largest rate so far, of a schedule for instance: `max_lr`. On the host"
+    "The largest rate so far, of a schedule for instance: `max_lr <- max(max_lr, lr)`. On the host"
     top = max(lr_seen, lr)
     return dict(lr_seen=top, max_lr=top or 1.)
 
@@ -161,8 +161,8 @@ def asgd_rates(step, lr, lambd:nonneg=1e-4, alpha:nonneg=0.75, t0=1e6, eta=scala
 
 def rprop_sizes(grad, lr, step, eta_minus:fraction=0.5, eta_plus:positive=1.2, min_step:nonneg=1e-6, max_step:nonneg=50.,
                 prev_grad=zeros, step_size=zeros):
-    """A step size for each element, from `lr` on: times `eta_plus` where the gradient keeps its sign, times `eta_minus` where it changes, and
-    there `g <- 0`. Riedmiller and Braun 1993, https://doi.org/10.1109/ICNN.1993.298623, without going back, as in torch"""
+    """A step size for each element, from `lr` on: `s <- s*eta_plus if g*g_prev>0; s <- s*eta_minus, g <- 0 if g*g_prev<0`, by whether the gradient
+    keeps its sign. Riedmiller and Braun 1993, https://doi.org/10.1109/ICNN.1993.298623, without going back, as in torch"""
     turn,size = grad*prev_grad,step_size+lr if step==1 else step_size
     size = torch.where(turn>0, size*eta_plus, torch.where(turn<0, size*eta_minus, size))
     grad = torch.where(turn<0, 0., grad)

@@ -19,8 +19,8 @@ def maximize(grad):
     return dict(grad=-grad)
 
 def lazy(rows):
-    """Of a sparse gradient (`nn.Embedding(sparse=True)`) the rows that it lacks rest, and so does their state, whatever the other callbacks would do
-    with a gradient of zero. As in torch.optim.SparseAdam"""
+    """Of a sparse gradient the rows that it lacks rest, and so does their state, whatever the other callbacks would do with a gradient of zero.
+    For `nn.Embedding(sparse=True)`, as in torch.optim.SparseAdam"""
     return {}
 
 def sign(grad):

@@ -15,14 +15,14 @@ its Python code; one that returns `{}`, that holds a list or dict from outside, 
 parameter at each step, as all are with `foreach=False`.
 
 This file only says what a chain of callbacks *is*; `engine` runs it, `check` refuses what cannot work, `optimizer` owns
-parameters and state. Order here: initializers, ranges, one callback, the namespace, the chain."""
+parameters and state. Order here: initializers, ranges, a choice, one callback, the namespace, the chain."""
 
 from torch import Tensor
 import torch
 from .naming import name_of,returned_names,same,signature
 
 __all__ = ['Init', 'zeros', 'ones', 'full', 'single', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
-           'Block', 'Namespace', 'Chain']
+           'where', 'Block', 'Namespace', 'Chain']
 
 
 # -- What a default may be: an initializer (state), or a number, bool or string (a hyper-parameter) --
@@ -70,6 +70,19 @@ class Range:
     def __repr__(self): return self.s
 
 nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-inf,inf)'))
+
+
+# -- What a callback may do with a number that may be on the device --
+
+def where(condition, a, b):
+    """`a` if `condition`, else `b`: torch.where, also where the condition is on a number, such as a counter, which is on the host or, with
+    `capturable=True`, on the device. Both are computed, so neither may raise"""
+    tensors = [x for x in (a, b) if isinstance(x, Tensor)]
+    if isinstance(condition, (Tensor,torch.SymFloat)):
+        if isinstance(condition, Tensor) and not tensors: a = condition.new_full((), a, dtype=torch.float64)    # as exact as a counter
+        return torch.where(condition, a, b)
+    res = a if condition else b
+    return torch.zeros_like(tensors[0]) + res if tensors and not isinstance(res, Tensor) else res
 
 
 # -- One callback --

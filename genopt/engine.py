@@ -41,7 +41,9 @@ def check_way(chain, numbers, params, who, fused, capturable):
             except Untraceable:
                 if not fused or not joins(chain): raise
                 check_cut(divided(True), numbers, x, values, fused)
-        except Untraceable as e: raise ValueError(f"{who}: {flag} cannot be: {e}; leave {flag.partition('=')[0]} out") from e
+        except Untraceable as e:
+            remedy = 'take fused=True with it, or ' if isinstance(e, NeedsShape) and not fused else ''
+            raise ValueError(f"{who}: {flag} cannot be: {e}; {remedy}leave {flag.partition('=')[0]} out") from e
 
 def check_cut(c, numbers, x, values, fused):
     "The same for what is left of a chain, and parameters like `x` with states like `values`"

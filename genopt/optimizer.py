@@ -38,7 +38,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     side and on large ones in chunks; on a CPU, elementwise chains give the same bits. `fused=True` compiles it (needs a C++ compiler, or
     Triton on CUDA). `opt.explain()` tells how a chain is run, and why. `adopt()` moves small parameters side by side for good.
     `capturable=True` keeps counters, and hyper-parameters given as tensors, on the device, for a CUDA graph: tensors may change between
-    replays (`fill_`), plain numbers are the graph's own. A callback that decides by a counter is then refused.
+    replays (`fill_`), plain numbers are the graph's own. A callback that decides by a counter, but for `where`, is then refused.
 
     Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
 

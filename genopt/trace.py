@@ -12,9 +12,9 @@ from contextlib import contextmanager,nullcontext
 from torch import Tensor
 from torch.fx import Graph,Node
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as aside
 import math,operator,torch
-from .core import Namespace,given,of_model
+from .core import Namespace,given,of_model,where
 from .loop import compute
 from .naming import held
 
@@ -49,6 +49,7 @@ class Number(torch.SymFloat):
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         "A number that meets a tensor is an input of the graph; a factor (`alpha`, `value`) one that torch wants as a plain number"
+        if func is torch.where and isinstance(args[0], Number): return args[0].host.choose(*args)
         swap = lambda a: a.host.tensor(a) if isinstance(a, Number) else type(a)(map(swap, a)) if isinstance(a, (list,tuple)) else a
         if not (factor := factor_of(kwargs)): return func(*map(swap, args), **{k: swap(v) for k,v in (kwargs or {}).items()})
         return factor[1].host.scale(func, [*map(swap, args)], kwargs, *factor)
@@ -96,10 +97,11 @@ class Host:
         self.bound[n := f'c{len(self.bound)}'] = v
         return n
     def number(self, sign, f, *args):
-        try: value = f(*(a.value if isinstance(a, Number) else a for a in args))
+        try:
+            with aside(): value = f(*(a.value if isinstance(a, Number) else a for a in args))           # on the device it is a tensor, of no graph
         except ArithmeticError as e: raise Untraceable(f"{type(e).__name__}: {e}") from e
         srcs = [*map(self.constant, args)]
-        source = f' {sign} '.join(srcs) if len(srcs)==2 else f'{sign}({srcs[0]})'
+        source = f' {sign} '.join(srcs) if len(srcs)==2 else f'{sign}({", ".join(srcs)})'
         if source not in self.made: self.made[source] = self.new(source, value)
         return self.made[source]
     def read(self, n, v):
@@ -121,6 +123,11 @@ class Host:
         outcome = bool(known(x.value))
         self.once(f'bool({x.name}) is {outcome}')
         return outcome
+    def choose(self, condition, a, b):
+        "What `where` takes: on the host it is decided as by an `if`, on the device it is computed"
+        if not isinstance(condition.value, Tensor): return where(bool(condition), a, b)
+        if isinstance(a, Tensor) or isinstance(b, Tensor): return torch.where(self.tensor(condition)!=0, a, b)
+        return self.number('where', where, condition, a, b)
     def fix(self, x, f):
         "The callback needs the value itself: the graph is good for this value alone"
         self.once(f'{x.name}=={self.constant(known(x.value))}')
@@ -146,7 +153,7 @@ class Host:
     def program(self, names):
         "The function from a namespace to the values of numbers `names`, or to None where the graph is not right; it also updates the namespace"
         body = ''.join(f'    {line}\n' for line in self.lines)
-        exec(f"def host(ns):\n{body}    return [{', '.join(names)}]\n", scope := dict(self.bound))
+        exec(f"def host(ns):\n{body}    return [{', '.join(names)}]\n", scope := dict(self.bound, where=where))
         scope['host'].source = body
         return scope['host']
 
@@ -158,7 +165,7 @@ def known(v):
 of_sizes = ("computes with a hyper-parameter and a number made of sizes; bring the tensor in first: "
             "(update*scale)*(m/n)**.5, not update*(scale*(m/n)**.5)")
 by_value   = "takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; use torch.where"
-no_looking = "decides by the value of a number, which capturable=True keeps on the device; use torch.where"
+no_looking = "decides by the value of a number, which capturable=True keeps on the device; use genopt.where"
 
 
 # -- Tensors --
@@ -481,7 +488,7 @@ def run_block(i, b, spaces, numbers, host, recorder):
     if own := [n for n in b.lists.values() if n in numbers]: raise Untraceable(f"asks for {own[0]!r} of each parameter, which is a number")
     if not any(n in given or b.lists.get(n,n) in spaces[0] for n in b.reads):
         on_device = any(isinstance(numbers.get(n), Tensor) for n in b.reads)
-        with NoLooking() if on_device else nullcontext(): out = b(Namespace(numbers))
+        with NoLooking() if on_device else nullcontext(), aside(): out = b(Namespace(numbers))
         if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()): raise Untraceable("makes a tensor without reading one")
         host.run(i, b, out)
         numbers |= out

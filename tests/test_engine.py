@@ -5,13 +5,13 @@ import pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 import genopt
 from genopt import kernels
-from genopt.core import Chain,Init
+from genopt.core import Chain,Init,where,zeros
 from genopt.optimizer import Optimizer
 from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat,sum_sqr_grad
 from genopt.blocks.steps import adagrad_step,adam_step,lion_step,momentum_step,rms_prop_step,sgd_step
 from genopt.trace import Untraceable,trace
 from genopt.blocks.transforms import clip_grad_norm,trust_ratio
-from helpers import Tape,algorithms,gpu,run
+from helpers import Tape,algorithms,catalogue,gpu,run
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
 ways = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
@@ -27,7 +27,7 @@ def ulps(a, b, old):
     return ((a-b).abs()/(torch.nextafter(size, torch.full_like(size, math.inf))-size)).max().item() if a.numel() else 0.
 
 def setting(a):
-    kw = next(s for s in a.settings() if s['weight_decay'] and not s['maximize'])
+    kw = next((s for s in a.settings() if s.get('weight_decay') and not s.get('maximize')), a.settings(1)[0])
     return kw | dict(lr=1e-2)
 
 
@@ -136,14 +136,14 @@ def factors(grad, p, mom=.5, lo=.1):
 def detached(grad, p):
     a,b = (grad*2).detach(),grad*3
     return a*(b*p + grad*5) + b
-def where(grad, lo=.5): return torch.where(grad.abs()>lo, grad, 0.)
+def above(grad, lo=.5): return torch.where(grad.abs()>lo, grad, 0.)
 def turns(grad, step): return grad if step%2 else grad*2
 def signs(grad, step, mom=.5): return grad*(-1)**step + grad*(mom-(-2.)) + grad*-mom**2/abs(-mom)
 
 @way
 @pytest.mark.parametrize('cbs', [[sgd_step, unit_rms], [largest, average_grad, momentum_step], [clip_grad_norm, average_grad, momentum_step],
                                  [clip_sum, sgd_step], [clip_foreach, sgd_step], [clip_grad_norm, average_grad, momentum_step, trust_ratio],
-                                 [own_temporary], [factors], [detached], [where], [step_stat, turns], [step_stat, signs]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
+                                 [own_temporary], [factors], [detached], [above], [step_stat, turns], [step_stat, signs]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
 def test_mixed_chains_take_parameters_as_rows(cbs, kw):
     "Elementwise callbacks, norms of each parameter, norms over all of them, `where`, an `if` on a counter: none needs the loop"
     err,opt = both(cbs, kw)
@@ -603,14 +603,18 @@ def test_adopting_a_model_that_is_then_moved():
 
 # -- Capturable: counters and hyper-parameters on the device --
 
-capturable = pytest.mark.parametrize('a', [a for a in algorithms if a.name!='RAdam'], ids=lambda a: a.name)
+by_counter = {'SparseAdam', 'Shampoo', 'SOAP', 'Kron'}                 # they decide by a number, or by the rows of a gradient: no `where` for those
+by_shape   = {a.name for a in catalogue if a.matrix} | {'SGDP', 'AdamP', 'SM3', 'Adafactor', 'CAME', 'Scion', 'Muon'}
+def each_captured(fused):
+    able = [a for a in catalogue if not a.closure and a.name not in by_counter and (fused or a.name not in by_shape)]
+    return pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=pytest.mark.slow if fused and not a.core else ()) for a in able])
 
 def two_models(a, **kw):
     "Parameters of many sizes with a capturable optimizer, and the same with an ordinary one"
     def make(**kw):
         rand = torch.Generator().manual_seed(0)
-        ps = [torch.randn(s, generator=rand).requires_grad_() for s in ((300,400), (7,), (3,4), (), (256,))]
-        return ps,a.cls([dict(params=ps[:3]), dict(params=ps[3:], lr=.02)], **setting(a)|kw)
+        ps = [torch.randn(s, generator=rand).requires_grad_() for s in ((300,400), (7,), (3,4), (), (256,), (4,3)) if not a.matrix or len(s)==2]
+        return ps,a.cls([dict(params=ps[:2]), dict(params=ps[2:], **{} if a.joint else dict(lr=.02))], **setting(a)|kw)
     return *make(lr=torch.tensor(.01), capturable=True, **kw),*make(lr=.01)
 
 def give(i, *models):
@@ -623,7 +627,7 @@ def give(i, *models):
 
 def near(ps, qs): return all(torch.allclose(p, q, rtol=1e-5, atol=1e-5) for p,q in zip(ps, qs))
 
-@capturable
+@each_captured(fused=False)
 def test_a_step_on_tape_goes_on_with_new_gradients_and_learning_rates(a):
     ps,opt,qs,ref = two_models(a)
     for i in range(3):
@@ -632,12 +636,13 @@ def test_a_step_on_tape_goes_on_with_new_gradients_and_learning_rates(a):
     with Tape() as tape: opt.step()
     for i in range(4, 8):
         give(i, ps, qs)
-        opt.param_groups[0]['lr'].fill_(.01/i); ref.param_groups[0]['lr'] = .01/i
+        for g,h in zip(opt.param_groups, ref.param_groups):
+            if torch.is_tensor(g['lr']): g['lr'].fill_(.01/i); h['lr'] = .01/i
         tape.replay(); ref.step()
     assert near(ps, qs)
     for p,q in zip(ps, qs): assert opt.state[p].get('step')==ref.state[q].get('step')
 
-@capturable
+@each_captured(fused=True)
 def test_a_compiled_step_does_not_wait(a):
     ps,opt,qs,ref = two_models(a, fused=True)
     for i in range(6):
@@ -663,7 +668,7 @@ def test_counters_on_the_device_part_and_meet(kw):
     opt.load_state_dict(saved[1] | dict(param_groups=saved[0]['param_groups']))
     ref.load_state_dict(saved[0] | dict(param_groups=saved[1]['param_groups']))
     give(8, ps, qs); opt.step(); ref.step()
-    assert near(ps, qs) and [ref.state[q]['step'] for q in qs]==[opt.state[p]['step'] for p in ps]==[9, 6, 9, 9, 9]
+    assert near(ps, qs) and [ref.state[q]['step'] for q in qs]==[opt.state[p]['step'] for p in ps]==[9, 6, 9, 9, 9, 9]
     assert all(type(ref.state[q]['step']) is int for q in qs)
 
 def by_half(grad, step): return grad*(.5 if step>3 else 1.)
@@ -678,6 +683,32 @@ def mean_row(grad): return grad.mean(dim=-1, keepdim=True).expand_as(grad) if gr
 def test_what_cannot_be_captured_is_refused_when_made(cbs, kw, words):
     with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, requires_grad=True)], cbs, lr=.1, capturable=True, **kw)
 
+def halved(step, lr): return dict(lr=where(step>3, lr/2, lr))
+def first_kept(grad, step, first=zeros): return dict(update=where(step==1, grad, first), first=where(step==1, grad, first))
+def zeroed(update, step): return where(step%2==0, 0., update)
+
+@pytest.mark.parametrize('fused', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['default','fused'])
+@pytest.mark.parametrize('cbs', [[step_stat, halved], [step_stat, first_kept], [step_stat, zeroed], [genopt.AdamW, genopt.lookahead]],
+                         ids=['numbers', 'tensors', 'a number and a tensor', 'lookahead'])
+def test_where_on_the_host_and_on_the_device(cbs, fused):
+    "The loop decides by an `if`; the others too, while counters are on the host"
+    def fresh(**kw):
+        ps = [torch.arange(1., n+1).requires_grad_() for n in (5, 300)]
+        return ps,Optimizer(ps, cbs, lr=.1, **kw)
+    (ps,ref),(qs,opt),(rs,captured) = fresh(foreach=False),fresh(fused=fused),fresh(fused=fused, capturable=True)
+    for i in range(8):
+        give(i, ps, qs, rs); ref.step(); opt.step()
+        if i<2: captured.step()
+        else:
+            with Tape(): captured.step()
+        assert near(ps, qs) and near(ps, rs), i
+
+def test_where_is_as_exact_as_a_counter():
+    third,t = 1/3,torch.tensor(True)
+    assert where(True, third, 0.)==third and where(0, third, 2)==2
+    assert where(t, third, 0.).item()==where(~t, 0, third).item()==where(t, torch.tensor(third, dtype=torch.float64), 0.).item()==third
+    for c in (t, True): assert where(c, third, torch.ones(3)).dtype is torch.float32 and where(c, third, torch.ones(3)).shape==(3,)
+
 def test_shapes_on_the_device():
     def fresh(**kw): return Optimizer([torch.arange(12.).reshape(3, 4).requires_grad_()], [mean_row, step_stat, average_grad, average_sqr_grad, debias, adam_step],
                                       lr=.1, mom=.9, sqr_mom=.99, fused=True, **kw)
@@ -691,7 +722,7 @@ def test_shapes_on_the_device():
     assert near(ps, qs)
 
 @gpu
-@capturable
+@each_captured(fused=False)
 @way
 def test_a_cuda_graph(a, kw):
     def make(**more):

@@ -2,7 +2,7 @@
 
 With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
 
-from ..core import Range,copy_of_p,count,fraction,nonneg,positive,scalar
+from ..core import Range,copy_of_p,count,fraction,nonneg,positive,scalar,where
 
 __all__ = ['proximal_decay', 'decay_after', 'shrink_back', 'lookahead', 'average_p', 'average_weights', 'polynomial_average', 'warmup',
            'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
@@ -24,8 +24,8 @@ def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, f
     """Slow weights s that follow every `k` steps, and from which the fast ones go on: `s <- s + alpha*(p - s); p <- s`. Behind any algorithm.
     Zhang et al. 2019, https://arxiv.org/abs/1907.08610"""
     fast_steps = (fast_steps+1) % k
-    if not fast_steps: new_p = slow_p = slow_p.add(new_p-slow_p, alpha=alpha)
-    return dict(new_p=new_p, slow_p=slow_p, fast_steps=fast_steps)
+    slow_p = where(fast_steps==0, slow_p.add(new_p-slow_p, alpha=alpha), slow_p)
+    return dict(new_p=where(fast_steps==0, slow_p, new_p), slow_p=slow_p, fast_steps=fast_steps)
 
 def average_p(new_p, avg_weight, eval_p=copy_of_p):
     """An average of the weights, to evaluate: `a <- a + avg_weight*(p - a)`. With the weight `1/t` it is the mean of all.
@@ -44,13 +44,14 @@ def polynomial_average(new_p, step, gamma:nonneg=8., eval_p=copy_of_p):
 
 def warmup(step, lr, warmup_steps:nonneg=0):
     "The rate rises over the first steps: `lr <- lr*min(1, t/warmup_steps)`"
-    return dict(lr=lr*step/warmup_steps if step<warmup_steps else lr)
+    return dict(lr = where(step<warmup_steps, lr*step/(warmup_steps or 1), lr))
 
 def schedule_free_weight(step, lr, r:nonneg=0., weight_lr_power:nonneg=2., lr_max=scalar(0.), weight_sum=scalar(0.)):
     "How much a step counts in the average, `c = w_t/(w_1+..+w_t)` with `w_t = t^r * lr_max^weight_lr_power`. Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
-    lr_max = max(lr, lr_max)
+    lr_max = where(lr>lr_max, lr, lr_max)
     weight = step**r * lr_max**weight_lr_power
-    return dict(lr_max=lr_max, weight_sum=weight_sum+weight, avg_weight=weight/(weight_sum+weight) if weight else 0.)
+    total  = weight_sum+weight
+    return dict(lr_max=lr_max, weight_sum=total, avg_weight=weight/where(total>0, total, 1.))
 
 def schedule_free_move(p, update, lr, avg_weight, mom:Range('(0,1)')=0.9, z=copy_of_p):
     """The move without a schedule: `z <- z - lr*u; x <- (1-c)*x + c*z; y = mom*x + (1-mom)*z`, of which the parameter is `y`, and `x` follows from

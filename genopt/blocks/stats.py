@@ -4,7 +4,7 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import math,torch
-from ..core import count,fraction,full,nonneg,positive,scalar,single,zeros
+from ..core import count,fraction,full,nonneg,positive,scalar,single,where,zeros
 
 __all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
            'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad',
@@ -48,7 +48,7 @@ def average_grad(grad, mom:fraction=0.9, dampening=True, grad_avg=zeros):
 
 def undamped_start(step, dampening):
     "No dampening at the first step, so the average starts at the gradient itself, as in torch's SGD"
-    return dict(dampening=0. if step==1 else dampening)
+    return dict(dampening = where(step==1, 0., dampening))
 
 def average_sqr_grad(grad, sqr_mom:fraction=0.99, sqr_avg=zeros):
     "Exponential average of squared gradients, `v <- sqr_mom*v + (1-sqr_mom)*g^2`. Hinton 2012, RMSprop, lecture 6e"
@@ -94,7 +94,7 @@ def center_sqr_grad(grad_avg, sqr_avg):
 
 def grad_change(grad, step, prev_grad=zeros):
     "What the gradient has changed by since the step before: `d = g - g_prev`; nothing at the first step"
-    return dict(change = torch.zeros_like(grad) if step==1 else grad-prev_grad, prev_grad=grad)
+    return dict(change = where(step==1, 0., grad-prev_grad), prev_grad=grad)
 
 def look_ahead(grad, change, sqr_mom):
     "The gradient one step ahead, if it goes on as it has changed: `g + sqr_mom*d`. Xie et al. 2022, Adan, https://arxiv.org/abs/2208.06677"
@@ -112,24 +112,26 @@ def rectify(step, sqr_mom:fraction, debias2):
     """How far to trust `v` after so few gradients: `r_t = sqrt((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))`, where `v` is as
     good as the mean of `rho` squares, in the end `rho_inf`; 0 while `rho <= 5`. On the host. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
     rho_inf = 2/(1-sqr_mom) - 1
-    rho = rho_inf - 2*step*sqr_mom**step/debias2
-    return dict(rect = ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5 if rho>5 else 0.)
+    rho     = rho_inf - 2*step*sqr_mom**step/debias2
+    trusted = rho>5
+    rho,rho_inf = [where(trusted, x, 6.) for x in (rho, rho_inf)]                      # there may be no such root, or quotient
+    return dict(rect = where(trusted, ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5, 0.))
 
 def warm_alpha(step, alpha:nonneg=5., alpha_warmup:positive=1.):
     """A weight that grows evenly for `alpha_warmup` steps: `alpha <- alpha*min(1, t/alpha_warmup)`. On the host.
     Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137"""
-    return dict(alpha = alpha*min(1., step/alpha_warmup))
+    return dict(alpha = alpha*where(step<alpha_warmup, step/alpha_warmup, 1.))
 
 def warm_mom3(step, mom:fraction, mom3:fraction=0.9999, beta3_warmup:positive=1.):
     """An average that grows longer for `beta3_warmup` steps, evenly in its half-life: `1/log(mom3_t) = (1-x)/log(mom) + x/log(mom3)`, with
     `x = min(1, t/beta3_warmup)`. On the host. Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137, in the form of their appendix"""
-    done = min(1., step/beta3_warmup)
-    if done==1. or not mom or not mom3: return dict(mom3=mom3)
-    return dict(mom3 = math.exp(1/((1-done)/math.log(mom) + done/math.log(mom3))))
+    if not mom or not mom3: return dict(mom3=mom3)
+    short,long,done = math.log(mom),math.log(mom3),where(step<beta3_warmup, step/beta3_warmup, 1.)
+    return dict(mom3 = where(done<1, math.e**(1/((1-done)/short + done/long)), mom3))
 
 def wait_a_step(step, lr):
     "The first step only looks, and moves nothing: `lr <- 0`"
-    return dict(lr = 0. if step==1 else lr)
+    return dict(lr = where(step==1, 0., lr))
 
 def decayed_lr(step, lr, lr_decay:nonneg=0.):
     "A rate that falls with the steps of each parameter: `lr <- lr / (1 + (t-1)*lr_decay)`. On the host. As in torch's Adagrad"
@@ -137,33 +139,33 @@ def decayed_lr(step, lr, lr_decay:nonneg=0.):
 
 def largest_lr(lr, lr_seen=scalar(0.)):
     "The largest rate so far, of a schedule for instance: `max_lr <- max(max_lr, lr)`. On the host"
-    top = max(lr_seen, lr)
-    return dict(lr_seen=top, max_lr=top or 1.)
+    top = where(lr>lr_seen, lr, lr_seen)
+    return dict(lr_seen=top, max_lr=where(top>0, top, 1.))
 
 def dual_rates(step, lr, eps:nonneg=1e-6):
     """The weight of the newest gradient in dual averaging, `weight = lr*sqrt(t)`, with `lr <- lr + eps`. On the host.
     Defazio and Jelassi 2021, MADGRAD, https://arxiv.org/abs/2101.11075; `eps` as in their code"""
-    lr = lr+eps if lr else 0.
+    lr = where(lr>0, lr+eps, 0.)
     return dict(lr=lr, weight=lr*step**0.5)
 
 def bounds(step, lr, final_lr:nonneg=0.1, gamma:positive=1e-3, first_lr=scalar(0.)):
     """Between what each element's factor must be, `low = f*(1 - 1/(gamma*t + 1))` and `high = f*(1 + 1/(gamma*t))`: both come to `final_lr`, for the
     first rate; when `lr` falls, it falls with it. On the host. Luo et al. 2019, AdaBound, https://arxiv.org/abs/1902.09843"""
-    first = first_lr or lr
-    final = final_lr/(first or 1.)
+    first = where(first_lr>0, first_lr, lr)
+    final = final_lr/where(first>0, first, 1.)
     return dict(first_lr=first, low=final*(1 - 1/(gamma*step+1)), high=final*(1 + 1/(gamma*step)))
 
 def asgd_rates(step, lr, lambd:nonneg=1e-4, alpha:nonneg=0.75, t0=1e6, eta=scalar(0.), mu=scalar(1.)):
     """The rate of averaged descent, `lr <- eta_t = lr / (1 + lambd*lr*(t-1))^alpha`, and the weight of the newest in the average,
     `avg_weight = 1/max(1, t-1-t0)`. On the host; kept a step ahead, as torch keeps them. Bottou 2012, section 5,
     https://leon.bottou.org/papers/bottou-tricks-2012"""
-    return dict(lr = lr if step==1 else eta, avg_weight = mu, eta = lr/(1 + lambd*lr*step)**alpha, mu = 1/max(1, step-t0))
+    return dict(lr = where(step==1, lr, eta), avg_weight = mu, eta = lr/(1 + lambd*lr*step)**alpha, mu = 1/where(step-t0>1, step-t0, 1))
 
 def rprop_sizes(grad, lr, step, eta_minus:fraction=0.5, eta_plus:positive=1.2, min_step:nonneg=1e-6, max_step:nonneg=50.,
                 prev_grad=zeros, step_size=zeros):
     """A step size for each element, from `lr` on: `s <- s*eta_plus if g*g_prev>0; s <- s*eta_minus, g <- 0 if g*g_prev<0`, by whether the gradient
     keeps its sign. Riedmiller and Braun 1993, https://doi.org/10.1109/ICNN.1993.298623, without going back, as in torch"""
-    turn,size = grad*prev_grad,step_size+lr if step==1 else step_size
+    turn,size = grad*prev_grad,where(step==1, step_size+lr, step_size)
     size = torch.where(turn>0, size*eta_plus, torch.where(turn<0, size*eta_minus, size))
     grad = torch.where(turn<0, 0., grad)
     return dict(grad=grad, prev_grad=grad, step_size=size.clamp(min_step, max_step))

@@ -2,7 +2,7 @@
 
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
-from ..core import copy_of_p,fraction,nonneg,zeros
+from ..core import copy_of_p,fraction,nonneg,where,zeros
 from .stats import average
 
 __all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'nesterov_average_step', 'qhm_step', 'aggmo_step', 'rprop_step', 'adagrad_step',
@@ -78,8 +78,7 @@ def qhadam_step(grad, grad_avg, sqr_avg, debias1, debias2, nu1:nonneg=0.7, nu2:n
 def radam_step(grad_avg, sqr_avg, debias1, debias2, rect, eps:nonneg=1e-8):
     """Adam's step, rectified, or momentum's while there is no `rect`: `m/(1-mom^t) * rect*sqrt(1-sqr_mom^t) / (sqrt(v) + eps)`.
     Liu et al. 2020, https://arxiv.org/abs/1908.03265; `eps` where torch has it"""
-    if not rect: return grad_avg/debias1
-    return grad_avg*(rect*debias2**0.5/debias1) / (sqr_avg.sqrt() + eps)
+    return where(rect>0, grad_avg*(rect*debias2**0.5/debias1) / (sqr_avg.sqrt() + eps), grad_avg/debias1)
 
 def sadam_step(grad_avg, sqr_avg, debias1, debias2, beta:nonneg=50., eps:nonneg=0.):
     """Adam's step, smooth where the denominator is small: `m/(1-mom^t) / softplus(sqrt(v/(1-sqr_mom^t)) + eps)`, where
@@ -121,7 +120,7 @@ def adan_step(grad_avg, change_avg, sqr_avg, sqr_mom, debias1, debias2, debias3,
 def adopt_step(grad, step, eps:nonneg=1e-6, clip_exp:nonneg=0.25, sqr_avg=zeros):
     """The gradient by a mean square that has not seen it, clipped: `clip(g / max(sqrt(v), eps), (t-1)^clip_exp)`, nothing at the first step.
     Taniguchi et al. 2024, https://arxiv.org/abs/2411.02853, so the average of squares comes after it"""
-    bound = (step-1)**clip_exp if step>1 else 0.
+    bound = where(step>1, (step-1)**clip_exp, 0.)
     return (grad / sqr_avg.sqrt().clamp(min=eps)).clamp(-bound, bound)
 
 def ademamix_step(grad_avg, slow_avg, sqr_avg, debias1, debias2, alpha:nonneg=5., eps:nonneg=1e-8):

@@ -4,7 +4,7 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 
 from math import inf
 import torch
-from ..core import Range,copy_of_p,fraction,nonneg,positive,zeros
+from ..core import Range,copy_of_p,fraction,nonneg,positive,where,zeros
 from .stats import average
 
 __all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'orthograd', 'noise',
@@ -173,12 +173,12 @@ def relative_to_param(p, update, eps2:nonneg=1e-3):
 
 def relative_lr(lr, step):
     "A rate that falls with the steps: `lr <- min(lr, 1/sqrt(t))`. On the host. https://arxiv.org/abs/1804.04235, algorithm 4"
-    return dict(lr = min(lr, step**-0.5))
+    return dict(lr = where(step**-0.5<lr, step**-0.5, lr))
 
 def rectified(update, grad_avg, debias1, rect):
     """Any step of Adam's kind as far as its second moment can be trusted, `u <- rect*u`, or momentum's while it cannot: `m/(1-mom^t)`.
     After `rectify`. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
-    return update*rect if rect else grad_avg/debias1
+    return where(rect>0, update*rect, grad_avg/debias1)
 
 def trust_ratio(p, update, max_ratio:Range('(0,inf]')=inf):
     """Steps in proportion to the parameter, one ratio for each tensor: `u <- u * min(|p|/|u|, max_ratio)`, or `u` as it is if either norm is 0.

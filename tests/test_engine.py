@@ -679,7 +679,7 @@ def mean_row(grad): return grad.mean(dim=-1, keepdim=True).expand_as(grad) if gr
 @pytest.mark.parametrize('cbs,kw,words', [([step_stat, by_half], {}, 'by_half decides by the value of a number, which capturable=True keeps on the device'),
                                           ([step_stat, half_of, use], dict(fused=True), 'half_of decides by the value of a number'),
                                           ([sgd_step], dict(foreach=False), 'leave foreach=False out'),
-                                          ([mean_row], {}, 'mean_row asks for the ndim of a tensor; leave capturable out')])
+                                          ([mean_row], {}, 'mean_row asks for the ndim of a tensor; take fused=True with it, or leave capturable out')])
 def test_what_cannot_be_captured_is_refused_when_made(cbs, kw, words):
     with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, requires_grad=True)], cbs, lr=.1, capturable=True, **kw)
 

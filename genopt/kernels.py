@@ -186,7 +186,11 @@ def operation(n):
 
 def operation_on_device(n):
     "The same for `Eager`, when numbers come as tensors"
+    if n.target.overloadpacket is aten.lerp: return lerp,True
     return function(n.target) if (f := operation(n)) is n.target else (f, False)
+
+def lerp(x, y, weight, out=None):
+    return torch.lerp(x, y, weight.to(x.dtype) if isinstance(weight, torch.Tensor) else weight, out=out)      # torch 2.6 takes no other dtype
 
 def to_device(values, dtype, device):
     "Numbers as a tensor, without waiting for the device"

@@ -458,7 +458,7 @@ def record(chain, numbers, dtype, device, rows):
         for i,b in enumerate(chain.blocks): spaces = run_block(i, b, spaces, numbers, host, recorder)
         b = 'the move'
         spaces = [moved(s, numbers, host, recorder) for s in spaces]
-    except Untraceable as e: raise type(e)(f"{b or 'a state'} {e}") from e
+    except Untraceable as e: raise type(e)(f"{b or 'the state'} {e}") from e
     except (TypeError, ValueError, RuntimeError, IndexError) as e:
         raise NeedsShape(f"{b} fails on a row of elements: {type(e).__name__}: {e}") from e
     states = [n for n in chain.state if n in spaces[0]]
@@ -474,7 +474,9 @@ def record(chain, numbers, dtype, device, rows):
 
 def state_stand_in(n, init, p, stand_in):
     "A state as it may be in mid-training: positive values, where it holds such"
-    with Questions(): first = init(p)
+    try:
+        with Questions(): first = init(p)
+    except Untraceable as e: raise type(e)(f"{n!r} {e}") from e
     if not isinstance(first, Tensor): raise Untraceable(f"{n!r} is declared a number, and is a tensor")
     first = compute(first)
     if first.shape not in (p.shape, ()): raise NeedsShape(f"{n!r} is not of the parameter's shape")

@@ -1,5 +1,5 @@
 """Random lists of blocks as in `test_combinations`, of other seeds and on parameters that are alike, for as long as one likes. Those that are not the
-same in all three ways are printed, as soon as they are found: `python tests/fuzz.py --seconds 3600 --start 5000`."""
+same in all three ways, and with numbers on the device, are printed, as soon as they are found: `python tests/fuzz.py --seconds 3600 --start 5000`."""
 
 import time,traceback
 from fastcore.script import call_parse
@@ -11,12 +11,12 @@ matrices = [s for s in alike if len(s)>1]
 @call_parse
 def main(seconds:int=600,          # How long to go on
          start:int=0):             # The first seed
-    "Compare random lists of blocks in all three ways"
+    "Compare random lists of blocks in all ways"
     until,seed,ran,failed = time.monotonic()+seconds,start,0,[]
     while time.monotonic()<until:
         for make,shapes in ((recipe, matrices), (heap, alike if seed%2 else matrices)):
             names = make(seed)
-            try: ran += ways_agree(names, shapes, {}, dict(fused=True))
+            try: ran += ways_agree(names, shapes, {}, dict(fused=True), dict(capturable=True), dict(fused=True, capturable=True))
             except Exception as e:
                 failed.append(seed)
                 print(f'{make.__name__}({seed}): {names}\n', ''.join(traceback.format_exception_only(e)), flush=True)

@@ -91,7 +91,7 @@ def fitting(state, chain, p, who, nonfinite='propagate'):
     if here and (missing := [n for n,init in chain.state.items() if n not in here and holds_something(first(init, p))]):
         warnings.warn(f"{who}: the state has {', '.join(n for n in chain.state if n in here)} but no {', '.join(missing)}, which starts anew: "
                       "right if a callback was added since, else the file lacks a part", stacklevel=6)
-    if poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]:
+    if p.numel() and (poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]):
         told = f"{who}: {poisoned[0]!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
         if nonfinite!='propagate': raise ValueError(told)
         warnings.warn(told, stacklevel=6)

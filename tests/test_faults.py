@@ -912,6 +912,18 @@ def test_085_nan_in_a_checkpoint_or_one_that_is_loaded_by_half(policy):
     saved['state'][1]['step'] = 'seven'                                                        # the last thing that is looked at; the first has not been written
     with unchanged(opt): refused(ValueError, "'step' is a str", lambda: opt.load_state_dict(saved))
 
+def test_085_the_mean_of_nothing_is_no_fault():
+    "A parameter without elements, some averages of which are NaN, may be saved and loaded"
+    def fresh(): return genopt.Adafactor([torch.zeros(0, 5, requires_grad=True), P()], nonfinite='raise')
+    opt = fresh()
+    ps  = opt.param_groups[0]['params']
+    for p in ps: p.grad = torch.ones_like(p)
+    opt.step()
+    assert opt.state[ps[0]]['col_avg'].isnan().any()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        fresh().load_state_dict(opt.state_dict())
+
 @ways
 def test_086_a_state_on_another_device_or_in_another_kind(kw):
     "A counter that comes as a tensor, on a device or not, is the host's; tensors go where the parameter is"

@@ -97,7 +97,8 @@ def test_list_and_explain(capsys):
     assert main(['explain', 'sgd(momentum=0.9, nesterov=True)'])==0
     assert 'nesterov_step' in capsys.readouterr().out
 
-@pytest.mark.parametrize('args', [pytest.param(['list'], marks=pytest.mark.slow), ['explain', 'SGD']], ids=['while it prints', 'at the end'])
+@pytest.mark.slow
+@pytest.mark.parametrize('args', [['list'], ['explain', 'SGD']], ids=['while it prints', 'at the end'])
 def test_a_reader_that_has_seen_enough(args):
     "As in `genopt list | head`: nothing is said of it, also where the text is still in a buffer at the end"
     read,write = os.pipe()

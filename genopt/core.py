@@ -22,7 +22,7 @@ import torch
 from .naming import name_of,returned_names,same,signature
 
 __all__ = ['Init', 'zeros', 'ones', 'full', 'single', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
-           'where', 'Block', 'Namespace', 'Chain']
+           'where', 'maximum', 'minimum', 'Block', 'Namespace', 'Chain']
 
 
 # -- What a default may be: an initializer (state), or a number, bool or string (a hyper-parameter) --
@@ -76,13 +76,20 @@ nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-
 
 def where(condition, a, b):
     """`a` if `condition`, else `b`: torch.where, also where the condition is on a number, such as a counter, which is on the host or, with
-    `capturable=True`, on the device. Both are computed, so neither may raise"""
+    `capturable=True`, on the device. Both are computed, so neither may raise; beside a tensor a number becomes one"""
     tensors = [x for x in (a, b) if isinstance(x, Tensor)]
     if isinstance(condition, (Tensor,torch.SymFloat)):
         if isinstance(condition, Tensor) and not tensors: a = condition.new_full((), a, dtype=torch.float64)    # as exact as a counter
         return torch.where(condition, a, b)
     res = a if condition else b
     return torch.zeros_like(tensors[0]) + res if tensors and not isinstance(res, Tensor) else res
+
+def maximum(a, b):
+    "The larger of two numbers, on the host or on the device, where Python's `max` would look at them"
+    return where(a>b, a, b)
+def minimum(a, b):
+    "The smaller, likewise"
+    return where(a<b, a, b)
 
 
 # -- One callback --

@@ -12,7 +12,7 @@ from contextlib import contextmanager,nullcontext
 from torch import Tensor
 from torch.fx import Graph,Node
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as aside
+from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as aside        # what is done aside is in no graph
 import math,operator,torch
 from .core import Namespace,given,of_model,where
 from .loop import compute
@@ -98,7 +98,7 @@ class Host:
         return n
     def number(self, sign, f, *args):
         try:
-            with aside(): value = f(*(a.value if isinstance(a, Number) else a for a in args))           # on the device it is a tensor, of no graph
+            with aside(): value = f(*(a.value if isinstance(a, Number) else a for a in args))           # on the device it is a tensor
         except ArithmeticError as e: raise Untraceable(f"{type(e).__name__}: {e}") from e
         srcs = [*map(self.constant, args)]
         source = f' {sign} '.join(srcs) if len(srcs)==2 else f'{sign}({", ".join(srcs)})'

@@ -2,7 +2,7 @@
 
 With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
 
-from ..core import Range,copy_of_p,count,fraction,nonneg,positive,scalar,where
+from ..core import Range,copy_of_p,count,fraction,maximum,nonneg,positive,scalar,where
 
 __all__ = ['proximal_decay', 'decay_after', 'shrink_back', 'lookahead', 'average_p', 'average_weights', 'polynomial_average', 'warmup',
            'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
@@ -48,7 +48,7 @@ def warmup(step, lr, warmup_steps:nonneg=0):
 
 def schedule_free_weight(step, lr, r:nonneg=0., weight_lr_power:nonneg=2., lr_max=scalar(0.), weight_sum=scalar(0.)):
     "How much a step counts in the average, `c = w_t/(w_1+..+w_t)` with `w_t = t^r * lr_max^weight_lr_power`. Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
-    lr_max = where(lr>lr_max, lr, lr_max)
+    lr_max = maximum(lr, lr_max)
     weight = step**r * lr_max**weight_lr_power
     total  = weight_sum+weight
     return dict(lr_max=lr_max, weight_sum=total, avg_weight=weight/where(total>0, total, 1.))

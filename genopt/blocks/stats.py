@@ -4,7 +4,7 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import math,torch
-from ..core import count,fraction,full,nonneg,positive,scalar,single,where,zeros
+from ..core import count,fraction,full,maximum,minimum,nonneg,positive,scalar,single,where,zeros
 
 __all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
            'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad',
@@ -120,13 +120,13 @@ def rectify(step, sqr_mom:fraction, debias2):
 def warm_alpha(step, alpha:nonneg=5., alpha_warmup:positive=1.):
     """A weight that grows evenly for `alpha_warmup` steps: `alpha <- alpha*min(1, t/alpha_warmup)`. On the host.
     Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137"""
-    return dict(alpha = alpha*where(step<alpha_warmup, step/alpha_warmup, 1.))
+    return dict(alpha = alpha*minimum(1., step/alpha_warmup))
 
 def warm_mom3(step, mom:fraction, mom3:fraction=0.9999, beta3_warmup:positive=1.):
     """An average that grows longer for `beta3_warmup` steps, evenly in its half-life: `1/log(mom3_t) = (1-x)/log(mom) + x/log(mom3)`, with
     `x = min(1, t/beta3_warmup)`. On the host. Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137, in the form of their appendix"""
     if not mom or not mom3: return dict(mom3=mom3)
-    short,long,done = math.log(mom),math.log(mom3),where(step<beta3_warmup, step/beta3_warmup, 1.)
+    short,long,done = math.log(mom),math.log(mom3),minimum(1., step/beta3_warmup)
     return dict(mom3 = where(done<1, math.e**(1/((1-done)/short + done/long)), mom3))
 
 def wait_a_step(step, lr):
@@ -139,7 +139,7 @@ def decayed_lr(step, lr, lr_decay:nonneg=0.):
 
 def largest_lr(lr, lr_seen=scalar(0.)):
     "The largest rate so far, of a schedule for instance: `max_lr <- max(max_lr, lr)`. On the host"
-    top = where(lr>lr_seen, lr, lr_seen)
+    top = maximum(lr_seen, lr)
     return dict(lr_seen=top, max_lr=where(top>0, top, 1.))
 
 def dual_rates(step, lr, eps:nonneg=1e-6):
@@ -159,7 +159,7 @@ def asgd_rates(step, lr, lambd:nonneg=1e-4, alpha:nonneg=0.75, t0=1e6, eta=scala
     """The rate of averaged descent, `lr <- eta_t = lr / (1 + lambd*lr*(t-1))^alpha`, and the weight of the newest in the average,
     `avg_weight = 1/max(1, t-1-t0)`. On the host; kept a step ahead, as torch keeps them. Bottou 2012, section 5,
     https://leon.bottou.org/papers/bottou-tricks-2012"""
-    return dict(lr = where(step==1, lr, eta), avg_weight = mu, eta = lr/(1 + lambd*lr*step)**alpha, mu = 1/where(step-t0>1, step-t0, 1))
+    return dict(lr = where(step==1, lr, eta), avg_weight = mu, eta = lr/(1 + lambd*lr*step)**alpha, mu = 1/maximum(1, step-t0))
 
 def rprop_sizes(grad, lr, step, eta_minus:fraction=0.5, eta_plus:positive=1.2, min_step:nonneg=1e-6, max_step:nonneg=50.,
                 prev_grad=zeros, step_size=zeros):

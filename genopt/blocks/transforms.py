@@ -4,7 +4,7 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 
 from math import inf
 import torch
-from ..core import Range,copy_of_p,fraction,nonneg,positive,where,zeros
+from ..core import Range,copy_of_p,fraction,minimum,nonneg,positive,where,zeros
 from .stats import average
 
 __all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'orthograd', 'noise',
@@ -173,7 +173,7 @@ def relative_to_param(p, update, eps2:nonneg=1e-3):
 
 def relative_lr(lr, step):
     "A rate that falls with the steps: `lr <- min(lr, 1/sqrt(t))`. On the host. https://arxiv.org/abs/1804.04235, algorithm 4"
-    return dict(lr = where(step**-0.5<lr, step**-0.5, lr))
+    return dict(lr = minimum(lr, step**-0.5))
 
 def rectified(update, grad_avg, debias1, rect):
     """Any step of Adam's kind as far as its second moment can be trusted, `u <- rect*u`, or momentum's while it cannot: `m/(1-mom^t)`.

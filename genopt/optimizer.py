@@ -7,7 +7,6 @@ import torch
 from . import watch
 from .checkpoint import checked,torch_state_dict
 from .check import as_groups,check_params,is_module
-from .engine import Plan,check_way
 from .explain import Explanation,plural
 from .hypers import assign,check_flags,engine_flags,misplaced,number,plain,reserved
 from .learner import ForLearner
@@ -16,8 +15,9 @@ from .model import Model
 from .modes import Modes
 from .naming import name_of
 from .recipe import Recipe,flatten,taken
+from .run.plan import Inputs,Plan,check_way
 from .sharded import agree,local
-from .trace import Untraceable
+from .store import StateStore
 
 __all__ = ['Optimizer', 'algorithm']
 
@@ -59,10 +59,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self._start(params, {None: recipe}, recipe.defaults, nonfinite)
 
     def _start(self, params, recipes, defaults, nonfinite):
-        self.nonfinite,self._recipes,self._adopts = nonfinite,recipes,False
+        self.nonfinite,self._recipes = nonfinite,recipes
         self._flags = {k: defaults[k] for k in engine_flags}
         super().__init__(as_groups(params), dict(defaults))
-        self._watched = False
 
     def _recipe(self, group):
         "What `group` runs: the optimizer's own recipe, or that of the `cbs` it came with"
@@ -146,22 +145,24 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             with torch.enable_grad(): loss = closure()
         params,self.last_step_skipped = [p for g in self.param_groups for p in g['params']],False
         grads = gradients(params)
-        if not self.__dict__['state'] and self._allocates(grads):
+        store = self.state
+        if not store and self._allocates(grads):
             self.init_state()
             return loss
-        settings = [self._recipe(g).settings(g) for g in self.param_groups]
-        if not self._plan or not self._plan.holds(settings, params, grads): self._replan(settings, params, grads)
+        inputs = Inputs(params, grads, [self._recipe(g).settings(g) for g in self.param_groups], self.param_groups)
+        if not self._plan or not self._plan.valid_for(inputs): self._replan(inputs)
         if self._nonfinite!='propagate' and (bad := self._plan.nonfinite(grads)):
             if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
             self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
             return loss
         self._steps += 1
-        lost = watch.Lost.watch(self.param_groups, params, grads) if self._steps==11 else None
-        model = Model(closure, loss, self.name)
-        try: self._plan.run(grads, model)
-        except Untraceable:                                                 # an `if` on a number has taken another way, where nothing can be traced
-            self._replan(settings, params, grads)
-            self._plan.run(grads, model)
+        lost  = watch.Lost.watch(self.param_groups, params, grads) if self._steps==11 else None
+        model,led = Model(closure, loss, self.name),None
+        for _ in range(8):
+            if (led := self._plan.prepare(inputs, model, led)) is None: break
+            self._replan(inputs, led)                                                                   # a guard does not hold any more
+        else: raise RuntimeError(f"{self.name}: no plan holds for this step; this is a fault of genopt, please report it with the list of callbacks")
+        self._plan.commit()
         if lost: lost.warn(self.name)
         return loss
 
@@ -183,52 +184,29 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                     x = compute(p)
                     self.state[p].update({n: init(x) for n,init in new.items()})
 
-    def _replan(self, settings, params, grads):
-        if self._plan and not self._watched: self._plan.settle()
+    def _replan(self, inputs, led=None):
         self._plan = None
         for g in self.param_groups: self._recipe(g).chain(g)                          # rehearses what is new
-        self._plan = Plan(self, settings, params, grads)
+        self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, led)
 
     @property
     def state(self):
-        """What is kept for each parameter, by name. Between steps the engine keeps counters of many parameters in one place; they are
-        written here when somebody looks, and from then on after every step"""
-        if not self._watched and self.__dict__.get('_plan'): self._plan.settle()
-        self._watched = True
-        return self.__dict__['state']
+        "What is kept for each parameter, by name. Looking at it costs later steps nothing; what is written into it counts from the next step on"
+        return self.__dict__['_store']
     @state.setter
-    def state(self, v): self.__dict__ |= dict(state=v, _plan=None)
+    def state(self, v): self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
 
     def adopt(self):
-        """Zero-copy for models of many small tensors: from the next step on, parameters of up to 262,144 elements live side by side in one
-        row for each kind, their gradients too, and a step goes over them as over one tensor. `p` itself stays the same object; `p.data`
-        and `p.grad` become views. `zero_grad` then writes zeros instead of None: a parameter that the loss does not reach has a gradient of
-        zeros, and moves if it has momentum. What replaces storage later (`model.to()`, `p.data = ...`, a gradient of None or a new one) is
-        seen at the next step, which copies as without `adopt`, or adopts anew. Returns the optimizer"""
-        self._adopts = True
-        if self._plan and not self._watched: self._plan.settle()
-        self._plan = None
+        "Does nothing any more: parameters of any size are run together where they are. Returns the optimizer"
+        warnings.warn(f"{self.name}.adopt() does nothing any more, and will go: parameters are run together wherever they lie", DeprecationWarning, stacklevel=2)
         return self
 
-    @torch._disable_dynamo
-    def zero_grad(self, set_to_none=True):
-        "As torch's; adopted gradients stay where they are and are filled with zeros"
-        rows = {i: u.grads for b in self._plan.buckets for u in b.units if u.grads for i in u.indices} if self._adopts and self._plan else {}
-        kept = {i: p.grad for i,p in enumerate(p for g in self.param_groups for p in g['params']) if i in rows and p.grad is not None}
-        kept = {i: g for i,g in kept.items() if g.data_ptr() in rows[i][1]}
-        super().zero_grad(set_to_none)
-        for i,g in kept.items(): self._plan.params[i].grad = g
-        for flat in {id(rows[i]): rows[i][0] for i in kept}.values(): flat.zero_()
-
     def state_dict(self):
-        """As torch's. States that live side by side in one tensor come as tensors of their own, and are saved to their own size. What is kept for
-        a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
-        state,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
-        self.__dict__['state'] = {p: s for p,s in state.items() if id(p) in here or not torch.is_tensor(p)}
-        try: res = super().state_dict()
-        finally: self.__dict__['state'] = state
-        own = lambda v: v.clone() if torch.is_tensor(v) and v.untyped_storage().nbytes()>v.numel()*v.element_size() else v
-        return res | dict(state={i: {n: own(v) for n,v in s.items()} if isinstance(s, dict) else s for i,s in res['state'].items()})
+        """As torch's. What is kept for a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
+        store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
+        self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
+        try: return super().state_dict()
+        finally: self.__dict__['_store'] = store
 
     def torch_state_dict(self):
         "A state dict that torch.optim's algorithm of the same name loads, to go on there. Raises `ValueError` if torch has none"
@@ -260,13 +238,14 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','_adopts','skipped_steps'
+    kept = '_recipes','_flags','_nonfinite','skipped_steps'
     def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self.__dict__ |= dict(_plan=None, _watched=True, training=not any('train_p' in s for s in self.__dict__['state'].values()))
+        self.state = self.__dict__.pop('state')                              # where torch has put it
+        self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
@@ -280,7 +259,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         finally: box.remove()
         for p,s in self.state.items():
             if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
-        self.training = not any('train_p' in s for s in self.state.values())
+        self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
 
 
 class Boxed:

@@ -4,7 +4,7 @@ a group that brings `cbs` of its own has another."""
 from fastcore.basics import is_iter
 from .check import check_built,rehearse,unexpected
 from .core import Chain
-from .engine import counter
+from .run.plan import on_device
 from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,number,plain,ranges,reserved,
                      to_short,to_torch)
 from .naming import name_of,same
@@ -53,16 +53,15 @@ def of_callbacks(cbs, hypers, who):
 
 
 class Settings:
-    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is run; `cut` if this is but a part of the chain"
-    cut = None
+    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is to be run"
     def __init__(self, recipe, group, key):
         self.types = [*map(type, key)]
         self.chain = recipe.chain(group, rehearsed=False)
         self.capturable = bool(group['capturable'])
         if not self.capturable: recipe.check_set(group, key, self.chain)
         self.numbers = recipe.hypers(group, self.chain, (lambda v: v) if self.capturable else number)
-        if self.capturable and group['params']: self.numbers['lr'] = counter(self.numbers['lr'], group['params'][0].device)
-        self.way = 'fused' if group['fused'] else 'loop' if group['foreach'] is False else 'foreach'
+        if self.capturable and group['params']: self.numbers['lr'] = on_device(self.numbers['lr'], group['params'][0].device)
+        self.way = 'launch' if group['fused'] else 'reference' if group['foreach'] is False else 'foreach' if group['foreach'] else None
 
 class Recipe:
     """The callbacks `cbs`: a flat list, in which an algorithm's class stands for its callbacks, or the class of an algorithm. `arguments`: those of

@@ -1,0 +1,142 @@
+"""C source to a function: the compiler is found as Python's own build tools find it, and what it made is kept on disk.
+
+A library is code that this process will run. So the folder belongs to the user alone (mode 0700, owner checked), a file comes into it whole or not at
+all, and its name is a digest of all that it depends on: source, flags, compiler and processor. Where the folder cannot be written a private temporary
+one takes its place, for this process.
+
+The library is linked against nothing: `GOMP_parallel` is found in the process, which is torch's own OpenMP. So there is one pool of threads, and
+`torch.set_num_threads` holds. Tried on Linux with gcc and clang; on macOS and Windows nothing was tried, and `available()` says no."""
+
+import atexit
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+__all__ = ['NoCompiler', 'available', 'compilations', 'library', 'parallel_may']
+
+compilations = []                           # what this process has compiled
+flags = '-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-fPIC', '-shared', '-nostdlib', '-Wl,--unresolved-symbols=ignore-all'
+lock  = threading.Lock()
+forked = False                              # libgomp does not survive a fork: a child runs without a parallel region
+
+class NoCompiler(RuntimeError): "There is no C compiler, or it failed"
+
+
+def after_fork():
+    global forked
+    forked = True
+os.register_at_fork(after_in_child=after_fork)
+
+def parallel_may(): return not forked
+
+
+# -- The compiler --
+
+def off(): return os.environ.get('GENOPT_COMPILE', '1')=='0'
+
+@functools.cache
+def compiler_named(name):
+    "The command of the compiler that the environment names, or the first that is found; None if there is none"
+    for command in ([shlex.split(name)] if name else [['cc'], ['gcc'], ['clang']]):
+        if path := shutil.which(command[0]): return (path, *command[1:])
+
+def compiler(): return compiler_named(os.environ.get('CC', ''))
+def available():
+    "Whether C can be compiled here: there is a compiler, and it has compiled something small, now or before"
+    return not off() and sys.platform.startswith('linux') and compiler() is not None and works(compiler())
+
+@functools.cache
+def works(command):
+    try: return library_of('void run(const void* a) { (void)a; }\n', 'a first trial', command) is not None
+    except (NoCompiler, OSError): return False
+
+def missing():
+    "What to do about it, in words"
+    if off(): return "GENOPT_COMPILE=0 is set; unset it"
+    if not sys.platform.startswith('linux'): return f"compiling has been tried on Linux only, not on {sys.platform}"
+    return "it needs a C compiler: install gcc or clang (CC names another)"
+
+@functools.cache
+def openmp():
+    "The flag for OpenMP: with parallel regions where the process has them"
+    try: ctypes.CDLL(None).GOMP_parallel
+    except AttributeError: return '-fopenmp-simd'
+    return '-fopenmp'
+
+@functools.cache
+def machine(command):
+    "What a library depends on beside its source: the compiler, by its file, and the processor, by its features"
+    info = os.stat(os.path.realpath(command[0]))
+    features = ''
+    try: features = next(line for line in open('/proc/cpuinfo') if line.startswith(('flags', 'Features')))
+    except (OSError, StopIteration): pass
+    return repr((command, info.st_size, info.st_mtime_ns, flags, openmp(), platform.machine(), features))
+
+
+# -- The folder --
+
+@functools.cache
+def folder_named(name):
+    "The folder `name` if it is the user's alone and can be written, else a private one"
+    path = Path(name)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.lstat()
+        mine = stat.S_ISDIR(info.st_mode) and info.st_uid==os.geteuid() and not info.st_mode & 0o077
+        if mine and os.access(path, os.W_OK | os.X_OK): return path
+    except OSError: pass
+    return private()
+
+@functools.cache
+def private():
+    path = Path(tempfile.mkdtemp(prefix='genopt-'))
+    owner = os.getpid()
+    atexit.register(lambda: shutil.rmtree(path, ignore_errors=True) if os.getpid()==owner else None)
+    return path
+
+def folder():
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    return folder_named(os.environ.get('GENOPT_CACHE') or os.path.join(home, 'genopt'))
+
+
+# -- The library --
+
+loaded = {}
+
+def library(source, name):
+    "The function `run` of `source`, compiled now or before. Raises `NoCompiler`. `name` is for messages"
+    if not available(): raise NoCompiler(missing())
+    return library_of(source, name, compiler())
+
+def library_of(source, name, command):
+    key = hashlib.sha256((machine(command) + source).encode()).hexdigest()[:32]
+    with lock:
+        if key not in loaded: loaded[key] = load(key, command, source, name)
+    return loaded[key]
+
+def load(key, command, source, name):
+    path = folder()/f'{key}.so'
+    if not path.exists(): build(path, command, source, name)
+    run = ctypes.CDLL(str(path)).run
+    run.argtypes,run.restype = [ctypes.c_void_p],None
+    return run
+
+def build(path, command, source, name):
+    "Compile into a folder beside, then move: several processes may do so at once"
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        c,so = Path(work)/'kernel.c',Path(work)/'kernel.so'
+        c.write_text(source)
+        done = subprocess.run([*command, *flags, openmp(), '-o', str(so), str(c)], capture_output=True, text=True)
+        if done.returncode: raise NoCompiler(f"{' '.join(command)} could not compile {name}: {done.stderr.strip()[:500]}")
+        os.replace(so, path)
+    compilations.append(name)

@@ -1,0 +1,313 @@
+"""The parameters that one program runs. `Work` knows where their tensors lie, computes their scalars, and runs the stages. A stage's flat part goes to a
+backend, over all of them in one launch where nothing is called between; its calls get tensors, stacked where they have one shape."""
+
+import ctypes
+import math
+import weakref
+from collections import defaultdict
+from copy import copy
+import torch
+from torch import Tensor
+from ..lower.program import lower
+from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped
+from .foreach import Foreach
+from .launch import Kernel,Launch
+from ..sharded import local
+from .memory import addresses_hold,aligned,as_strided_like,real
+
+__all__ = ['Row', 'Work']
+
+stack_limit = 2**16                         # elements: a larger matrix is as quick by itself
+
+
+class Row:
+    "Parameters of one group that count alike: they have one row of scalars. `clock` holds their counters; `undecayed`: fastai exempts them from decay"
+    def __init__(self, group, clock, undecayed): self.group,self.clock,self.undecayed = group,clock,undecayed
+    def numbers(self, settings):
+        numbers = settings[self.group].numbers
+        return {**numbers, 'wd': 0., **self.clock.values} if self.undecayed and 'wd' in numbers else {**numbers, **self.clock.values}
+
+def reciprocal(x):
+    if isinstance(x, Tensor): return 1/x
+    return 1/x if x else math.copysign(math.inf, x)
+
+
+class Batch:
+    "Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a stack"
+    def __init__(self, at, stacked): self.at,self.stacked,self.launches,self.values,self.scratch = at,stacked,{},{},{}
+
+
+class Work:
+    """`program` for the parameters `indices`; `cut`, if callbacks before it are called. `ps`, `grads` and `states` are real, local tensors; `rows` their rows
+    of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only; `commit`"""
+    def __init__(self, program, cut, scratch_bytes):
+        self.program,self.cut,self.scratch_bytes = program,cut,scratch_bytes
+        self.indices,self.ps,self.states,self.kept,self.row_of,self.rows = [],[],[],[],[],[]
+        self.launched = program.request.backend=='launch'
+        self.fed = None                     # tensors that callbacks before the program hand on
+    def add(self, i, p, states, kept, row):
+        "`states`: real and local, of the parameter `p` likewise; `kept`: the same as the user has them"
+        if row not in self.rows: self.rows.append(row)
+        self.indices.append(i)
+        self.ps.append(p)
+        self.states.append(states)
+        self.kept.append(kept)
+        self.row_of.append(self.rows.index(row))
+
+    def with_program(self, program):
+        "The same parameters, run by another program"
+        res = copy(self)
+        res.program = program
+        res.bind(self.n_grads, self.dtypes['grad'])
+        return res
+    def lower_again(self, settings, extra):
+        "The program that is right for the numbers of the first row"
+        numbers = self.rows[0].numbers(settings) | (extra or {})
+        return lower(self.program.chain, self.program.layout, numbers, self.program.request)[0]
+
+    def bind(self, n_grads, grad_dtype):
+        "Make what does not change from step to step. `n_grads`: of how many gradients theirs are some"
+        program,self.n_grads = self.program,n_grads
+        self.names   = program.names_of_scalars()
+        self.width   = max(1, len(self.names))
+        self.scalars = (ctypes.c_double*(self.width*len(self.rows)))()
+        self.divisors = [self.names.index(n) for n in program.reciprocals]
+        self.values  = [None]*len(self.rows)                 # of each row what the scalar program returned
+        self.cross   = {}                                    # the values of what joins parameters
+        self.compute = program.layout.compute_dtype
+        self.batches = self.batched()
+        self.before_commit = len(program.stages)-1 if program.holds_whole else int(bool(program.stages[0].joins))
+        self.fed     = self.fed or {n: [torch.empty_like(p, dtype=self.compute) for p in self.ps] for n in program.chain.fed}
+        self.dtypes  = dict(p=self.ps[0].dtype, grad=grad_dtype)
+        self.dtypes |= {n: s.dtype for n,s in self.states[0].items()}
+        self.watched = [*self.ps, *(s for states in self.states for s in states.values())]
+        self.addresses = [x.data_ptr() for x in self.watched]
+        self.everything = [*range(len(self.watched))]
+        self.places  = [*range(len(self.ps))]
+        self.all_in_order = not self.cut and self.indices==[*range(n_grads)]
+        self.plain   = all(p.is_contiguous() for p in self.ps)
+        self.simple  = self.launched and len(program.stages)==1          # one launch for all; it needs no tensors, only addresses
+        self.settled = [None]*len(self.rows)                             # the settings of which the scalars are there already
+        self.seen,self.pointed,self.grads = None,False,None
+
+    def batched(self):
+        "Batches: all, where nothing is called; else those that are alike in stacks, large ones by themselves"
+        if not any(s.calls for s in self.program.stages): return [Batch([*range(len(self.ps))], False)]
+        alike = defaultdict(list)
+        for k,(p,states) in enumerate(zip(self.ps, self.states)):
+            alike[(p.shape, p.stride(), self.row_of[k], *(s.shape for s in states.values()))].append(k)
+        res = []
+        stackable = all(c.stacked for s in self.program.stages for c in s.calls)
+        for (shape,*_),ks in alike.items():
+            n = max(1, self.scratch_bytes//64//max(1, shape.numel())) if stackable and shape.numel()<=stack_limit and len(ks)>1 else 1
+            res += [Batch(ks[i:i+n], len(ks[i:i+n])>1) for i in range(0, len(ks), n)]
+        return res
+
+    # -- before a step --
+
+    def unmoved(self): return addresses_hold(self.watched, self.addresses, self.everything)
+
+    def take(self, grads):
+        "The gradients of this step; False if one is of another dtype than before"
+        gs = grads if self.all_in_order else [grads[i] for i in self.indices]
+        if self.seen and all(r() is g for r,g in zip(self.seen, gs)) and addresses_hold(gs, self.grad_at, self.places): return True
+        dtype = self.dtypes['grad']
+        plain = self.plain and all(type(g) is Tensor and g.dtype is dtype and g.is_contiguous() for g in gs)
+        taken = gs if plain else [self.taken(g, p, dtype) for g,p in zip(gs, self.ps)]
+        if any(g is None for g in taken): return False
+        self.grads,self.pointed,self.seen = taken,False,None
+        if self.simple:
+            self.grad_at = [*map(Tensor.data_ptr, taken)]
+            if plain: self.seen,self.grads = [*map(weakref.ref, gs)],None
+        return True
+    def taken(self, g, p, dtype):
+        "The gradient `g` of `p`, real, and as the parameter lies; None if it is of another dtype than before"
+        g = real(local(g).detach())
+        if g.dtype!=dtype: return None
+        return g if aligned(g, p) or not self.launched else as_strided_like(p, g)
+
+    def prepare(self, settings, extra=None):
+        "The scalars of this step; False if a guard does not hold. `extra`: numbers from callbacks that were called"
+        program,self.counters = self.program,[]
+        for r,row in enumerate(self.rows):
+            if self.settled[r] is not None and self.settled[r] is settings[row.group]: continue
+            numbers = row.numbers(settings)
+            if extra: numbers.update(extra)
+            ready = program.scalars(numbers)
+            if ready is None: return False
+            values,counters = ready
+            self.values[r] = values
+            if counters: self.counters.append((row.clock, counters))
+            elif program.scalars.steady and not extra: self.settled[r] = settings[row.group]
+            if self.launched: self.fill(r, values)
+        return True
+    def fill(self, r, values):
+        "Write row `r` of the array of scalars"
+        start,n = r*self.width,len(values)
+        self.scalars[start:start+n] = values
+        if self.program.reciprocals: self.scalars[start+n:start+n+len(self.divisors)] = [reciprocal(values[i]) for i in self.divisors]
+
+    # -- memory --
+
+    def tensors(self, batch, name):
+        "The tensors called `name` of the parameters in `batch`"
+        if name=='p':    return [self.ps[k] for k in batch.at]
+        if name=='grad': return [self.grads[k] for k in batch.at]
+        if name in self.fed: return [self.fed[name][k] for k in batch.at]
+        if name in self.states[0]: return [self.states[k][name] for k in batch.at]
+        return batch.scratch[name]
+
+    def room(self, batch, name):
+        "Scratch memory for `name`: a tensor like each parameter, one beside the other"
+        p,n = self.ps[batch.at[0]],len(batch.at)
+        if name not in batch.scratch:
+            if batch.stacked or n==1:
+                whole = torch.empty(n*p.numel(), dtype=self.compute, device=p.device)
+                batch.scratch[name] = [whole.as_strided(p.shape, p.stride(), k*p.numel()) for k in range(n)]
+                batch.scratch[name, 'stack'] = whole.as_strided((n, *p.shape), (p.numel(), *p.stride()))
+            else: batch.scratch[name] = [torch.empty_like(self.ps[k], dtype=self.compute) for k in batch.at]
+        return batch.scratch[name]
+
+    # -- the flat part of a stage --
+
+    def flat(self, k, batch):
+        "Run the flat part of stage `k` for `batch`; what it hands out is then in `batch.values`"
+        flat = self.program.stages[k].flat
+        if flat is None: return
+        for n in flat.stores:
+            if k<len(self.program.stages)-1: self.room(batch, n)
+        if self.launched: self.launch(k, batch, flat)
+        else: self.foreach(k, batch, flat)
+
+    def launch(self, k, batch, flat):
+        launch,moving = batch.launches.get(k) or self.launching(k, batch, flat)
+        for n in moving:
+            if n=='grad' and self.simple:
+                if not self.pointed: launch.point(n, self.grad_at)
+                self.pointed = True
+            else: launch.point(n, [x.data_ptr() for x in self.tensors(batch, n)])
+        launch()
+        for v in flat.leaves: batch.values[v] = launch.leaf(v)
+    def launching(self, k, batch, flat):
+        "The launch of stage `k`, and the names whose tensors are others at each step"
+        program = self.program
+        dtypes  = {n: self.dtypes.get(n, self.compute) for n in (*flat.names, *flat.single_names)}
+        key     = k,*dtypes.items()
+        if key not in program.kernels: program.kernels[key] = Kernel(flat, self.names, dtypes, self.compute, str(program.chain))
+        launch  = Launch(program.kernels[key], [self.ps[i].numel() for i in batch.at], self.scalars, [self.row_of[i] for i in batch.at])
+        moving  = [n for n in (*flat.names, *flat.single_names) if n=='grad' or '@' in n]
+        for n in (*flat.names, *flat.single_names):
+            if n not in moving: launch.point(n, [x.data_ptr() for x in self.tensors(batch, n)])
+        batch.launches[k] = launch,moving
+        return batch.launches[k]
+
+    def foreach(self, k, batch, flat):
+        if k not in self.program.kernels: self.program.kernels[k] = Foreach(flat)
+        run = self.program.kernels[k]
+        leaves = defaultdict(dict)
+        for at,values in self.parts(batch):
+            tensors = {n: [self.tensors(batch, n)[j] for j in at] for n in (*flat.names, *flat.single_names)}
+            wide = {n: [x.to(self.compute) for x in xs] if xs[0].dtype!=self.compute else xs for n,xs in tensors.items()}
+            for v,xs in run(wide, values).items(): leaves[v] |= dict(zip(at, xs))
+            for n in (*flat.stores, *flat.single_stores):
+                if wide[n] is not tensors[n]: torch._foreach_copy_(tensors[n], wide[n])
+        for v,xs in leaves.items(): batch.values[v] = torch.stack([xs[j] for j in range(len(batch.at))])
+    def parts(self, batch):
+        "Parts of `batch` that have one row of scalars and whose values in between fit into the memory of a step; and these scalars by name"
+        by_row = defaultdict(list)
+        for j,i in enumerate(batch.at): by_row[self.row_of[i]].append(j)
+        limit = max(1, self.scratch_bytes//(6*self.compute.itemsize))
+        for r,js in by_row.items():
+            values = dict(zip(self.program.scalars.names, self.values[r])) | {v.name: x for v,x in self.cross.items()}
+            part,size = [],0
+            for j in js:
+                n = self.ps[batch.at[j]].numel()
+                if part and size+n>limit:
+                    yield part,values
+                    part,size = [],0
+                part.append(j)
+                size += n
+            yield part,values
+
+    # -- calls --
+
+    def call(self, c, batch):
+        "Run one call for the parameters in `batch`"
+        values  = dict(zip(self.program.scalars.names, self.values[self.row_of[batch.at[0]]]))
+        numbers = {n: values[x.name] if hasattr(x, 'recorder') else x for n,x in c.numbers.items()}
+        reads   = {n: self.read(v, batch) for n,v in c.reads.items()}
+        shared  = numbers | {n: x for n,x in reads.items() if c.reads[n].kind==CROSS}
+        each    = {n: x for n,x in reads.items() if c.reads[n].kind!=CROSS}
+        if batch.stacked: out = torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))))(*each.values())
+        else: out = c.block(shared | each)
+        for n,v in c.gives.items(): batch.values[v] = self.fitting(n, v, out, c, batch)
+        for n,v in c.gives.items():
+            if v.kind!='own': self.give(v, batch)
+    def read(self, v, batch):
+        "The value `v` as a tensor, or as a stack of them"
+        if v.kind==CROSS: return self.cross[v]
+        if v in batch.values: return batch.values[v] if batch.stacked or v.op=='given' or v.kind!=SINGLE else batch.values[v][0]
+        if (v.name, 'stack') in batch.scratch: return batch.scratch[v.name, 'stack'] if batch.stacked else batch.scratch[v.name][0]
+        xs = [x.to(torch.float32) if x.is_floating_point() and x.dtype.itemsize<4 else x for x in self.tensors(batch, v.name)]
+        return torch.stack(xs) if batch.stacked else xs[0]
+    def fitting(self, n, v, out, c, batch):
+        "What call `c` has given for `n`, if it is of the shape that it had when the chain was recorded"
+        if out.keys()!=c.gives.keys(): raise ValueError(f"{c.block} returned {', '.join(out) or 'nothing'}, where it had returned {', '.join(c.gives)}")
+        x = out[n]
+        shape = self.ps[batch.at[0]].shape if v.kind==ELEMENTS else () if v.kind==SINGLE else None
+        if not isinstance(x, Tensor) or shape is not None and x.shape[batch.stacked:]!=shape:
+            raise ValueError(f"{c.block} made {n} {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}; it was {tuple(shape)}")
+        return x
+    def give(self, v, batch):
+        "Bring what a call has given into memory as the parameter lies, for the launches that read it"
+        x,p = batch.values[v],self.ps[batch.at[0]]
+        x = x if x.dtype==self.compute else x.to(self.compute)
+        xs = x.unbind() if batch.stacked else (x,)
+        if v.kind==ELEMENTS: xs = [y if aligned(y, p) and not y.is_neg() else as_strided_like(p, y) for y in xs]
+        batch.scratch[v.name] = [*xs]
+
+    # -- a step --
+
+    def stage(self, k, batch):
+        self.flat(k, batch)
+        for c in self.program.stages[k].calls: self.call(c, batch)
+    def before(self, k):
+        for b in self.batches: self.stage(k, b)
+    def leaves(self, v):
+        "Of each parameter what it hands to a join, in the order of `indices`"
+        res = [None]*len(self.ps)
+        for b in self.batches:
+            for k,x in zip(b.at, batch_values(b, v, self)): res[k] = x
+        return res
+    def cross_values(self, k, joined):
+        "What joins parameters behind stage `k`, and the arithmetic on that; `joined`: the vectors, by value"
+        numbers = dict(zip(self.program.scalars.names, self.values[0]))
+        env = {v: x.to(self.compute) for v,x in joined.items()}
+        of  = lambda a: (env[a] if a in env else self.cross[a] if a in self.cross else numbers[a.name]) if isinstance(a, Value) else a
+        for v in self.program.stages[k].cross: env[v] = v.packet(*mapped(v.args, of), **mapped(v.kwargs, of))
+        self.cross |= env
+        if self.launched and self.program.crosses:
+            known  = [float(self.cross[v]) if v in self.cross else 0. for v in self.program.crosses]
+            start  = len(self.program.scalars.names)+len(self.program.reciprocals)
+            for r in range(len(self.rows)): self.scalars[r*self.width+start:r*self.width+start+len(known)] = known
+    def commit(self):
+        last = len(self.program.stages)-1
+        for b in self.batches:
+            for k in range(self.before_commit, last): self.stage(k, b)
+            self.flat(last, b)
+            self.write_own(b)
+            b.values.clear()
+        self.cross.clear()
+        self.grads = None
+        for clock,counters in self.counters: clock.advance(counters)
+    def write_own(self, batch):
+        "Write the states with a shape of their own that calls have made"
+        for n,v in self.program.call_outs.items():
+            new,old = batch.values.get(v),self.tensors(batch, n)
+            if new is None: new = self.read(v, batch)
+            news = [*new.unbind()] if batch.stacked else [new]
+            if any(x.data_ptr()!=y.data_ptr() for x,y in zip(news, old)): torch._foreach_copy_(old, news)
+
+def batch_values(b, v, work):
+    if v in b.values: return b.values[v]
+    return work.tensors(b, v.name)

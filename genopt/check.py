@@ -105,6 +105,7 @@ def watched_step(chain, ns, hypers, who):
         tensors = {n: ns[m] for n in b.reads if n not in of_model and isinstance(ns[m := b.lists.get(n,n)], Tensor)}
         before = {n: (v._version, v.clone()) for n,v in tensors.items()}
         out = attempt(b, ns, who)
+        chain.learned[b, ns['p'].shape] = {n: v for n,v in out.items()}
         for n,(version,old) in before.items():
             if tensors[n]._version!=version or differ(tensors[n], old):
                 raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")

@@ -220,6 +220,7 @@ class Chain:
         self.blocks = [b for b in self.every if b not in self.evals]
         self.cuts,self.noted = {},{}                             # filled by `lead`
         self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
+        self.learned,self.varying = {},set()                     # block and shape -> what it returned, in a rehearsal; those that return other names at times
         for b in self.every:
             for n,init in b.state.items():
                 if self.state.setdefault(n, init)!=init:

@@ -5,7 +5,7 @@ import inspect,math,re
 import pytest,torch
 from torch.optim import lr_scheduler
 import genopt
-from genopt import kernels
+from genopt.run import compiler
 from genopt.data import load_data,make_model
 from helpers import awkward,catalogue,conforming,difference,gradients
 
@@ -55,9 +55,9 @@ def test_ways_agree(a, way, n):
                 w = ours[1].state[p][n]
                 if not torch.is_tensor(v): assert v==w or math.isclose(v, w, rel_tol=1e-12), n
                 elif v.numel(): torch.testing.assert_close(w, v, rtol=1e-8, atol=1e-10*max(1., v.abs().max().item()), equal_nan=True)
-    before = len(kernels.compilations)
+    before = len(compiler.compilations)
     a.ran(a.cls, kw|ways[way], steps=20)
-    assert len(kernels.compilations)==before
+    assert len(compiler.compilations)==before
 
 @pytest.mark.slow
 @pytest.mark.parametrize('a', [a for a in catalogue if not (a.closure or a.alone)], ids=lambda a: a.name)

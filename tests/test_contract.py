@@ -231,7 +231,7 @@ def test_clip_grad_norm_is_torchs(max_norm):
         ps |= {f'{n}32': ps[n].detach().float().requires_grad_() for n in ('matrix', 'scalar')}
         return ps,[dict(params=[*ps.values()][::2]), dict(params=[*ps.values()][1::2], lr=.03)]
     (ps,groups),(qs,others) = made(),made()
-    opt,ref = Optimizer(groups, [clip_grad_norm, average_grad, momentum_step], lr=.1, dampening=0., max_norm=max_norm),torch.optim.SGD(others, lr=.1, momentum=.9)
+    opt,ref = Optimizer(groups, [clip_grad_norm, average_grad, momentum_step], lr=.1, dampening=0., max_norm=max_norm, foreach=True),torch.optim.SGD(others, lr=.1, momentum=.9)
     for i in range(12):
         gs = gradients(i)
         gs |= {n: gs[n[:-2]] for n in ps if n[-2:]=='32'}

@@ -9,7 +9,8 @@ import pytest,torch
 from torch import nn,tensor
 from torch.optim import lr_scheduler
 import genopt
-from genopt import Adam,AdamW,Lion,Optimizer,RMSprop,SGD,average_grad,count,kernels,momentum_step,sgd_step,step_stat,zeros
+from genopt.run import compiler
+from genopt import Adam,AdamW,Lion,Optimizer,RMSprop,SGD,average_grad,count,momentum_step,sgd_step,step_stat,zeros
 from helpers import algorithms,awkward,gpu,gradients,two_groups
 
 nan,inf = math.nan,math.inf
@@ -549,11 +550,11 @@ def test_053_betas_and_decay_in_tensors(kw):
 def test_055_056_a_schedule_that_compiles_at_each_step(hyper):
     ps = [P(), P(5000)]
     opt = took(ps, Adam(ps, fused=True))
-    before = len(kernels.compilations)
+    before = len(compiler.compilations)
     for i in range(30):
         opt.param_groups[0][hyper] = 1e-3/(i+1) if hyper=='lr' else (.9-.01*i, .99-.01*i)
         took(ps, opt)
-    assert len(kernels.compilations)==before
+    assert len(compiler.compilations)==before
 
 @pytest.mark.parametrize('a', [a for a in algorithms if a.name in ('SGD','Adam','RAdam')], ids=lambda a: a.name)
 def test_057_compiled_numbers_are_others(a):
@@ -574,11 +575,11 @@ def test_057_compiled_numbers_are_others(a):
 def test_058_gradients_that_come_and_go_compile_at_each_step():
     ps = [P(), P(7), P(5000), P(2, 2)]
     opt = took(ps, Adam(ps, fused=True))
-    before = len(kernels.compilations)
+    before = len(compiler.compilations)
     for i in range(16):
         for k,p in enumerate(ps): p.grad = torch.ones_like(p) if i>>k&1 else None
         opt.step()
-    assert len(kernels.compilations)==before and [opt.state[p]['step'] for p in ps]==[9]*4
+    assert len(compiler.compilations)==before and [opt.state[p]['step'] for p in ps]==[9]*4
 
 @ways
 def test_059_a_compiled_train_step_writes_into_the_groups(kw):
@@ -783,7 +784,7 @@ def test_074_a_step_that_needs_as_much_memory_as_the_model(kw):
     opt = took(ps, Tight(ps, **kw), (1., 1.))
     give(ps)
     with Peak() as seen: opt.step()
-    assert seen.peak<=2**20 and sum(whole.nbytes for whole,_ in opt._plan.buffers.values())<=2**20
+    assert seen.peak<=2**16
 
 
 # -- State, parameters that change, checkpoints, several processes --
@@ -1199,7 +1200,7 @@ def test_every_parameter_goes_its_way_as_if_alone(a, kw):
         opt.step()
         for o in each: o.step()
     for p,q in zip(ps, qs):
-        if kw.get('fused') : torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-15)
+        if kw.get('foreach') is not False: torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-15)
         else: assert torch.equal(p, q)
 
 @runs

@@ -181,7 +181,7 @@ def test_frozen_parameters_are_left_out_of_global_norms(kw):
     assert p.item()==pytest.approx(-1.) and q.item()==0
 
 def test_freezing_compiles_nothing_anew():
-    from genopt.kernels import compilations
+    from genopt.run.compiler import compilations
     m = net()
     opt = AdamW(m.parameters(), fused=True)
     train(m, opt)

@@ -21,7 +21,7 @@ from .record import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,needed
 from .scalars import ScalarProgram
 from .words import NotRecorded
 
-__all__ = ['Flat', 'Layout', 'Program', 'Request', 'Round', 'Stage', 'Why', 'layout_of', 'lower']
+__all__ = ['Flat', 'Layout', 'Program', 'Request', 'Round', 'Stage', 'Why', 'layout_of', 'lower', 'note_change']
 
 
 # -- What is asked --
@@ -157,6 +157,13 @@ def lower(chain, layout, numbers, request):
         return program,None
 
 
+def note_change(chain, block, names):
+    "A callback that is called has returned other `names` than when the chain was recorded: its programs are to be made anew"
+    chain.writes[block] = [*dict.fromkeys([*chain.writes.get(block, ()), *names])]
+    chain.varying.add(block)
+    for key in [k for k in programs if chain.key in (k[0], k[0][0])]: del programs[key]
+
+
 # -- Stages --
 
 def staged(chain, layout, request, r):
@@ -164,7 +171,7 @@ def staged(chain, layout, request, r):
     order,of = r.needed(),{v: c for c in r.calls for v in c.gives.values()}
     for v in order: set_stage(v, of)
     for c in r.calls:
-        c.stage = max((of[v].stage if v in of else v.stage for v in c.reads.values()), default=0)      # what a call gives, the next one may read at once
+        c.stage = max((of[v].stage if v in of else v.stage for v in (*c.reads.values(), *c.else_.values())), default=0)      # what a call gives, the next one may read at once
         for v in order: set_stage(v, of)
     last = max([0, *(v.stage for v in r.outs.values()), *(c.stage+1 for c in r.calls)])
     stages,materialized = [],set()
@@ -172,14 +179,14 @@ def staged(chain, layout, request, r):
         calls = tuple(c for c in r.calls if c.stage==k)
         joins = tuple(v for v in order if v.op=='join' and v.stage==k+1)
         cross = tuple(v for v in order if v.kind==CROSS and v.op!='join' and v.stage==k+1)
-        wanted = [v for c in calls for v in c.reads.values()] if k<last else []
+        wanted = [v for c in calls for v in (*c.reads.values(), *c.else_.values())] if k<last else []
         stores = {v.name: v for v in wanted if v.kind==ELEMENTS and not in_memory(v) and v not in materialized}
         leaves = [v for v in [*wanted, *(j.args[0] for j in joins)] if v.kind==SINGLE and not in_memory(v)]
         if k==last: stores = {'p' if n=='new_p' else n: v for n,v in r.outs.items() if v.kind!=OWN}
         flat = flattened(stores, leaves, materialized) if stores or leaves else None
         if k<last: materialized |= {*stores.values()}
         stages.append(Stage(flat, joins, cross, calls))
-    names,lines = scalar_names(order, r)
+    names,lines = scalar_names(order, r, request.capturable)
     program = ScalarProgram(r.scalars.lines + lines, names, r.counters, r.scalars.bound)
     crosses = tuple(v for v in order if v.kind==CROSS and v.op!='join' and any(v in o.operands for o in order if o.kind in (ELEMENTS, SINGLE)))
     divisors = tuple(dict.fromkeys(d.name for v in order if (d := divisor(v)) is not None))
@@ -198,7 +205,7 @@ def divisor(v):
     if v.op is not aten.div.Tensor or v.kind!=ELEMENTS or not isinstance(v.args[1], Value): return None
     return v.args[1] if v.args[1].kind==SCALAR and v.args[0] is not v.args[1] else None
 
-def scalar_names(order, r):
+def scalar_names(order, r, on_device):
     "What the scalar program returns: the scalars that tensors meet, and the numbers that calls read; and lines for tensors that callbacks hold"
     names,lines = [],[]
     for v in order:
@@ -206,7 +213,7 @@ def scalar_names(order, r):
         names.append(v.name)
         if v.name.startswith('constant'):
             r.scalars.bound[f'tensor_{v.name}'] = v.example
-            lines.append(f'{v.name} = tensor_{v.name}' + ('' if v.example.is_cuda else '.item()'))
+            lines.append(f'{v.name} = tensor_{v.name}' + ('' if on_device else '.item()'))
     names += [x.name for c in r.calls for x in c.numbers.values() if hasattr(x, 'recorder')]
     return [*dict.fromkeys(names)],lines
 

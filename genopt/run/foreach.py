@@ -3,9 +3,10 @@ device. An operation writes in place where the old value is not needed again, so
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from ..lower.record import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,mapped,needed
 
-__all__ = ['Foreach']
+__all__ = ['DeviceNumbers', 'Foreach']
 
 # the operation on lists, and which of its operands may be plain numbers
 lists = {aten.add: '_foreach_add', aten.sub: '_foreach_sub', aten.mul: '_foreach_mul', aten.div: '_foreach_div', aten.sqrt: '_foreach_sqrt',
@@ -17,6 +18,15 @@ on_device = {aten.add: lambda x,y,alpha: y*alpha + x,     aten.addcmul: lambda x
              aten.sub: lambda x,y,alpha: y*-alpha + x,    aten.addcdiv: lambda x,a,b,value: value*(a/b) + x}
 
 def lerp(x, y, weight): return torch.lerp(x, y, weight.to(x.dtype) if isinstance(weight, Tensor) else weight)      # torch 2.6 takes no other dtype
+
+
+class DeviceNumbers(TorchFunctionMode):
+    "Lets a callback that is called use numbers on the device where torch wants plain ones, as `alpha=` and `value=`, and would look at them"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs,name = kwargs or {},getattr(func, '__name__', '')
+        if any(isinstance(kwargs.get(k), Tensor) for k in ('alpha','value')):
+            if op := on_device.get(getattr(aten, name.rstrip('_'), None)): return args[0].copy_(op(*args, **kwargs)) if name.endswith('_') else op(*args, **kwargs)
+        return lerp(*args, **kwargs) if name=='lerp' else func(*args, **kwargs)
 
 
 class Foreach:
@@ -61,11 +71,11 @@ class Foreach:
 
     def run(self, i, v, value):
         args,kwargs = [value(a) if isinstance(a, Value) else a for a in v.args],{k: value(a) if isinstance(a, Value) else a for k,a in v.kwargs.items()}
-        kinds = {a: a.kind for a in v.operands}
-        n = len(next(value(a) for a in kinds if kinds[a] in (ELEMENTS, SINGLE)))
         name = lists.get(v.packet)
         rows = [isinstance(a, list) for a in args]
+        n = next((len(a) for a in args if isinstance(a, list)), 0)
         factor = kwargs.get('alpha', kwargs.get('value', 1))
+        if not n: return v.packet(*args, **kwargs)                                          # of scalars alone: one for all
         if v.kind==ELEMENTS and name and rows[0] and not isinstance(factor, Tensor) and self.fits(v, args, rows):
             f = getattr(torch, f'{name}_' if i in self.in_place else name)
             if v.packet in (aten.addcmul, aten.addcdiv): res = f(*args, value=factor)
@@ -81,5 +91,5 @@ class Foreach:
         "Whether the operation on lists takes these operands: lists of tensors of one shape, or a plain number in the second place"
         operands = [a for a in v.args if isinstance(a, Value)]
         if any(o.kind==SINGLE for o in operands): return v.packet in (aten.mul, aten.div, aten.add, aten.sub) and not v.kwargs
-        if any(isinstance(a, Tensor) for a in args): return v.packet in (aten.mul, aten.div, aten.add) and not v.kwargs and len(args)==2
+        if any(isinstance(a, Tensor) for a in args): return v.packet in (aten.mul, aten.div) and not v.kwargs and len(args)==2             # others would look into it
         return v.packet not in (aten.maximum, aten.minimum) or all(rows)

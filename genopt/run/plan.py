@@ -18,7 +18,7 @@ from ..core import Chain
 from ..loop import Item,as_declared,compute,finite,first,loop
 from ..lower.lead import cut
 from ..lower.program import Request,layout_of,lower
-from ..lower.words import NotRecorded,by_value,no_looking
+from ..lower.words import NotRecorded
 from ..sharded import agree,alike,is_sharded,local
 from ..sparse import Rows,why_not
 from ..store import Clock
@@ -70,8 +70,6 @@ def check_way(chain, numbers, params, who, fused, capturable):
     for p in {(p.dtype, p.device, small(p.shape)): p for p in params if type(p) in plain_types}.values():
         program,why = decide(chain, numbers, p, 'launch', capturable)
         if program is None: raise ValueError(f"{who}: {flag} cannot be: {why}; leave {flag.partition('=')[0]} out")
-        if capturable and (odd := next((w for w in program.why if no_looking in w.reason or by_value in w.reason), None)):
-            raise ValueError(f"{who}: {flag} cannot be: {odd}; leave capturable out")
 
 def how(chain, numbers, params, way):
     "How `chain` is run for `params`, in words, and for each callback what it runs on"
@@ -114,7 +112,8 @@ class Plan:
         self.moved = [params[i] for w in self.works if w.launched for i in w.indices]
         for key,w in zip(works, self.works): w.bind(len(grads), key[-1])
         self.variants = {}
-        self.led = {}
+        self.led    = {}
+        self.numels = [*map(Tensor.numel, params)]
         self.sharded = any(map(is_sharded, params))
         self.fresh,self.version = True,store.version
 
@@ -162,8 +161,8 @@ class Plan:
             program,_ = lower(chain, layout, numbers|hosts, Request('foreach', settings.capturable))
         if sharded and not program.elementwise: return "it is sharded, and a callback needs the whole of it"
         key  = program,before if before and before.lead else None,p.dtype,grad_dtype
-        work = self.works.setdefault(key, Work(program, key[1], self.scratch_bytes))
-        work.add(i, x, tensors, kept, self.row(group, p, state, hosts))
+        work = self.works.setdefault(key, Work(program, key[1], self.scratch_bytes, self.who))
+        work.add(i, x, tensors, local(p), kept, self.row(group, p, state, hosts))
         if sharded: self.parts[i] = local(p)
         return None
     def rows_of(self, program): return {n for s in program.stages if s.flat for n in s.flat.names}
@@ -215,7 +214,7 @@ class Plan:
         params,grads = inputs.params,inputs.grads
         return (self.version==self.store.version and len(params)==len(self.params) and all(map(is_, params, self.params))
                 and self.same_gradients(grads) and self.same_settings(inputs.settings)
-                and all(w.unmoved() for w in self.works) and all(local(params[i]) is x for i,x in self.parts.items()))
+                and all(w.unmoved() for w in self.works) and [*map(Tensor.numel, params)]==self.numels and all(local(params[i]) is x for i,x in self.parts.items()))
     def same_gradients(self, grads):
         "Whether there are gradients where there were, and sparse ones where such were"
         if [g is None for g in grads]!=self.missing: return False
@@ -240,8 +239,7 @@ class Plan:
             if w.cut and not self.follow(j, w, items, settings): return items
         self.items = [items[i] for i,_ in self.called]
         for it in self.items: it.check(self.who)
-        self.run_before()
-        return None
+        return None if self.run_before() else items
 
     def call(self, inputs, model, led):
         "Run what is called: whole chains through the reference, and the callbacks before programs. Returns items by parameter"
@@ -288,13 +286,14 @@ class Plan:
         return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.cut.numbers})
 
     def run_before(self):
-        "The stages before those that write; a work waits where it comes to what joins all parameters"
+        """The stages before those that write; a work waits where it comes to what joins all parameters. False if a callback has returned other names
+        than before"""
         at = {w: 0 for w in self.works if w.before_commit}
         done = {}                                                       # place of a join -> its vector
         while at:
             for w in at:
                 if not w.program.stages[at[w]].joins or (w, at[w]) not in done:
-                    w.before(at[w])
+                    if not w.before(at[w]): return False
                     done[w, at[w]] = True
             ready = [w for w in at if all(self.joined(v, at, done) for v in w.program.stages[at[w]].joins)]
             if not ready:
@@ -306,6 +305,7 @@ class Plan:
             for w in ready:
                 at[w] += 1
                 if at[w]>=w.before_commit: del at[w]
+        return True
     def joined(self, v, at, done):
         "Compute the join at the place of `v`, if all that have it have come there"
         w = next(w for w in self.works if any(v in s.joins for s in w.program.stages))

@@ -5,12 +5,14 @@ import ctypes
 import math
 import weakref
 from collections import defaultdict
+from contextlib import nullcontext
 from copy import copy
 import torch
 from torch import Tensor
-from ..lower.program import lower
+from ..lower.chain import OWN
+from ..lower.program import lower,note_change
 from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped
-from .foreach import Foreach
+from .foreach import DeviceNumbers,Foreach
 from .launch import Kernel,Launch
 from ..sharded import local
 from .memory import addresses_hold,aligned,as_strided_like,real
@@ -40,18 +42,19 @@ class Batch:
 class Work:
     """`program` for the parameters `indices`; `cut`, if callbacks before it are called. `ps`, `grads` and `states` are real, local tensors; `rows` their rows
     of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only; `commit`"""
-    def __init__(self, program, cut, scratch_bytes):
-        self.program,self.cut,self.scratch_bytes = program,cut,scratch_bytes
-        self.indices,self.ps,self.states,self.kept,self.row_of,self.rows = [],[],[],[],[],[]
+    def __init__(self, program, cut, scratch_bytes, who):
+        self.program,self.cut,self.scratch_bytes,self.who = program,cut,scratch_bytes,who
+        self.indices,self.ps,self.states,self.kept,self.users,self.row_of,self.rows = [],[],[],[],[],[],[]
         self.launched = program.request.backend=='launch'
         self.fed = None                     # tensors that callbacks before the program hand on
-    def add(self, i, p, states, kept, row):
-        "`states`: real and local, of the parameter `p` likewise; `kept`: the same as the user has them"
+    def add(self, i, p, states, users, kept, row):
+        "`p` and `states`: real and local; `users`: the user's parameter, or its local part; `kept`: the states as the user has them"
         if row not in self.rows: self.rows.append(row)
         self.indices.append(i)
         self.ps.append(p)
         self.states.append(states)
         self.kept.append(kept)
+        self.users.append(users)
         self.row_of.append(self.rows.index(row))
 
     def with_program(self, program):
@@ -80,7 +83,7 @@ class Work:
         self.fed     = self.fed or {n: [torch.empty_like(p, dtype=self.compute) for p in self.ps] for n in program.chain.fed}
         self.dtypes  = dict(p=self.ps[0].dtype, grad=grad_dtype)
         self.dtypes |= {n: s.dtype for n,s in self.states[0].items()}
-        self.watched = [*self.ps, *(s for states in self.states for s in states.values())]
+        self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
         self.addresses = [x.data_ptr() for x in self.watched]
         self.everything = [*range(len(self.watched))]
         self.places  = [*range(len(self.ps))]
@@ -118,7 +121,7 @@ class Work:
         self.grads,self.pointed,self.seen = taken,False,None
         if self.simple:
             self.grad_at = [*map(Tensor.data_ptr, taken)]
-            if plain: self.seen,self.grads = [*map(weakref.ref, gs)],None
+            if plain and not self.cut: self.seen,self.grads = [*map(weakref.ref, gs)],None       # the user's: nothing of ours may keep them alive
         return True
     def taken(self, g, p, dtype):
         "The gradient `g` of `p`, real, and as the parameter lies; None if it is of another dtype than before"
@@ -138,7 +141,7 @@ class Work:
             values,counters = ready
             self.values[r] = values
             if counters: self.counters.append((row.clock, counters))
-            elif program.scalars.steady and not extra: self.settled[r] = settings[row.group]
+            elif program.scalars.steady and not extra and not program.request.capturable: self.settled[r] = settings[row.group]
             if self.launched: self.fill(r, values)
         return True
     def fill(self, r, values):
@@ -238,11 +241,20 @@ class Work:
         reads   = {n: self.read(v, batch) for n,v in c.reads.items()}
         shared  = numbers | {n: x for n,x in reads.items() if c.reads[n].kind==CROSS}
         each    = {n: x for n,x in reads.items() if c.reads[n].kind!=CROSS}
-        if batch.stacked: out = torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))))(*each.values())
-        else: out = c.block(shared | each)
-        for n,v in c.gives.items(): batch.values[v] = self.fitting(n, v, out, c, batch)
+        versions = [x._version for x in each.values() if not x.is_inference()]
+        with DeviceNumbers() if self.program.request.capturable else nullcontext(): out = self.called(c, shared, each, batch.stacked)
+        if versions!=[x._version for x in each.values() if not x.is_inference()]:
+            raise RuntimeError(f"{self.who}: a callback of {self.program.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
+        if out.keys()-c.gives.keys() or c.gives.keys()-out.keys()-c.else_.keys():
+            note_change(self.program.chain, c.block, out)
+            return False
+        for n,v in c.gives.items(): batch.values[v] = self.fitting(n, v, out[n] if n in out else self.read(c.else_[n], batch), c, batch)
         for n,v in c.gives.items():
-            if v.kind!='own': self.give(v, batch)
+            if v.kind!=OWN: self.give(v, batch)
+        return True
+    def called(self, c, shared, each, stacked):
+        if not stacked: return c.block(shared | each)
+        return torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))), randomness='different')(*each.values())
     def read(self, v, batch):
         "The value `v` as a tensor, or as a stack of them"
         if v.kind==CROSS: return self.cross[v]
@@ -250,14 +262,13 @@ class Work:
         if (v.name, 'stack') in batch.scratch: return batch.scratch[v.name, 'stack'] if batch.stacked else batch.scratch[v.name][0]
         xs = [x.to(torch.float32) if x.is_floating_point() and x.dtype.itemsize<4 else x for x in self.tensors(batch, v.name)]
         return torch.stack(xs) if batch.stacked else xs[0]
-    def fitting(self, n, v, out, c, batch):
-        "What call `c` has given for `n`, if it is of the shape that it had when the chain was recorded"
-        if out.keys()!=c.gives.keys(): raise ValueError(f"{c.block} returned {', '.join(out) or 'nothing'}, where it had returned {', '.join(c.gives)}")
-        x = out[n]
-        shape = self.ps[batch.at[0]].shape if v.kind==ELEMENTS else () if v.kind==SINGLE else None
-        if not isinstance(x, Tensor) or shape is not None and x.shape[batch.stacked:]!=shape:
-            raise ValueError(f"{c.block} made {n} {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}; it was {tuple(shape)}")
-        return x
+    def fitting(self, n, v, x, c, batch):
+        "`x`, which call `c` has given for `n`, if it is of the shape that it must have"
+        like = self.states[batch.at[0]].get(n, self.ps[batch.at[0]] if v.kind==ELEMENTS else None)
+        shape = like.shape if like is not None else () if v.kind==SINGLE else None
+        if isinstance(x, Tensor) and (shape is None or x.shape[batch.stacked:]==shape): return x
+        made = f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
+        raise ValueError(f"{self.who}: {c.block} made {n} {made}; it was of shape {tuple(shape)}")
     def give(self, v, batch):
         "Bring what a call has given into memory as the parameter lies, for the launches that read it"
         x,p = batch.values[v],self.ps[batch.at[0]]
@@ -269,10 +280,10 @@ class Work:
     # -- a step --
 
     def stage(self, k, batch):
+        "Run stage `k`; False if a callback has returned other names than before, so that the program is not right any more"
         self.flat(k, batch)
-        for c in self.program.stages[k].calls: self.call(c, batch)
-    def before(self, k):
-        for b in self.batches: self.stage(k, b)
+        return all(self.call(c, batch) for c in self.program.stages[k].calls)
+    def before(self, k): return all(self.stage(k, b) for b in self.batches)
     def leaves(self, v):
         "Of each parameter what it hands to a join, in the order of `indices`"
         res = [None]*len(self.ps)
@@ -293,7 +304,8 @@ class Work:
     def commit(self):
         last = len(self.program.stages)-1
         for b in self.batches:
-            for k in range(self.before_commit, last): self.stage(k, b)
+            for k in range(self.before_commit, last):
+                if not self.stage(k, b): raise RuntimeError(f"{self.who}: a callback of {self.program.chain} has returned other names than before; take this step again")
             self.flat(last, b)
             self.write_own(b)
             b.values.clear()
@@ -303,11 +315,13 @@ class Work:
     def write_own(self, batch):
         "Write the states with a shape of their own that calls have made"
         for n,v in self.program.call_outs.items():
-            new,old = batch.values.get(v),self.tensors(batch, n)
-            if new is None: new = self.read(v, batch)
-            news = [*new.unbind()] if batch.stacked else [new]
-            if any(x.data_ptr()!=y.data_ptr() for x,y in zip(news, old)): torch._foreach_copy_(old, news)
+            new,old = batch.values[v] if v in batch.values else self.read(v, batch),self.tensors(batch, n)
+            news  = [*new.unbind()] if batch.stacked else [new]
+            pairs = [(y, x) for x,y in zip(news, old) if x.data_ptr()!=y.data_ptr() or x.stride()!=y.stride()]
+            held  = {storage(s) for k in batch.at for s in self.states[k].values()}
+            if pairs: torch._foreach_copy_([y for y,_ in pairs], [x.clone() if storage(x) in held else x for _,x in pairs])
 
+def storage(x): return x.untyped_storage().data_ptr()
 def batch_values(b, v, work):
     if v in b.values: return b.values[v]
     return work.tensors(b, v.name)

@@ -1,7 +1,7 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
 import dis,inspect,warnings
-from operator import attrgetter
+from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
 from . import watch
@@ -18,10 +18,12 @@ from .recipe import Recipe,flatten,taken
 from .run.plan import Inputs,Plan,check_way
 from .sharded import agree,local
 from .store import StateStore
+from ._torch import add_param_group,hooked,quiet,watched_from_outside,without_dynamo
 
 __all__ = ['Optimizer', 'algorithm']
 
 policies = 'propagate','raise','skip'                                   # what may be done about gradients that are not finite
+unchanging = int,float,bool,str,tuple,type(None)                        # values that are the same if they are the same object
 captured = "cannot look at gradients, which nonfinite='raise' or 'skip' does; leave one out"
 
 
@@ -45,6 +47,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
     last_step_skipped,skipped_steps = False,0                           # under nonfinite='skip'
+    _known = ()                                                         # settings of the groups, as they were at the last step
     _steps = 0                                                          # of this process; at the eleventh low precision is looked at
 
     def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
@@ -89,7 +92,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self._recipes = known | {label: recipe}
         self.defaults = {k: v for k,v in (defaults if n else recipe.defaults|defaults).items() if k in group}    # what all have: schedulers go by it
         try:
-            super().add_param_group(group)
+            add_param_group(self, group)
+            self._known = []
             check_params(group['params'], who)
             chain = recipe.check(group, who)
             if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
@@ -133,38 +137,66 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- a step --
 
-    @torch._disable_dynamo                                              # torch.compile of a whole train step goes around: the engine compiles itself
-    @torch.inference_mode(False)                                        # state made in inference mode could not be written outside it
-    @torch.no_grad()
+    @without_dynamo
     def step(self, closure=None):
         """One step for every parameter that has a gradient. `closure` re-evaluates the model and returns the loss, which is returned.
         Raises before anything changes; `p.grad` is read only."""
+        if type(self).step is Optimizer.step and watched_from_outside(self): return hooked_step(self, closure)
+        return self._step(closure)
+    step.hooked = True                                                  # torch need not wrap it
+
+    def _step(self, closure=None):
         if not self.training: raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
-        params,self.last_step_skipped = [p for g in self.param_groups for p in g['params']],False
-        grads = gradients(params)
-        store = self.state
-        if not store and self._allocates(grads):
+        groups = self.param_groups
+        params = groups[0]['params'] if len(groups)==1 else [p for g in groups for p in g['params']]
+        grads  = gradients(params)
+        inputs = Inputs(params, grads, self._settings(groups), groups)
+        plan,self.last_step_skipped = self._plan,False
+        if self._nonfinite=='propagate' and plan is not None and plan.simple and self._steps!=10 and plan.valid_for(inputs) and plan.launch(inputs):
+            self._steps += 1                                            # mostly; and it needs nothing of torch
+            return loss
+        with quiet(): return self._long_step(inputs, closure, loss)
+
+    def _long_step(self, inputs, closure, loss):
+        grads = inputs.grads
+        if not self.state and self._allocates(grads):
             self.init_state()
             return loss
-        inputs = Inputs(params, grads, [self._recipe(g).settings(g) for g in self.param_groups], self.param_groups)
         if not self._plan or not self._plan.valid_for(inputs): self._replan(inputs)
         if self._nonfinite!='propagate' and (bad := self._plan.nonfinite(grads)):
             if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
             self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
             return loss
         self._steps += 1
-        lost  = watch.Lost.watch(self.param_groups, params, grads) if self._steps==11 else None
+        lost  = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
         model,led = Model(closure, loss, self.name),None
         for _ in range(8):
             if (led := self._plan.prepare(inputs, model, led)) is None: break
-            self._replan(inputs, led)                                                                   # a guard does not hold any more
+            self._replan(inputs, led)                                   # a guard does not hold any more
         else: raise RuntimeError(f"{self.name}: no plan holds for this step; this is a fault of genopt, please report it with the list of callbacks")
         self._plan.commit()
         if lost: lost.warn(self.name)
         return loss
+
+    def _settings(self, groups):
+        "The settings of each group: those from before where every value is the same object"
+        known = self._known
+        if len(known)!=len(groups): known = self._known = [(None, None, None)]*len(groups)
+        res = []
+        for i,g in enumerate(groups):
+            values_of,values,settings = known[i]
+            if settings is None or not all(map(is_, now := values_of(g), values)):
+                recipe = self._recipe(g)
+                settings = recipe.settings(g)
+                values_of = recipe.values_of
+                now = values_of(g)
+                steady = not settings.capturable and all(type(v) in unchanging for v in now)
+                known[i] = (values_of, now, settings) if steady else (None, None, None)
+            res.append(settings)
+        return res
 
     def _allocates(self, grads):
         """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
@@ -260,6 +292,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for p,s in self.state.items():
             if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
+
+
+hooked_step = hooked(Optimizer._step)
 
 
 class Boxed:

@@ -1,6 +1,7 @@
 """What a group of parameters runs: callbacks, which may depend on its hyper-parameters, and how those are spelled. An optimizer has one recipe;
 a group that brings `cbs` of its own has another."""
 
+from operator import itemgetter
 from fastcore.basics import is_iter
 from .check import check_built,rehearse,unexpected
 from .core import Chain
@@ -89,6 +90,7 @@ class Recipe:
             own = own|self.chain(values, rehearsed=False).asks&ambiguous
         more = self.check(values, name).hypers(known=Hypers(values, own))                 # of callbacks that say more than the signature
         self.defaults = {k: plain(v) for k,v in (values|to_torch(more, own)).items()}
+        self.values_of = itemgetter(*self.defaults)                                       # what a group says, as a tuple
 
     @property
     def strict(self): return {'lr', *self.arguments, *engine_flags}

@@ -1,8 +1,11 @@
-"""How tensors lie in memory."""
+"""How tensors lie in memory, and whether they still do."""
 
+import ctypes
 import torch
+from .._torch import addresses_hold,handles
+from . import compiler
 
-__all__ = ['addresses_hold', 'aligned', 'as_strided_like', 'dense', 'real', 'real_dtype']
+__all__ = ['Memory', 'aligned', 'as_strided_like', 'dense', 'real', 'real_dtype']
 
 
 def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
@@ -25,6 +28,56 @@ def as_strided_like(p, x):
     "A copy of `x` whose elements lie as those of `p`"
     return torch.empty_like(p, dtype=x.dtype).copy_(x)
 
-try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold                # where this build of torch has it
-except ImportError:
-    def addresses_hold(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
+
+# -- Memory that may move between steps: `p.data = ...`, `model.to()`, `share_memory_()`, `resize_()` --
+
+source = """
+#include <stdint.h>
+typedef struct { void* const* handles; const int64_t* addresses; int64_t n; int64_t shaped; const int64_t* layout;
+                 int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*); int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
+                 int64_t moved; } Memory;
+/* The first `shaped` tensors must have their shapes as well. `layout`: of each the number of dimensions, sizes, strides */
+void run(Memory* m) {
+  const int64_t* at = m->layout;
+  m->moved = 1;
+  for (int64_t i = 0; i < m->n; i++) {
+    void* address;
+    if (i + 12 < m->n) { const char* ahead = *(const char* const*)m->handles[i+12]; __builtin_prefetch(ahead); __builtin_prefetch(ahead + 64); __builtin_prefetch(ahead + 128); }
+    m->data(m->handles[i], &address);
+    if ((int64_t)address != m->addresses[i]) return;
+    if (i >= m->shaped) continue;
+    int64_t dim, *sizes, *strides;
+    m->dim(m->handles[i], &dim); m->sizes(m->handles[i], &sizes); m->strides(m->handles[i], &strides);
+    if (dim != at[0]) return;
+    for (int64_t d = 0; d < dim; d++) if (sizes[d] != at[1+d] || strides[d] != at[1+dim+d]) return;
+    at += 1 + 2*dim;
+  }
+  m->moved = 0;
+}
+"""
+
+class Struct(ctypes.Structure):
+    _fields_ = [('handles', ctypes.c_void_p), ('addresses', ctypes.c_void_p), ('n', ctypes.c_int64), ('shaped', ctypes.c_int64), ('layout', ctypes.c_void_p),
+                ('data', ctypes.c_void_p), ('dim', ctypes.c_void_p), ('sizes', ctypes.c_void_p), ('strides', ctypes.c_void_p), ('moved', ctypes.c_int64)]
+
+def array(values): return (ctypes.c_int64*max(1, len(values)))(*values)
+
+class Memory:
+    "Where `tensors` lie, and of the first `shaped` ones their shapes and strides. `borrowed`: they are not kept alive"
+    def __init__(self, tensors, shaped=0, borrowed=False):
+        self.shaped    = shaped
+        self.addresses = [x.data_ptr() for x in tensors]
+        self.layouts   = [(*x.shape, *x.stride()) for x in tensors[:shaped]]
+        self.handles   = handles(tensors, borrowed) if compiler.available() else None
+        if self.handles is None: return
+        self.run    = compiler.library(source, 'the look at addresses')
+        self.arrays = [array(self.handles.pointers), array(self.addresses), array([n for l in self.layouts for n in (len(l)//2, *l)])]
+        self.struct = Struct(*map(ctypes.addressof, self.arrays[:2]), len(tensors), shaped, ctypes.addressof(self.arrays[2]), *self.handles.functions)
+        self.at     = ctypes.addressof(self.struct)
+    def holds(self, tensors):
+        "Whether `tensors`, the same as before, still lie there"
+        if self.handles is not None:
+            self.run(self.at)
+            return not self.struct.moved
+        return (addresses_hold(tensors, self.addresses, range(len(tensors)))
+                and [(*x.shape, *x.stride()) for x in tensors[:self.shaped]]==self.layouts)

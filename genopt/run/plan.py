@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import is_
 import torch
 from torch import Tensor
+from .._torch import increment_versions
 from ..check import small
 from ..core import Chain
 from ..loop import Item,as_declared,compute,finite,first,loop
@@ -113,8 +114,8 @@ class Plan:
         for key,w in zip(works, self.works): w.bind(len(grads), key[-1])
         self.variants = {}
         self.led    = {}
-        self.numels = [*map(Tensor.numel, params)]
         self.sharded = any(map(is_sharded, params))
+        self.simple  = not self.called and not self.sharded and all(w.simple and not w.cut and not w.joins for w in self.works)
         self.fresh,self.version = True,store.version
 
     # -- sorting --
@@ -214,7 +215,7 @@ class Plan:
         params,grads = inputs.params,inputs.grads
         return (self.version==self.store.version and len(params)==len(self.params) and all(map(is_, params, self.params))
                 and self.same_gradients(grads) and self.same_settings(inputs.settings)
-                and all(w.unmoved() for w in self.works) and [*map(Tensor.numel, params)]==self.numels and all(local(params[i]) is x for i,x in self.parts.items()))
+                and all(w.unmoved() for w in self.works) and all(local(params[i]) is x for i,x in self.parts.items()))
     def same_gradients(self, grads):
         "Whether there are gradients where there were, and sparse ones where such were"
         if [g is None for g in grads]!=self.missing: return False
@@ -226,6 +227,13 @@ class Plan:
         return len(settings)==len(old) and all((a.chain,a.way,a.capturable)==(b.chain,b.way,b.capturable) for a,b in zip(settings, old))
 
     # -- a step --
+
+    def launch(self, inputs):
+        "A whole step, where every program is one launch; False, and nothing has happened, if a guard does not hold"
+        for j in range(len(self.works)):
+            if not self.ready(j, inputs.grads, self.settings): return False
+        self.commit()
+        return True
 
     def prepare(self, inputs, model=None, led=None):
         """All that can fail. None when it is done; otherwise the plan is not right any more, and this is what callbacks that were called have come to, for
@@ -319,10 +327,11 @@ class Plan:
         done[here] = v.kwargs['how'](torch.stack([x.reshape(()).to(xs[0].device, widest) for x in xs]))
         return True
 
+    items = ()
     def commit(self):
         "All that writes"
         for w in self.works: w.commit()
-        torch.autograd.graph.increment_version(self.moved)                        # written in a way of which autograd does not know
+        increment_versions(self.moved)                        # written in a way of which autograd does not know
         for it in self.items:
             kept = it.write()
             self.store.keep(it.p, {n: v for n,v in kept.items() if n not in it.chain.state or isinstance(v, Tensor)},

@@ -7,6 +7,7 @@ import weakref
 from collections import defaultdict
 from contextlib import nullcontext
 from copy import copy
+from operator import is_
 import torch
 from torch import Tensor
 from ..lower.chain import OWN
@@ -15,7 +16,7 @@ from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped
 from .foreach import DeviceNumbers,Foreach
 from .launch import Kernel,Launch
 from ..sharded import local
-from .memory import addresses_hold,aligned,as_strided_like,real
+from .memory import Memory,aligned,as_strided_like,real
 
 __all__ = ['Row', 'Work']
 
@@ -46,6 +47,7 @@ class Work:
         self.program,self.cut,self.scratch_bytes,self.who = program,cut,scratch_bytes,who
         self.indices,self.ps,self.states,self.kept,self.users,self.row_of,self.rows = [],[],[],[],[],[],[]
         self.launched = program.request.backend=='launch'
+        self.joins = any(b.is_global for b in program.chain.blocks)
         self.fed = None                     # tensors that callbacks before the program hand on
     def add(self, i, p, states, users, kept, row):
         "`p` and `states`: real and local; `users`: the user's parameter, or its local part; `kept`: the states as the user has them"
@@ -84,8 +86,7 @@ class Work:
         self.dtypes  = dict(p=self.ps[0].dtype, grad=grad_dtype)
         self.dtypes |= {n: s.dtype for n,s in self.states[0].items()}
         self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
-        self.addresses = [x.data_ptr() for x in self.watched]
-        self.everything = [*range(len(self.watched))]
+        self.memory  = Memory(self.watched, len(self.users))
         self.places  = [*range(len(self.ps))]
         self.all_in_order = not self.cut and self.indices==[*range(n_grads)]
         self.plain   = all(p.is_contiguous() for p in self.ps)
@@ -108,17 +109,19 @@ class Work:
 
     # -- before a step --
 
-    def unmoved(self): return addresses_hold(self.watched, self.addresses, self.everything)
+    def unmoved(self): return self.memory.holds(self.watched)
 
     def take(self, grads):
         "The gradients of this step; False if one is of another dtype than before"
         gs = grads if self.all_in_order else [grads[i] for i in self.indices]
-        if self.seen and all(r() is g for r,g in zip(self.seen, gs)) and addresses_hold(gs, self.grad_at, self.places): return True
+        if self.seen and all(map(is_, [r() for r in self.seen], gs)):
+            if self.gradients is None: self.gradients = Memory(gs, borrowed=True)
+            if self.gradients.holds(gs): return True
         dtype = self.dtypes['grad']
         plain = self.plain and all(type(g) is Tensor and g.dtype is dtype and g.is_contiguous() for g in gs)
         taken = gs if plain else [self.taken(g, p, dtype) for g,p in zip(gs, self.ps)]
         if any(g is None for g in taken): return False
-        self.grads,self.pointed,self.seen = taken,False,None
+        self.grads,self.pointed,self.seen,self.gradients = taken,False,None,None
         if self.simple:
             self.grad_at = [*map(Tensor.data_ptr, taken)]
             if plain and not self.cut: self.seen,self.grads = [*map(weakref.ref, gs)],None       # the user's: nothing of ours may keep them alive

@@ -1,0 +1,96 @@
+"""Every use of a torch internal: what it is for, with which versions it was tried, what happens without it.
+
+    addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14      without: in Python, 50 ns a tensor
+    handles             the same through libtorch's C interface, 4 ns a tensor       2.14           without: `addresses_hold`
+    hooked                 a step without hooks pays nothing for them                   2.6, 2.14      without: torch wraps the step itself
+    without_dynamo      torch.compile of a whole train step goes around a step       2.6, 2.14      without: it is traced, slowly, and right"""
+
+import ctypes
+import functools
+import os
+import sys
+import weakref
+from contextlib import contextmanager
+import torch
+from torch.optim import optimizer as torch_optimizer
+
+__all__ = ['add_param_group', 'addresses_hold', 'handles', 'hooked', 'increment_versions', 'quiet', 'watched_from_outside', 'without_dynamo']
+
+
+try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold
+except ImportError:
+    def addresses_hold(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
+
+increment_versions = torch.autograd.graph.increment_version                # public since 2.1
+
+
+# -- Tensors through libtorch's C interface --
+
+class Handles:
+    """Pointers by which C can ask tensors for their memory, for as long as this lives: `pointers`, and `functions`, the addresses of
+    `aoti_torch_get_data_ptr`, `get_dim`, `get_sizes` and `get_strides`. `borrowed`: the tensors are not kept alive, and whoever asks has made sure that
+    they are"""
+    names = 'data_ptr', 'dim', 'sizes', 'strides'
+    def __init__(self, tensors, borrowed):
+        library = libtorch()
+        self.functions = [ctypes.cast(getattr(library, f'aoti_torch_get_{n}'), ctypes.c_void_p).value for n in self.names]
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype,pointer.argtypes = ctypes.c_void_p,[ctypes.py_object, ctypes.c_char_p]
+        self.pointers = [pointer(c, None) for c in torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(tensors)]
+        if borrowed:                                                        # a handle points to a tensor, which is a pointer to what it stands for
+            self.cells = (ctypes.c_void_p*len(tensors))(*(ctypes.c_void_p.from_address(p).value for p in self.pointers))
+            free(library, self.pointers)
+            self.pointers = [ctypes.addressof(self.cells) + i*ctypes.sizeof(ctypes.c_void_p) for i in range(len(tensors))]
+        else: weakref.finalize(self, free, library, self.pointers)
+
+def free(library, pointers):
+    for p in pointers: library.aoti_torch_delete_tensor_object(ctypes.c_void_p(p))
+
+@functools.cache
+def libtorch(): return ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), 'lib', 'libtorch_cpu.so'))
+
+def handles(tensors, borrowed=False):
+    "`Handles` of `tensors`; None where this torch has no such interface"
+    try: return Handles(tensors, borrowed)
+    except (AttributeError, OSError): return None
+
+
+# -- Hooks --
+
+def watched_from_outside(opt):
+    "Whether somebody has hooked into the steps of `opt`, or a profiler is on"
+    return bool(opt._optimizer_step_pre_hooks or opt._optimizer_step_post_hooks or torch_optimizer._global_optimizer_pre_hooks
+                or torch_optimizer._global_optimizer_post_hooks or torch.autograd._profiler_enabled())
+
+def hooked(step):
+    "`step` as torch would wrap it, with hooks and a record for the profiler"
+    return torch_optimizer.Optimizer.profile_hook_step(step)
+
+
+def add_param_group(opt, group):
+    "torch's own, without what is around it: that would import dynamo, which takes a second, when the first optimizer of a process is made"
+    add = torch.optim.Optimizer.add_param_group
+    getattr(add, '__wrapped__', add)(opt, group)
+
+
+# -- What is on around a step --
+
+@contextmanager
+def quiet():
+    "A step, and all that is recorded for it, does not depend on what is on around it: gradients, inference mode, autocast"
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False): yield
+
+
+# -- torch.compile --
+
+def without_dynamo(step):
+    """`step` as torch.compile goes around it. Dynamo is not imported for this, which takes a second: while it is not there nothing can be compiled"""
+    aside = []
+    def goes_around(self, *args, **kw):
+        if 'torch._dynamo' not in sys.modules: return step(self, *args, **kw)
+        if not aside: aside.append(torch._dynamo.disable(step))
+        return aside[0](self, *args, **kw)
+    goes_around._torchdynamo_disable = True                                 # no inlining
+    try: torch._C._dynamo.eval_frame.skip_code(goes_around.__code__)        # nor a graph of its own
+    except AttributeError: pass
+    return goes_around

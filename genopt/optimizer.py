@@ -151,13 +151,15 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad(): loss = closure()
         groups = self.param_groups
-        params = groups[0]['params'] if len(groups)==1 else [p for g in groups for p in g['params']]
+        params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
         grads  = gradients(params)
         inputs = Inputs(params, grads, self._settings(groups), groups)
         plan,self.last_step_skipped = self._plan,False
-        if self._nonfinite=='propagate' and plan is not None and plan.simple and self._steps!=10 and plan.valid_for(inputs) and plan.launch(inputs):
-            self._steps += 1                                            # mostly; and it needs nothing of torch
-            return loss
+        if plan is not None and plan.simple and self._steps!=10 and plan.valid_for(inputs) and plan.aim(inputs):        # mostly; it needs nothing of torch
+            if self._nonfinite=='propagate' or not plan.looks_bad():
+                plan.commit()
+                self._steps += 1
+                return loss
         with quiet(): return self._long_step(inputs, closure, loss)
 
     def _long_step(self, inputs, closure, loss):

@@ -20,7 +20,7 @@ class Args(ctypes.Structure):
 class Kernel:
     "The compiled code of one flat part; shared by all that run the same program on the same dtypes"
     def __init__(self, flat, scalars, dtypes, compute_dtype, name):
-        self.flat,self.dtype = flat,compute_dtype
+        self.flat,self.dtype,self.dtypes = flat,compute_dtype,dtypes
         self.slots = {n: i for i,n in enumerate((*flat.names, *flat.single_names))}
         self.width = max(1, len(scalars))
         self.n_singles = max(1, len({v for r in flat.rounds for v in (*r.singles, *r.reduced)}))
@@ -47,6 +47,7 @@ class Launch:
         self.at   = ctypes.addressof(self.args)
         self.run  = kernel.run
         self.parallel = self.total>serial
+        self.looks = None
 
     def point(self, name, addresses):
         "Say where `name` of each parameter lies"
@@ -55,4 +56,15 @@ class Launch:
     def __call__(self):
         self.args.parallel = self.parallel and compiler.parallel_may()
         self.run(self.at)
+    def look(self):
+        "The first parameter with a gradient that is not finite, or whose square is not; None if there is none"
+        if self.looks is None:
+            self.flags = array('d', bytes(8*max(1, self.args.tiles))),array('d', [0.])
+            self.looks = Args(*(getattr(self.args, n) for n,_ in Args._fields_))
+            self.looks.table += 8*self.n*self.kernel.slots['grad']
+            self.looks.partials,self.looks.sums = (f.buffer_info()[0] for f in self.flags)
+            self.look_run = compiler.library(c.look_source(self.kernel.dtypes['grad']), 'the look at gradients')
+        self.looks.parallel = self.parallel and compiler.parallel_may()
+        self.look_run(ctypes.addressof(self.looks))
+        return int(self.flags[1][0]) if self.flags[1][0]>=0 else None
     def leaf(self, v): return self.leaves[:, self.kernel.flat.leaves.index(v)]

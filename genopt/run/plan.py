@@ -9,6 +9,7 @@ A parameter's walk through a step:
 
 Parameters whose chain cannot be taken apart are `called`: they go through the reference, `loop`. The plan does not know the optimizer."""
 
+import math
 from dataclasses import dataclass
 from operator import is_
 import torch
@@ -223,17 +224,18 @@ class Plan:
     def same_settings(self, settings):
         old = self.settings
         if len(settings)==len(old) and all(map(is_, settings, old)): return True
-        self.settings = settings
-        return len(settings)==len(old) and all((a.chain,a.way,a.capturable)==(b.chain,b.way,b.capturable) for a,b in zip(settings, old))
+        same = len(settings)==len(old) and all((a.chain,a.way,a.capturable)==(b.chain,b.way,b.capturable) for a,b in zip(settings, old))
+        if same: self.settings = settings                                         # with other numbers
+        return same
 
     # -- a step --
 
-    def launch(self, inputs):
-        "A whole step, where every program is one launch; False, and nothing has happened, if a guard does not hold"
-        for j in range(len(self.works)):
-            if not self.ready(j, inputs.grads, self.settings): return False
-        self.commit()
-        return True
+    def aim(self, inputs):
+        "`prepare`, where every program is one launch; False if a guard does not hold"
+        return all(self.ready(j, inputs.grads, self.settings) and self.works[j].simple for j in range(len(self.works)))
+    def looks_bad(self):
+        "Whether a gradient is not finite, or its square is not; after `aim`"
+        return any(w.looks_bad() for w in self.works)
 
     def prepare(self, inputs, model=None, led=None):
         """All that can fail. None when it is done; otherwise the plan is not right any more, and this is what callbacks that were called have come to, for
@@ -251,6 +253,7 @@ class Plan:
 
     def call(self, inputs, model, led):
         "Run what is called: whole chains through the reference, and the callbacks before programs. Returns items by parameter"
+        for i,g in self.called: self.check_shapes(i, self.settings[g].chain, inputs.grads[i])
         items = {i: (Rows if i in self.sparse else Item)(p := self.params[i], self.store.of(p), self.settings[g].chain, self.settings[g].numbers)
                  for i,g in self.called}
         for w in self.works:
@@ -364,7 +367,10 @@ class Plan:
         bad = [i for i,s in enumerate(seen) if s]
         elsewhere = self.sharded and agree(bool(bad), grads)
         return bad or [None]*bool(elsewhere)
-    def fine(self, g): return bool(finite(g).all())
+    def fine(self, g):
+        "Whether all of `g` is finite, and so are the squares: seen by their sum, and exactly where that is too large"
+        if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))): return True
+        return bool(finite(g).all())
 
 
 def place(v, w):

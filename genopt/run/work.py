@@ -188,12 +188,21 @@ class Work:
     def launch(self, k, batch, flat):
         launch,moving = batch.launches.get(k) or self.launching(k, batch, flat)
         for n in moving:
-            if n=='grad' and self.simple:
-                if not self.pointed: launch.point(n, self.grad_at)
-                self.pointed = True
+            if n=='grad' and self.simple: self.point_grads(launch)
             else: launch.point(n, [x.data_ptr() for x in self.tensors(batch, n)])
         launch()
         for v in flat.leaves: batch.values[v] = launch.leaf(v)
+    def looks_bad(self):
+        "Whether a gradient is not finite; of a work that is one launch"
+        batch, = self.batches
+        flat = self.program.stages[0].flat
+        if 'grad' not in flat.names: return not all(finite(g).all() for g in self.tensors(batch, 'grad'))
+        launch,_ = batch.launches.get(0) or self.launching(0, batch, flat)
+        self.point_grads(launch)
+        return launch.look() is not None
+    def point_grads(self, launch):
+        if not self.pointed: launch.point('grad', self.grad_at)
+        self.pointed = True
     def launching(self, k, batch, flat):
         "The launch of stage `k`, and the names whose tensors are others at each step"
         program = self.program

@@ -188,7 +188,8 @@ def staged(chain, layout, request, r):
         stages.append(Stage(flat, joins, cross, calls))
     names,lines = scalar_names(order, r, request.capturable)
     program = ScalarProgram(r.scalars.lines + lines, names, r.counters, r.scalars.bound)
-    crosses = tuple(v for v in order if v.kind==CROSS and v.op!='join' and any(v in o.operands for o in order if o.kind in (ELEMENTS, SINGLE)))
+    read_by = {o for v in order if v.kind in (ELEMENTS, SINGLE) for o in v.operands}|{*r.outs.values()}
+    crosses = tuple(v for v in order if v.kind==CROSS and v in read_by)
     divisors = tuple(dict.fromkeys(d.name for v in order if (d := divisor(v)) is not None))
     own = {n: v for n,v in r.outs.items() if v.kind==OWN}
     whys = tuple(Why(c.block.name, c.why) for c in r.calls)
@@ -236,5 +237,6 @@ def flattened(stores, leaves, materialized):
     read = [o for v in order for o in v.operands if o not in order] + [v for v in [*final, *leaves] if v not in order]
     memory = [v for v in dict.fromkeys(read) if v.kind in (ELEMENTS, SINGLE)]
     names  = lambda kind: tuple(v.name for v in memory if v.kind==kind)
-    by_kind = lambda kind: {n: v for n,v in stores.items() if v.kind==kind}
-    return Flat(tuple(rounds), names(ELEMENTS), by_kind(ELEMENTS), names(SINGLE), by_kind(SINGLE), tuple(dict.fromkeys(leaves)))
+    rows    = {n: v for n,v in stores.items() if v.kind==ELEMENTS}
+    singles = {n: v for n,v in stores.items() if v.kind!=ELEMENTS}
+    return Flat(tuple(rounds), names(ELEMENTS), rows, names(SINGLE), singles, tuple(dict.fromkeys(leaves)))

@@ -225,7 +225,9 @@ class Emitter:
     def hand_out(self):
         "Single numbers that are written, or handed out"
         f,lines = self.flat,[]
-        def of(v): return self.kept_at(v) if v in self.kept else f'*(const T*)a->table[{self.slots[v.name]}*a->n + t]'
+        def of(v):
+            if v.kind in (SCALAR, CROSS): return f'(T)a->scalars[a->row[t]*a->width + {self.scalars[v.name]}]'
+            return self.kept_at(v) if v in self.kept else f'*(const T*)a->table[{self.slots[v.name]}*a->n + t]'
         lines += [f'((T*)a->leaves)[t*{len(f.leaves)} + {j}] = {of(v)};' for j,v in enumerate(f.leaves)]
         lines += [f'const T new{i} = {of(v)};' for i,v in enumerate(f.single_stores.values())]
         lines += [f'*(T*)a->table[{self.slots[n]}*a->n + t] = new{i};' for i,n in enumerate(f.single_stores)]

@@ -1,6 +1,7 @@
 """The foreach backend: the operations of a flat part as `torch._foreach_*` over the tensors of many parameters. It needs no compiler, and runs on any
 device. An operation writes in place where the old value is not needed again, so that it allocates as little as torch's own foreach."""
 
+from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -63,10 +64,11 @@ class Foreach:
             for o in v.operands:
                 if self.last[o]<=i: env.pop(o, None)
         news = {n: value(v) for n,v in (self.flat.stores|self.flat.single_stores).items()}
-        own  = {id(x) for n in news for x in tensors[n]}
-        moved = {n: [x.clone() if id(x) in own and x is not y else x for x,y in zip(xs, tensors[n])] for n,xs in news.items() if xs is not tensors[n]}
-        for n,xs in moved.items():
-            if any(x is not y for x,y in zip(xs, tensors[n])): torch._foreach_copy_(tensors[n], xs)
+        news = {n: xs if isinstance(xs, list) else [torch.as_tensor(xs, dtype=tensors[n][0].dtype)]*len(tensors[n]) for n,xs in news.items()}
+        late = {n: xs for n,xs in news.items() if any(map(is_not, xs, tensors[n]))}         # the others have been written in place
+        held = {id(x) for n in news for x in tensors[n]} if late else ()
+        late = {n: [x.clone() if id(x) in held else x for x in xs] for n,xs in late.items()}
+        for n,xs in late.items(): torch._foreach_copy_(tensors[n], xs)
         return {v: value(v) for v in self.flat.leaves}
 
     def run(self, i, v, value):

@@ -7,7 +7,7 @@ import weakref
 from collections import defaultdict
 from contextlib import nullcontext
 from copy import copy
-from operator import is_
+from operator import attrgetter,is_
 import torch
 from torch import Tensor
 from ..lower.chain import OWN
@@ -23,6 +23,8 @@ __all__ = ['Row', 'Work']
 stack_limit = 2**16                         # elements: a larger matrix is as quick by itself
 
 
+dtype_of = attrgetter('dtype')
+
 class Row:
     "Parameters of one group that count alike: they have one row of scalars. `clock` holds their counters; `undecayed`: fastai exempts them from decay"
     def __init__(self, group, clock, undecayed): self.group,self.clock,self.undecayed = group,clock,undecayed
@@ -37,7 +39,7 @@ def reciprocal(x):
 
 class Batch:
     "Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a stack"
-    def __init__(self, at, stacked): self.at,self.stacked,self.launches,self.values,self.scratch = at,stacked,{},{},{}
+    def __init__(self, at, stacked): self.at,self.stacked,self.launches,self.values,self.scratch,self.parts = at,stacked,{},{},{},None
 
 
 class Work:
@@ -118,7 +120,7 @@ class Work:
             if self.gradients is None: self.gradients = Memory(gs, borrowed=True)
             if self.gradients.holds(gs): return True
         dtype = self.dtypes['grad']
-        plain = self.plain and all(type(g) is Tensor and g.dtype is dtype and g.is_contiguous() for g in gs)
+        plain = self.plain and {*map(type, gs)}=={Tensor} and {*map(dtype_of, gs)}=={dtype} and all(map(Tensor.is_contiguous, gs))
         taken = gs if plain else [self.taken(g, p, dtype) for g,p in zip(gs, self.ps)]
         if any(g is None for g in taken): return False
         self.grads,self.pointed,self.seen,self.gradients = taken,False,None,None
@@ -221,7 +223,8 @@ class Work:
         run = self.program.kernels[k]
         leaves = defaultdict(dict)
         for at,values in self.parts(batch):
-            tensors = {n: [self.tensors(batch, n)[j] for j in at] for n in (*flat.names, *flat.single_names)}
+            tensors = {n: self.tensors(batch, n) for n in (*flat.names, *flat.single_names)}
+            if len(at)<len(batch.at): tensors = {n: [xs[j] for j in at] for n,xs in tensors.items()}
             wide = {n: [x.to(self.compute) for x in xs] if xs[0].dtype!=self.compute else xs for n,xs in tensors.items()}
             for v,xs in run(wide, values).items(): leaves[v] |= dict(zip(at, xs))
             for n in (*flat.stores, *flat.single_stores):
@@ -229,20 +232,23 @@ class Work:
         for v,xs in leaves.items(): batch.values[v] = torch.stack([xs[j] for j in range(len(batch.at))])
     def parts(self, batch):
         "Parts of `batch` that have one row of scalars and whose values in between fit into the memory of a step; and these scalars by name"
+        if batch.parts is None: batch.parts = [*self.parted(batch)]
+        cross = {v.name: x for v,x in self.cross.items()}
+        return [(part, dict(zip(self.program.scalars.names, self.values[r])) | cross) for r,part in batch.parts]
+    def parted(self, batch):
         by_row = defaultdict(list)
         for j,i in enumerate(batch.at): by_row[self.row_of[i]].append(j)
         limit = max(1, self.scratch_bytes//(6*self.compute.itemsize))
         for r,js in by_row.items():
-            values = dict(zip(self.program.scalars.names, self.values[r])) | {v.name: x for v,x in self.cross.items()}
             part,size = [],0
             for j in js:
                 n = self.ps[batch.at[j]].numel()
                 if part and size+n>limit:
-                    yield part,values
+                    yield r,part
                     part,size = [],0
                 part.append(j)
                 size += n
-            yield part,values
+            yield r,part
 
     # -- calls --
 

@@ -16,11 +16,13 @@ from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped
 from .foreach import DeviceNumbers,Foreach
 from .launch import Kernel,Launch
 from ..sharded import local
+from .tape import Tape
 from .memory import Memory,aligned,as_strided_like,real
 
 __all__ = ['Row', 'Work']
 
 stack_limit = 2**16                         # elements: a larger matrix is as quick by itself
+most_tapes  = 32                            # of one stack; numbers that change often have none
 
 
 dtype_of = attrgetter('dtype')
@@ -38,8 +40,12 @@ def reciprocal(x):
 
 
 class Batch:
-    "Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a stack"
-    def __init__(self, at, stacked): self.at,self.stacked,self.launches,self.values,self.scratch,self.parts = at,stacked,{},{},{},None
+    """Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a stack.
+    `tapes`: of calls on the stack; `numbers`: with which they were called last"""
+    def __init__(self, at, stacked):
+        self.at,self.stacked = at,stacked
+        self.launches,self.values,self.scratch,self.parts = {},{},{},None
+        self.tapes,self.numbers = {},{}
 
 
 class Work:
@@ -137,6 +143,7 @@ class Work:
     def prepare(self, settings, extra=None):
         "The scalars of this step; False if a guard does not hold. `extra`: numbers from callbacks that were called"
         program,self.counters = self.program,[]
+        for b in self.batches: b.values.clear()
         for r,row in enumerate(self.rows):
             if self.settled[r] is not None and self.settled[r] is settings[row.group]: continue
             numbers = row.numbers(settings)
@@ -163,16 +170,19 @@ class Work:
         if name=='grad': return [self.grads[k] for k in batch.at]
         if name in self.fed: return [self.fed[name][k] for k in batch.at]
         if name in self.states[0]: return [self.states[k][name] for k in batch.at]
-        return batch.scratch[name]
+        return [*batch.scratch[name]]
+    def places_of(self, batch, name):
+        "Where these tensors lie"
+        stack = batch.scratch.get(name)
+        if not isinstance(stack, Tensor): return [x.data_ptr() for x in self.tensors(batch, name)]
+        first,step = stack.data_ptr(),stack.stride(0)*stack.element_size()
+        return [*range(first, first+step*len(batch.at), step)] if step else [first]*len(batch.at)
 
     def room(self, batch, name):
         "Scratch memory for `name`: a tensor like each parameter, one beside the other"
         p,n = self.ps[batch.at[0]],len(batch.at)
         if name not in batch.scratch:
-            if batch.stacked or n==1:
-                whole = torch.empty(n*p.numel(), dtype=self.compute, device=p.device)
-                batch.scratch[name] = [whole.as_strided(p.shape, p.stride(), k*p.numel()) for k in range(n)]
-                batch.scratch[name, 'stack'] = whole.as_strided((n, *p.shape), (p.numel(), *p.stride()))
+            if batch.stacked: batch.scratch[name] = torch.empty(n*p.numel(), dtype=self.compute, device=p.device).as_strided((n, *p.shape), (p.numel(), *p.stride()))
             else: batch.scratch[name] = [torch.empty_like(self.ps[k], dtype=self.compute) for k in batch.at]
         return batch.scratch[name]
 
@@ -191,7 +201,7 @@ class Work:
         launch,moving = batch.launches.get(k) or self.launching(k, batch, flat)
         for n in moving:
             if n=='grad' and self.simple: self.point_grads(launch)
-            else: launch.point(n, [x.data_ptr() for x in self.tensors(batch, n)])
+            else: launch.point(n, self.places_of(batch, n))
         launch()
         for v in flat.leaves: batch.values[v] = launch.leaf(v)
     def looks_bad(self):
@@ -214,7 +224,7 @@ class Work:
         launch  = Launch(program.kernels[key], [self.ps[i].numel() for i in batch.at], self.scalars, [self.row_of[i] for i in batch.at])
         moving  = [n for n in (*flat.names, *flat.single_names) if n=='grad' or '@' in n]
         for n in (*flat.names, *flat.single_names):
-            if n not in moving: launch.point(n, [x.data_ptr() for x in self.tensors(batch, n)])
+            if n not in moving: launch.point(n, self.places_of(batch, n))
         batch.launches[k] = launch,moving
         return batch.launches[k]
 
@@ -260,7 +270,7 @@ class Work:
         shared  = numbers | {n: x for n,x in reads.items() if c.reads[n].kind==CROSS}
         each    = {n: x for n,x in reads.items() if c.reads[n].kind!=CROSS}
         versions = [x._version for x in each.values() if not x.is_inference()]
-        with DeviceNumbers() if self.program.request.capturable else nullcontext(): out = self.called(c, shared, each, batch.stacked)
+        with DeviceNumbers() if self.program.request.capturable else nullcontext(): out = self.called(c, shared, each, batch)
         if versions!=[x._version for x in each.values() if not x.is_inference()]:
             raise RuntimeError(f"{self.who}: a callback of {self.program.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
         if out.keys()-c.gives.keys() or c.gives.keys()-out.keys()-c.else_.keys():
@@ -270,16 +280,29 @@ class Work:
         for n,v in c.gives.items():
             if v.kind!=OWN: self.give(v, batch)
         return True
-    def called(self, c, shared, each, stacked):
-        if not stacked: return c.block(shared | each)
-        return torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))), randomness='different')(*each.values())
+    def called(self, c, shared, each, batch):
+        "What call `c` returns. On a stack it is a tape, if its numbers are those of the step before"
+        if not batch.stacked: return c.block(shared | each)
+        key = *shared.values(),
+        if (c, key) in batch.tapes:
+            names,run = batch.tapes[c, key]
+            return dict(zip(names, run(*each.values())))
+        one = torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))), randomness='different')
+        if batch.numbers.get(c)!=key or any(isinstance(x, Tensor) for x in key):
+            batch.numbers[c] = key
+            return one(*each.values())
+        with Tape([*each.values()]) as tape: out = one(*each.values())
+        if len(batch.tapes)>most_tapes: batch.tapes.clear()
+        batch.tapes[c, key] = [*out],tape.function([*out.values()])
+        return out
     def read(self, v, batch):
         "The value `v` as a tensor, or as a stack of them"
         if v.kind==CROSS: return self.cross[v]
         if v in batch.values: return batch.values[v] if batch.stacked or v.op=='given' or v.kind!=SINGLE else batch.values[v][0]
-        if (v.name, 'stack') in batch.scratch: return batch.scratch[v.name, 'stack'] if batch.stacked else batch.scratch[v.name][0]
+        if v.name in batch.scratch: return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
         xs = [x.to(torch.float32) if x.is_floating_point() and x.dtype.itemsize<4 else x for x in self.tensors(batch, v.name)]
-        return torch.stack(xs) if batch.stacked else xs[0]
+        if batch.stacked: batch.values[v] = torch.stack(xs)                   # for the calls that come after
+        return batch.values[v] if batch.stacked else xs[0]
     def fitting(self, n, v, x, c, batch):
         "`x`, which call `c` has given for `n`, if it is of the shape that it must have"
         like = self.states[batch.at[0]].get(n, self.ps[batch.at[0]] if v.kind==ELEMENTS else None)
@@ -291,9 +314,11 @@ class Work:
         "Bring what a call has given into memory as the parameter lies, for the launches that read it"
         x,p = batch.values[v],self.ps[batch.at[0]]
         x = x if x.dtype==self.compute else x.to(self.compute)
-        xs = x.unbind() if batch.stacked else (x,)
-        if v.kind==ELEMENTS: xs = [y if aligned(y, p) and not y.is_neg() else as_strided_like(p, y) for y in xs]
-        batch.scratch[v.name] = [*xs]
+        if not batch.stacked: batch.scratch[v.name] = [x if v.kind!=ELEMENTS or aligned(x, p) and not x.is_neg() else as_strided_like(p, x)]
+        elif v.kind!=ELEMENTS: batch.scratch[v.name] = x.contiguous()
+        else:
+            layout = p.numel(),*p.stride()
+            batch.scratch[v.name] = x if x.stride()==layout else torch.empty(x.numel(), dtype=x.dtype, device=x.device).as_strided(x.shape, layout).copy_(x)
 
     # -- a step --
 

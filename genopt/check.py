@@ -57,17 +57,17 @@ def check_params(params, who):
 
 # -- The chain --
 
-def rehearse(chain, p, hypers, who):
+def rehearse(chain, p, hypers, kind, who):
     """Run `chain` for three steps on a stand-in of `p`, once for each pattern of sizes; learn what each callback changes and
     where it runs. Raises `ValueError` or `TypeError` for a name that nothing provides, a write in place, or a result that does not fit."""
     shape,failed = small(p.shape),False
-    key = shape,p.dtype,p.device
+    key = shape,p.dtype,p.device,kind
     with torch.random.fork_rng([p.device] if p.is_cuda else []), torch.inference_mode(False), torch.no_grad():
         try: key in chain.rehearsed or rehearse_on(shape, chain, p, hypers, who)
         except (TypeError, ValueError):
             if not (failed := shape!=tuple(p.shape)): raise
         if failed: rehearse_on(tuple(p.shape), chain, p, hypers, who)              # perhaps a callback needs the true sizes
-    chain.rehearsed |= {key, (p.shape, p.dtype, p.device)}
+    chain.rehearsed |= {key, (p.shape, p.dtype, p.device, kind)}
 
 def small(shape):
     "A shape of few elements with the pattern of `shape`: what is equal stays equal, what is larger larger, and up to 4 as it is"

@@ -2,7 +2,7 @@
 
 import dis,inspect
 from difflib import get_close_matches
-from functools import partial
+from functools import lru_cache,partial
 from torch import Tensor
 
 __all__ = ['rename']
@@ -19,8 +19,12 @@ def signature(cb):
         if cb.args: raise TypeError(f"{name_of(cb)}: partial gives {cb.args[0]!r} by position; name the argument")
         ps = signature(cb.func).parameters
         if bad := cb.keywords.keys()-ps.keys(): raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}; it has {', '.join(ps)}")
+    return signature_of(cb) if inspect.isfunction(cb) else looked_up(cb)
+
+def looked_up(cb):
     try: return inspect.signature(cb, eval_str=True)
     except NameError: return inspect.signature(cb)
+signature_of = lru_cache(4096)(looked_up)                                   # of functions, which do not change
 
 def same(cb):
     "What makes two callbacks equal, also a `partial` made anew on every call"
@@ -35,6 +39,7 @@ def returned_names(cb):
     consts = [c for c in own_constants(code) if c!=cb.__doc__] if code else []
     return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
 
+@lru_cache(4096)
 def own_constants(code):
     "Constants of `code`, but for the keywords of calls of others than `dict`, where Python tells which call they belong to (from 3.11 on)"
     ins    = [*dis.get_instructions(code)]

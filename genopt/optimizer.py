@@ -62,7 +62,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self._start(params, {None: recipe}, recipe.defaults, nonfinite)
 
     def _start(self, params, recipes, defaults, nonfinite):
-        self.nonfinite,self._recipes = nonfinite,recipes
+        self.nonfinite,self._recipes,self._noted = nonfinite,recipes,{}
         self._flags = {k: defaults[k] for k in engine_flags}
         super().__init__(as_groups(params), dict(defaults))
 
@@ -84,6 +84,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for k,v in param_group.items():
             if k=='cbs': continue
             if k in view: given[k] = plain(v)
+            elif k in ('params', 'param_names'): group[k] = v
             elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
             else: group[k] = v                                                           # the user's own notes, such as a name
         assign(view, given, who)
@@ -221,7 +222,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def _replan(self, inputs, led=None):
         self._plan = None
         for g in self.param_groups: self._recipe(g).chain(g)                          # rehearses what is new
-        self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, led)
+        self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, self._noted, led)
 
     @property
     def state(self):
@@ -272,7 +273,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','skipped_steps'
+    kept = '_recipes','_flags','_nonfinite','_noted','skipped_steps'
     def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
     def __setstate__(self, state):
         for s in state.get('state', {}).values():

@@ -3,8 +3,9 @@ a group that brings `cbs` of its own has another."""
 
 from operator import itemgetter
 from fastcore.basics import is_iter
+from torch import Tensor
 from .check import check_built,rehearse,unexpected
-from .core import Chain
+from .core import Chain,hashable
 from .run.plan import on_device
 from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,number,plain,ranges,reserved,
                      to_short,to_torch)
@@ -53,6 +54,16 @@ def of_callbacks(cbs, hypers, who):
     return declared,short
 
 
+chains = {}                                                 # of all optimizers of the process, by what makes their callbacks equal
+
+def chain_of(key, cbs):
+    "The chain of the callbacks `cbs`: the same object for equal ones"
+    if key not in chains:
+        if len(chains)>=1000: chains.pop(next(iter(chains)))
+        chains[key] = Chain(cbs)
+    return chains[key]
+
+
 class Settings:
     "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is to be run"
     def __init__(self, recipe, group, key):
@@ -71,7 +82,7 @@ class Recipe:
     def __init__(self, name, cbs, hypers):
         self.name,self.cbs,self.items = name,cbs,cbs if isinstance(cbs, tuple) else (cbs,)
         self.arguments = arguments(self.items, name)
-        self.chains,self.known,self.seen,self.own = [],{},{},None
+        self.built,self.fine,self.known,self.seen,self.own = set(),set(),{},{},None
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         declared = self.arguments
@@ -102,6 +113,15 @@ class Recipe:
         self.check_values(group, who)
         return self.chain(group)
     def check_values(self, group, who):
+        "Refuse values that cannot work; what has been checked once is not checked again"
+        values = [group[k] for k in self.declared]
+        key = tuple((type(v), v) for v in values) if not any(isinstance(v, (Tensor,list)) for v in values) else None
+        try:
+            if key is not None and key in self.fine: return
+        except TypeError: key = None                                        # a value that has no hash
+        self.check_values_anew(group, who)
+        if key is not None: self.fine.add(key)
+    def check_values_anew(self, group, who):
         check_flags(group, who)
         check_kinds(group, self.declared, self.strict, who)
         check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who)
@@ -121,12 +141,16 @@ class Recipe:
     def chain(self, group, rehearsed=True):
         "The chain of `group`, which may depend on its hyper-parameters; the same object for the same callbacks"
         cbs = self.build(group)
-        chain = next((c for c in self.chains if [*map(same, c.cbs)]==[*map(same, cbs)]), None)
-        if not chain:
+        key = tuple(hashable(same(cb)) for cb in cbs)
+        if key not in self.built:
             check_built(cbs, self.build(group), self.view(self.declared) if self.arguments else (), self.name)
-            self.chains = [*self.chains[-99:], chain := Chain(cbs)]
-        for p in group.get('params', ()) if rehearsed else ():
-            if (p.shape, p.dtype, p.device) not in chain.rehearsed: rehearse(chain, p, self.hypers(group, chain), self.name)
+            self.built.add(key)
+        chain = chain_of(key, cbs)
+        if not rehearsed or not group.get('params'): return chain
+        hypers = self.hypers(group, chain)
+        kind   = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))               # flags and names; a number may be another
+        for p in group['params']:
+            if (p.shape, p.dtype, p.device, kind) not in chain.rehearsed: rehearse(chain, p, hypers, kind, self.name)
         return chain
     def hypers(self, group, chain, read=number):
         "The values of `group` that `chain` reads, as plain numbers"
@@ -150,5 +174,5 @@ class Recipe:
         "Whether `other` runs the same callbacks with the same hyper-parameters declared"
         cbs = lambda r: [*map(same, r.items)]
         return cbs(self)==cbs(other) and self.declared==other.declared and self.own==other.own
-    def __getstate__(self): return vars(self)|dict(chains=[], known={}, seen={})
+    def __getstate__(self): return vars(self)|dict(built=set(), fine=set(), known={}, seen={})
     def __repr__(self): return self.name if isinstance(self.cbs, type) else ' > '.join(map(name_of, self.cbs)) or 'grad'

@@ -35,20 +35,23 @@ class Cut:
         handed = {'grad', *self.rest.fed, *self.numbers}
         return {n: v for n,v in ns.items() if n in self.read-handed and v is not begun.get(n)}
 
-def cut(chain, numbers, p, joins=False):
-    """`chain` in two, for parameters like `p`, as callbacks see it. With `joins` the callbacks over all parameters are called. Raises `NotRecorded` where
-    what is called cannot be handed on"""
+cuts = {}                                    # for all optimizers of the process
+
+def cut(chain, numbers, p, joins=False, noted=()):
+    """`chain` in two, for parameters like `p`, as callbacks see it. With `joins` the callbacks over all parameters are called. `noted`: what they have been
+    seen to change late, by name. Raises `NotRecorded` where what is called cannot be handed on"""
     asks = [i for i,b in enumerate(chain.blocks) if {*b.reads}&of_model or joins and b.is_global]
     if not asks: return Cut(chain)
-    key = joins,p.ndim,p.dtype,p.device
-    if key not in chain.cuts:
+    noted = dict(noted)
+    key = chain.key,joins,p.ndim,p.dtype,p.device,tuple((n, isinstance(v, Tensor)) for n,v in noted.items())
+    if key not in cuts:
         with torch.random.fork_rng([p.device] if p.is_cuda else []), torch.inference_mode(False), torch.no_grad():
-            try: chain.cuts[key] = behind(asks[-1], chain, numbers, p)
-            except NotRecorded as e: chain.cuts[key] = e
-    if isinstance(res := chain.cuts[key], NotRecorded): raise res
-    return next(c for c in chain.cuts.values() if isinstance(c, Cut) and c.form==res.form)             # one for all shapes, if they are alike
+            try: cuts[key] = behind(asks[-1], chain, numbers, p, noted)
+            except NotRecorded as e: cuts[key] = e
+    if isinstance(res := cuts[key], NotRecorded): raise res
+    return next(c for k,c in cuts.items() if k[0]==chain.key and isinstance(c, Cut) and c.form==res.form)             # one for all shapes, if they are alike
 
-def behind(k, chain, numbers, p):
+def behind(k, chain, numbers, p, noted):
     "The cut behind the `k`-th callback"
     last   = chain.blocks[k]
     asked  = [n for n in last.reads if n in of_model]
@@ -64,7 +67,7 @@ def behind(k, chain, numbers, p):
         ns.update(out)
         if host: hosts.append(b)
         else: changed |= dict.fromkeys(out, b)
-    for n,v in chain.noted.items():
+    for n,v in noted.items():
         if n not in changed: changed[n],ns[n] = last,ns['p'] if isinstance(v, Tensor) else v
     for n,b in changed.items():
         if n in ('p','new_p') or n in chain.state or any(n in o.reads for o in hosts): refuse(b, f"changes {n!r}")

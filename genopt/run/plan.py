@@ -94,11 +94,11 @@ class Inputs:
     groups: list
 
 class Plan:
-    def __init__(self, inputs, store, who, scratch_bytes, led=None):
+    def __init__(self, inputs, store, who, scratch_bytes, noted, led=None):
         params,grads = inputs.params,inputs.grads
         if any(p.is_meta and p.requires_grad and g is None for p,g in zip(params, grads)):
             raise RuntimeError(f"{who} has parameters on the meta device, without gradients; make it after the model has got its memory (to_empty)")
-        self.store,self.who,self.scratch_bytes = store,who,scratch_bytes
+        self.store,self.who,self.scratch_bytes,self.noted = store,who,scratch_bytes,noted
         self.params,self.settings,self.groups = params,inputs.settings,inputs.groups
         self.group_of = [i for i,g in enumerate(inputs.groups) for _ in g['params']]
         self.missing  = [g is None for g in grads]
@@ -148,7 +148,7 @@ class Plan:
         kept  = {n: v for n,v in values.items() if isinstance(v, Tensor)}
         if sharded and not all(is_sharded(v) and alike(v, p) for v in kept.values()): return "its state is not sharded as it is"
         if settings.capturable: hosts = {n: on_device(v, p.device) for n,v in hosts.items()}
-        try: before = None if settings.capturable else cut(settings.chain, settings.numbers|hosts, compute(p), self.joins)
+        try: before = None if settings.capturable else cut(settings.chain, settings.numbers|hosts, compute(p), self.joins, self.noted)
         except NotRecorded as e: return self.refused(settings, e)
         chain,numbers = (before.rest,settings.numbers|before.numbers) if before else (settings.chain,settings.numbers)
         if i in self.led: numbers = numbers | {n: self.led[i].ns[n] for n in before.numbers if n in self.led[i].ns}
@@ -287,8 +287,7 @@ class Plan:
         for it in mine:
             it.check(self.who)
             if late := w.cut.late(it.begun, it.ns):
-                w.cut.lead.noted.update(late)
-                w.cut.lead.cuts.clear()
+                self.noted.update(late)
                 return False
             for n in ('grad', *w.cut.rest.fed, *w.cut.numbers):
                 if n not in it.ns or shape_of(it.ns[n])!=shape_of(w.cut.numbers.get(n, it.ns['p'])): raise ValueError(f"{self.who}: {w.cut.lead} made {n} {described(it.ns.get(n))}; it was {described(w.cut.numbers.get(n, it.ns['p']))}")

@@ -10,7 +10,7 @@ from . import cases as case,goals
 from .peers import packages
 
 kinds   = 'step', 'first', 'compilations'
-special = ['genopt fused', 'torch compiled', 'heavyball default', 'heavyball compiled']             # who compile
+special = ['genopt default', 'torch compiled', 'heavyball default', 'heavyball compiled']             # who compile
 
 
 def run(

@@ -6,6 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 import torch
 from genopt import bench
+from genopt.run import compiler
 from genopt.bench import Side,TimeUp,algorithms,limit,random_tensors,shapes,why
 from .peers import contenders
 
@@ -65,7 +66,7 @@ def first_steps(algorithm, shape, names, device, patience):
     rows = []
     for name in names:
         with tempfile.TemporaryDirectory() as cache:
-            env = dict(TORCHINDUCTOR_CACHE_DIR=cache, TRITON_CACHE_DIR=f'{cache}/triton')
+            env = dict(TORCHINDUCTOR_CACHE_DIR=cache, TRITON_CACHE_DIR=f'{cache}/triton', GENOPT_CACHE=f'{cache}/genopt')
             try: times = [isolated(patient, patience, first_step, algorithm, shape, name, device, env=env) for _ in range(2)]
             except Exception as e: rows.append(dict(name=name, absent=why(e)))
             else: rows.append(dict(name=name, cold=times[0], warm=times[1]))
@@ -74,15 +75,17 @@ def first_steps(algorithm, shape, names, device, patience):
 
 @contextlib.contextmanager
 def counting():
-    "A list with one entry for each graph that Inductor compiles in the block, whoever asks for it: dynamo or a direct call"
+    "A list with one entry for each graph that Inductor compiles in the block, and for each C function of genopt's"
     from torch._inductor import compile_fx
     seen,real = [],compile_fx.fx_codegen_and_compile
     def count(*args, **kwargs):
         seen.append(1)
         return real(*args, **kwargs)
-    compile_fx.fx_codegen_and_compile = count
+    compile_fx.fx_codegen_and_compile,before = count,len(compiler.compilations)
     try: yield seen
-    finally: compile_fx.fx_codegen_and_compile = real
+    finally:
+        compile_fx.fx_codegen_and_compile = real
+        seen += compiler.compilations[before:]
 
 def count_compilations(algorithm, shape, name, n, device):
     "Graphs compiled in `n` steps, while lr and betas change at every step and the last layer is frozen and unfrozen ten times"
@@ -107,9 +110,11 @@ def count_compilations(algorithm, shape, name, n, device):
 
 def compilations(algorithm, shape, names, n, device, patience):
     "`count_compilations` of each, with no cache that could hide one"
-    rows,env = [],dict(TORCHINDUCTOR_FORCE_DISABLE_CACHES='1')
+    rows = []
     for name in names:
-        try: count = isolated(patient, patience, count_compilations, algorithm, shape, name, n, device, env=env)
-        except Exception as e: rows.append(dict(name=name, absent=why(e)))
-        else: rows.append(dict(name=name, count=count))
+        with tempfile.TemporaryDirectory() as cache:
+            env = dict(TORCHINDUCTOR_FORCE_DISABLE_CACHES='1', GENOPT_CACHE=f'{cache}/genopt')
+            try: count = isolated(patient, patience, count_compilations, algorithm, shape, name, n, device, env=env)
+            except Exception as e: rows.append(dict(name=name, absent=why(e)))
+            else: rows.append(dict(name=name, count=count))
     return dict(case='compilations', algorithm=algorithm, shape=shape, steps=n, rows=rows)

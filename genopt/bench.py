@@ -84,13 +84,10 @@ def needs(algorithm):
     told = getattr(genopt, algorithm)([p], **algorithms[algorithm]).explain()
     return told.state/p.nbytes,told.traffic/p.nbytes
 
-def genopt_step(algorithm, groups, settings, adopt=False, **flags):
+def genopt_step(algorithm, groups, settings, **flags):
     name = next((n for n in algos.__all__ if n.lower()==algorithm.lower()), None)
     if not name: raise Absent(f"genopt {genopt.__version__} has no {algorithm}")
-    opt = getattr(genopt, name)(groups, **settings, **flags)
-    if adopt and not hasattr(opt, 'adopt'): raise Absent(f"genopt {genopt.__version__} has no adopt()")
-    if adopt: opt.adopt()
-    return opt.step
+    return getattr(genopt, name)(groups, **settings, **flags).step
 
 def torch_step(algorithm, groups, settings, compiled=False, **flags):
     if not hasattr(torch.optim, algorithm): raise Absent(f"torch.optim has no {algorithm}")
@@ -110,9 +107,9 @@ contenders = [Contender('torch fused',    partial(torch_step, fused=True)),
               Contender('torch loop',     partial(torch_step, foreach=False)),
               Contender('torch compiled', partial(torch_step, compiled=True)),
               Contender('genopt loop',    partial(genopt_step, foreach=False)),
+              Contender('genopt foreach', partial(genopt_step, foreach=True)),
               Contender('genopt default', genopt_step),
               Contender('genopt fused',   partial(genopt_step, fused=True)),
-              Contender('genopt adopted', partial(genopt_step, fused=True, adopt=True)),
               Contender('memory copy',    copy_step)]
 baselines  = 'torch fused','torch default'                                                     # the first that takes part; or else any, not ours
 

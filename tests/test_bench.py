@@ -188,7 +188,7 @@ def test_goals_on_seconds_counts_and_the_fastest_peer(suite):
              m.Goal('compilations', 'Adam', 'six', 'genopt fused', '', 1), m.Goal('step', 'Adam', 'k256', 'genopt fused', m.peers, .35)]
     res = [dict(case='first', algorithm='Adam', shape='k256', rows=[dict(name='genopt fused', cold=9., warm=4.)]),
            dict(case='compilations', algorithm='Adam', shape='six', rows=[dict(name='genopt fused', count=1)]),
-           *results(genopt_fused=.3, torch_fused=1., heavyball_default=.6, genopt_adopted=.1, memory_copy=.1)]
+           *results(genopt_fused=.3, torch_fused=1., heavyball_default=.6, genopt_foreach=.1, memory_copy=.1)]
     checked = m.check(res, goals)
     assert [c['verdict'] for c in checked]==['met', 'missed', 'met', 'missed'] and checked[-1]['against']=='heavyball default'
     assert 'fastest peer (heavyball default)' in m.show(checked) and 'goals: 2 met, 2 missed, 0 not measured' in m.show(checked)

@@ -49,13 +49,12 @@ def test_a_run_with_bad_steps_is_the_run_without_them(a, kw):
 @ways
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.float16, torch.complex64))])
 @pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize('where', ['large', 'small', 'transposed', 'adopted'])
+@pytest.mark.parametrize('where', ['large', 'small', 'transposed'])
 def test_one_bad_element_anywhere_is_seen(kw, dtype, bad, where):
     torch.manual_seed(0)
-    shapes = dict(large=(300,300), small=(40,), transposed=(30,400), adopted=(50,))
+    shapes = dict(large=(300,300), small=(40,), transposed=(30,400))
     ps = {n: torch.nn.Parameter(torch.randn(*s).to(dtype)) for n,s in shapes.items()}
-    if kw.get('foreach') is not False and where=='adopted': opt = genopt.Adam(ps.items(), lr=.1, nonfinite='skip', **kw).adopt()
-    else: opt = genopt.Adam(ps.items(), lr=.1, nonfinite='skip', **kw)
+    opt = genopt.Adam(ps.items(), lr=.1, nonfinite='skip', **kw)
     def give(zero):
         for n,p in ps.items():
             g = torch.randn(p.shape).to(dtype)

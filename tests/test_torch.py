@@ -28,7 +28,6 @@ def test_averaged_weights_follow_every_step(kind, kw):
     "Against averages by hand; also when small parameters lie side by side, where an average must not lie with them"
     m = net()
     opt = genopt.AdamW(m.parameters(), lr=.05, **kw)
-    if kind=='exponential on copies': opt.adopt()
     more = {} if kind=='mean' else dict(multi_avg_fn=swa_utils.get_ema_multi_avg_fn(.75))
     average,seen = swa_utils.AveragedModel(m, **more),[]
     for i in range(5):

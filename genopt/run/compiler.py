@@ -24,7 +24,7 @@ from pathlib import Path
 
 __all__ = ['NoCompiler', 'available', 'compilations', 'library', 'parallel_may']
 
-compilations = []                           # what this process has compiled
+compilations = []                           # the chains whose code this process has compiled
 flags = '-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-fPIC', '-shared', '-nostdlib', '-Wl,--unresolved-symbols=ignore-all'
 lock  = threading.Lock()
 forked = False                              # libgomp does not survive a fork: a child runs without a parallel region
@@ -57,7 +57,7 @@ def available():
 
 @functools.cache
 def works(command):
-    try: return library_of('void run(const void* a) { (void)a; }\n', 'a first trial', command) is not None
+    try: return library_of('void run(const void* a) { (void)a; }\n', None, command) is not None
     except (NoCompiler, OSError): return False
 
 def missing():
@@ -113,8 +113,8 @@ def folder():
 
 loaded = {}
 
-def library(source, name):
-    "The function `run` of `source`, compiled now or before. Raises `NoCompiler`. `name` is for messages"
+def library(source, name=None):
+    "The function `run` of `source`, compiled now or before. Raises `NoCompiler`. `name`: of the chain that it is the code of, if it is of one"
     if not available(): raise NoCompiler(missing())
     return library_of(source, name, compiler())
 
@@ -137,6 +137,6 @@ def build(path, command, source, name):
         c,so = Path(work)/'kernel.c',Path(work)/'kernel.so'
         c.write_text(source)
         done = subprocess.run([*command, *flags, openmp(), '-o', str(so), str(c)], capture_output=True, text=True)
-        if done.returncode: raise NoCompiler(f"{' '.join(command)} could not compile {name}: {done.stderr.strip()[:500]}")
+        if done.returncode: raise NoCompiler(f"{' '.join(command)} could not compile {name or 'a small program'}: {done.stderr.strip()[:500]}")
         os.replace(so, path)
-    compilations.append(name)
+    if name: compilations.append(name)

@@ -63,7 +63,7 @@ class Launch:
             self.looks = Args(*(getattr(self.args, n) for n,_ in Args._fields_))
             self.looks.table += 8*self.n*self.kernel.slots['grad']
             self.looks.partials,self.looks.sums = (f.buffer_info()[0] for f in self.flags)
-            self.look_run = compiler.library(c.look_source(self.kernel.dtypes['grad']), 'the look at gradients')
+            self.look_run = compiler.library(c.look_source(self.kernel.dtypes['grad']))
         self.looks.parallel = self.parallel and compiler.parallel_may()
         self.look_run(ctypes.addressof(self.looks))
         return int(self.flags[1][0]) if self.flags[1][0]>=0 else None

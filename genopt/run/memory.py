@@ -70,7 +70,7 @@ class Memory:
         self.layouts   = [(*x.shape, *x.stride()) for x in tensors[:shaped]]
         self.handles   = handles(tensors, borrowed) if compiler.available() else None
         if self.handles is None: return
-        self.run    = compiler.library(source, 'the look at addresses')
+        self.run    = compiler.library(source)
         self.arrays = [array(self.handles.pointers), array(self.addresses), array([n for l in self.layouts for n in (len(l)//2, *l)])]
         self.struct = Struct(*map(ctypes.addressof, self.arrays[:2]), len(tensors), shaped, ctypes.addressof(self.arrays[2]), *self.handles.functions)
         self.at     = ctypes.addressof(self.struct)

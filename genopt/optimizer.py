@@ -36,9 +36,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`. `nonfinite`: what is done about gradients that are not finite,
     `'propagate'`, `'raise'` or `'skip'`; it looks at each gradient once, and waits for the device.
 
-    `foreach=False` calls the callbacks for each parameter, the reference. The default runs the same arithmetic on many parameters side by
-    side and on large ones in chunks; on a CPU, elementwise chains give the same bits. `fused=True` compiles it (needs a C++ compiler, or
-    Triton on CUDA). `opt.explain()` tells how a chain is run, and why. `adopt()` moves small parameters side by side for good.
+    `foreach=False` calls the callbacks for each parameter, the reference. `foreach=True` runs their operations on lists of parameters; elementwise
+    chains give the same bits. `fused=True` writes them as one C function over all parameters, and needs a C compiler; it is the default where
+    there is one, on a CPU. `opt.explain()` shows how a chain is run, and why.
     `capturable=True` keeps counters, and hyper-parameters given as tensors, on the device, for a CUDA graph: tensors may change between
     replays (`fill_`), plain numbers are the graph's own. A callback that decides by a counter, but for `where`, is then refused.
 

@@ -19,12 +19,19 @@ class Clock:
             else: self.values[n] = v if type(v) in (int,float) else plain(v)
 
 
+class Version:
+    "A number that is another after each write. An object of its own, so that what is kept for a parameter need not know the store"
+    __slots__ = 'number',
+    def __init__(self): self.number = 0
+    def bump(self): self.number += 1
+
+
 class ParameterState(dict):
-    "What is kept for one parameter. Made by itself it is a plain dict; the store adopts it"
-    __slots__ = 'store','clock'
+    "What is kept for one parameter. Made by itself it is a plain dict; in a store it bumps the store's `version`"
+    __slots__ = 'version','clock'
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
-        self.store = self.clock = None
+        self.version = self.clock = None
     def read(self):
         "Bring the counters up to date"
         if self.clock is not None: dict.update(self, self.clock.values)
@@ -32,7 +39,7 @@ class ParameterState(dict):
         "Somebody writes: what is here counts, and the store has another version"
         self.read()
         self.leave()
-        if self.store is not None: self.store.version += 1
+        if self.version is not None: self.version.bump()
     def join(self, clock):
         self.leave()
         self.clock = clock
@@ -71,18 +78,20 @@ class StateStore(dict):
     "`opt.state`. `version` is another after each write, also into what is kept for one parameter"
     def __init__(self, state=()):
         super().__init__()
-        self.version = 0
+        self.writes = Version()
         for p,s in dict(state).items(): self[p] = s
+    @property
+    def version(self): return self.writes.number
     def __missing__(self, p):
         res = ParameterState()
-        res.store = self
+        res.version = self.writes
         dict.__setitem__(self, p, res)
         return res
     def __setitem__(self, p, s):
-        self.version += 1
+        self.writes.bump()
         if isinstance(s, dict):
             s = ParameterState(s)
-            s.store = self
+            s.version = self.writes
         super().__setitem__(p, s)
     def of(self, p): return dict.get(self, p) or {}
     def keep(self, p, tensors, clock):
@@ -95,7 +104,7 @@ class StateStore(dict):
 def bumping(name):
     method = getattr(dict, name)
     def write(self, *args, **kw):
-        self.version += 1
+        self.writes.bump()
         return method(self, *args, **kw)
     write.__name__ = name
     return write

@@ -7,8 +7,8 @@ import genopt
 from genopt.run import compiler
 from genopt.core import Chain,Init,where,zeros
 from genopt.optimizer import Optimizer
-from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat,sum_sqr_grad
-from genopt.blocks.steps import adagrad_step,adam_step,lion_step,momentum_step,rms_prop_step,sgd_step
+from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
+from genopt.blocks.steps import adam_step,momentum_step,rms_prop_step,sgd_step
 from genopt.lower.program import Layout,Request,lower,programs
 from genopt.blocks.transforms import clip_grad_norm,trust_ratio
 from helpers import Tape,algorithms,catalogue,gpu,run

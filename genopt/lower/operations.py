@@ -30,9 +30,11 @@ def minimum(d, x, y): return d.choose(f'({x} < {y}) | ({x} != {x})', x, y)
 def clamp(d, x, low=None, high=None):
     if low is not None: x = d.choose(f'({x} < {low})', low, x)
     return x if high is None else d.choose(f'({x} > {high})', high, x)
-def lerp(d, x, y, weight):
-    near,far = d.fma(weight, f'({y} - {x})', x),d.fma(f'({weight} - {d.one})', f'({y} - {x})', y)
-    return d.choose(f'(({weight} < {d.half}) & ({weight} > -{d.half}))', near, far)
+def lerp(d, x, y, weight, near=None):
+    if near is None:
+        near = f'({weight} < {d.half}) & ({weight} > -{d.half})'                        # from the nearer end, as torch does it
+        return d.fma(d.choose(near, weight, f'({weight} - {d.one})'), f'({y} - {x})', d.choose(near, x, y))
+    return d.fma(weight, f'({y} - {x})', x) if near else d.fma(f'({weight} - {d.one})', f'({y} - {x})', y)
 def power(d, x, y):
     if isinstance(y, str): return d.function('pow', x, y)
     known = {1: x, 2: f'({x}*{x})', 3: f'({x}*{x}*{x})', .5: d.function('sqrt', x), -1: f'({d.one}/{x})'}
@@ -85,6 +87,7 @@ def write(v, d, text, compute_dtype):
         if a is None or v.packet is aten.pow and i==1: return a
         if isinstance(a, (bool,int,float)): return d.constant(a, dtype)
         raise TypeError(f"{v.packet.__name__} with {a!r}")
+    if v.near is not None: return lerp(d, *map(one, range(3), args), near=v.near)
     return elementwise[v.packet](d, *(one(i, a) for i,a in enumerate(args)), **{k: one(1, a) for k,a in kwargs.items()})
 
 

@@ -41,12 +41,12 @@ looks  = {'item', '__bool__', '__float__', '__int__', '__index__'}
 class Value:
     """What one operation makes. `op`: an operation of aten, `'input'`, `'given'` by a call, or `'join'` of what all parameters have.
     `example`: the stand-in, which tells shape and dtype. `family`: of which stand-in parameter, where a chain joins several. `stage`: how many
-    calls and joins lie before it. `level`: how many reductions, within its stage"""
-    __slots__ = 'op','args','kwargs','name','kind','example','block','family','stage','level','leaf_values'
+    calls and joins lie before it. `level`: how many reductions, within its stage. `near`: of a lerp, whether its weight is below a half"""
+    __slots__ = 'op','args','kwargs','name','kind','example','block','family','stage','level','leaf_values','near'
     def __init__(self, op, args=(), kwargs=None, name=None, kind=None, example=None, block=None):
         self.op,self.args,self.kwargs = op,args,kwargs or {}
         self.name,self.kind,self.example,self.block = name,kind,example,block
-        self.family,self.stage,self.level,self.leaf_values = None,0,0,()
+        self.family,self.stage,self.level,self.leaf_values,self.near = None,0,0,(),None
     @property
     def dtype(self): return self.example.dtype
     @property
@@ -194,6 +194,7 @@ class Recorder(TorchDispatchMode):
         if not isinstance(out, Tensor): raise NeedsShape(f"calls {name}, which makes several tensors")
         if key not in self.made:
             value = Value(func, operands, named, f'v{len(self.values)}', self.kind(func, tensors, out, args, kwargs), out, self.block)
+            if packet is aten.lerp: value.near = self.near(args[2])
             if value.kind==ELEMENTS and not self.known_operation(value): raise NotRecorded(f"calls {name}, which the table of operations lacks")
             self.made[key] = self.add(value, out)
         return self.bind(self.made[key], out)
@@ -208,6 +209,11 @@ class Recorder(TorchDispatchMode):
         if len(sharing)>1: raise NotRecorded(f"writes in place into a view ({packet.__name__})")
         return getattr(pure, func._overloadname)
 
+    def near(self, weight):
+        "Whether the weight of a lerp is below a half: torch starts from the nearer end then. None where that is not known"
+        if isinstance(weight, (int,float)): return abs(weight)<.5
+        name = next((n for n,t in self.scalars.inputs.items() if t is weight), None)
+        return self.scalars.is_small(name) if name else None
     def each(self, name, args, kwargs):
         "An operation on lists is one on each of their members"
         n = len(args[0])

@@ -130,6 +130,7 @@ class ScalarRecorder:
         self.computed = {}                  # source -> scalar, so that the same is computed once
         self.decided = set()                # guards that stand already
         self.seen = {}                      # name in the namespace -> what was read
+        self.met = {}                       # name of a scalar that tensors meet -> the scalar
         self.inputs = {}                    # name of a scalar -> the 0-d tensor that stands for it in the recording
         self.factors = {}                   # keyword -> 0-d tensor, of the operation that torch is about to dispatch
         self.calling = False                # a callback without tensors is tried: nothing may be decided
@@ -203,6 +204,13 @@ class ScalarRecorder:
         outcome = bool(on_host(x))
         self.guard_once(f'bool({x.name}) is {outcome}')
         return outcome
+    def is_small(self, name):
+        "Whether the scalar of that name is between -1/2 and 1/2, with a guard; None where it is on the device"
+        x = self.met[name]
+        if isinstance(x.value, Tensor): return None
+        outcome = abs(x.value)<.5
+        self.guard_once(f'(abs({name})<.5) is {outcome}')
+        return outcome
     def fix(self, x, f):
         "The callback needs the value itself: the recording holds for this value alone"
         self.guard_once(f'{x.name}=={self.text(on_host(x))}')
@@ -226,6 +234,7 @@ class ScalarRecorder:
     def input(self, x):
         "The 0-d tensor that stands for `x` in the recording"
         if x.name not in self.inputs:
+            self.met[x.name] = x
             self.inputs[x.name] = torch.tensor(float(x.shown), dtype=self.dtype, device=self.device)
         return self.inputs[x.name]
     def scale(self, func, args, kwargs, keyword, x):

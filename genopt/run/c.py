@@ -29,11 +29,12 @@ prelude = r'''
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#define INLINE static inline __attribute__((always_inline))
 typedef struct { uint16_t x; } bf16;
-static inline float bits_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
-static inline uint32_t float_as_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
-static inline float load_bf16(bf16 x) { return bits_as_float((uint32_t)x.x << 16); }
-static inline bf16 store_bf16(float f) {                       /* to the nearest, ties to even; NaN stays */
+INLINE float bits_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+INLINE uint32_t float_as_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+INLINE float load_bf16(bf16 x) { return bits_as_float((uint32_t)x.x << 16); }
+INLINE bf16 store_bf16(float f) {                       /* to the nearest, ties to even; NaN stays */
   const uint32_t u = float_as_bits(f), rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
   const bf16 r = { (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded) }; return r;
 }
@@ -54,26 +55,26 @@ static inline f16 store_f16(float f) { return (f16)f; }
 #define FMA_double(a, b, c) ((a)*(b) + (c))
 #endif
 /* exp, exp2, log and log2 in float, which a compiler can vectorize; within two units in the last place */
-static inline float two_to(float n, float x) {                 /* x * 2^n in two steps, so that what is too small for a float comes out as zero */
+INLINE float two_to(float n, float x) {                 /* x * 2^n in two steps, so that what is too small for a float comes out as zero */
   const int32_t k = (int32_t)n, half = k >> 1;
   return x * bits_as_float((uint32_t)(half + 127) << 23) * bits_as_float((uint32_t)(k - half + 127) << 23);
 }
-static inline float exp_small(float r) {
+INLINE float exp_small(float r) {
   float q = 1.9875691500e-4f;
   q = q*r + 1.3981999507e-3f; q = q*r + 8.3334519073e-3f; q = q*r + 4.1665795894e-2f; q = q*r + 1.6666665459e-1f; q = q*r + 5.0000001201e-1f;
   return q*r*r + r + 1.0f;
 }
-static inline float fast_expf(float x) {
+INLINE float fast_expf(float x) {
   x = x > 89.0f ? 89.0f : x; x = x < -104.0f ? -104.0f : x;
   const float n = floorf(x*1.44269504088896341f + 0.5f);
   return two_to(n, exp_small(x - n*0.693359375f + n*2.12194440e-4f));
 }
-static inline float fast_exp2f(float x) {
+INLINE float fast_exp2f(float x) {
   x = x > 129.0f ? 129.0f : x; x = x < -150.0f ? -150.0f : x;
   const float n = floorf(x + 0.5f);
   return two_to(n, exp_small((x - n)*0.693147180559945f));
 }
-static inline float log_of(float x, int base2) {
+INLINE float log_of(float x, int base2) {
   const float big = x < 1.17549435e-38f ? x*8388608.0f : x;    /* below it the exponent is not to be seen */
   const uint32_t u = float_as_bits(big);
   float e = (float)((int32_t)(u >> 23) - 126) - (x < 1.17549435e-38f ? 23.0f : 0.0f);
@@ -85,12 +86,11 @@ static inline float log_of(float x, int base2) {
   q = q*m - 1.1514610310e-1f; q = q*m + 1.1676998740e-1f; q = q*m - 1.2420140846e-1f; q = q*m + 1.4249322787e-1f;
   q = q*m - 1.6668057665e-1f; q = q*m + 2.0000714765e-1f; q = q*m - 2.4999993993e-1f; q = q*m + 3.3333331174e-1f;
   const float y = q*m*z - 0.5f*z;
-  float r = base2 ? (m + y)*1.44269504088896341f + e : (m + (y - e*2.12194440e-4f)) + e*0.693359375f;
-  r = x == INFINITY ? INFINITY : r; r = x == 0.0f ? -INFINITY : r;
-  return x < 0.0f || x != x ? NAN : r;
+  const float r = base2 ? (m + y)*1.44269504088896341f + e : (m + (y - e*2.12194440e-4f)) + e*0.693359375f;
+  return r + (x > 0.0f ? 0.0f : x == 0.0f ? -INFINITY : NAN) + (x > FLT_MAX ? INFINITY : 0.0f);       /* gcc 12 does not vectorize other forms */
 }
-static inline float fast_logf(float x) { return log_of(x, 0); }
-static inline float fast_log2f(float x) { return log_of(x, 1); }
+INLINE float fast_logf(float x) { return log_of(x, 0); }
+INLINE float fast_log2f(float x) { return log_of(x, 1); }
 
 typedef struct {
   const int64_t* table;                                        /* addresses[name][parameter] */

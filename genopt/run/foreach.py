@@ -5,7 +5,7 @@ from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from ..lower.record import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,mapped,needed
+from ..lower.record import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,needed
 
 __all__ = ['DeviceNumbers', 'Foreach']
 

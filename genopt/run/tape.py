@@ -1,10 +1,9 @@
 """A callback on a stack of parameters, as the operations that it came to. `vmap` finds these anew at every step, which takes longer than small matrices
 do. So they are written down once, as a Python function of what the callback reads; the numbers that it read are constants in it."""
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from ..lower.record import leaves,mapped
+from ..lower.record import leaves
 
 __all__ = ['Tape']
 

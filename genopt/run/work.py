@@ -10,6 +10,7 @@ from copy import copy
 from operator import attrgetter,is_
 import torch
 from torch import Tensor
+from ..loop import finite
 from ..lower.chain import OWN
 from ..lower.program import lower,note_change
 from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped

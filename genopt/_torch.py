@@ -28,8 +28,8 @@ increment_versions = torch.autograd.graph.increment_version                # pub
 
 class Handles:
     """Pointers by which C can ask tensors for their memory, for as long as this lives: `pointers`, and `functions`, the addresses of
-    `aoti_torch_get_data_ptr`, `get_dim`, `get_sizes` and `get_strides`. `borrowed`: the tensors are not kept alive, and whoever asks has made sure that
-    they are"""
+    `aoti_torch_get_data_ptr`, `get_dim`, `get_sizes` and `get_strides`. `borrowed`: the tensors are not kept alive; whoever asks makes sure that they
+    are"""
     names = 'data_ptr', 'dim', 'sizes', 'strides'
     def __init__(self, tensors, borrowed):
         library = libtorch()

@@ -219,7 +219,8 @@ class Chain:
         self.evals  = [b for b in self.every if 'eval_p' in b.provides() and not any('eval_p' in o.state for o in self.every)]
         self.blocks = [b for b in self.every if b not in self.evals]
         self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
-        self.learned,self.varying = {},set()                     # block and shape -> what it returned, in a rehearsal; those that return other names at times
+        self.learned = {}                                        # block and shape -> what it returned, in a rehearsal
+        self.varying = set()                                     # blocks that return other names at times
         for b in self.every:
             for n,init in b.state.items():
                 if self.state.setdefault(n, init)!=init:

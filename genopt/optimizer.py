@@ -156,7 +156,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         grads  = gradients(params)
         inputs = Inputs(params, grads, self._settings(groups), groups)
         plan,self.last_step_skipped = self._plan,False
-        if plan is not None and plan.simple and self._steps!=10 and plan.valid_for(inputs) and plan.aim(inputs):        # mostly; it needs nothing of torch
+        quick = plan is not None and plan.simple and self._steps!=10
+        if quick and plan.valid_for(inputs) and plan.aim(inputs):       # mostly; it needs nothing of torch
             if self._nonfinite=='propagate' or not plan.looks_bad():
                 plan.commit()
                 self._steps += 1
@@ -233,7 +234,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def adopt(self):
         "Does nothing any more: parameters of any size are run together where they are. Returns the optimizer"
-        warnings.warn(f"{self.name}.adopt() does nothing any more, and will go: parameters are run together wherever they lie", DeprecationWarning, stacklevel=2)
+        told = f"{self.name}.adopt() does nothing any more, and will go: parameters are run together wherever they lie"
+        warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self
 
     def state_dict(self):

@@ -1,5 +1,5 @@
-"""What is kept for each parameter: `opt.state`, a dict of dicts as torch's. Tensors lie in it. Counters do not: between steps those of many parameters
-are in one `Clock`, and are read when somebody looks. Whoever writes bumps `version`, so that the plan is made anew. Looking changes nothing."""
+"""What is kept for each parameter: `opt.state`, a dict of dicts as torch's. Tensors lie in it. Counters do not: between steps those of many
+parameters are in one `Clock`, and are read when somebody looks. Whoever writes bumps `version`, so that the plan is made anew."""
 
 from torch import Tensor
 from .hypers import plain

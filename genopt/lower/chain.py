@@ -66,10 +66,12 @@ def record(chain, layout, numbers, known_operation):
     def families(sizes):
         while True:
             res = ChainRecorder(chain, layout, numbers, known_operation, sizes, refused).run()
-            odd = next((v for v in res.needed() if v.kind in (ELEMENTS, SINGLE) and not isinstance(v.op, str) and not known_operation(v)), None)
+            operations = [v for v in res.needed() if v.kind in (ELEMENTS, SINGLE) and not isinstance(v.op, str)]
+            odd = next((v for v in operations if not known_operation(v)), None)
             if odd is None: return res
-            if not odd.block or odd.block.is_global: raise NotRecorded(f"{odd.block} calls {odd.packet.__name__}, which the table of operations lacks")
-            refused[odd.block] = NotRecorded(f"calls {odd.packet.__name__}, which the table of operations lacks")
+            why = f"calls {odd.packet.__name__}, which the table of operations lacks"
+            if not odd.block or odd.block.is_global: raise NotRecorded(f"{odd.block} {why}")
+            refused[odd.block] = NotRecorded(why)
     with torch.random.fork_rng([layout.device] if layout.device.type=='cuda' else []), torch.no_grad():
         res = families(row_sizes[:2] if joins else row_sizes[:1])
         if joins and same_for_all(families(row_sizes))!=same_for_all(res):
@@ -192,7 +194,7 @@ class ChainRecorder:
         seen  = {n: self.scalars.read(n, self.numbers[n]) for n in [*b.reads, *['lr']*moves] if n in self.numbers}
         spaces,decided = [Namespace(seen | s) for s in self.spaces],set(self.scalars.decided)
         with self.recorder.watching(b): outs = b.call_all(spaces) if b.is_global else [b(ns) for ns in spaces]
-        if not outs[0] and self.scalars.decided==decided: raise NotRecorded("only looks at what it is given")       # else a number has told it to do nothing
+        if not outs[0] and self.scalars.decided==decided: raise NotRecorded("only looks at what it is given")       # no number has told it to
         odd = [n for out,size in zip(outs, self.sizes) for n,v in out.items() if isinstance(v, Tensor) and tuple(v.shape) not in ((), (size,))]
         if odd: raise NeedsShape(f"makes {odd[0]!r}, which is not of the parameter's shape")
         return outs,spaces
@@ -219,16 +221,17 @@ class ChainRecorder:
         value = lambda n: self.own[n] if n in self.own else self.recorder.value(here[n])
         reads = {n: value(n) for n in b.reads if n not in numbers}
         with outside_of_the_recording(), Watch() as watch: out = self.returned(b, ns, stack)
-        later = {n: ns[n] for n in self.chain.writes.get(b, ()) if n not in out and (n in here or n in self.own)}      # what it returns in other steps
+        known = here.keys()|self.own.keys()
+        later = {n: ns[n] for n in self.chain.writes.get(b, ()) if n not in out and n in known}          # what it returns in other steps
         if 'new_p' in later: self.move()
-        else_ = {n: value(n) for n in [*out, *later] if n in here or n in self.own or n=='update'}
+        else_ = {n: value(n) for n in [*out, *later] if n in known} if later or b in self.chain.varying else {}
         out   = out | later
         if odd := [n for n,v in out.items() if not isinstance(v, Tensor)]: raise NotRecorded(f"{why}, and makes the number {odd[0]!r}")
         stacked = stack and not watch.random and bool(out) and self.stackable(b, ns, out)
         for n in out: self.forget(n)
         gives = [{n: self.given_value(n, x, b, family) for n,x in out.items()} for family in range(len(self.sizes))]
         for v in gives[0].values(): v.args = tuple(dict.fromkeys([*reads.values(), *else_.values()]))
-        self.calls.append(Call(b, reads, numbers, gives[0], else_ if later or b in self.chain.varying else {}, stacked, watch.may_fail or not stacked, str(why)))
+        self.calls.append(Call(b, reads, numbers, gives[0], else_, stacked, watch.may_fail or not stacked, str(why)))
         ns.update(out)
         self.runs_on[b] = 'tensors of one shape, stacked' if stacked else 'each tensor'
     def returned(self, b, ns, run):
@@ -265,7 +268,8 @@ class ChainRecorder:
         "The move `p - lr*update`, unless a callback has made it"
         if 'new_p' in self.spaces[0] or 'new_p' in self.own or not self.chain.moves: return
         seen = {'lr': self.scalars.read('lr', self.numbers['lr'])} if 'lr' in self.numbers else {}
-        if odd := [n for n in ('p', 'update', 'lr') if n in self.own]: raise NotRecorded(f"reads {odd[0]!r}, which is not of the parameter's shape and dtype")
+        odd = [n for n in ('p', 'update', 'lr') if n in self.own]
+        if odd: raise NotRecorded(f"reads {odd[0]!r}, which is not of the parameter's shape and dtype")
         for space in self.spaces:
             ns = Namespace(seen | space)
             with self.recorder.watching(None): space['new_p'] = ns['new_p']

@@ -15,8 +15,8 @@ __all__ = ['Cut', 'cut']
 
 @dataclass(eq=False)
 class Cut:
-    """`lead`: the chain up to the last callback that is called; None if there is none. `rest`: what comes after it. The rest is given the gradient that
-    the lead comes to, the tensors `rest.fed` and numbers such as `numbers`. `read`: the names that it reads of those which callbacks may change"""
+    """`lead`: the chain up to the last callback that is called; None if there is none. `rest`: what comes after it. The rest is given the gradient to
+    which the lead comes, the tensors `rest.fed` and numbers such as `numbers`. `read`: the names that it reads of those which callbacks may change"""
     rest: object
     lead: object = None
     numbers: dict = field(default_factory=dict)
@@ -38,8 +38,8 @@ class Cut:
 cuts = {}                                    # for all optimizers of the process
 
 def cut(chain, numbers, p, joins=False, noted=()):
-    """`chain` in two, for parameters like `p`, as callbacks see it. With `joins` the callbacks over all parameters are called. `noted`: what they have been
-    seen to change late, by name. Raises `NotRecorded` where what is called cannot be handed on"""
+    """`chain` in two, for parameters like `p`, as callbacks see it. With `joins` the callbacks over all parameters are called. `noted`: what they
+    have been seen to change late, by name. Raises `NotRecorded` where what is called cannot be handed on"""
     asks = [i for i,b in enumerate(chain.blocks) if {*b.reads}&of_model or joins and b.is_global]
     if not asks: return Cut(chain)
     noted = dict(noted)
@@ -49,7 +49,8 @@ def cut(chain, numbers, p, joins=False, noted=()):
             try: cuts[key] = behind(asks[-1], chain, numbers, p, noted)
             except NotRecorded as e: cuts[key] = e
     if isinstance(res := cuts[key], NotRecorded): raise res
-    return next(c for k,c in cuts.items() if k[0]==chain.key and isinstance(c, Cut) and c.form==res.form)             # one for all shapes, if they are alike
+    alike = (c for k,c in cuts.items() if k[0]==chain.key and isinstance(c, Cut) and c.form==res.form)
+    return next(alike)                                                                                 # one for all shapes, if they are alike
 
 def behind(k, chain, numbers, p, noted):
     "The cut behind the `k`-th callback"

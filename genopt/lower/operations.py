@@ -62,8 +62,10 @@ elementwise = {
     aten.clone: lambda d, x: x, aten._to_copy: lambda d, x: x, aten.copy: lambda d, x, y: y,
     aten.gt: infix('>'), aten.ge: infix('>='), aten.lt: infix('<'), aten.le: infix('<='), aten.eq: infix('=='), aten.ne: infix('!='),
     aten.logical_and: infix('&'), aten.logical_or: infix('|'), aten.bitwise_and: infix('&'), aten.bitwise_or: infix('|'),
-    aten.logical_not: lambda d, x: d.negate(x), aten.bitwise_not: lambda d, x: d.negate(x), aten.logical_xor: infix('!='), aten.bitwise_xor: infix('!='),
-    aten.isnan: lambda d, x: f'({x} != {x})', aten.isfinite: lambda d, x: f'({x} - {x} == {d.zero})', aten.isinf: lambda d, x: f'({d.function("abs", x)} == {d.infinity})',
+    aten.logical_not: lambda d, x: d.negate(x), aten.bitwise_not: lambda d, x: d.negate(x),
+    aten.logical_xor: infix('!='), aten.bitwise_xor: infix('!='),
+    aten.isnan: lambda d, x: f'({x} != {x})', aten.isfinite: lambda d, x: f'({x} - {x} == {d.zero})',
+    aten.isinf: lambda d, x: f'({d.function("abs", x)} == {d.infinity})',
 }
 compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isfinite, aten.isinf}
 ignored  = 'dtype', 'layout', 'device', 'pin_memory', 'memory_format', 'non_blocking', 'implicit'
@@ -124,4 +126,5 @@ def can_write(v, compute_dtype):
         try: write(v, Dialect(), lambda a, dtype: 'x', compute_dtype)
         except (KeyError, TypeError): return False
         return True
-    return reduction(v) is not None and v.dtype==compute_dtype and all(o.dtype in (compute_dtype, torch.bool) for o in v.operands) and not v.kwargs.get('dtype')
+    if reduction(v) is None or v.dtype!=compute_dtype or v.kwargs.get('dtype'): return False
+    return all(o.dtype in (compute_dtype, torch.bool) for o in v.operands)

@@ -136,8 +136,8 @@ def kinds(chain, numbers):
     return tuple(n for n in chain.state if n in numbers),tuple(n for n,v in numbers.items() if isinstance(v, Tensor))
 
 def lower(chain, layout, numbers, request):
-    """The program of `chain` for parameters of `layout`, that is right for `numbers`, and what its scalar program makes of them. Hyper-parameters, and
-    states that are numbers, are in `numbers`"""
+    """The program of `chain` for parameters of `layout`, that is right for `numbers`, and what its scalar program makes of them. `numbers` has the
+    hyper-parameters, and the states that are numbers"""
     key = chain.key,layout.dtype,layout.grad_dtype,layout.state_dtypes,layout.device,request,kinds(chain, numbers)
     known = [*programs[key], *programs[key, layout.shape]]
     for p in known:
@@ -170,8 +170,8 @@ def staged(chain, layout, request, r):
     "The recording `r` as a program"
     order,of = r.needed(),{v: c for c in r.calls for v in c.gives.values()}
     for v in order: set_stage(v, of)
-    for c in r.calls:
-        c.stage = max((of[v].stage if v in of else v.stage for v in (*c.reads.values(), *c.else_.values())), default=0)      # what a call gives, the next one may read at once
+    for c in r.calls:                                    # what a call gives, the next one may read at once
+        c.stage = max((of[v].stage if v in of else v.stage for v in (*c.reads.values(), *c.else_.values())), default=0)
         for v in order: set_stage(v, of)
     last = max([0, *(v.stage for v in r.outs.values()), *(c.stage+1 for c in r.calls)])
     stages,materialized = [],set()

@@ -227,7 +227,8 @@ class Recorder(TorchDispatchMode):
         row = next((t.shape for t in tensors if t.ndim==1 and t.numel() in self.sizes), None)
         if not tensors: raise NeedsShape(f"makes a tensor of its own ({packet.__name__})")
         if row is None: return SINGLE                       # or CROSS; `merge_families` knows
-        if out.shape==row and (torch.Tag.pointwise in func.tags or packet in like) and all(t.shape==row or t.ndim==0 for t in tensors): return ELEMENTS
+        each = torch.Tag.pointwise in func.tags or packet in like
+        if each and out.shape==row and all(t.shape==row or t.ndim==0 for t in tensors): return ELEMENTS
         named = {a.name: v for a,v in zip(func._schema.arguments, args)} | kwargs
         along = [v for n in ('dim','keepdim') if (v := named.get(n)) or v==0 and v is not False]
         if out.ndim==0 and packet in reductions and not along: return SINGLE

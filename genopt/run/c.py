@@ -128,8 +128,8 @@ class C(Dialect):
 
 
 class Emitter:
-    """Writes the source of one flat part. Values are called `m3` where they lie in memory, `e3` when they have been loaded from there, `s3` where they
-    are scalars, `w3` where they are single numbers that are kept from round to round, and by their own name `v3` where they are computed"""
+    """Writes the source of one flat part. Values are called `m3` where they lie in memory, `e3` when they are loaded from there, `s3` if they are
+    scalars, `w3` if they are single numbers that are kept from round to round, and by their own name `v3` where they are computed"""
     def __init__(self, flat, scalars, dtypes, compute_dtype):
         self.flat,self.dtypes,self.compute_dtype = flat,dtypes,compute_dtype
         self.T,self.d = types[compute_dtype],C(types[compute_dtype])
@@ -178,7 +178,7 @@ class Emitter:
         values = [*r.elements, *r.reduced]
         loads  = dict.fromkeys(o.name for v in values for o in v.operands if o.kind==ELEMENTS and o.name in self.flat.loads)
         loads |= dict.fromkeys(v.name for v in stores.values() if v.name in self.flat.loads)
-        memory = [f'{self.stored(n)}* restrict m{self.slots[n]} = ({self.stored(n)}*)a->table[{self.slots[n]}*a->n + t] + o;' for n in dict.fromkeys([*loads, *stores])]
+        memory = [self.pointer(n) for n in dict.fromkeys([*loads, *stores])]
         body   = [f'const T e{self.slots[n]} = load_{self.stored(n)}(m{self.slots[n]}[i]);' for n in loads]
         body  += [self.define(v) for v in r.elements]
         accs   = [(j, v, reduction(v)) for j,v in enumerate(r.reduced)]
@@ -187,20 +187,26 @@ class Emitter:
             if red.sign=='+': body.append(f'a{j} += {x};')
             else: body += [f'const T x{j} = {x};', f'bad{j} |= x{j} != x{j};', f'a{j} = x{j} {">" if red.sign=="max" else "<"} a{j} ? x{j} : a{j};']
         body  += [f'm{self.slots[n]}[i] = store_{self.stored(n)}({self.text(v, self.compute_dtype)});' for n,v in stores.items()]
-        head   = ['const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;', 'const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;',
-                  'const double* s = a->scalars + a->row[t]*a->width; const T* w = (const T*)a->singles; (void)s; (void)w;', *memory, *self.load_scalars(values), *self.load_singles(values)]
+        head   = ['const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;',
+                  'const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;',
+                  'const double* s = a->scalars + a->row[t]*a->width;',
+                  'const T* w = (const T*)a->singles; (void)s; (void)w;', *memory, *self.load_scalars(values), *self.load_singles(values)]
         inner  = self.joined_loop(accs, body, k) if accs else ['#pragma omp simd', 'for (int64_t i = 0; i < n; i++) {', *indent(body), '}']
         return [f'static void tile_{k}(const Args* a, int64_t k) {{', *indent(head + inner), '}']
+    def pointer(self, n):
+        "Where the elements of `n` in this tile lie"
+        stored,i = self.stored(n),self.slots[n]
+        return f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + o;'
     def joined_loop(self, accs, body, k):
         "A loop that reduces: a few elements in T, and what they come to in double"
-        start = lambda red: {'+': '0', 'max': '-INFINITY', 'min': 'INFINITY'}[red.sign]
-        total = [f'double total{j} = {start(red)}; int bad{j} = 0;' for j,_,red in accs]
-        part  = [f'T a{j} = {start(red)};' for j,_,red in accs]
+        total = [f'double total{j} = {starts[red.sign]}; int bad{j} = 0;' for j,_,red in accs]
+        part  = [f'T a{j} = {starts[red.sign]};' for j,_,red in accs]
         clauses = ' '.join(f'reduction({red.sign}:a{j})' + (f' reduction(|:bad{j})' if red.sign!='+' else '') for j,_,red in accs)
-        join  = [f'total{j} {"+= a%d" % j if red.sign=="+" else "= a%d %s total%d ? a%d : total%d" % (j, ">" if red.sign=="max" else "<", j, j, j)};' for j,_,red in accs]
+        join  = [joined(f'total{j}', f'a{j}', red.sign) for j,_,red in accs]
         save  = [f'a->partials[k*{len(accs)} + {j}] = bad{j} ? NAN : total{j};' for j,_,_ in accs]
-        return [*total, 'for (int64_t b = 0; b < n; b += 512) {', *indent([*part, 'const int64_t end = n - b < 512 ? n : b + 512;', f'#pragma omp simd {clauses}',
-                'for (int64_t i = b; i < end; i++) {', *indent(body), '}', *join]), '}', *save]
+        few   = [*part, 'const int64_t end = n - b < 512 ? n : b + 512;', f'#pragma omp simd {clauses}',
+                 'for (int64_t i = b; i < end; i++) {', *indent(body), '}', *join]
+        return [*total, 'for (int64_t b = 0; b < n; b += 512) {', *indent(few), '}', *save]
 
     def join(self, k, r):
         "The partial results of round `k`, joined in order for each parameter"
@@ -208,12 +214,13 @@ class Emitter:
         for j,v in enumerate(r.reduced):
             red  = reduction(v)
             sums = f'a->sums[t*{A} + {j}]'
-            lines.append(f'for (int64_t t = 0; t < a->n; t++) {sums} = { {"+": "0", "max": "-INFINITY", "min": "INFINITY"}[red.sign] };')
+            lines.append(f'for (int64_t t = 0; t < a->n; t++) {sums} = {starts[red.sign]};')
             x = f'a->partials[k*{A} + {j}]'
             here = sums.replace('t*', '(int64_t)a->tile_parameter[k]*')
             update = f'{here} += {x};' if red.sign=='+' else f'{here} = ({x} {">" if red.sign=="max" else "<"} {here}) | ({x} != {x}) ? {x} : {here};'
             lines.append(f'for (int64_t k = 0; k < a->tiles; k++) {update}')
-            lines.append(f'for (int64_t t = 0; t < a->n; t++) {{ const double x = {sums}; const double n = (double)a->numel[t]; (void)n; {self.kept_at(v)} = (T)({self.ended(red)}); }}')
+            lines.append(f'for (int64_t t = 0; t < a->n; t++) {{ const double x = {sums}, n = (double)a->numel[t]; (void)n; '
+                         f'{self.kept_at(v)} = (T)({self.ended(red)}); }}')
         return lines
     def ended(self, red): return red.end(C('double'), 'x', 'n')
     def arithmetic(self, r):
@@ -240,8 +247,8 @@ class Emitter:
             body += self.arithmetic(r)
             if r.reduced or stores:
                 code += self.loop(k, r, stores)
-                body += ['if (a->parallel) {', '  #pragma omp parallel for schedule(static)', f'  for (int64_t k = 0; k < a->tiles; k++) tile_{k}(a, k);',
-                         f'}} else for (int64_t k = 0; k < a->tiles; k++) tile_{k}(a, k);']
+                each  = f'for (int64_t k = 0; k < a->tiles; k++) tile_{k}(a, k);'
+                body += ['if (a->parallel) {', '  #pragma omp parallel for schedule(static)', f'  {each}', f'}} else {each}']
             body += self.join(k, r)
         legend = '/* ' + ', '.join([f'm{i}: {n}' for n,i in self.slots.items()] + [f's{i}: {n}' for n,i in self.scalars.items()]) + ' */'
         return '\n'.join([prelude, legend, f'typedef {self.T} T;', f'#define BLOCK {block}', *code, 'void run(const Args* a) {',
@@ -271,6 +278,12 @@ void run(const Args* a) {{
   for (int64_t k = 0; k < a->tiles; k++) if (a->partials[k] != 0) {{ a->sums[0] = a->tile_parameter[k]; return; }}
 }}''', ''])
 
+
+starts = {'+': '0', 'max': '-INFINITY', 'min': 'INFINITY'}
+
+def joined(total, x, sign):
+    "The statement that joins the partial result `x` to `total`"
+    return f'{total} += {x};' if sign=='+' else f'{total} = {x} {">" if sign=="max" else "<"} {total} ? {x} : {total};'
 
 def indent(lines): return [f'  {line}' for line in lines]
 

@@ -25,7 +25,8 @@ from pathlib import Path
 __all__ = ['NoCompiler', 'available', 'compilations', 'library', 'parallel_may']
 
 compilations = []                           # the chains whose code this process has compiled
-flags = '-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-fPIC', '-shared', '-nostdlib', '-Wl,--unresolved-symbols=ignore-all'
+flags = ('-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math',
+         '-fPIC', '-shared', '-nostdlib', '-Wl,--unresolved-symbols=ignore-all')
 lock  = threading.Lock()
 forked = False                              # libgomp does not survive a fork: a child runs without a parallel region
 
@@ -69,9 +70,7 @@ def missing():
 @functools.cache
 def openmp():
     "The flag for OpenMP: with parallel regions where the process has them"
-    try: ctypes.CDLL(None).GOMP_parallel
-    except AttributeError: return '-fopenmp-simd'
-    return '-fopenmp'
+    return '-fopenmp' if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else '-fopenmp-simd'
 
 @functools.cache
 def machine(command):

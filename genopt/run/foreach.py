@@ -26,7 +26,9 @@ class DeviceNumbers(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs,name = kwargs or {},getattr(func, '__name__', '')
         if any(isinstance(kwargs.get(k), Tensor) for k in ('alpha','value')):
-            if op := on_device.get(getattr(aten, name.rstrip('_'), None)): return args[0].copy_(op(*args, **kwargs)) if name.endswith('_') else op(*args, **kwargs)
+            if op := on_device.get(getattr(aten, name.rstrip('_'), None)):
+                res = op(*args, **kwargs)
+                return args[0].copy_(res) if name.endswith('_') else res
         return lerp(*args, **kwargs) if name=='lerp' else func(*args, **kwargs)
 
 
@@ -40,7 +42,7 @@ class Foreach:
         self.in_place,self.lies_in = set(),{}                 # operations that write into their first operand; values that lie in a row, and in which
         for i,v in enumerate(self.order): self.choose(i, v)
     def choose(self, i, v):
-        "Whether operation `i` may write into its first operand: nobody reads that again, and where it is a row, the result is gone when the row is written"
+        "Whether operation `i` may write into its first operand: nobody reads that again; and the result is gone when the row is written"
         x = v.args[0] if v.args and isinstance(v.args[0], Value) else None
         if x is None or (x.kind,v.kind)!=(ELEMENTS,)*2 or x.dtype!=v.dtype or self.last[x]>i or any(o is x for o in v.args[1:]): return
         row = x.name if self.given(x) else self.lies_in.get(x)
@@ -72,7 +74,8 @@ class Foreach:
         return {v: value(v) for v in self.flat.leaves}
 
     def run(self, i, v, value):
-        args,kwargs = [value(a) if isinstance(a, Value) else a for a in v.args],{k: value(a) if isinstance(a, Value) else a for k,a in v.kwargs.items()}
+        of = lambda a: value(a) if isinstance(a, Value) else a
+        args,kwargs = [*map(of, v.args)],{k: of(a) for k,a in v.kwargs.items()}
         name = lists.get(v.packet)
         rows = [isinstance(a, list) for a in args]
         n = next((len(a) for a in args if isinstance(a, list)), 0)
@@ -93,5 +96,6 @@ class Foreach:
         "Whether the operation on lists takes these operands: lists of tensors of one shape, or a plain number in the second place"
         operands = [a for a in v.args if isinstance(a, Value)]
         if any(o.kind==SINGLE for o in operands): return v.packet in (aten.mul, aten.div, aten.add, aten.sub) and not v.kwargs
-        if any(isinstance(a, Tensor) for a in args): return v.packet in (aten.mul, aten.div) and not v.kwargs and len(args)==2             # others would look into it
+        if any(isinstance(a, Tensor) for a in args):                                        # others than these would look into it
+            return v.packet in (aten.mul, aten.div) and not v.kwargs and len(args)==2
         return v.packet not in (aten.maximum, aten.minimum) or all(rows)

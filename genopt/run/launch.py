@@ -1,5 +1,5 @@
-"""One launch: a compiled flat part, bound to the memory of its parameters. The table of addresses, the tiles and the arrays of single numbers are made
-once; between steps only addresses of gradients move."""
+"""One launch: a compiled flat part, bound to the memory of its parameters. The table of addresses, the tiles and the arrays of single numbers are
+made once; between steps only addresses of gradients move."""
 
 import ctypes
 from array import array
@@ -42,8 +42,9 @@ class Launch:
         self.sums     = array('d', bytes(8*max(1, self.n*kernel.n_reduced)))
         self.scalars  = scalars
         numel,tile_parameter,tile_place,row = (a.buffer_info()[0] for a in self.arrays)
-        self.args = Args(ctypes.addressof(self.table), self.n, numel, tile_parameter, tile_place, len(tiles), ctypes.addressof(scalars), kernel.width, row,
-                         self.singles.data_ptr(), self.leaves.data_ptr(), self.partials.buffer_info()[0], self.sums.buffer_info()[0], 0)
+        partials,sums = (a.buffer_info()[0] for a in (self.partials, self.sums))
+        self.args = Args(ctypes.addressof(self.table), self.n, numel, tile_parameter, tile_place, len(tiles), ctypes.addressof(scalars), kernel.width,
+                         row, self.singles.data_ptr(), self.leaves.data_ptr(), partials, sums, 0)
         self.at   = ctypes.addressof(self.args)
         self.run  = kernel.run
         self.parallel = self.total>serial

@@ -34,7 +34,8 @@ def as_strided_like(p, x):
 source = """
 #include <stdint.h>
 typedef struct { void* const* handles; const int64_t* addresses; int64_t n; int64_t shaped; const int64_t* layout;
-                 int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*); int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
+                 int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*);
+                 int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
                  int64_t moved; } Memory;
 /* The first `shaped` tensors must have their shapes as well. `layout`: of each the number of dimensions, sizes, strides */
 void run(Memory* m) {
@@ -42,7 +43,10 @@ void run(Memory* m) {
   m->moved = 1;
   for (int64_t i = 0; i < m->n; i++) {
     void* address;
-    if (i + 12 < m->n) { const char* ahead = *(const char* const*)m->handles[i+12]; __builtin_prefetch(ahead); __builtin_prefetch(ahead + 64); __builtin_prefetch(ahead + 128); }
+    if (i + 12 < m->n) {
+      const char* ahead = *(const char* const*)m->handles[i+12];
+      __builtin_prefetch(ahead); __builtin_prefetch(ahead + 64); __builtin_prefetch(ahead + 128);
+    }
     m->data(m->handles[i], &address);
     if ((int64_t)address != m->addresses[i]) return;
     if (i >= m->shaped) continue;
@@ -57,8 +61,8 @@ void run(Memory* m) {
 """
 
 class Struct(ctypes.Structure):
-    _fields_ = [('handles', ctypes.c_void_p), ('addresses', ctypes.c_void_p), ('n', ctypes.c_int64), ('shaped', ctypes.c_int64), ('layout', ctypes.c_void_p),
-                ('data', ctypes.c_void_p), ('dim', ctypes.c_void_p), ('sizes', ctypes.c_void_p), ('strides', ctypes.c_void_p), ('moved', ctypes.c_int64)]
+    _fields_ = [(n, ctypes.c_int64 if n in ('n', 'shaped', 'moved') else ctypes.c_void_p)
+                for n in ('handles', 'addresses', 'n', 'shaped', 'layout', 'data', 'dim', 'sizes', 'strides', 'moved')]
 
 def array(values): return (ctypes.c_int64*max(1, len(values)))(*values)
 

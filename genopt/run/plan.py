@@ -68,7 +68,8 @@ def decide(chain, numbers, p, way, capturable=False):
 def check_way(chain, numbers, params, who, fused, capturable):
     "Raise `ValueError` if `chain` cannot be launched, or captured, for one of `params`; says which callback, and why"
     flag = 'capturable=True' if capturable else 'fused=True'
-    if fused and not capturable and not compiler.available(): raise ValueError(f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out")
+    if fused and not capturable and not compiler.available():
+        raise ValueError(f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out")
     for p in {(p.dtype, p.device, small(p.shape)): p for p in params if type(p) in plain_types}.values():
         program,why = decide(chain, numbers, p, 'launch', capturable)
         if program is None: raise ValueError(f"{who}: {flag} cannot be: {why}; leave {flag.partition('=')[0]} out")
@@ -122,15 +123,17 @@ class Plan:
     # -- sorting --
 
     def sort(self, grads, joins):
-        """Give each parameter that has a gradient to the work of its program, or to those that are called. A callback over all parameters is called for
-        all of them or for none: with `joins` it is"""
+        """Give each parameter that has a gradient to the work of its program, or to those that are called. A callback over all parameters is called
+        for all of them or for none: with `joins` it is"""
         self.works,self.called,self.joins,self.rows = {},[],joins,{}
         for i,(p,group) in enumerate(zip(self.params, self.group_of)):
             if grads[i] is None or self.first[id(p)]!=i: continue
             settings = self.settings[group]
             self.check_shapes(i, settings.chain, grads[i])
             if grads[i].is_sparse: self.check_sparse(i, settings)
-            why = "its gradient is sparse" if grads[i].is_sparse else 'foreach=False' if settings.way=='reference' else self.place(i, p, grads[i], group, settings)
+            if grads[i].is_sparse: why = "its gradient is sparse"
+            elif settings.way=='reference': why = 'foreach=False'
+            else: why = self.place(i, p, grads[i], group, settings)
             if why is None: continue
             self.called.append((i, group))
             if settings.capturable: raise ValueError(f"{self.who}: capturable=True cannot be: {why}")
@@ -238,8 +241,8 @@ class Plan:
         return any(w.looks_bad() for w in self.works)
 
     def prepare(self, inputs, model=None, led=None):
-        """All that can fail. None when it is done; otherwise the plan is not right any more, and this is what callbacks that were called have come to, for
-        the plan that takes its place: they are not called again"""
+        """All that can fail. None when it is done; otherwise the plan is not right any more, and this is what callbacks that were called came to.
+        The plan that takes its place gets that, so that they are not called again"""
         grads,settings = [*map(local, inputs.grads)] if self.sharded else inputs.grads,self.settings
         self.check_joins()
         for j,w in enumerate(self.works):
@@ -290,7 +293,9 @@ class Plan:
                 self.noted.update(late)
                 return False
             for n in ('grad', *w.cut.rest.fed, *w.cut.numbers):
-                if n not in it.ns or shape_of(it.ns[n])!=shape_of(w.cut.numbers.get(n, it.ns['p'])): raise ValueError(f"{self.who}: {w.cut.lead} made {n} {described(it.ns.get(n))}; it was {described(w.cut.numbers.get(n, it.ns['p']))}")
+                made,was = it.ns.get(n),w.cut.numbers.get(n, it.ns['p'])
+                if n not in it.ns or shape_of(made)!=shape_of(was):
+                    raise ValueError(f"{self.who}: {w.cut.lead} made {n} {described(made)}; it was {described(was)}")
         grads = dict(zip(w.indices, (local(it.ns['grad']) for it in mine)))
         for n in w.cut.rest.fed: torch._foreach_copy_(w.fed[n], [local(it.ns[n]) for it in mine])
         return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.cut.numbers})

@@ -1,5 +1,5 @@
-"""A callback on a stack of parameters, as the operations that it came to. `vmap` finds these anew at every step, which takes longer than small matrices
-do. So they are written down once, as a Python function of what the callback reads; the numbers that it read are constants in it."""
+"""A callback on a stack of parameters, as the operations that it came to. `vmap` finds these anew at every step, which takes longer than small
+matrices do. So they are written down once, as a Python function of what the callback reads; the numbers that it read are constants in it."""
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -9,8 +9,8 @@ __all__ = ['Tape']
 
 
 class Tape(TorchDispatchMode):
-    """Records the operations of the block. `inputs`: the tensors that it reads. `function(outputs)` then is the function of such tensors that returns what
-    corresponds to `outputs`"""
+    """Records the operations of the block. `inputs`: the tensors that it reads. `function(outputs)` then is the function of such tensors that returns
+    what corresponds to `outputs`"""
     _should_skip_dynamo = classmethod(lambda cls: False)
     def __init__(self, inputs):
         super().__init__()

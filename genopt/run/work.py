@@ -1,5 +1,5 @@
-"""The parameters that one program runs. `Work` knows where their tensors lie, computes their scalars, and runs the stages. A stage's flat part goes to a
-backend, over all of them in one launch where nothing is called between; its calls get tensors, stacked where they have one shape."""
+"""The parameters that one program runs. `Work` knows where their tensors lie, computes their scalars, and runs the stages. A stage's flat part goes
+to a backend, over all of them in one launch where nothing is called between; its calls get tensors, stacked where they have one shape."""
 
 import ctypes
 import math
@@ -29,7 +29,7 @@ most_tapes  = 32                            # of one stack; numbers that change 
 dtype_of = attrgetter('dtype')
 
 class Row:
-    "Parameters of one group that count alike: they have one row of scalars. `clock` holds their counters; `undecayed`: fastai exempts them from decay"
+    "Parameters of one group that count alike share a row of scalars. `clock` holds their counters; `undecayed`: fastai exempts them from decay"
     def __init__(self, group, clock, undecayed): self.group,self.clock,self.undecayed = group,clock,undecayed
     def numbers(self, settings):
         numbers = settings[self.group].numbers
@@ -41,8 +41,8 @@ def reciprocal(x):
 
 
 class Batch:
-    """Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a stack.
-    `tapes`: of calls on the stack; `numbers`: with which they were called last"""
+    """Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a
+    stack. `tapes`: of calls on the stack; `numbers`: with which they were called last"""
     def __init__(self, at, stacked):
         self.at,self.stacked = at,stacked
         self.launches,self.values,self.scratch,self.parts = {},{},{},None
@@ -50,8 +50,9 @@ class Batch:
 
 
 class Work:
-    """`program` for the parameters `indices`; `cut`, if callbacks before it are called. `ps`, `grads` and `states` are real, local tensors; `rows` their rows
-    of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only; `commit`"""
+    """`program` for the parameters `indices`; `cut`, if callbacks before it are called. `ps`, `grads` and `states` are real, local tensors; `rows`:
+    of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only;
+    and `commit`"""
     def __init__(self, program, cut, scratch_bytes, who):
         self.program,self.cut,self.scratch_bytes,self.who = program,cut,scratch_bytes,who
         self.indices,self.ps,self.states,self.kept,self.users,self.row_of,self.rows = [],[],[],[],[],[],[]
@@ -183,7 +184,9 @@ class Work:
         "Scratch memory for `name`: a tensor like each parameter, one beside the other"
         p,n = self.ps[batch.at[0]],len(batch.at)
         if name not in batch.scratch:
-            if batch.stacked: batch.scratch[name] = torch.empty(n*p.numel(), dtype=self.compute, device=p.device).as_strided((n, *p.shape), (p.numel(), *p.stride()))
+            if batch.stacked:
+                whole = torch.empty(n*p.numel(), dtype=self.compute, device=p.device)
+                batch.scratch[name] = whole.as_strided((n, *p.shape), (p.numel(), *p.stride()))
             else: batch.scratch[name] = [torch.empty_like(self.ps[k], dtype=self.compute) for k in batch.at]
         return batch.scratch[name]
 
@@ -273,12 +276,13 @@ class Work:
         versions = [x._version for x in each.values() if not x.is_inference()]
         with DeviceNumbers() if self.program.request.capturable else nullcontext(): out = self.called(c, shared, each, batch)
         if versions!=[x._version for x in each.values() if not x.is_inference()]:
-            raise RuntimeError(f"{self.who}: a callback of {self.program.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
+            raise RuntimeError(f"{self.who}: a callback of {self.program.chain} wrote in place into a gradient, a parameter or a state; "
+                               "return new values instead")
         if out.keys()-c.gives.keys() or c.gives.keys()-out.keys()-c.else_.keys():
             note_change(self.program.chain, c.block, out)
             return False
         for n,v in c.gives.items(): batch.values[v] = self.fitting(n, v, out[n] if n in out else self.read(c.else_[n], batch), c, batch)
-        for n,v in c.gives.items():
+        for v in c.gives.values():
             if v.kind!=OWN: self.give(v, batch)
         return True
     def called(self, c, shared, each, batch):
@@ -319,7 +323,8 @@ class Work:
         elif v.kind!=ELEMENTS: batch.scratch[v.name] = x.contiguous()
         else:
             layout = p.numel(),*p.stride()
-            batch.scratch[v.name] = x if x.stride()==layout else torch.empty(x.numel(), dtype=x.dtype, device=x.device).as_strided(x.shape, layout).copy_(x)
+            if x.stride()!=layout: x = torch.empty(x.numel(), dtype=x.dtype, device=x.device).as_strided(x.shape, layout).copy_(x)
+            batch.scratch[v.name] = x
 
     # -- a step --
 
@@ -349,7 +354,7 @@ class Work:
         last = len(self.program.stages)-1
         for b in self.batches:
             for k in range(self.before_commit, last):
-                if not self.stage(k, b): raise RuntimeError(f"{self.who}: a callback of {self.program.chain} has returned other names than before; take this step again")
+                if not self.stage(k, b): raise RuntimeError(f"{self.who}: a callback of {self.program.chain} has returned other names than before")
             self.flat(last, b)
             self.write_own(b)
             b.values.clear()

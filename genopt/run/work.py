@@ -10,7 +10,6 @@ from copy import copy
 from operator import attrgetter,is_
 import torch
 from torch import Tensor
-from ..loop import finite
 from ..lower.chain import OWN
 from ..lower.program import lower,note_change
 from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped
@@ -102,7 +101,7 @@ class Work:
         self.plain   = all(p.is_contiguous() for p in self.ps)
         self.simple  = self.launched and len(program.stages)==1          # one launch for all; it needs no tensors, only addresses
         self.settled = [None]*len(self.rows)                             # the settings of which the scalars are there already
-        self.seen,self.pointed,self.grads = None,False,None
+        self.seen,self.pointed,self.grads,self.only = None,False,None,None
 
     def batched(self):
         "Batches: all, where nothing is called; else those that are alike in stacks, large ones by themselves"
@@ -204,21 +203,21 @@ class Work:
     def launch(self, k, batch, flat):
         launch,moving = batch.launches.get(k) or self.launching(k, batch, flat)
         for n in moving:
-            if n=='grad' and self.simple: self.point_grads(launch)
-            else: launch.point(n, self.places_of(batch, n))
+            launch.point(n, self.places_of(batch, n))
         launch()
         for v in flat.leaves: batch.values[v] = launch.leaf(v)
     def looks_bad(self):
         "Whether a gradient is not finite; of a work that is one launch"
-        batch, = self.batches
-        flat = self.program.stages[0].flat
-        if 'grad' not in flat.names: return not all(finite(g).all() for g in self.tensors(batch, 'grad'))
-        launch,_ = batch.launches.get(0) or self.launching(0, batch, flat)
-        self.point_grads(launch)
-        return launch.look() is not None
-    def point_grads(self, launch):
-        if not self.pointed: launch.point('grad', self.grad_at)
+        launch = self.only_launch()
+        return not self.reads_grad or launch.look() is not None             # where it cannot be seen here, torch looks
+    def only_launch(self):
+        "The launch of a work that has one, with the gradients of this step"
+        if self.only is None:
+            flat = self.program.stages[0].flat
+            self.only,self.reads_grad = self.launching(0, self.batches[0], flat)[0],'grad' in flat.names
+        if not self.pointed and self.reads_grad: self.only.point('grad', self.grad_at)
         self.pointed = True
+        return self.only
     def launching(self, k, batch, flat):
         "The launch of stage `k`, and the names whose tensors are others at each step"
         program = self.program
@@ -351,6 +350,11 @@ class Work:
             start  = len(self.program.scalars.names)+len(self.program.reciprocals)
             for r in range(len(self.rows)): self.scalars[r*self.width+start:r*self.width+start+len(known)] = known
     def commit(self):
+        if self.simple: self.only_launch()()
+        else: self.commit_batches()
+        self.grads = None
+        for clock,counters in self.counters: clock.advance(counters)
+    def commit_batches(self):
         last = len(self.program.stages)-1
         for b in self.batches:
             for k in range(self.before_commit, last):
@@ -359,8 +363,6 @@ class Work:
             self.write_own(b)
             b.values.clear()
         self.cross.clear()
-        self.grads = None
-        for clock,counters in self.counters: clock.advance(counters)
     def write_own(self, batch):
         "Write the states with a shape of their own that calls have made"
         for n,v in self.program.call_outs.items():

@@ -1,0 +1,1 @@
+"""Running programs: in C, by `torch._foreach`, by calls on stacks. Nothing here knows the optimizer."""

@@ -2,7 +2,7 @@
 
 from html import escape
 from torch import Tensor
-from .run.plan import how
+from .run.choose import how
 from .loop import first
 
 __all__ = ['Explanation', 'plural', 'table']

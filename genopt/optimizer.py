@@ -15,7 +15,8 @@ from .model import Model
 from .modes import Modes
 from .naming import name_of
 from .recipe import Recipe,flatten,taken
-from .run.plan import Inputs,Plan,check_way
+from .run.choose import check_way
+from .run.plan import Inputs,Plan
 from .sharded import agree,local
 from .store import StateStore
 from ._torch import add_param_group,hooked,quiet,watched_from_outside,without_dynamo

@@ -6,7 +6,7 @@ from fastcore.basics import is_iter
 from torch import Tensor
 from .check import check_built,rehearse,unexpected
 from .core import Chain,hashable
-from .run.plan import on_device
+from .run.choose import on_device
 from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,number,plain,ranges,reserved,
                      to_short,to_torch)
 from .naming import name_of,same

@@ -62,7 +62,9 @@ def how(chain, numbers, params, way):
     if way=='reference' or not params: return 'each parameter by itself (foreach=False)',{}
     program,before = decide(chain, numbers, params[0], way)
     if program is None: return f'each parameter by itself; {before}',{}
-    words = dict(launch='one launch for all parameters', foreach='operations on lists of parameters (foreach)')[program.request.backend]
+    launches = max(1, sum(s.flat is not None for s in program.stages))
+    number   = 'one launch' if launches==1 or program.why else f'{launches} launches'
+    words    = f'{number} for all parameters' if program.request.backend=='launch' else 'operations on lists of parameters (foreach)'
     if program.why: words = f'{words}, around {", ".join(w.callback for w in program.why)}'
     return (before.words if before else '') + words,program.runs_on | dict(move='elements')
 

@@ -5,25 +5,21 @@ import ctypes
 import math
 import weakref
 from collections import defaultdict
-from contextlib import nullcontext
 from copy import copy
 from operator import attrgetter,is_
 import torch
 from torch import Tensor
-from ..lower.chain import OWN
-from ..lower.program import lower,note_change
-from ..lower.record import CROSS,ELEMENTS,SINGLE,Value,mapped
-from .foreach import DeviceNumbers,Foreach
-from .launch import Kernel,Launch
+from ..lower.program import lower
+from ..lower.record import Value,mapped
 from ..sharded import local
-from .tape import Tape
+from .calls import call,write_own
+from .foreach import Foreach
+from .launch import Kernel,Launch
 from .memory import Memory,aligned,as_strided_like,real
 
 __all__ = ['Row', 'Work']
 
-stack_limit = 2**16                         # elements: a larger matrix is as quick by itself
-most_tapes  = 32                            # of one stack; numbers that change often have none
-
+stack_limit = 2**16                        # elements: a larger matrix is as quick by itself
 
 dtype_of = attrgetter('dtype')
 
@@ -163,6 +159,10 @@ class Work:
         self.scalars[start:start+n] = values
         if self.program.reciprocals: self.scalars[start+n:start+n+len(self.divisors)] = [reciprocal(values[i]) for i in self.divisors]
 
+    def scalars_of(self, batch):
+        "The scalars of the parameters in `batch`, which have one row, by name"
+        return dict(zip(self.program.scalars.names, self.values[self.row_of[batch.at[0]]]))
+
     # -- memory --
 
     def tensors(self, batch, name):
@@ -263,80 +263,18 @@ class Work:
                 size += n
             yield r,part
 
-    # -- calls --
-
-    def call(self, c, batch):
-        "Run one call for the parameters in `batch`"
-        values  = dict(zip(self.program.scalars.names, self.values[self.row_of[batch.at[0]]]))
-        numbers = {n: values[x.name] if hasattr(x, 'recorder') else x for n,x in c.numbers.items()}
-        reads   = {n: self.read(v, batch) for n,v in c.reads.items()}
-        shared  = numbers | {n: x for n,x in reads.items() if c.reads[n].kind==CROSS}
-        each    = {n: x for n,x in reads.items() if c.reads[n].kind!=CROSS}
-        versions = [x._version for x in each.values() if not x.is_inference()]
-        with DeviceNumbers() if self.program.request.capturable else nullcontext(): out = self.called(c, shared, each, batch)
-        if versions!=[x._version for x in each.values() if not x.is_inference()]:
-            raise RuntimeError(f"{self.who}: a callback of {self.program.chain} wrote in place into a gradient, a parameter or a state; "
-                               "return new values instead")
-        if out.keys()-c.gives.keys() or c.gives.keys()-out.keys()-c.else_.keys():
-            note_change(self.program.chain, c.block, out)
-            return False
-        for n,v in c.gives.items(): batch.values[v] = self.fitting(n, v, out[n] if n in out else self.read(c.else_[n], batch), c, batch)
-        for v in c.gives.values():
-            if v.kind!=OWN: self.give(v, batch)
-        return True
-    def called(self, c, shared, each, batch):
-        "What call `c` returns. On a stack it is a tape, if its numbers are those of the step before"
-        if not batch.stacked: return c.block(shared | each)
-        key = *shared.values(),
-        if (c, key) in batch.tapes:
-            names,run = batch.tapes[c, key]
-            return dict(zip(names, run(*each.values())))
-        one = torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))), randomness='different')
-        if batch.numbers.get(c)!=key or any(isinstance(x, Tensor) for x in key):
-            batch.numbers[c] = key
-            return one(*each.values())
-        with Tape([*each.values()]) as tape: out = one(*each.values())
-        if len(batch.tapes)>most_tapes: batch.tapes.clear()
-        batch.tapes[c, key] = [*out],tape.function([*out.values()])
-        return out
-    def read(self, v, batch):
-        "The value `v` as a tensor, or as a stack of them"
-        if v.kind==CROSS: return self.cross[v]
-        if v in batch.values: return batch.values[v] if batch.stacked or v.op=='given' or v.kind!=SINGLE else batch.values[v][0]
-        if v.name in batch.scratch: return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
-        xs = [x.to(torch.float32) if x.is_floating_point() and x.dtype.itemsize<4 else x for x in self.tensors(batch, v.name)]
-        if batch.stacked: batch.values[v] = torch.stack(xs)                   # for the calls that come after
-        return batch.values[v] if batch.stacked else xs[0]
-    def fitting(self, n, v, x, c, batch):
-        "`x`, which call `c` has given for `n`, if it is of the shape that it must have"
-        like = self.states[batch.at[0]].get(n, self.ps[batch.at[0]] if v.kind==ELEMENTS else None)
-        shape = like.shape if like is not None else () if v.kind==SINGLE else None
-        if isinstance(x, Tensor) and (shape is None or x.shape[batch.stacked:]==shape): return x
-        made = f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
-        raise ValueError(f"{self.who}: {c.block} made {n} {made}; it was of shape {tuple(shape)}")
-    def give(self, v, batch):
-        "Bring what a call has given into memory as the parameter lies, for the launches that read it"
-        x,p = batch.values[v],self.ps[batch.at[0]]
-        x = x if x.dtype==self.compute else x.to(self.compute)
-        if not batch.stacked: batch.scratch[v.name] = [x if v.kind!=ELEMENTS or aligned(x, p) and not x.is_neg() else as_strided_like(p, x)]
-        elif v.kind!=ELEMENTS: batch.scratch[v.name] = x.contiguous()
-        else:
-            layout = p.numel(),*p.stride()
-            if x.stride()!=layout: x = torch.empty(x.numel(), dtype=x.dtype, device=x.device).as_strided(x.shape, layout).copy_(x)
-            batch.scratch[v.name] = x
-
     # -- a step --
 
     def stage(self, k, batch):
         "Run stage `k`; False if a callback has returned other names than before, so that the program is not right any more"
         self.flat(k, batch)
-        return all(self.call(c, batch) for c in self.program.stages[k].calls)
+        return all(call(self, batch, c) for c in self.program.stages[k].calls)
     def before(self, k): return all(self.stage(k, b) for b in self.batches)
     def leaves(self, v):
         "Of each parameter what it hands to a join, in the order of `indices`"
         res = [None]*len(self.ps)
         for b in self.batches:
-            for k,x in zip(b.at, batch_values(b, v, self)): res[k] = x
+            for k,x in zip(b.at, b.values[v] if v in b.values else self.tensors(b, v.name)): res[k] = x
         return res
     def cross_values(self, k, joined):
         "What joins parameters behind stage `k`, and the arithmetic on that; `joined`: the vectors, by value"
@@ -360,19 +298,6 @@ class Work:
             for k in range(self.before_commit, last):
                 if not self.stage(k, b): raise RuntimeError(f"{self.who}: a callback of {self.program.chain} has returned other names than before")
             self.flat(last, b)
-            self.write_own(b)
+            write_own(self, b)
             b.values.clear()
         self.cross.clear()
-    def write_own(self, batch):
-        "Write the states with a shape of their own that calls have made"
-        for n,v in self.program.call_outs.items():
-            new,old = batch.values[v] if v in batch.values else self.read(v, batch),self.tensors(batch, n)
-            news  = [*new.unbind()] if batch.stacked else [new]
-            pairs = [(y, x) for x,y in zip(news, old) if x.data_ptr()!=y.data_ptr() or x.stride()!=y.stride()]
-            held  = {storage(s) for k in batch.at for s in self.states[k].values()}
-            if pairs: torch._foreach_copy_([y for y,_ in pairs], [x.clone() if storage(x) in held else x for _,x in pairs])
-
-def storage(x): return x.untyped_storage().data_ptr()
-def batch_values(b, v, work):
-    if v in b.values: return b.values[v]
-    return work.tensors(b, v.name)

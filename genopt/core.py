@@ -10,11 +10,10 @@ An algorithm is a list of callbacks. A step folds that list over a `Namespace` t
 its state and its hypers: each callback is given the names it asks for, and what it returns is put back. Nothing is written
 in place. At the end, or as soon as a callback asks for `new_p`, the parameter moves: `new_p = p - lr*update`.
 
-A callback is a pure function. The default and `fused=True` run the arithmetic that it was seen to do, on other tensors (`trace`), and not
-its Python code; one that returns `{}`, that holds a list or dict from outside, or that looks at what a tensor holds is called for each
-parameter at each step, as all are with `foreach=False`.
+A callback is a pure function. All ways but `foreach=False` run the operations that `lower` has recorded, and not its Python code. One that returns
+`{}`, that holds a list or dict from outside, or that looks at what a tensor holds is called for each parameter at each step.
 
-This file only says what a chain of callbacks *is*; `engine` runs it, `check` refuses what cannot work, `optimizer` owns
+This file only says what a chain of callbacks *is*; `lower` and `run` run it, `check` refuses what cannot work, `optimizer` owns
 parameters and state. Order here: initializers, ranges, a choice, one callback, the namespace, the chain."""
 
 from torch import Tensor
@@ -23,6 +22,10 @@ from .naming import name_of,returned_names,same,signature
 
 __all__ = ['Init', 'zeros', 'ones', 'full', 'single', 'scalar', 'count', 'copy_of_p', 'Range', 'nonneg', 'positive', 'fraction',
            'where', 'maximum', 'minimum', 'Block', 'Namespace', 'Chain']
+
+def wide(dtype):
+    "The dtype in which callbacks see what is stored in `dtype`: low precision as float32"
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize<4 else dtype
 
 
 # -- What a default may be: an initializer (state), or a number, bool or string (a hyper-parameter) --
@@ -237,7 +240,7 @@ class Chain:
 
     def given(self, p):
         "Room for the tensors that it is given beside the gradient of `p`"
-        return {n: torch.empty_like(p, dtype=torch.float32 if p.dtype.itemsize<4 else p.dtype) for n in self.fed}
+        return {n: torch.empty_like(p, dtype=wide(p.dtype)) for n in self.fed}
 
     def _who(self, kind, n): return next(b for b in self.every if n in getattr(b, kind))
 

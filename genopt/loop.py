@@ -1,14 +1,15 @@
 """The reference, `foreach=False`: each parameter by itself. One parameter on its way is an `Item`; its chain is folded over its
-namespace. Nothing is written until all have arrived, so a step that fails changes nothing. The other ways of running (`engine`) are
+namespace. Nothing is written until all have arrived, so a step that fails changes nothing. The other ways of running (`run`) are
 held against this one, and come back to it for what they cannot take."""
 
 from torch import Tensor
 import torch
-from .core import Namespace
+from .core import Namespace,wide
 from .hypers import plain
 from .sharded import local
 
-__all__ = ['Item', 'as_declared', 'compute', 'describe', 'finite', 'first', 'fit', 'loop', 'own', 'real']
+__all__ = ['Item', 'as_declared', 'compute', 'describe', 'finite', 'first', 'fit', 'loop', 'own', 'real', 'storage',
+           'wrote_in_place']
 
 
 def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
@@ -16,12 +17,11 @@ def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else 
 def compute(x):
     "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"
     x = real(x.detach())
-    return x.float() if x.is_floating_point() and x.dtype.itemsize<4 else x
-
+    return x.to(wide(x.dtype))
 
 def finite(grad):
     "Where a gradient is finite, and so is its square, in the precision in which callbacks see it"
-    x = grad.float() if grad.is_floating_point() and grad.dtype.itemsize<4 else grad
+    x = grad.to(wide(grad.dtype))
     return (x*x.conj()).isfinite()
 
 def own(numbers, state):
@@ -57,8 +57,7 @@ class Item:
 
     def check(self, who):
         "Raise if what the chain arrived at cannot be written"
-        if self.versions!=self.versions_now():
-            raise RuntimeError(f"{who}: a callback of {self.chain} wrote in place into a gradient, a parameter or a state; return new values instead")
+        if self.versions!=self.versions_now(): raise wrote_in_place(who, self.chain)
         for n,old in (self.kept|({'new_p': self.x} if self.chain.moves else {})).items():
             if fit(self.ns[n])!=fit(old): raise ValueError(f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}")
 
@@ -70,6 +69,8 @@ class Item:
         for n,v in news.items(): real(self.stores[n].detach()).copy_(v)
         return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
 
+def wrote_in_place(who, chain):
+    return RuntimeError(f"{who}: a callback of {chain} wrote in place into a gradient, a parameter or a state; return new values instead")
 def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
 def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
 def storage(x): return local(x).untyped_storage().data_ptr()

@@ -1,6 +1,7 @@
 """What is seen of a run, and told: whose gradient is not finite, and updates that low precision loses."""
 
 import warnings
+from .core import wide
 from .hypers import number
 from .loop import finite
 from .sharded import local
@@ -33,7 +34,7 @@ class Lost:
     @classmethod
     def watch(cls, groups, params, grads):
         "None where there is no such parameter, or nothing may be looked at"
-        low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and p.is_floating_point() and p.dtype.itemsize<4 and not p.is_meta]
+        low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and wide(p.dtype)!=p.dtype and not p.is_meta]
         return cls(groups, params, grads, max(low, key=lambda i: params[i].numel())) if low and not any(g['capturable'] for g in groups) else None
     def __init__(self, groups, params, grads, i):
         self.groups,self.i,self.p,self.grad,self.old = groups,i,params[i],few(grads[i]),few(params[i])

@@ -1263,3 +1263,20 @@ def test_nothing_grows_with_the_number_of_steps(kw):
     gc.collect(); after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert after-before<20_000, after-before
+
+
+@ways
+def test_a_late_write_in_place_is_refused(kw):
+    "By a callback that is called: it did not write while it was tried at construction"
+    seen = []
+    def late(grad):
+        seen.append(1)
+        return grad.mul_(2) if late.writes else grad
+    late.writes = False
+    ps = [P(3, 3), P(3, 3)]
+    opt = Optimizer(ps, [late, sgd_step], lr=.1, **kw)
+    give(ps)
+    opt.step()
+    late.writes,before = True,[p.detach().clone() for p in ps]
+    with pytest.raises(RuntimeError, match='in place'): opt.step()
+    assert all(map(torch.equal, ps, before))

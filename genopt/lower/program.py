@@ -15,6 +15,7 @@ from dataclasses import dataclass,field
 import torch
 from torch import Tensor
 from ..check import small
+from ..core import wide
 from .chain import OWN,record
 from .operations import can_write
 from .record import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,needed
@@ -37,7 +38,7 @@ class Layout:
     @property
     def compute_dtype(self):
         "The dtype in which callbacks see it"
-        return torch.float32 if self.dtype.itemsize<4 else self.dtype
+        return wide(self.dtype)
     def example(self): return torch.ones(self.shape, dtype=self.compute_dtype, device=self.device)
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ brought to where the launch behind it reads. `work` holds the tensors, `batch` s
 from contextlib import nullcontext
 import torch
 from torch import Tensor
+from ..core import wide
+from ..loop import describe,storage,wrote_in_place
 from ..lower.chain import OWN
 from ..lower.program import note_change
 from ..lower.record import CROSS,ELEMENTS,SINGLE
@@ -26,9 +28,7 @@ def call(work, batch, c):
     before = versions(each)
     with DeviceNumbers() if work.program.request.capturable else nullcontext():
         out = result(batch, c, shared, each)
-    if versions(each)!=before:
-        raise RuntimeError(f"{work.who}: a callback of {work.program.chain} wrote in place into a gradient, a parameter or a state; "
-                           "return new values instead")
+    if versions(each)!=before: raise wrote_in_place(work.who, work.program.chain)
     if out.keys()-c.gives.keys() or c.gives.keys()-out.keys()-c.else_.keys():
         note_change(work.program.chain, c.block, out)
         return False
@@ -65,12 +65,10 @@ def read(work, batch, v):
     if v.kind==CROSS: return work.cross[v]
     if v in batch.values: return batch.values[v] if batch.stacked or v.op=='given' or v.kind!=SINGLE else batch.values[v][0]
     if v.name in batch.scratch: return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
-    xs = [widened(x) for x in work.tensors(batch, v.name)]
+    xs = [x.to(wide(x.dtype)) for x in work.tensors(batch, v.name)]
     if not batch.stacked: return xs[0]
     batch.values[v] = torch.stack(xs)                                       # for the calls that come after
     return batch.values[v]
-
-def widened(x): return x.to(torch.float32) if x.is_floating_point() and x.dtype.itemsize<4 else x
 
 def check_shape(work, batch, c, n, v, x):
     "Refuse what call `c` has given for `n`, if it is not of the shape of the parameter or the state"
@@ -78,8 +76,7 @@ def check_shape(work, batch, c, n, v, x):
     like  = work.states[first].get(n, work.ps[first] if v.kind==ELEMENTS else None)
     shape = like.shape if like is not None else () if v.kind==SINGLE else None
     if isinstance(x, Tensor) and (shape is None or x.shape[batch.stacked:]==shape): return
-    made = f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
-    raise ValueError(f"{work.who}: {c.block} made {n} {made}; it was of shape {tuple(shape)}")
+    raise ValueError(f"{work.who}: {c.block} made {n} {describe(x)}; it was of shape {tuple(shape)}")
 
 def give(work, batch, v):
     "Bring what a call has given into memory as the parameter lies, for the launches that read it"
@@ -102,5 +99,3 @@ def write_own(work, batch):
         pairs = [(y, x) for x,y in zip(news, work.tensors(batch, n)) if x.data_ptr()!=y.data_ptr() or x.stride()!=y.stride()]
         held  = {storage(s) for k in batch.at for s in work.states[k].values()}            # a state that is another's old value
         if pairs: torch._foreach_copy_([y for y,_ in pairs], [x.clone() if storage(x) in held else x for _,x in pairs])
-
-def storage(x): return x.untyped_storage().data_ptr()

@@ -12,13 +12,9 @@ from ..sparse import why_not
 from . import compiler
 from .memory import real
 
-__all__ = ['backend_of', 'check_way', 'decide', 'how', 'on_device', 'plain_types', 'why_not_sparse', 'wide']
+__all__ = ['backend_of', 'check_way', 'decide', 'how', 'on_device', 'plain_types', 'why_not_sparse']
 
 plain_types = torch.Tensor,torch.nn.Parameter
-
-def wide(dtype):
-    "The dtype in which values of `dtype` are computed"
-    return torch.float32 if dtype.itemsize<4 else dtype
 
 def backend_of(way, device, capturable=False):
     "Which backend runs a group of parameters on `device`; `way` is what the user asked for, `'launch'`, `'foreach'`, `'reference'` or None"

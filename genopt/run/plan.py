@@ -14,11 +14,11 @@ from operator import is_
 import torch
 from torch import Tensor
 from .._torch import increment_versions
-from ..loop import Item,finite,loop
+from ..core import wide
+from ..loop import Item,describe,finite,fit,loop
 from ..sharded import agree,is_sharded,local
 from ..sparse import Rows
 from ..store import Clock
-from .choose import wide
 from .joins import check_joins,run_before
 from .sort import Inputs,Sort,check_shapes
 
@@ -124,8 +124,8 @@ class Plan:
                 return False
             for n in ('grad', *w.cut.rest.fed, *w.cut.numbers):
                 made,was = it.ns.get(n),w.cut.numbers.get(n, it.ns['p'])
-                if n not in it.ns or shape_of(made)!=shape_of(was):
-                    raise ValueError(f"{self.who}: {w.cut.lead} made {n} {described(made)}; it was {described(was)}")
+                if n not in it.ns or fit(made)!=fit(was):
+                    raise ValueError(f"{self.who}: {w.cut.lead} made {n} {describe(made)}; it was {describe(was)}")
         grads = dict(zip(w.indices, (local(it.ns['grad']) for it in mine)))
         for n in w.cut.rest.fed: torch._foreach_copy_(w.fed[n], [local(it.ns[n]) for it in mine])
         return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.cut.numbers})
@@ -160,7 +160,3 @@ class Plan:
         "Whether all of `g` is finite, and so are the squares: seen by their sum, and exactly where that is too large"
         if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))): return True
         return bool(finite(g).all())
-
-
-def shape_of(x): return x.shape if isinstance(x, Tensor) else None
-def described(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 import torch
 from torch import Tensor
+from ..core import wide
 from ..loop import as_declared,compute,first
 from ..lower.lead import cut
 from ..lower.program import Request,layout_of,lower
@@ -11,7 +12,7 @@ from ..lower.words import NotRecorded
 from ..sharded import alike,is_sharded,local
 from ..store import Clock
 from ..watch import name_in
-from .choose import backend_of,on_device,plain_types,why_not_sparse,wide
+from .choose import backend_of,on_device,plain_types,why_not_sparse
 from .memory import aligned,dense,real,real_dtype
 from .work import Row,Work
 

@@ -1280,3 +1280,37 @@ def test_a_late_write_in_place_is_refused(kw):
     late.writes,before = True,[p.detach().clone() for p in ps]
     with pytest.raises(RuntimeError, match='in place'): opt.step()
     assert all(map(torch.equal, ps, before))
+
+
+@ways
+def test_a_state_that_lies_otherwise_than_its_parameter(kw):
+    "As a checkpoint may bring it: transposed in memory. It is read by element, not by address"
+    new = torch.arange(6.).reshape(3, 2).t()
+    res = []
+    for way in (dict(foreach=False), kw):
+        ps = [P(2, 3), P(2, 3)]
+        opt = SGD(ps, lr=.1, momentum=.9, **way)
+        give(ps); opt.step()
+        for p in ps: opt.state[p] = {n: new.clone(memory_format=torch.preserve_format) if n=='grad_avg' else v for n,v in opt.state[p].items()}
+        assert 'grad_avg' in opt.state[ps[0]] and opt.state[ps[0]]['grad_avg'].stride()==(1, 2)
+        for _ in range(2): opt.step()
+        res.append(torch.cat([p.detach().flatten() for p in ps]))
+    torch.testing.assert_close(res[0], res[1])
+
+
+@ways
+def test_norms_of_groups_with_different_programs_are_joined(kw):
+    "The norm is that of all groups, whatever runs them, and a limit that differs is refused"
+    clip_grad_norm = genopt.transforms.clip_grad_norm
+    res = []
+    for way in (dict(foreach=False), kw):
+        ps = [P(3, 3), P(2, 2), P(4)]
+        opt = Optimizer([dict(params=ps[:1]), dict(params=ps[1:], cbs=[clip_grad_norm, average_grad, momentum_step], lr=.1, mom=.9, max_norm=.5)], [clip_grad_norm, sgd_step],
+                        lr=.1, max_norm=.5, **way)
+        for p,g in zip(ps, (1., 2., 3.)): p.grad = torch.full_like(p, g)
+        opt.step()
+        res.append(torch.cat([p.detach().flatten() for p in ps]))
+        opt.param_groups[1]['max_norm'] = .7
+        with pytest.raises(ValueError, match='max_norm'): opt.step()
+        assert torch.equal(torch.cat([p.detach().flatten() for p in ps]), res[-1])
+    torch.testing.assert_close(res[0], res[1])

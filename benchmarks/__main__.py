@@ -3,9 +3,9 @@
 import importlib.metadata,json,sys
 from pathlib import Path
 from fastcore.script import anno_parser
-from genopt import bench
-from genopt.bench import machine,pick,report
-from genopt.explain import table
+from genopt.tools import bench
+from genopt.tools.bench import machine,pick,report
+from genopt.optim.tables import table
 from . import cases as case,goals
 from .peers import packages
 

@@ -5,9 +5,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 import torch
-from genopt import bench
+from genopt.tools import bench
 from genopt.run import compiler
-from genopt.bench import Side,TimeUp,algorithms,limit,random_tensors,shapes,why
+from genopt.tools.bench import Side,TimeUp,algorithms,limit,random_tensors,shapes,why
 from .peers import contenders
 
 by_name = {c.name: c for c in contenders}
@@ -37,7 +37,7 @@ def patient(seconds, f, *args):
 
 
 def steps(algorithm, shape, names, baseline, rounds, device, patience, memory):
-    "`genopt.bench.measure` of these contenders"
+    "`genopt.tools.bench.measure` of these contenders"
     try: return isolated(steps_here, algorithm, shape, names, baseline, rounds, device, patience, memory)
     except RuntimeError as e: return bench.measure(algorithm, shape, []) | dict(rows=[dict(name=n, absent=why(e)) for n in names])
 

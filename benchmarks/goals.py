@@ -2,7 +2,7 @@
 
 from dataclasses import asdict,dataclass,replace
 from itertools import product
-from genopt.explain import table
+from genopt.optim.tables import table
 
 __all__ = ['Goal', 'check', 'goals', 'passed', 'plan', 'shortened', 'show']
 

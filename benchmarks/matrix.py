@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean,median
 from fastcore.script import anno_parser
 import torch
-from genopt import bench
-from genopt.bench import Contender,Shape,Side,TimeUp,aside,forget,load,machine,random_tensors,take_turns,why
-from genopt.explain import table
+from genopt.tools import bench
+from genopt.tools.bench import Contender,Shape,Side,TimeUp,aside,forget,load,machine,random_tensors,take_turns,why
+from genopt.optim.tables import table
 
 layers  = [(768,256), (256,256), (1024,256), (256,1024)]                            # attention, its output, and the MLP, of width 256
 shapes  = dict(matrices = Shape('4 layers of a transformer of width 256', layers*4, 30),

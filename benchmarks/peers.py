@@ -2,8 +2,8 @@
 
 from functools import partial
 import torch
-from genopt import bench
-from genopt.bench import Absent,Contender
+from genopt.tools import bench
+from genopt.tools.bench import Absent,Contender
 
 same = "its {} is torch's own"
 

@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from genopt.compare import Spec
-from genopt.data import load_data
+from genopt.tools.compare import Spec
+from genopt.tools.data import load_data
 
 
 def network():

@@ -1,17 +1,21 @@
-"""A generic, callback-driven optimizer for PyTorch: write an update rule once, in plain PyTorch, for one parameter."""
+"""A generic, callback-driven optimizer for PyTorch: write an update rule once, in plain PyTorch, for one parameter.
 
-from importlib.metadata import PackageNotFoundError,version
-try: __version__ = version('genopt')                      # settings.ini has it
+`genopt.blocks` has the callbacks that algorithms are made of, `genopt.fastai` fastai's optimizers under fastai's names."""
+
+from importlib.metadata import PackageNotFoundError,version as version_of
+from . import _moved,algorithms,blocks
+from .algorithms import *
+from .algorithms import list_algorithms
+from .checkpoint import load_checkpoint,save_checkpoint
+from .contract import Init,Range,copy_of_p,count,fraction,full,maximum,minimum,nonneg,ones,positive,rename,scalar,single,where,zeros
+from .optim import Optimizer,algorithm,groups
+
+try: __version__ = version_of('genopt')                   # settings.ini has it
 except PackageNotFoundError: __version__ = '0+source'     # run from a source tree that is not installed
 
-from .blocks import evaluations,matrices,moves,rates,stats,steps,transforms
-from .core import *
-from .naming import *
-from .blocks import *
-from .hypers import *
-from .optimizer import *
-from .save import *
-from .algorithms import *
-from .rules import *
+__all__ = ['Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'fraction', 'full', 'groups', 'list_algorithms', 'load_checkpoint',
+           'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'single', 'where', 'zeros',
+           *algorithms.__all__]
 
-del PackageNotFoundError,version
+def __getattr__(name): return _moved.attribute(name)
+def __dir__(): return [*__all__, 'algorithms', 'blocks', '__version__']

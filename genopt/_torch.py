@@ -2,7 +2,8 @@
 
     addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14      without: in Python, 50 ns a tensor
     handles             the same through libtorch's C interface, 4 ns a tensor       2.14           without: `addresses_hold`
-    hooked                 a step without hooks pays nothing for them                   2.6, 2.14      without: torch wraps the step itself
+    hooked              a step without hooks pays nothing for them                2.6, 2.14      without: torch wraps the step itself
+    strong_wolfe        L-BFGS searches along a line as torch.optim does         2.6, 2.14      without: lbfgs_step with a line search raises
     without_dynamo      torch.compile of a whole train step goes around a step       2.6, 2.14      without: it is traced, slowly, and right"""
 
 import ctypes
@@ -14,7 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch.optim import optimizer as torch_optimizer
 
-__all__ = ['add_param_group', 'addresses_hold', 'handles', 'hooked', 'increment_versions', 'quiet', 'watched_from_outside', 'without_dynamo']
+__all__ = ['add_param_group', 'addresses_hold', 'handles', 'hooked', 'increment_versions', 'quiet', 'strong_wolfe',
+           'watched_from_outside', 'without_dynamo']
 
 
 try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold
@@ -22,6 +24,11 @@ except ImportError:
     def addresses_hold(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
 
 increment_versions = torch.autograd.graph.increment_version                # public since 2.1
+
+
+try: from torch.optim.lbfgs import _strong_wolfe as strong_wolfe
+except ImportError:
+    def strong_wolfe(*args, **kw): raise NotImplementedError("this torch has no strong Wolfe search; leave line_search_fn out")
 
 
 # -- Tensors through libtorch's C interface --

@@ -1,137 +1,186 @@
-"""State dicts: what is checked before one is loaded, parameters found by their names; torch.optim's own, which are understood and written, and
-fastai's, which are understood."""
+"""Checkpoints that survive being killed, power failures and flipped bits:
 
-import inspect,itertools,warnings
-from torch import Tensor
+    import torch,genopt
+
+    model = torch.nn.Linear(10, 2)
+    opt   = genopt.Adam(model.parameters(), lr=1e-3)
+    sched = torch.optim.lr_scheduler.StepLR(opt, 30)
+    parts = dict(model=model, opt=opt, sched=sched, rng=torch.default_generator)
+
+    genopt.save_checkpoint('last.ckpt', **parts, step=100)
+    step = genopt.load_checkpoint('last.ckpt', **parts)['step']
+
+At every moment the old file or the new one is there under its name, complete; the one before it is `last.ckpt.prev`. Plain `torch.load` reads
+both: `torch.load('last.ckpt')['model']` is the model's state dict."""
+
+import copy,hashlib,io,os,re,reprlib,shutil,struct,warnings
+from contextlib import suppress
+from pathlib import Path
+from torch import Tensor,nn
 import torch
-from .hypers import Hypers,plain
-from .loop import as_declared,first
-from .sharded import local
-from .watch import names_of
 
-__all__ = ['checked', 'torch_state_dict']
+__all__ = ['save_checkpoint', 'load_checkpoint']
 
-# torch's names of what is kept for a parameter = ours. A `momentum_buffer` is of gradients, or of updates where the chain keeps such
-spellings = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg',
-                 sum='sqr_sum', acc_delta='sqr_update_avg', exp_inf='grad_max', ax='eval_p', prev='prev_grad',
-                 row_var='row_avg', col_var='col_avg', variance='row_avg')
-
-def spelled(chain): return spellings | (dict(momentum_buffer='update_avg') if 'update_avg' in chain.state else {})
-
-def ours(state, chain):
-    """The state of one parameter in our names, if it has torch's. A count that only torch keeps is left out; of one that only the chain keeps
-    (SGD's dampening) all that matters is that the first step is over"""
-    if not state.keys()&spellings.keys(): return state
-    names = spelled(chain)
-    res = {names.get(k,k): v for k,v in state.items() if v is not None and (k!='step' or k in chain.state)}
-    return ({'step': 1} if 'step' in chain.state else {}) | res
+reserved = {'objects', 'map_location'}                          # in the file, `objects` lists the names of those that have a state
 
 
-def from_fastai(opt, saved, who):
-    "What fastai's own optimizers save, all states in one list and the hyper-parameters of each group, as torch would"
-    state,hypers,sizes,groups = saved['state'],saved['hypers'],[len(g['params']) for g in opt.param_groups],[]
-    if len(state)!=sum(sizes) or len(hypers)!=len(sizes):
-        raise ValueError(f"{who}: it is fastai's, of {len(state)} parameters in {len(hypers)} groups; here are {sum(sizes)} in {len(sizes)}")
-    for g,own in zip(opt.param_groups, hypers):
-        first = sum(sizes[:len(groups)])
-        group = dict(g) | dict(params=[*range(first, first+len(g['params']))])
-        recipe = opt._recipe(g)
-        view = Hypers(group, recipe.own)
-        for k in own.keys()&view.keys(): view[k] = plain(own[k])
-        chain = recipe.chain(group | dict(params=[]), rehearsed=False)
-        for i in group['params']:
-            if odd := [k for k,v in state[i].items() if isinstance(v, Tensor) and v.ndim and k not in chain.state]:         # Larc keeps a rate
-                keeps = ', '.join(chain.state) or 'nothing'
-                raise ValueError(f"{who}, parameter {i}: fastai's keeps {odd[0]}, the callbacks {keeps}; was it saved by another algorithm?")
-        groups.append(group)
-    return dict(state=dict(enumerate(state)), param_groups=groups)
+def save_checkpoint(path, **objects):
+    """Write `objects` to the file `path`, so that a process killed at any moment leaves a complete one; what was there is kept as `<path>.prev`.
 
-def checked(opt, state_dict):
-    """`state_dict` as it will be loaded: parameters in the order of `opt`, where both know their names; torch's names in ours. Raises `ValueError`
-    for what cannot be loaded, naming the parameter; then nothing has changed"""
-    who = f"{opt.name}, loading a state dict"
-    if isinstance(state_dict, dict) and state_dict.keys()=={'state','hypers'}: state_dict = from_fastai(opt, state_dict, who)
-    for k in ('state', 'param_groups'):
-        if not isinstance(state_dict, dict) or k not in state_dict:
-            raise ValueError(f"{who}: it must be a dict with 'state' and 'param_groups', as state_dict() gives; "
-                             f"got {list(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__}")
-    groups,saved = opt.param_groups,state_dict['param_groups']
-    if [len(g['params']) for g in groups]!=[len(g['params']) for g in saved]: return state_dict            # torch says so itself
-    how   = 'foreach','fused'                                              # the way a step is run is ours to say
-    saved = [old | {k: g[k] for k in how} for g,old in zip(groups, by_name(groups, saved, who))]
-    state = dict(state_dict['state'])
-    for n,(group,old) in enumerate(zip(groups, saved)):
-        if (a := group.get('cbs'))!=(b := old.get('cbs')):
-            raise ValueError(f"{who}, param group {n}: it runs {a or opt.name}, and the saved one {b or 'the cbs of its optimizer'}")
-        chain = opt._recipe(group).check(group | {k: v for k,v in old.items() if k not in ('params', 'param_names')}, f"{who}, param group {n}")
-        for name,i,p in zip(names_of(group, n), old['params'], group['params']):
-            if i in state: state[i] = fitting(state[i], chain, p, f"{who}, {name}", opt.nonfinite)
-    return state_dict | dict(state=state, param_groups=saved)
+    Of an object with `state_dict` and `load_state_dict` (module, optimizer, scheduler), or with `get_state` and `set_state` (`torch.Generator`),
+    the state is saved. Anything else is saved as it is: numbers, strings, tensors, and lists and dicts of them. What
+    `torch.load(weights_only=True)` would not take is a `TypeError` before anything is written. An error while writing, such as a full disk,
+    leaves both files as they were.
 
-def by_name(groups, saved, who):
-    "The saved groups with their parameters in our order, where all names are known"
-    if not all('param_names' in g for g in (*groups, *saved)): return saved
-    here,there = [[*itertools.chain.from_iterable(g['param_names'] for g in gs)] for gs in (groups, saved)]
-    if here==there or len({*here})<len(here): return saved
-    if {*here}!={*there}:
-        missing,more = [n for n in here if n not in there],[n for n in there if n not in here]
-        raise ValueError(f"{who}: it has no state for {', '.join(missing[:5]) or 'nothing'} but has one for {', '.join(more[:5])}; "
-                         "load it into a model with the same names, or drop 'param_names' from its groups to go by order")
-    ids = dict(zip(there, itertools.chain.from_iterable(g['params'] for g in saved)))
-    return [old | dict(params=[ids[n] for n in g['param_names']], param_names=[*g['param_names']]) for g,old in zip(groups, saved)]
+    There must be one writer only: in a distributed run, rank 0. Sharded state is a matter of `torch.distributed.checkpoint`."""
+    path = Path(path).resolve()                                 # of a symbolic link, the file that it leads to is replaced
+    if not path.parent.is_dir(): raise FileNotFoundError(f"save_checkpoint: path is {path}, but there is no folder {path.parent}; make it first")
+    if not objects: raise TypeError("save_checkpoint: nothing to save; give objects by name: model=model, opt=opt, step=step")
+    if bad := objects.keys()&reserved: raise TypeError(f"save_checkpoint: an object cannot be called {min(bad)!r}; give it another name")
+    names  = [n for n,o in objects.items() if way(o)]
+    states = {n: way(o)[0]() if n in names else o for n,o in objects.items()}
+    for n,s in states.items(): check(n, objects[n], s)
+    write(path, states | dict(objects=names))
 
-def fitting(state, chain, p, who, nonfinite='propagate'):
-    "The state of parameter `p`, if it is one of `chain`"
-    if not isinstance(state, dict): raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
-    state = ours(state, chain)
-    tensors = [n for n,v in state.items() if isinstance(v, Tensor) and v.ndim]
-    if chain.state and tensors and not state.keys()&chain.state.keys():
-        raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
-    here = state.keys()&chain.state.keys()
-    if here and (missing := [n for n,init in chain.state.items() if n not in here and holds_something(first(init, p))]):
-        warnings.warn(f"{who}: the state has {', '.join(n for n in chain.state if n in here)} but no {', '.join(missing)}, which starts anew: "
-                      "right if a callback was added since, else the file lacks a part", stacklevel=6)
-    if p.numel() and (poisoned := [n for n in here if isinstance(v := state[n], Tensor) and not v.is_meta and local(v).isnan().any()]):
-        told = f"{who}: {poisoned[0]!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
-        if nonfinite!='propagate': raise ValueError(told)
-        warnings.warn(told, stacklevel=6)
-    res = dict(state)
-    for n in state.keys()&chain.state.keys():
-        like = first(chain.state[n], p)
-        res[n] = v = as_declared(state[n], chain.state[n], p)
-        if isinstance(v, Tensor)!=isinstance(like, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
-            raise ValueError(f"{who}: {n!r} is a {type(v).__name__}, where a {type(like).__name__} is kept")
-        if isinstance(v, Tensor) and v.shape!=like.shape:
-            raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(like.shape)}")
-    return res
+def load_checkpoint(path, map_location='cpu', **objects):
+    """Load what `save_checkpoint` wrote to `path` into `objects`, and return the rest, the plain values, as a dict.
 
-def holds_something(v): return not isinstance(v, Tensor) or v.numel()>0         # a state of no elements is not missed
+    The file's checksum is verified first. If it is damaged or missing, a warning says why, and the one before it, `<path>.prev`, is loaded; if
+    that is no better, `ValueError` is raised, or `FileNotFoundError` where there is neither. `objects` must be those whose states the file has,
+    else `ValueError`, and so if one does not take its state: then all are as they were. For this their states are copied to main memory
+    meanwhile; what a state dict does not hold, or adds to a scheduler, cannot be put back. `map_location`, as in `torch.load`, is where the plain
+    values go; objects stay on their devices."""
+    path,tried = Path(path).resolve(),[]
+    for p in (path, beside(path, 'prev')):
+        try: f = verified(p)
+        except Exception as e: tried.append((e, f"{p}: {reason(e)}"))
+        else: break
+    else:
+        kind = FileNotFoundError if all(isinstance(e, FileNotFoundError) for e,_ in tried) else ValueError
+        raise kind(f"load_checkpoint: no checkpoint at path {path}, tried {'; '.join(t for _,t in tried)}; start anew, or give another path")
+    with f: states = torch.load(f, map_location, weights_only=True)             # an error here is no damage: no memory, no such device
+    if tried: warnings.warn(f"load_checkpoint: {tried[0][1]}; the previous is loaded, {p}", stacklevel=2)
+    check_names(objects, states['objects'], p)
+    fill(objects, states, p)
+    return {n: s for n,s in states.items() if n not in states['objects'] and n!='objects'}
 
-def torch_state_dict(opt):
-    """The state dict of `opt` as torch.optim's algorithm of the same name loads it. What that keeps, and under which names, is seen by
-    letting it take a step. Raises `ValueError` where torch has no such algorithm"""
-    cls = getattr(torch.optim, opt.name, None)
-    if not opt.arguments or not isinstance(cls, type) or any('cbs' in g for g in opt.param_groups):
-        raise ValueError(f"torch.optim has no {opt!r}; state_dict() is what genopt itself loads")
-    res = opt.state_dict()
-    for group,saved in zip(opt.param_groups, res['param_groups']):
-        names = spelled(opt._recipe(group).chain(group))
-        known = {k: v for k,v in group.items() if k in inspect.signature(cls).parameters and k not in ('params','foreach','fused','capturable')}
-        likes = {ndim: after_a_step(cls, ndim, known) for ndim in {p.ndim for p in group['params']}}
-        for like,_ in likes.values(): saved |= {k: v for k,v in like.defaults.items() if k not in saved}
-        for i,p in zip(saved['params'], group['params']):
-            if s := res['state'].get(i): res['state'][i] = {k: as_theirs(s.get(names.get(k,k), v), v) for k,v in likes[p.ndim][1].items()}
-    return res
 
-def after_a_step(cls, ndim, settings):
-    "torch's optimizer, and what it keeps for a parameter of so many dimensions"
-    (p := torch.zeros([1]*ndim, requires_grad=True)).grad = torch.zeros([1]*ndim)
-    opt = cls([p], **settings)
-    opt.step()
-    return opt,opt.state[p]
+# -- What is saved --
 
-def as_theirs(v, like):
-    """A value of our state as torch keeps it: a counter in a tensor, a number in one that does not round it (torch's loading will, where it must);
-    and on its own, because that loading shares what it is given"""
-    if isinstance(v, Tensor): return v.clone()
-    return torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else like.dtype) if isinstance(like, Tensor) else v
+def way(o):
+    "How the state of `o` is read and written; None for a plain value"
+    for read,put in ('state_dict','load_state_dict'),('get_state','set_state'):
+        if callable(getattr(o, read, None)) and callable(getattr(o, put, None)): return getattr(o, read),getattr(o, put)
+
+def mapped(v, f):
+    "`v` with `f(t)` for each tensor `t` in it"
+    if isinstance(v, Tensor): return f(v)
+    if isinstance(v, dict):
+        res = copy.copy(v)                                      # of the same kind, and with a module's `_metadata`
+        for k,x in v.items(): res[k] = mapped(x, f)
+        return res
+    return type(v)([mapped(x, f) for x in v]) if type(v) in (list,tuple) else v
+
+def check(name, o, state):
+    "Raise `TypeError` if `state`, that of `o`, would not load. Tensors do not matter for that: an empty one stands for all of them"
+    empty = torch.empty(0)
+    try:
+        torch.save(mapped(state, lambda t: empty if type(t) in (Tensor,nn.Parameter) else t), f := io.BytesIO())
+        torch.load(io.BytesIO(f.getvalue()), weights_only=True)
+    except Exception as e:
+        raise TypeError(f"save_checkpoint: {name}={reprlib.repr(o)} holds what torch.load(weights_only=True) does not take: {reason(e)}; save "
+                        "numbers, strings, tensors, and lists and dicts of them; numpy's as float(x), x.tolist() or torch.from_numpy(x)") from e
+
+def reason(e):
+    "Why, in one line: of torch's page about weights_only the sentence that matters"
+    if isinstance(e, FileNotFoundError): return 'there is no such file'
+    text = ' '.join(str(e).split())
+    found = re.search(r'WeightsUnpickler error: (.+?)(?= Please|\.\s|$)', text)
+    return f'{type(e).__name__}: {found[1] if found else text[:200]}'
+
+
+# -- Files --
+
+def beside(path, suffix): return path.with_name(f'{path.name}.{suffix}')
+
+class Summed:
+    "A file to write to, and the checksum of what was written"
+    def __init__(self, f): self.f,self.sum = f,hashlib.sha256()
+    def flush(self): self.f.flush()
+    def write(self, b):
+        self.sum.update(b)
+        return self.f.write(b)
+
+def seal(sum):
+    """How a checkpoint ends: the length of a zip file's comment, which torch.save writes as 0, and as comment the checksum of what torch.save wrote.
+    The zip's own CRC-32 would not do: they do not cover its directory, where one bit lets torch.load skip a tensor's data without a word"""
+    comment = f'sha256 {sum.hexdigest()}'.encode()
+    return struct.pack('<H', len(comment)) + comment
+
+def write(path, content):
+    """A kill between any two lines, and a power failure that loses any of the renames, leaves a complete file under `path`, or, at the first
+    save, none. What else it leaves has a fixed name and goes with the next save"""
+    new,old = beside(path, 'tmp'),beside(path, 'prev.tmp')
+    try:
+        with open(new, 'wb') as f:
+            torch.save(content, out := Summed(f))
+            f.seek(-2, os.SEEK_END)
+            f.write(seal(out.sum))
+            f.flush()
+            os.fsync(f.fileno())
+        if there := path.exists():
+            old.unlink(missing_ok=True)
+            try: os.link(path, old)
+            except OSError: shutil.copyfile(path, old)          # a file system without links
+        os.replace(new, path)
+        if there: os.replace(old, beside(path, 'prev'))         # last: if the old file is damaged, the previous was all there was
+    except BaseException:
+        new.unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):                                     # not every system can open or sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try: os.fsync(folder)
+        finally: os.close(folder)
+
+def verified(p):
+    "The file `p`, open, if it is as it was written"
+    f = open(p, 'rb')
+    try:
+        sum  = hashlib.sha256()
+        left = f.seek(0, os.SEEK_END) - len(seal(sum))
+        f.seek(0)
+        while left>0 and (b := f.read(min(left, 2**20))):
+            sum.update(b)
+            left -= len(b)
+        sum.update(bytes(2))                                    # the comment's length, before there was one
+        if f.read()!=seal(sum): raise ValueError('its checksum is wrong: it is damaged, cut off, or was not written by save_checkpoint')
+        f.seek(0)
+    except BaseException:
+        f.close()
+        raise
+    return f
+
+
+# -- Loading, all or nothing --
+
+def check_names(objects, names, p):
+    "Raise if `objects` are not those that have their states in the file `p`"
+    if plain := [n for n,o in objects.items() if not way(o)]:
+        raise TypeError(f"load_checkpoint: {plain[0]}={reprlib.repr(objects[plain[0]])} cannot take a state; leave it out: plain values are returned")
+    more,missing = [n for n in objects if n not in names],[n for n in names if n not in objects]
+    todo = [f"leave out {', '.join(more)}"]*bool(more) + [f"give {', '.join(missing)} too, or read single states with torch.load"]*bool(missing)
+    if todo: raise ValueError(f"load_checkpoint: {p} has the states of {', '.join(names) or 'nothing'}, but objects are "
+                              f"{', '.join(objects) or 'none'}; {'; '.join(todo)}")
+
+def fill(objects, states, p):
+    "Put `states`, of the file `p`, into `objects`; if one does not take its state, all are as they were"
+    put   = lambda n, state: way(objects[n])[1](state.cpu() if isinstance(state, Tensor) else state)    # a generator's is read on the CPU only
+    kept  = lambda t: t if t.is_meta or nn.parameter.is_lazy(t) else t.detach().to('cpu', copy=True)
+    before,done = {n: mapped(way(o)[0](), kept) for n,o in objects.items()},[]
+    for n,o in objects.items():
+        done.append(n)
+        try: put(n, states[n])
+        except Exception as e:
+            for d in reversed(done): put(d, before[d])
+            raise ValueError(f"load_checkpoint: {n}, a {type(o).__name__}, does not take its state from {p}: {e}; all are as they were") from e

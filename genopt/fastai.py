@@ -12,20 +12,20 @@ Learner exempts from decay, biases and norms, `Larc` has no decay in its ratio e
 from functools import partial
 from fastcore.foundation import L
 from fastcore.meta import delegates
-from . import optimizer
+from .contract.chain import Chain
+from .contract.names import rename
 from .blocks.moves import lookahead
 from .blocks.stats import average_grad,average_sqr_grad,debias,rectify,step_stat
 from .blocks.steps import adam_step,momentum_step,qhadam_step,rms_prop_step,sadam_step,sgd_step
 from .blocks.transforms import decay,larc_ratio,rectified,trust_ratio
-from .core import Chain
-from .hypers import engine_flags
-from .naming import rename
-from .recipe import flatten
+from .optim.hypers import engine_flags
+from .optim.optimizer import Optimizer as Plain
+from .optim.recipe import flatten
 
 __all__ = ['SGD', 'RMSProp', 'Adam', 'RAdam', 'QHAdam', 'Larc', 'Lamb', 'Lookahead', 'ranger']
 
 
-class Optimizer(optimizer.Optimizer):
+class Optimizer(Plain):
     "An optimizer as fastai makes it: hyper-parameters may be one value, or one for each group; one that no callback reads is kept, as a note"
     def __init__(self, params, cbs, flags, **hypers):
         asks  = Chain(flatten(cbs)).asks

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 import genopt
-from genopt.data import load_data
+from genopt.tools.data import load_data
 
 steps = 600
 
@@ -21,7 +21,7 @@ def train(path, x, y, say=lambda step: None):
     "Go on from `path`, to the end. The file must be there and sound if one was ever written: taking the previous is an error"
     warnings.simplefilter('error')
     objects,done = made(),0
-    if path.exists() or genopt.save.beside(path, 'prev').exists(): done = genopt.load_checkpoint(path, **objects)['step']
+    if path.exists() or genopt.checkpoint.beside(path, 'prev').exists(): done = genopt.load_checkpoint(path, **objects)['step']
     say(done)
     model,opt,sched = (objects[k] for k in ('model','opt','sched'))
     for step in range(done+1, steps+1):
@@ -83,7 +83,7 @@ def main(folder, kills, seed):
         run.mkdir()
         path,over,last = run/'last',False,0
         while not over:
-            tmp,old = (genopt.save.beside(path, s) for s in ('tmp','prev.tmp'))
+            tmp,old = (genopt.checkpoint.beside(path, s) for s in ('tmp','prev.tmp'))
             before = seen(tmp),seen(old)
             pid,r = forked(path, x, y)
             over = ended(pid, rand.uniform(0, ready+2*took/kills) if res['kills']<kills else None)
@@ -97,7 +97,7 @@ def main(folder, kills, seed):
             res['kills']+= 1
             if tmp.exists() and seen(tmp)!=before[0]:
                 res['writing']+= 1
-                try: genopt.save.verified(tmp).close()
+                try: genopt.checkpoint.verified(tmp).close()
                 except Exception: res['torn']+= 1
             res['rotating']+= old.exists() and seen(old)!=before[1]
         res['runs']+= 1

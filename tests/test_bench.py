@@ -6,9 +6,9 @@ from importlib import import_module
 from pathlib import Path
 import pytest,torch
 import genopt
-from genopt import bench
-from genopt.bench import Absent,Contender,Side,contenders,measure,pick,report,shapes
-from genopt.cli import main
+from genopt.tools import bench
+from genopt.tools.bench import Absent,Contender,Side,contenders,measure,pick,report,shapes
+from genopt.tools.cli import main
 
 root  = Path(__file__).parent.parent
 few   = [c for c in contenders if c.name in ('torch fused', 'torch default', 'genopt loop', 'memory copy')]
@@ -212,4 +212,4 @@ def test_short_fails_when_a_goal_is_missed(suite, tmp_path, monkeypatch, capsys)
 def test_measure_on_a_gpu():
     if not torch.cuda.is_available(): pytest.skip('no CUDA device')
     res = measure('Adam', 'six', few, device='cuda', **quick)
-    assert all(r['ratio']>0 for r in res['rows']) and genopt.bench.machine('cuda')['device']
+    assert all(r['ratio']>0 for r in res['rows']) and genopt.tools.bench.machine('cuda')['device']

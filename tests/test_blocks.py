@@ -10,6 +10,7 @@ import genopt
 from genopt import *
 from genopt import blocks
 from genopt.blocks import *
+from genopt.blocks import transforms
 from helpers import difference
 
 shapes = dict(conv=(4,3,2,2), matrix=(5,3), vector=(6,), scalar=())

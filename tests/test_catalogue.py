@@ -6,7 +6,7 @@ import pytest,torch
 from torch.optim import lr_scheduler
 import genopt
 from genopt.run import compiler
-from genopt.data import load_data,make_model
+from genopt.tools.data import load_data,make_model
 from helpers import awkward,catalogue,conforming,difference,gradients
 
 each   = pytest.mark.parametrize('a', catalogue, ids=lambda a: a.name)

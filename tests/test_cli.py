@@ -3,10 +3,10 @@
 import json,os,struct,subprocess,sys
 import pytest,torch
 import genopt
-from genopt import catalogue,gallery
-from genopt.cli import main
-from genopt.compare import Spec,compare,parse_specs
-from genopt.data import load_data,make_model
+from genopt.tools import catalogue,gallery
+from genopt.tools.cli import main
+from genopt.tools.compare import Spec,compare,parse_specs
+from genopt.tools.data import load_data,make_model
 
 pytest.importorskip('sklearn')
 quick = ['compare', '--epochs', '2', '--opts', 'SGD(lr=0.1, momentum=0.9), Adam']
@@ -32,14 +32,14 @@ def test_compare_json_is_all_the_data(tmp_path, capsys):
 @pytest.mark.slow
 def test_compare_tells_a_wrong_algorithm(tmp_path, capsys, monkeypatch):
     "An Adam without its bias correction is found out: exit status 1, and its name"
-    monkeypatch.setattr(genopt.Adam, 'build', staticmethod(lambda **_: [genopt.average_grad, genopt.average_sqr_grad, plain_step]))
+    monkeypatch.setattr(genopt.Adam, 'build', staticmethod(lambda **_: [genopt.blocks.average_grad, genopt.blocks.average_sqr_grad, plain_step]))
     assert main([*quick, '--out', str(tmp_path/'c.png')])==1
     assert 'DIFFERENT by more than 1e-08 in some loss: Adam\n' in capsys.readouterr().out
 
 @pytest.mark.slow
 def test_not_a_number_equals_nothing(tmp_path, capsys, monkeypatch):
     def nan_step(grad, step): return grad*float('nan') if step>3 else grad
-    monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [genopt.step_stat, nan_step]))
+    monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [genopt.blocks.step_stat, nan_step]))
     assert main(['compare', '--epochs', '1', '--opts', 'SGD', '--out', str(tmp_path/'c.png')])==1
     assert 'DIFFERENT' in capsys.readouterr().out
 
@@ -55,7 +55,7 @@ def test_same_seed_same_losses():
 
 def test_a_training_that_diverged_is_still_json():
     "Whose losses are NaN, which JSON has not"
-    from genopt.cli import dumps
+    from genopt.tools.cli import dumps
     assert json.loads(dumps(dict(losses=[1., float('nan'), float('inf')], pair=(2, 'x'))))==dict(losses=[1., None, None], pair=[2, 'x'])
 
 @pytest.mark.parametrize('args,words', [
@@ -158,8 +158,8 @@ def test_gallery_minima_are_minima():
 
 @pytest.mark.parametrize('block,how,apart', [
     (lambda p, grad: grad if p.ndim==2 else p[None],                             dict(shape=(1,2), graph=False), False),    # matrices only
-    (genopt.clip_grad_norm,                                                      dict(shape=(2,), graph=False),  True),     # what is in one optimizer has one norm
-    (genopt.sgd_step,                                                            dict(shape=(2,), graph=False),  False)])
+    (genopt.blocks.clip_grad_norm,                                                      dict(shape=(2,), graph=False),  True),     # what is in one optimizer has one norm
+    (genopt.blocks.sgd_step,                                                            dict(shape=(2,), graph=False),  False)])
 def test_gallery_finds_how_an_algorithm_is_walked(block, how, apart, monkeypatch):
     monkeypatch.setattr(genopt.SGD, 'build', staticmethod(lambda **_: [block]))
     s = gallery.Search(Spec('SGD'), ['valley', 'himmelblau'], 4)

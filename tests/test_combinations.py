@@ -3,7 +3,8 @@
 import random
 import pytest,torch
 from genopt import Optimizer,blocks
-from genopt.core import Block,Chain,given
+from genopt.contract.block import Block,given
+from genopt.contract.chain import Chain
 from genopt.blocks import evaluations,matrices,moves,rates,stats,steps,transforms
 from helpers import closure_of,difference
 

@@ -3,6 +3,7 @@
 from functools import partial
 import pytest,torch
 from genopt import *
+from genopt.blocks import *
 
 nan,inf = float('nan'),float('inf')
 def P(*shape): return torch.ones(shape or 3, requires_grad=True)

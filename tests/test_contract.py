@@ -6,6 +6,8 @@ import pytest,torch
 from torch import tensor
 import genopt
 from genopt import *
+from genopt.blocks import *
+from genopt.blocks import transforms
 from helpers import awkward,gradients
 
 
@@ -561,7 +563,7 @@ def test_explain():
     assert 'grad_avg=zeros 4 B' in bf
 
 def test_every_block_documents_its_formula():
-    for m in (genopt.stats, genopt.steps, genopt.transforms):
+    for m in (genopt.blocks.stats, genopt.blocks.steps, genopt.blocks.transforms):
         for n in m.__all__: assert (d := getattr(m, n).__doc__) and len(d)>20, n
 
 def test_a_flag_set_later_is_refused_as_often_as_it_is_seen():

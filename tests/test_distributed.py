@@ -8,7 +8,8 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.functional import cross_entropy
 import genopt
-from genopt import Optimizer,clip_grad_norm
+from genopt import Optimizer
+from genopt.blocks import clip_grad_norm
 
 old = tuple(map(int, torch.__version__.split('.')[:2]))<(2, 7)
 pytestmark = pytest.mark.skipif(old or not dist.is_available() or not dist.is_gloo_available(), reason='needs gloo, and fully_shard on a CPU: torch 2.7')

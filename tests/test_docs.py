@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import genopt
 import measure
-from genopt import catalogue
+from genopt.tools import catalogue
 from helpers import catalogue as rows
 
 root = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ def test_what_is_kept_is_what_is_measured(name):
 
 def test_catalogue_page_says_what_the_code_says(monkeypatch):
     before = catalogue.page(parity)
-    monkeypatch.setattr(genopt.adam_step, '__doc__', "Another: `m / sqrt(v)`, where `eps` is. Someone 2030, `u`")
+    monkeypatch.setattr(genopt.blocks.adam_step, '__doc__', "Another: `m / sqrt(v)`, where `eps` is. Someone 2030, `u`")
     after = catalogue.page({})
     assert before!=after and '[adam_step](#adam_step): `m / sqrt(v)`\n' in after and 'Not measured' in after
     assert 'Equals torch.optim.Adam' in before and '3. [step_stat](#step_stat): `t <- t + 1`\n' in before
@@ -59,19 +59,19 @@ def test_catalogue_page_says_what_the_code_says(monkeypatch):
     for path in re.findall(r'\]\((?!http|#)([^)]+)\)', before): assert (root/'docs'/path).exists(), path
 
 @pytest.mark.parametrize('f,found', [
-    (genopt.debias,                                    ['1 - mom^t', '1 - sqr_mom^t']),        # `step` is an argument
-    (genopt.sgd_step,                                  ['g']),
-    (genopt.average_grad,                              ['m <- mom*m + (1-dampening)*g']),      # `dampening=True` is a setting, and in the second sentence
-    (genopt.spatial_average,                           []),                                    # nor is a link one
-    (genopt.undamped_start,                            [])], ids=lambda x: getattr(x, '__name__', ''))
+    (genopt.blocks.debias,                                    ['1 - mom^t', '1 - sqr_mom^t']),        # `step` is an argument
+    (genopt.blocks.sgd_step,                                  ['g']),
+    (genopt.blocks.average_grad,                              ['m <- mom*m + (1-dampening)*g']),      # `dampening=True` is a setting, and in the second sentence
+    (genopt.blocks.spatial_average,                           []),                                    # nor is a link one
+    (genopt.blocks.undamped_start,                            [])], ids=lambda x: getattr(x, '__name__', ''))
 def test_formulas_are_found_in_docstrings(f, found): assert catalogue.formulas(f)==found
 
 def test_page_tells_how_a_block_is_used():
-    twice = genopt.rename(partial(genopt.average_grad, dampening=0), grad_avg='slow_avg')
+    twice = genopt.rename(partial(genopt.blocks.average_grad, dampening=0), grad_avg='slow_avg')
     assert catalogue.line(twice)=='[average_grad](#average_grad): `m <- mom*m + (1-dampening)*g`, with `dampening=0`, `slow_avg` for `grad_avg`'
     def own_step(grad): return grad
     assert catalogue.line(own_step)=='own_step: '
-    assert catalogue.chains('Adam')['amsgrad=True'][2] is genopt.max_sqr_grad and '' in catalogue.chains('SGD')
+    assert catalogue.chains('Adam')['amsgrad=True'][2] is genopt.blocks.max_sqr_grad and '' in catalogue.chains('SGD')
     assert catalogue.bytes_per_element('Adam')==(8, 28) and catalogue.bytes_per_element('SGD')==(0, 12)
     assert [catalogue.digits(d) for d in (0., 1e-17, 2e-15, 1e-12)]==['bit for bit', 'to 16 digits', 'to 14 digits', 'to 12 digits']
 

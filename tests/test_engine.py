@@ -5,8 +5,10 @@ import pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 import genopt
 from genopt.run import compiler
-from genopt.core import Chain,Init,where,zeros
-from genopt.optimizer import Optimizer
+from genopt.contract.chain import Chain
+from genopt.contract.state import Init,zeros
+from genopt.contract.choice import where
+from genopt.optim.optimizer import Optimizer
 from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.blocks.steps import adam_step,momentum_step,rms_prop_step,sgd_step
 from genopt.lower.program import Layout,Request,lower,programs
@@ -635,7 +637,7 @@ def first_kept(grad, step, first=zeros): return dict(update=where(step==1, grad,
 def zeroed(update, step): return where(step%2==0, 0., update)
 
 @pytest.mark.parametrize('fused', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['default','fused'])
-@pytest.mark.parametrize('cbs', [[step_stat, halved], [step_stat, first_kept], [step_stat, zeroed], [genopt.AdamW, genopt.lookahead]],
+@pytest.mark.parametrize('cbs', [[step_stat, halved], [step_stat, first_kept], [step_stat, zeroed], [genopt.AdamW, genopt.blocks.lookahead]],
                          ids=['numbers', 'tensors', 'a number and a tensor', 'lookahead'])
 def test_where_on_the_host_and_on_the_device(cbs, fused):
     "The loop decides by an `if`; the others too, while counters are on the host"

@@ -117,7 +117,7 @@ def test_lookahead_counts_the_steps_of_each_parameter(inner, kw, way):
     assert difference(a, ran(lambda lists: Single(partial(make, theirs), lists), {})[0])<=1e-11
     assert difference(a, ran(partial(make, theirs), {})[0])>1e-3
     assert difference(ran(partial(make, ours, **way), {}, late=False)[0], ran(partial(make, theirs), {}, late=False)[0])<=1e-11
-    assert opt.cbs[-1] is genopt.lookahead and [h['k'] for h in opt.hypers]==[7, 7] and isinstance(opt, torch.optim.Optimizer)
+    assert opt.cbs[-1] is genopt.blocks.lookahead and [h['k'] for h in opt.hypers]==[7, 7] and isinstance(opt, torch.optim.Optimizer)
 
 def test_lookahead_of_any_optimizer():
     "Groups with callbacks of their own, names, settings and state go along"
@@ -149,7 +149,7 @@ def test_lookahead_of_any_optimizer():
     assert all(torch.allclose(p, q, rtol=1e-12, atol=0) for p,q in zip(ps, qs)) and look.state[ps[0]]['step']==25
 
 def test_lookahead_is_a_line_in_a_list():
-    def cbs(): return [genopt.sgd_step, genopt.lookahead]
+    def cbs(): return [genopt.blocks.sgd_step, genopt.blocks.lookahead]
     a,b = ran(lambda ps: genopt.Optimizer(ps, cbs(), lr=.1, k=3), {})[0],ran(lambda ps: ours.Lookahead(ours.SGD(ps, .1), k=3), {})[0]
     assert difference(a, b)==0
     for bad in dict(alpha=1.5), dict(k=0):

@@ -10,7 +10,8 @@ from torch import nn,tensor
 from torch.optim import lr_scheduler
 import genopt
 from genopt.run import compiler
-from genopt import Adam,AdamW,Lion,Optimizer,RMSprop,SGD,average_grad,count,momentum_step,sgd_step,step_stat,zeros
+from genopt import Adam,AdamW,Lion,Optimizer,RMSprop,SGD,count,zeros
+from genopt.blocks import average_grad,momentum_step,sgd_step,step_stat
 from helpers import algorithms,awkward,gpu,gradients,two_groups
 
 nan,inf = math.nan,math.inf
@@ -243,7 +244,7 @@ def test_023_an_algorithm_without_a_name(a):
     assert {'params','lr'}<=inspect.signature(a.cls).parameters.keys() and type(a.cls([P()], lr=.1)).__name__==a.name
 
 @pytest.mark.parametrize('cbs,words', [
-    ([average_grad, genopt.adam_step],            "adam_step reads 'sqr_avg', which nothing before it provides: add average_sqr_grad"),
+    ([average_grad, genopt.blocks.adam_step],            "adam_step reads 'sqr_avg', which nothing before it provides: add average_sqr_grad"),
     ([momentum_step, average_grad],               'average_grad comes later, move it before momentum_step'),
     ([average_grad, lambda grad, grad_avg=genopt.ones: dict(grad_avg=grad)], "declares the state grad_avg=ones, but average_grad declares grad_avg=zeros; rename one"),
 ])
@@ -457,7 +458,7 @@ def test_044_decay_below_the_resolution_of_bfloat16(kw):
     moved = []
     for wd,g in ((0., .015), (.015, 0.), (.015, .015)):                                         # times lr .0015; half a unit in the last place below 1 is .00195
         p = P(dtype=torch.bfloat16)
-        took([p], Optimizer([p], [genopt.weight_decay, sgd_step], lr=.1, wd=wd, **kw), (g,))
+        took([p], Optimizer([p], [genopt.blocks.weight_decay, sgd_step], lr=.1, wd=wd, **kw), (g,))
         moved.append(1-p[0].item())
     assert moved==[0., 0., 2**-8]
 
@@ -1076,7 +1077,7 @@ def test_094_a_distributed_checkpoint_takes_a_step_of_its_own(a, kw):
 def test_095_decay_or_a_counter_at_that_step(kw):
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
     m,n = net(),net()
-    opt,ref = [Optimizer(o.parameters(), [genopt.weight_decay, Adam.build(), lookahead], lr=.05, betas=(.9, .99), wd=.1, **kw) for o in (m, n)]
+    opt,ref = [Optimizer(o.parameters(), [genopt.blocks.weight_decay, Adam.build(), lookahead], lr=.05, betas=(.9, .99), wd=.1, **kw) for o in (m, n)]
     with_it = get_optimizer_state_dict(m, opt)
     assert all(torch.equal(p, q) for p,q in zip(m.parameters(), n.parameters())) and with_it['state']['0.weight']['step']==0
     train(m, opt, range(7)); train(n, ref, range(7))
@@ -1301,7 +1302,7 @@ def test_a_state_that_lies_otherwise_than_its_parameter(kw):
 @ways
 def test_norms_of_groups_with_different_programs_are_joined(kw):
     "The norm is that of all groups, whatever runs them, and a limit that differs is refused"
-    clip_grad_norm = genopt.transforms.clip_grad_norm
+    clip_grad_norm = genopt.blocks.transforms.clip_grad_norm
     res = []
     for way in (dict(foreach=False), kw):
         ps = [P(3, 3), P(2, 2), P(4)]

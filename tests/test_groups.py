@@ -5,7 +5,8 @@ import pytest,torch
 from torch import nn
 from torch.optim import lr_scheduler
 import genopt
-from genopt import AdamW,Lion,Optimizer,average_grad,groups,momentum_step,sgd_step
+from genopt import AdamW,Lion,Optimizer,groups
+from genopt.blocks import average_grad,momentum_step,sgd_step
 
 ways = pytest.mark.parametrize('kw', [dict(foreach=False), {}, dict(fused=True)], ids=['loop','default','fused'])
 
@@ -135,7 +136,7 @@ def test_callbacks_of_one_name_and_other_settings_are_kept_apart():
     (dict(cbs=3),                           TypeError,  'param group 1: cbs must be a list of callbacks'),
     (dict(cbs='Lion'),                      ValueError, "param group 1: cbs='Lion' is no name of what another group has brought"),
     (dict(cbs=[sgd_step]),                  TypeError,  r'AdamW \(sgd_step\) needs a learning rate'),
-    (dict(cbs=[genopt.adam_step], lr=.1),   ValueError, "adam_step reads 'grad_avg', which nothing before it provides"),
+    (dict(cbs=[genopt.blocks.adam_step], lr=.1),   ValueError, "adam_step reads 'grad_avg', which nothing before it provides"),
     (dict(cbs=Lion, betas=(1, .9)),         ValueError, 'Invalid beta parameter at index 0: 1; AdamW, param group 1'),
     (dict(cbs=Lion, wieght_decay=1),        TypeError,  "unexpected key 'wieght_decay', did you mean 'weight_decay'"),
     (dict(cbs=Lion, momentum=.9),           TypeError,  "unexpected key 'momentum'"),
@@ -174,7 +175,7 @@ def test_frozen_parameters_rest_whatever_gradient_is_left(cls, kw):
 @ways
 def test_frozen_parameters_are_left_out_of_global_norms(kw):
     p,q = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    opt = Optimizer([p, q], [genopt.clip_grad_norm, sgd_step], lr=1., max_norm=1., **kw)
+    opt = Optimizer([p, q], [genopt.blocks.clip_grad_norm, sgd_step], lr=1., max_norm=1., **kw)
     p.grad,q.grad = torch.tensor([3.]),torch.tensor([4.])
     q.requires_grad_(False)
     opt.step()

@@ -4,7 +4,8 @@ from functools import partial
 import pytest,torch
 from torch import nn
 import genopt
-from genopt import Optimizer,average_grad,clip_grad_norm,sgd_step,zeros
+from genopt import Optimizer,zeros
+from genopt.blocks import average_grad,clip_grad_norm,sgd_step
 from genopt.run import compiler
 from genopt.blocks import add_decayed_weights,centralize,hutchinson,momentum_step,polyak_rate,sharpness,step_stat
 from genopt.blocks.transforms import weight_decay

@@ -23,7 +23,7 @@ def test_hypers_are_set_for_all_groups_or_for_each():
     assert type(opt.param_groups[0]['betas'][0]) is float
     with pytest.raises(ValueError, match="Adam has 3 groups, got 2 values for 'lr'"): opt.set_hyper('lr', [.1, .2])
     with pytest.raises(KeyError, match="no hyper-parameter 'lrr', did you mean 'lr'"): opt.set_hyper('lrr', .1)
-    no_mom = genopt.Optimizer([torch.ones(2, requires_grad=True)], [genopt.sgd_step], lr=.1)
+    no_mom = genopt.Optimizer([torch.ones(2, requires_grad=True)], [genopt.blocks.sgd_step], lr=.1)
     no_mom.set_hyper('mom', .9)                                         # one-cycle schedules it for everybody
     assert no_mom.hypers[0]['mom']==.9 and 'mom' not in repr(no_mom)    # and its recorder asks what it was
 
@@ -255,7 +255,7 @@ def test_learner_takes_the_others(opt_func, learner):
 
 @pytest.mark.slow
 def test_one_cycle_without_a_momentum_to_schedule(learner):
-    l = learner(partial(genopt.Optimizer, cbs=[genopt.sgd_step]))
+    l = learner(partial(genopt.Optimizer, cbs=[genopt.blocks.sgd_step]))
     with l.no_bar(), l.no_logging(): l.fit_one_cycle(2, .1)
     assert len(l.recorder.hps['mom'])==40 and l.recorder.hps['mom'][0]==pytest.approx(.95)
 

@@ -1,11 +1,11 @@
 """What `lower` decides, and that every backend does the same with it: the table of operations, programs, their reasons; C, foreach and, for the tests, NumPy."""
 
-import ast,ctypes,math,os,shutil,subprocess,sys
+import ctypes,math,os,shutil,subprocess,sys
 from pathlib import Path
 import pytest,torch
 import genopt
 from genopt import Optimizer
-from genopt.core import Chain
+from genopt.contract.chain import Chain
 from genopt.blocks import average_grad,clip_grad_norm,momentum_step,newton_schulz,sgd_step
 from genopt.lower.operations import elementwise
 from genopt.lower.program import Layout,Request,lower
@@ -186,15 +186,6 @@ def test_low_precision_is_rounded_as_torch_does(dtype):
 
 
 # -- The package --
-
-def test_no_import_goes_up():
-    "`lower` knows nothing of `run`, and neither of them the optimizer"
-    root  = Path(genopt.__file__).parent
-    above = {'optimizer', 'recipe', 'explain', 'checkpoint', 'save', 'bench', 'compare', 'algorithms', 'catalogue', 'cli'}
-    for folder,forbidden in (('lower', above|{'run', 'store'}), ('run', above)):
-        for f in (root/folder).glob('*.py'):
-            for node in ast.walk(ast.parse(f.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.level==2: assert (node.module or '').split('.')[0] not in forbidden, (f, node.module)
 
 def test_the_plan_holds_no_optimizer():
     "So that memory is free at once, without the garbage collector"

@@ -2,7 +2,8 @@
 
 import pytest,torch
 from torch import tensor
-from genopt import Optimizer,SGD,maximize,sgd_step
+from genopt import Optimizer,SGD
+from genopt.blocks import maximize,sgd_step
 from genopt.blocks import hutchinson,polyak_rate,sharpness
 
 def two(dtype=torch.float64): return [tensor([1., 2.], dtype=dtype, requires_grad=True), tensor(3., dtype=dtype, requires_grad=True)]

@@ -3,7 +3,8 @@
 import copy,pickle
 import pytest,torch
 import genopt,schedulefree
-from genopt import AdamW,Optimizer,SGD,average_weights,copy_of_p,polynomial_average,sgd_step,step_stat
+from genopt import AdamW,Optimizer,SGD,copy_of_p
+from genopt.blocks import average_weights,polynomial_average,sgd_step,step_stat
 from helpers import gradients,awkward
 
 

@@ -6,7 +6,7 @@ import pytest,torch
 from torch import nn
 from torch.optim import lr_scheduler
 import genopt
-from genopt import load_checkpoint,save,save_checkpoint
+from genopt import checkpoint as save,load_checkpoint,save_checkpoint
 from helpers import gpu
 from killed import equal
 

@@ -3,7 +3,8 @@
 import copy
 import pytest,torch
 from torch import nn
-from genopt import Adam,AdamW,Optimizer,SGD,SparseAdam,lazy,trust_ratio
+from genopt import Adam,AdamW,Optimizer,SGD,SparseAdam
+from genopt.blocks import lazy,trust_ratio
 
 ways = pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=['default','loop','fused'])
 

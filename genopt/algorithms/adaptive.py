@@ -7,9 +7,9 @@ from ..blocks.rates import debiased_rate
 from ..blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from ..blocks.steps import adam_step,momentum_step,radam_step
 from ..blocks.transforms import decay,l2_reg
-from ..core import full
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract import full
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 
 __all__ = ['Adagrad', 'RMSprop', 'Adadelta', 'Adam', 'AdamW', 'AdamC', 'AMSGrad', 'Adamax', 'NAdam', 'NAdamW', 'RAdam', 'SparseAdam', 'SAdam',
            'QHAdam', 'AdaBelief', 'Yogi', 'AdaBound', 'StableAdamW', 'LaProp', 'ADOPT', 'AdEMAMix', 'MARS', 'Adan', 'MADGRAD']

@@ -5,8 +5,8 @@ from ..blocks.moves import schedule_free_eval,schedule_free_move,schedule_free_w
 from ..blocks.stats import average_sqr_grad,debias,debias_sqr_avg,step_stat
 from ..blocks.steps import rms_prop_step,sgd_step
 from ..blocks.transforms import add_decayed_weights
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 
 __all__ = ['SGDScheduleFree', 'AdamWScheduleFree']
 

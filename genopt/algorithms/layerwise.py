@@ -6,8 +6,8 @@ from ..blocks.moves import shrink_back
 from ..blocks.stats import average_grad,average_sqr_grad,average_sqr_norm,debias,step_stat,undamped_start
 from ..blocks.steps import adam_step,momentum_step,nesterov_average_step,nesterov_step,rms_prop_step,sgd_step
 from ..blocks.transforms import clip_grad_norm,clip_layer_ratio,decay_over_momentum,l2_reg,layer_ratio,project,scale_grad
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 from .momentum import SGD
 
 __all__ = ['Fromage', 'LARS', 'LARC', 'NovoGrad', 'LAMB', 'SGDP', 'AdamP']

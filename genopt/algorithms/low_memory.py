@@ -6,8 +6,8 @@ from ..blocks.matrices import (average_padded_sqr_factors,average_residual_facto
 from ..blocks.stats import average_grad,step_stat
 from ..blocks.steps import momentum_step
 from ..blocks.transforms import clip_update_rms,relative_lr,relative_to_param
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 
 __all__ = ['SM3', 'Adafactor', 'CAME']
 

@@ -8,8 +8,8 @@ from ..blocks.matrices import (average_grams,average_sqr_rows,balance_factors,ba
 from ..blocks.stats import average_grad,average_sqr_grad,debias,debias3,step_stat
 from ..blocks.steps import debiased_momentum_step,momentum_step,nesterov_average_step,radam_step,rms_prop_step
 from ..blocks.transforms import clip_update_rms,fixed_update_rms,l2_reg
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 
 __all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron']
 

@@ -5,8 +5,8 @@ from ..blocks import transforms
 from ..blocks.moves import average_p
 from ..blocks.stats import asgd_rates,average_grad,rprop_sizes,step_stat,undamped_start
 from ..blocks.steps import aggmo_step,lion_step,momentum_step,nesterov_step,qhm_step,rprop_step,sgd_step
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 
 __all__ = ['SGD', 'SGDW', 'QHM', 'AggMo', 'ASGD', 'Rprop', 'Signum', 'Tiger', 'Lion']
 

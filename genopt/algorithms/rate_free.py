@@ -8,9 +8,9 @@ from ..blocks.rates import (adapted_rate,as_one,d_adapt_distance,debiased_rate,d
 from ..blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from ..blocks.steps import rms_prop_step,sgd_step
 from ..blocks.transforms import l2_reg,weight_decay as decoupled_decay
-from ..core import single
-from ..naming import rename
-from ..optimizer import algorithm
+from ..contract import single
+from ..contract.names import rename
+from ..optim.algorithm import algorithm
 
 __all__ = ['DoG', 'LDoG', 'DoWG', 'DAdaptAdam', 'Prodigy']
 

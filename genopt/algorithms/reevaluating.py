@@ -6,7 +6,7 @@ from ..blocks.evaluations import (adahessian_step,average_curvature,average_sqr_
                                   spatial_average)
 from ..blocks.stats import average_grad,debias,step_stat
 from ..blocks.transforms import weight_decay as decoupled_decay
-from ..optimizer import algorithm
+from ..optim.algorithm import algorithm
 from .momentum import SGD
 
 __all__ = ['SAM', 'ASAM', 'AdaHessian', 'Sophia', 'LBFGS']

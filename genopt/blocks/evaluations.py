@@ -2,7 +2,8 @@
 gradients, computes the loss, calls backward and returns the loss. These run over all parameters at once. Simplest first."""
 
 import torch
-from ..core import Init,Range,count,fraction,nonneg,positive,scalar,zeros
+from .._torch import strong_wolfe
+from ..contract import Init,Range,count,fraction,nonneg,positive,scalar,zeros
 from .stats import average
 
 __all__ = ['polyak_rate', 'sharpness', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
@@ -101,8 +102,7 @@ def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_
         slope = g.dot(d)
         if slope>-tolerance_change: break
         if line_search_fn:
-            from torch.optim.lbfgs import _strong_wolfe
-            f,g,t,n = _strong_wolfe(lambda x, t, d: at(x.add(d, alpha=float(t))), x, t, d, f, g, slope, max_ls=n_evals_at_most-n_evals)
+            f,g,t,n = strong_wolfe(lambda x, t, d: at(x.add(d, alpha=float(t))), x, t, d, f, g, slope, max_ls=n_evals_at_most-n_evals)
             t,n_evals = float(t),n_evals+n
             x = x.add(d, alpha=t)
         else:

@@ -6,7 +6,7 @@ Symbols as in `stats`; the matrix has m rows and n columns, `X'` is X transposed
 import math
 from functools import cache,reduce
 import torch
-from ..core import Init,Range,count,fraction,nonneg,positive
+from ..contract import Init,Range,count,fraction,nonneg,positive
 from .stats import average
 from .transforms import rms
 

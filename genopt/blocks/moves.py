@@ -2,7 +2,7 @@
 
 With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
 
-from ..core import Range,copy_of_p,count,fraction,maximum,nonneg,positive,scalar,where
+from ..contract import Range,copy_of_p,count,fraction,maximum,nonneg,positive,scalar,where
 
 __all__ = ['proximal_decay', 'decay_after', 'shrink_back', 'lookahead', 'average_p', 'average_weights', 'polynomial_average', 'warmup',
            'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']

@@ -5,7 +5,7 @@ Distances and sums are single numbers, kept for each tensor (`single`) and, wher
 
 from math import inf
 import torch
-from ..core import Init,Range,copy_of_p,fraction,nonneg,positive,single,zeros
+from ..contract import Init,Range,copy_of_p,fraction,nonneg,positive,single,zeros
 
 __all__ = ['travelled', 'as_one', 'dog_rate', 'dowg_rate', 'adapted_rate', 'debiased_rate', 'root_of_sqr_mom', 'd_adapt_distance',
            'prodigy_distance', 'estimate_distance', 'grow', 'grow_to_largest', 'scale_by_distance', 'scale_by_rate', 'unit_rate', 'scaled_eps']

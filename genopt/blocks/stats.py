@@ -4,7 +4,7 @@ Shapes are those of the parameter `p` everywhere. Symbols of the papers: gradien
 first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 
 import math,torch
-from ..core import count,fraction,full,maximum,minimum,nonneg,positive,scalar,single,where,zeros
+from ..contract import count,fraction,full,maximum,minimum,nonneg,positive,scalar,single,where,zeros
 
 __all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
            'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad',

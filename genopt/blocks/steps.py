@@ -2,7 +2,7 @@
 
 Symbols as in `stats`: gradient g, first moment m (`grad_avg`), second moment v (`sqr_avg`), step t."""
 
-from ..core import copy_of_p,fraction,nonneg,where,zeros
+from ..contract import copy_of_p,fraction,nonneg,where,zeros
 from .stats import average
 
 __all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'nesterov_average_step', 'qhm_step', 'aggmo_step', 'rprop_step', 'adagrad_step',

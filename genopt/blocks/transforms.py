@@ -4,7 +4,7 @@ All shapes are that of the parameter p. Symbols: gradient g, update u, decay `wd
 
 from math import inf
 import torch
-from ..core import Range,copy_of_p,fraction,minimum,nonneg,positive,where,zeros
+from ..contract import Range,copy_of_p,fraction,minimum,nonneg,positive,where,zeros
 from .stats import average
 
 __all__ = ['maximize', 'lazy', 'sign', 'clip_value', 'clip_norm', 'clip_grad_norm', 'adaptive_clip', 'normalize', 'centralize', 'orthograd', 'noise',

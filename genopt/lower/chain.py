@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as outside_of_the_recording
-from ..core import Namespace,given,of_model
-from ..loop import compute
-from ..naming import held
+from ..contract.block import given,of_model
+from ..contract.chain import Namespace
+from ..contract.names import held
+from ..contract.tensors import compute
 from .families import listing,merge_families
 from .record import ELEMENTS,SINGLE,NoLookingMode,Recorder,Value,needed
 from .scalars import MustBeCalled,ScalarRecorder,TracedScalar

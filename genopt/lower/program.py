@@ -14,8 +14,8 @@ from collections import defaultdict
 from dataclasses import dataclass,field
 import torch
 from torch import Tensor
-from ..check import small
-from ..core import wide
+from ..contract.stand_ins import small
+from ..contract.tensors import wide
 from .chain import OWN,record
 from .operations import can_write
 from .record import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,needed

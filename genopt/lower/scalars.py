@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes as outside_of_the_recording
-from ..core import where
+from ..contract.choice import where
 from .words import NotRecorded,plain_number_only
 
 __all__ = ['FactorMode', 'ScalarProgram', 'ScalarRecorder', 'TracedScalar']

@@ -4,13 +4,13 @@ brought to where the launch behind it reads. `work` holds the tensors, `batch` s
 from contextlib import nullcontext
 import torch
 from torch import Tensor
-from ..core import wide
-from ..loop import describe,storage,wrote_in_place
+from ..contract.tensors import describe,storage,wide
 from ..lower.chain import OWN
 from ..lower.program import note_change
 from ..lower.record import CROSS,ELEMENTS,SINGLE
 from .foreach import DeviceNumbers
 from .memory import aligned,as_strided_like
+from .reference import wrote_in_place
 from .tape import Tape
 
 __all__ = ['call', 'write_own']

@@ -2,15 +2,15 @@
 
 import torch
 from torch import Tensor
-from ..check import small
-from ..core import Chain
-from ..loop import compute
-from ..lower.lead import cut
+from ..contract.chain import Chain
+from ..contract.stand_ins import small
+from ..contract.tensors import compute
+from ..lower.prefix import cut
 from ..lower.program import Request,layout_of,lower
 from ..lower.words import NotRecorded
-from ..sparse import why_not
 from . import compiler
 from .memory import real
+from .sparse import why_not
 
 __all__ = ['backend_of', 'check_way', 'decide', 'how', 'on_device', 'plain_types', 'why_not_sparse']
 

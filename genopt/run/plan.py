@@ -14,13 +14,13 @@ from operator import is_
 import torch
 from torch import Tensor
 from .._torch import increment_versions
-from ..core import wide
-from ..loop import Item,describe,finite,fit,loop
-from ..sharded import agree,is_sharded,local
-from ..sparse import Rows
-from ..store import Clock
+from ..contract.sharded import agree,is_sharded,local
+from ..contract.tensors import describe,fit,is_finite,wide
 from .joins import check_joins,run_before
+from .reference import Item,loop
 from .sort import Inputs,Sort,check_shapes
+from .sparse import Rows
+from .store import Clock
 
 __all__ = ['Inputs', 'Plan']
 
@@ -159,4 +159,4 @@ class Plan:
     def fine(self, g):
         "Whether all of `g` is finite, and so are the squares: seen by their sum, and exactly where that is too large"
         if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))): return True
-        return bool(finite(g).all())
+        return bool(is_finite(g).all())

@@ -4,16 +4,16 @@
 from dataclasses import dataclass
 import torch
 from torch import Tensor
-from ..core import wide
-from ..loop import as_declared,compute,first
-from ..lower.lead import cut
+from ..contract.messages import name_in
+from ..contract.sharded import alike,is_sharded,local
+from ..contract.state import as_declared,first
+from ..contract.tensors import compute,wide
+from ..lower.prefix import cut
 from ..lower.program import Request,layout_of,lower
 from ..lower.words import NotRecorded
-from ..sharded import alike,is_sharded,local
-from ..store import Clock
-from ..watch import name_in
 from .choose import backend_of,on_device,plain_types,why_not_sparse
 from .memory import aligned,dense,real,real_dtype
+from .store import Clock
 from .work import Row,Work
 
 __all__ = ['Inputs', 'Sort', 'check_shapes']

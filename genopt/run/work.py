@@ -9,9 +9,9 @@ from copy import copy
 from operator import attrgetter,is_
 import torch
 from torch import Tensor
+from ..contract.sharded import local
 from ..lower.program import lower
 from ..lower.record import Value,mapped
-from ..sharded import local
 from .calls import call,write_own
 from .foreach import Foreach
 from .launch import Kernel,Launch

@@ -3,10 +3,11 @@
 from functools import partial
 import inspect
 import genopt,madgrad,numpy as np,optimi,pytorch_optimizer,qhoptim.pyt,timm.optim,torch,torch_optimizer
-from genopt import l2_reg,ones,rename,zeros
+from genopt.blocks import l2_reg
+from genopt import ones,rename,zeros
 from genopt.blocks import stats,steps,transforms
 from genopt.blocks.matrices import inner_eps_step
-from genopt.recipe import flatten
+from genopt.optim.recipe import flatten
 from timm.optim import adamw as timm_adamw
 import references
 from .row import Algorithm,Peer,apart,betas_setting,common_setting,eps_setting,log,other

@@ -2,8 +2,9 @@
 latter into the parameters, `opt.train()` the former back, to the bit; with an algorithm that has one set both do nothing."""
 
 import torch
-from .core import Namespace
-from .loop import compute,own,real
+from ..contract.chain import Namespace
+from ..contract.tensors import compute,real
+from ..run.reference import own
 
 __all__ = ['Modes']
 

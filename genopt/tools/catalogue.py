@@ -6,9 +6,9 @@ import inspect,math,re
 from functools import partial
 import torch
 import genopt
-from . import algorithms,blocks
-from .hypers import engine_flags
-from .naming import name_of,rename
+from ..contract.names import name_of,rename
+from ..optim.hypers import engine_flags
+from .. import algorithms,blocks
 
 __all__ = ['listing', 'page']
 

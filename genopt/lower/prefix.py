@@ -5,9 +5,8 @@ from copy import copy
 from dataclasses import dataclass,field
 import torch
 from torch import Tensor
-from ..check import stand_in
-from ..core import of_model
-from ..model import StandIn
+from ..contract.block import of_model
+from ..contract.stand_ins import StandIn,stand_in
 from .words import NotRecorded
 
 __all__ = ['Cut', 'cut']

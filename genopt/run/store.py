@@ -2,7 +2,7 @@
 parameters are in one `Clock`, and are read when somebody looks. Whoever writes bumps `version`, so that the plan is made anew."""
 
 from torch import Tensor
-from .hypers import plain
+from ..contract.tensors import plain
 
 __all__ = ['Clock', 'ParameterState', 'StateStore']
 

@@ -5,8 +5,8 @@
 
 import fnmatch,re
 from torch import nn
-from .explain import table
-from .naming import name_of
+from ..contract.names import name_of
+from .tables import table
 
 __all__ = ['groups', 'Groups']
 

@@ -3,7 +3,7 @@ freezing, and hyper-parameters set by name, in fastai's spelling, for all groups
 
 import warnings
 from fastcore.foundation import L
-from .hypers import plain
+from ..contract.tensors import plain
 
 __all__ = ['ForLearner']
 

@@ -8,8 +8,8 @@ from functools import cache,partial
 from pathlib import Path
 import torch
 import genopt
-from . import algorithms as algos
-from .explain import plural,size,table
+from ..optim.tables import plural,size,table
+from .. import algorithms as algos
 
 __all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'machine', 'measure', 'pick', 'report', 'shapes', 'usual']
 

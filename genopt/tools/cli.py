@@ -1,8 +1,11 @@
 """The command `genopt`: `compare`, `bench`, `gallery`, `list` and `explain`. `genopt COMMAND --help` says what each takes."""
 
-import inspect,json,math,os,sys
+import inspect,json,math,os,shutil,sys
 from pathlib import Path
 from fastcore.script import anno_parser
+import torch
+from . import bench as benchmark,catalogue,compare as comparison,gallery as pictures
+from .data import make_model
 
 __all__ = ['main']
 
@@ -21,14 +24,13 @@ def compare(
     json:bool=False,           # Print everything as JSON instead of the table
 ):
     "Train one model with genopt's algorithms and with torch's, and show that they do the same. Exits with 1 where they do not"
-    from . import compare as tool
     if not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
     show = sys.stdout.isatty() and not json
-    res = tool.compare(tool.defaults if opts is None else opts, data, model, epochs, bs, seed, dtype, tol, root, show)
-    print(dumps(res) if json else tool.report(res))
-    tool.plot(res, out)
+    res = comparison.compare(comparison.defaults if opts is None else opts, data, model, epochs, bs, seed, dtype, tol, root, show)
+    print(dumps(res) if json else comparison.report(res))
+    comparison.plot(res, out)
     print(f"loss curves: {out}", file=sys.stderr if json else sys.stdout)
-    return 0 if tool.all_equal(res) else 1
+    return 0 if comparison.all_equal(res) else 1
 
 def dumps(o):
     "As JSON, which knows no NaN and no infinity: they are null"
@@ -48,16 +50,16 @@ def bench(
     out:Path=None,             # Where to write everything that was measured, as JSON
 ):
     "Measure genopt's steps beside torch's on this machine, in turns: time, warm-up and memory"
-    from . import bench as tool
     if out and not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    who = tool.pick(contenders, [c.name for c in tool.contenders])
-    models,algos = tool.pick(shapes, [*tool.shapes]),tool.pick(algorithms, [*tool.algorithms])
+    who = benchmark.pick(contenders, [c.name for c in benchmark.contenders])
+    models,algos = benchmark.pick(shapes, [*benchmark.shapes]),benchmark.pick(algorithms, [*benchmark.algorithms])
+    chosen  = [c for c in benchmark.contenders if c.name in who]
     results = []
     for s in models:
         for a in algos:
-            results.append(tool.measure(a, s, [c for c in tool.contenders if c.name in who], rounds=rounds, device=device, patience=patience))
-            print(tool.report(results[-1]), end='\n\n', flush=True)
-    about = tool.machine(device)
+            results.append(benchmark.measure(a, s, chosen, rounds=rounds, device=device, patience=patience))
+            print(benchmark.report(results[-1]), end='\n\n', flush=True)
+    about = benchmark.machine(device)
     print(', '.join(f'{k} {v}' for k,v in about.items()))
     if out: out.write_text(dumps(dict(machine=about, results=results)))
 
@@ -69,19 +71,16 @@ def gallery(
     json:bool=False,           # Print everything as JSON, with the paths, instead of the table
 ):
     "Draw the ways that algorithms take over functions of the plane"
-    from . import gallery as tool
     if not out.parent.is_dir(): raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    res = tool.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json)
-    print(dumps(res) if json else tool.report(res))
-    tool.plot(res, out)
+    res = pictures.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json)
+    print(dumps(res) if json else pictures.report(res))
+    pictures.plot(res, out)
     print(f"picture: {out}", file=sys.stderr if json else sys.stdout)
 
 def list_(
     page:Path=None,            # Write the catalogue's page there instead, with what is measured in a parity.json beside it
 ):
     "Every algorithm by family, with its callbacks at the default settings"
-    import shutil
-    from . import catalogue
     if not page: return print(catalogue.listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     if not page.parent.is_dir(): raise ValueError(f"--page {page}: there is no folder {page.parent}")
     measured = page.with_name('parity.json')
@@ -92,10 +91,7 @@ def explain(
     name:str, # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
 ):
     "The chain of an algorithm as a table, on the small network of `genopt compare`"
-    import torch
-    from .compare import Spec
-    from .data import make_model
-    spec = Spec(name)
+    spec = comparison.Spec(name)
     opt = spec.ours(make_model('mlp', torch.zeros(1,1,8,8)).named_parameters())
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 

@@ -3,40 +3,16 @@ namespace. Nothing is written until all have arrived, so a step that fails chang
 held against this one, and come back to it for what they cannot take."""
 
 from torch import Tensor
-import torch
-from .core import Namespace,wide
-from .hypers import plain
-from .sharded import local
+from ..contract.chain import Namespace
+from ..contract.state import as_declared
+from ..contract.tensors import compute,describe,fit,plain,real,storage
 
-__all__ = ['Item', 'as_declared', 'compute', 'describe', 'finite', 'first', 'fit', 'loop', 'own', 'real', 'storage',
-           'wrote_in_place']
+__all__ = ['Item', 'loop', 'own', 'wrote_in_place']
 
-
-def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-
-def compute(x):
-    "What callbacks see of a stored tensor: complex as pairs of reals, low precision as float32"
-    x = real(x.detach())
-    return x.to(wide(x.dtype))
-
-def finite(grad):
-    "Where a gradient is finite, and so is its square, in the precision in which callbacks see it"
-    x = grad.to(wide(grad.dtype))
-    return (x*x.conj()).isfinite()
 
 def own(numbers, state):
     "The hyper-parameters of one parameter: fastai's Learner marks those, biases and norms, that are not to decay"
     return numbers | {'wd': 0.} if 'wd' in numbers and state.get('do_wd') is False else numbers
-
-def first(init, p):
-    "What `init` makes for the parameter `p`: its shape and dtype, and its values only if it looks at those of `p`"
-    try: return init(compute(torch.empty_like(p, device='meta')))
-    except Exception: return init(compute(p))
-
-def as_declared(v, init, p):
-    "A state as its initializer has it: a counter that comes in a tensor, as torch keeps it, is a number"
-    if not isinstance(v, Tensor) or v.ndim or isinstance(number := first(init, p), Tensor): return v
-    return type(number)(v.item())
 
 
 class Item:
@@ -71,9 +47,6 @@ class Item:
 
 def wrote_in_place(who, chain):
     return RuntimeError(f"{who}: a callback of {chain} wrote in place into a gradient, a parameter or a state; return new values instead")
-def fit(x): return x.shape if isinstance(x, Tensor) else None              # a number fits a number
-def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
-def storage(x): return local(x).untyped_storage().data_ptr()
 
 
 def loop(items, model=None):

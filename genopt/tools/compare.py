@@ -5,9 +5,9 @@ from dataclasses import dataclass,field
 import torch
 from torch.nn.functional import cross_entropy
 import genopt
-from . import algorithms
+from ..optim.tables import table
+from .. import algorithms
 from .data import cache,load_data,make_model
-from .explain import table
 
 __all__ = ['Spec', 'Run', 'compare', 'report', 'plot']
 

@@ -6,10 +6,12 @@ checkpoints understand it. Callbacks and fastai say `mom`, `sqr_mom`, `wd`. `ali
 import difflib,math
 from collections.abc import MutableMapping
 from itertools import takewhile
-from numbers import Integral,Real
+from numbers import Real
 from torch import Tensor
 import torch
-from .core import finite,nonneg
+from ..contract.messages import did_you_mean
+from ..contract.ranges import finite,nonneg
+from ..contract.tensors import number
 
 __all__ = ['aliases', 'Hypers']
 
@@ -92,9 +94,6 @@ def assign(hypers, values, who):
         seen.setdefault(key, []).append((i,k))
         hypers[k] = v
 
-def did_you_mean(k, known):
-    near = difflib.get_close_matches(k, [*known], 1)
-    return f", did you mean {near[0]!r}?" if near else ''
 
 def misplaced(k, hypers):
     "Why `k` is probably no note of the user's: a misspelling, or a hyper-parameter of other algorithms. Not a scheduler's `max_lr`"
@@ -106,13 +105,6 @@ def misplaced(k, hypers):
 
 # -- Values --
 
-def plain(v):
-    "Python's own numbers (NumPy's break `torch.load(weights_only=True)`), tuples of them, and tensors of our own"
-    if isinstance(v, (tuple,list)): return tuple(map(plain, v))
-    if isinstance(v, Tensor): return v.detach().clone()
-    return v if isinstance(v, bool) or not isinstance(v, Real) else int(v) if isinstance(v, Integral) else float(v)
-
-def number(v): return v.item() if isinstance(v, Tensor) else v
 
 def check_flags(group, who):
     "Refuse flags that contradict each other, as torch does, and what torch has and genopt not yet"

@@ -1,28 +1,20 @@
 """What is seen of a run, and told: whose gradient is not finite, and updates that low precision loses."""
 
 import warnings
-from .core import wide
-from .hypers import number
-from .loop import finite
-from .sharded import local
+from ..contract.messages import name_in
+from ..contract.sharded import local
+from ..contract.tensors import is_finite,number,wide
 
-__all__ = ['Lost', 'name_in', 'names_of', 'nonfinite']
+__all__ = ['Lost', 'nonfinite']
 
 
-def names_of(group, n):
-    "What the parameters of group `n` are called in messages"
-    return [f"{name} in param group {n}" for name in group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]]
-
-def name_in(groups, i):
-    "The same for the `i`-th of all parameters"
-    return [name for n,g in enumerate(groups) for name in names_of(g, n)][i]
 
 def nonfinite(groups, i, grads):
     "That the gradient of the `i`-th parameter is not finite, and in what way. None: one that another process alone has"
     untouched = "Nothing has changed; nonfinite='skip' leaves such steps out"
     if i is None: return f"a gradient is not finite in another process. {untouched}"
     grad  = grads[i]._values() if grads[i].is_sparse else local(grads[i])
-    kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~finite(grad)}
+    kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~is_finite(grad)}
     found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item())) or 'something not finite in another process'
     return f"the gradient of {name_in(groups, i)} has {found} among {grad.numel():,} element{'s'*(grad.numel()!=1)}. {untouched}"
 

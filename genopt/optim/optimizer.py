@@ -1,27 +1,29 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
-import dis,inspect,warnings
+import warnings
 from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
+from .._torch import add_param_group,hooked,quiet,watched_from_outside,without_dynamo
+from ..contract.names import name_of
+from ..contract.sharded import agree,local
+from ..contract.tensors import compute,number,plain
+from ..run.choose import check_way
+from ..run.plan import Plan
+from ..run.sort import Inputs
+from ..run.store import StateStore
 from . import watch
-from .checkpoint import checked,torch_state_dict
-from .check import as_groups,check_params,is_module
-from .explain import Explanation,plural
-from .hypers import assign,check_flags,engine_flags,misplaced,number,plain,reserved
+from .explain import Explanation
+from .hypers import assign,check_flags,engine_flags,misplaced
 from .learner import ForLearner
-from .loop import compute
 from .model import Model
 from .modes import Modes
-from .naming import name_of
+from .parameters import as_groups,check_params,is_module
 from .recipe import Recipe,flatten,taken
-from .run.choose import check_way
-from .run.plan import Inputs,Plan
-from .sharded import agree,local
-from .store import StateStore
-from ._torch import add_param_group,hooked,quiet,watched_from_outside,without_dynamo
+from .state_dicts import checked,torch_state_dict
+from .tables import plural
 
-__all__ = ['Optimizer', 'algorithm']
+__all__ = ['Optimizer']
 
 policies = 'propagate','raise','skip'                                   # what may be done about gradients that are not finite
 unchanging = int,float,bool,str,tuple,type(None)                        # values that are the same if they are the same object
@@ -318,47 +320,3 @@ def gradients(params):
     grads = [p.grad for p in params]
     if all(map(attrgetter('requires_grad'), params)): return grads
     return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]
-
-
-def names_used(f):
-    "Names that the code of `f` uses"
-    names = [i.argval for i in dis.get_instructions(f) if i.opname.startswith('LOAD')]
-    return {n for o in names for n in (o if isinstance(o, tuple) else (o,))}
-
-def reads(opt, k):
-    "Whether a callback of some group asks for hyper-parameter `k` of the algorithm"
-    groups = [(opt._recipe(g), g) for g in opt.param_groups if 'cbs' not in g]
-    return not groups or any(n in r.chain(g).asks for r,g in groups for n in (k, *r.view(g).aliases.get(k, ())))
-
-def algorithm(f):
-    """The `Optimizer` class of the algorithm `f`. Its arguments, with defaults, are the algorithm's hyper-parameters, as in
-    torch.optim; its result the callbacks for such values; its name and docstring those of the class.
-
-        @algorithm
-        def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):
-            "Symbolic Discovery of Optimization Algorithms, https://arxiv.org/abs/2302.06675"
-            return [weight_decay and transforms.weight_decay, lion_step]"""
-    ps,loaded = inspect.signature(f).parameters,names_used(f)
-    if bad := [n for n,p in ps.items() if p.default is p.empty]: raise TypeError(f"{f.__name__}: {bad[0]!r} needs a default, as in torch.optim")
-    if 'lr' not in ps: raise TypeError(f"{f.__name__} needs an argument lr with a default")
-    if bad := ps.keys()&reserved: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
-    positional = [n for n,p in ps.items() if p.kind==p.POSITIONAL_OR_KEYWORD]
-
-    def __init__(self, params, *args, nonfinite='propagate', **hypers):
-        if len(args)>len(positional):
-            raise TypeError(f"{self.name} takes at most {len(positional)+1} positional arguments, got {len(args)+1}")
-        for k,v in zip(positional, args):
-            if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
-            hypers[k] = v
-        recipe = Recipe(self.name, type(self), hypers)
-        self._start(params, {None: recipe}, recipe.defaults, nonfinite)
-        if idle := [k for k in hypers if k in ps and k not in loaded and hypers[k]!=ps[k].default and not reads(self, k)]:
-            warnings.warn(f"{self.name}: nothing reads {idle[0]!r} with these settings, so {idle[0]}={hypers[idle[0]]!r} has no effect", stacklevel=2)
-
-    P = inspect.Parameter
-    first = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')]
-    flags = [P(k, P.KEYWORD_ONLY, default=v) for k,v in (engine_flags | dict(nonfinite=policies[0])).items()]
-    __init__.__signature__ = inspect.Signature([*first, *ps.values(), *flags])
-    __init__.__qualname__ = f'{f.__name__}.__init__'
-    return type(f.__name__, (Optimizer,), dict(__init__=__init__, build=staticmethod(f), arguments={n: p.default for n,p in ps.items()},
-                                               __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))

@@ -1,58 +1,20 @@
 """What is refused at construction: parameters that cannot be optimized, and chains that cannot work. A chain is rehearsed, run for
 three steps on a small stand-in of a parameter, so that its faults are told there, by callback, argument and remedy, not in training."""
 
-import warnings
 from functools import partial
 from numbers import Real
-from fastcore.basics import is_iter
 from torch import Tensor
 import torch
-from .core import Block,Namespace,given,of_model,plurals
-from .loop import compute
-from .hypers import did_you_mean
-from .model import StandIn
-from .naming import name_of,rename,same
+from .. import blocks
+from ..contract.block import Block,given,of_model,plurals
+from ..contract.chain import Namespace
+from ..contract.messages import did_you_mean
+from ..contract.names import name_of,rename,same
+from ..contract.stand_ins import StandIn,small,stand_in
 
-__all__ = ['as_groups', 'check_built', 'check_params', 'rehearse', 'unexpected']
+__all__ = ['check_built', 'rehearse', 'unexpected']
 
 
-# -- Parameters --
-
-def as_groups(params):
-    "`params` as torch's base class takes them: tensors, named tensors or dicts. A list of lists (fastai's splitter) becomes dicts"
-    if isinstance(params, Tensor): return params                            # torch itself says what is wrong with it
-    if isinstance(params, (str,bytes,dict)) or is_module(params) or not is_iter(params):
-        hint = (': pass model.parameters()' if is_module(params) else
-                ': pass its items(), which keeps the names' if isinstance(params, dict) else '')
-        raise TypeError("params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, "
-                        f"but got {type(params).__name__}{hint}")
-    if isinstance(params, (set,frozenset)):                                 # as newer torch
-        warnings.warn("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will change between "
-                      "runs. Please use a list instead. This will be an error in a future release.", FutureWarning, stacklevel=4)
-    params = list(params)
-    if not params: raise ValueError("optimizer got an empty parameter list; was the generator model.parameters() used before?")
-    kinds = [kind(o) for o in params]
-    if len(set(kinds))>1:
-        i = next(i for i,k in enumerate(kinds) if k!=kinds[0])
-        raise TypeError(f"params mixes kinds: item 0 is a {kinds[0]}, item {i} is a {kinds[i]} ({type(params[i]).__name__}); give one kind")
-    return [dict(params=o if isinstance(o, set) else list(o)) for o in params] if kinds[0]=='list' else params
-
-def is_module(o): return isinstance(o, torch.nn.Module) and not isinstance(o, torch.nn.ParameterList)
-
-def kind(o):
-    "What an item of `params` is: a group, a list of parameters, or (perhaps) a parameter"
-    if isinstance(o, dict): return 'group'
-    named = isinstance(o, tuple) and len(o)==2 and isinstance(o[0], str)
-    return 'list' if is_iter(o) and not isinstance(o, (Tensor,str)) and not named else 'parameter'
-
-def check_params(params, who):
-    for i,p in enumerate(params):
-        if not (p.is_floating_point() or p.is_complex()):
-            raise ValueError(f"{who}: parameter {i} is {p.dtype}; only floating point and complex tensors can be optimized")
-        if p.is_inference(): raise ValueError(f"{who}: parameter {i} was made in inference mode and cannot be written; clone it outside")
-        if p.is_conj() or p.is_neg(): raise ValueError(f"{who}: parameter {i} is a lazy conjugate or negative; pass p.resolve_conj().resolve_neg()")
-        if p.layout==torch.strided and any(s==0 and d>1 for s,d in zip(p.stride(), p.shape)):
-            raise ValueError(f"{who}: parameter {i} is expanded, its elements share memory and cannot be written one by one; clone it")
 
 
 # -- The chain --
@@ -69,10 +31,6 @@ def rehearse(chain, p, hypers, kind, who):
         if failed: rehearse_on(tuple(p.shape), chain, p, hypers, who)              # perhaps a callback needs the true sizes
     chain.rehearsed |= {key, (p.shape, p.dtype, p.device, kind)}
 
-def small(shape):
-    "A shape of few elements with the pattern of `shape`: what is equal stays equal, what is larger larger, and up to 4 as it is"
-    sizes = sorted({d for d in shape if d>4})
-    return tuple(d if d<=4 else 5+sizes.index(d) for d in shape)
 
 def rehearse_on(shape, chain, p, hypers, who):
     ns = stand_in(shape, chain, p, hypers, who)
@@ -81,18 +39,6 @@ def rehearse_on(shape, chain, p, hypers, who):
         grad = ns['p'].flip(0) if ns['p'].ndim else ns['p']
         ns   = Namespace(hypers, rows=None, loss=ns['loss'], p=ns['new_p'], grad=grad, **{n: ns[n] for n in chain.state})
 
-def stand_in(shape, chain, p, hypers, who):
-    "A namespace like that of `p`, of `shape`, with fixed random values"
-    rand = torch.Generator().manual_seed(0)
-    dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
-    shape = [*shape] + [2]*p.is_complex()
-    q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
-    ns = Namespace(hypers, p=q, grad=grad, rows=None, loss=torch.tensor(1.))
-    for n,init in chain.state.items():
-        try: ns[n] = compute(s) if isinstance(s := init(q), Tensor) else s
-        except Exception as e:
-            raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {p.ndim}: {type(e).__name__}: {e}") from e
-    return ns
 
 def watched_step(chain, ns, hypers, who):
     "One step on `ns`, every callback watched"
@@ -196,5 +142,4 @@ def unexpected(n, known, who):
 
 def library():
     "The callbacks that come with genopt"
-    from . import blocks
     return [Block(getattr(blocks, n)) for n in blocks.__all__]

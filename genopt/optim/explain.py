@@ -2,19 +2,15 @@
 
 from html import escape
 from torch import Tensor
-from .run.choose import how
-from .loop import first
+from ..contract.state import first
+from ..run.choose import how
+from .tables import plural,size,table
 
 __all__ = ['Explanation', 'plural', 'table']
 
 columns = ['callback', 'reads', 'changes', 'state', 'hypers', 'runs']
 
 
-def size(n):
-    "Bytes for a reader: 512 B, 93.5 MB"
-    for unit in ('B', 'kB', 'MB', 'GB'):
-        if n<1000 or unit=='GB': return f'{n:.3g} {unit}'
-        n/=1000
 
 def n_bytes(x): return x.numel()*x.element_size() if isinstance(x, Tensor) else 0                # a number on the host takes none
 
@@ -28,14 +24,6 @@ def traffic(chain, p):
     return 3*n_bytes(p) + sum(v*((n in read)+(n in written)) for n,v in state_bytes(chain, p).items())
 
 
-def table(head, rows, right=()):
-    "Rows of strings as a text table; columns in `right` are flush right"
-    widths = [max(map(len, col)) for col in zip(head, *rows)]
-    line = lambda row: '  '.join(c.rjust(w) if i in right else c.ljust(w) for i,(c,w) in enumerate(zip(row, widths))).rstrip()
-    return '\n'.join([line(head), line(['-'*w for w in widths]), *map(line, rows)])
-
-
-def plural(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
 
 
 class Explanation:

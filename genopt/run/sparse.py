@@ -5,9 +5,10 @@ That is what the dense gradient does, where a gradient of zero changes nothing (
 from collections import deque
 from torch import Tensor
 import torch
-from .core import Namespace
-from .hypers import plain
-from .loop import Item,as_declared,compute,own,real
+from ..contract.chain import Namespace
+from ..contract.state import as_declared
+from ..contract.tensors import compute,plain,real
+from .reference import Item,own
 
 __all__ = ['Rows', 'why_not']
 

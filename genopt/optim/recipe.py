@@ -4,13 +4,13 @@ a group that brings `cbs` of its own has another."""
 from operator import itemgetter
 from fastcore.basics import is_iter
 from torch import Tensor
-from .check import check_built,rehearse,unexpected
-from .core import Chain,hashable
-from .run.choose import on_device
-from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,number,plain,ranges,reserved,
-                     to_short,to_torch)
-from .naming import name_of,same
-from .blocks.transforms import maximize
+from ..contract.chain import Chain,hashable
+from ..contract.names import name_of,same
+from ..contract.tensors import number,plain
+from ..run.choose import on_device
+from ..blocks.transforms import maximize
+from .hypers import Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,ranges,reserved,to_short,to_torch
+from .rehearsal import check_built,rehearse,unexpected
 
 __all__ = ['Recipe', 'flatten', 'taken']
 

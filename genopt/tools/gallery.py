@@ -10,9 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 import torch
 import genopt
-from . import algorithms
+from ..optim.tables import table
+from .. import algorithms
 from .compare import parse_specs,progress
-from .explain import table
 
 __all__ = ['Function', 'functions', 'gallery', 'report', 'plot']
 

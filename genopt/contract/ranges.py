@@ -1,0 +1,16 @@
+"""Ranges of hyper-parameters."""
+
+__all__ = ['Range', 'finite', 'fraction', 'nonneg', 'positive']
+
+
+class Range:
+    "Values a hyper-parameter may take, written as an interval: `mom:Range('[0,1)')=0.9`"
+    def __init__(self, s):
+        try: self.s,(self.lo,self.hi) = s,map(float, s[1:-1].split(','))
+        except ValueError: raise ValueError(f"a Range is written as an interval, '[0,1)' or '(0,inf)'; got {s!r}") from None
+        self.lo_closed,self.hi_closed = s[0]=='[',s[-1]==']'
+    def __contains__(self, v):
+        return (self.lo<=v if self.lo_closed else self.lo<v) and (v<=self.hi if self.hi_closed else v<self.hi)
+    def __repr__(self): return self.s
+
+nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-inf,inf)'))

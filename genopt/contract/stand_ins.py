@@ -1,0 +1,34 @@
+"""Stand-ins: small tensors and a small model, on which a chain is tried before it meets the user's."""
+
+import torch
+from torch import Tensor
+from .chain import Namespace
+from .tensors import compute
+
+__all__ = ['StandIn', 'small', 'stand_in']
+
+
+def small(shape):
+    "A shape of few elements with the pattern of `shape`: what is equal stays equal, what is larger larger, and up to 4 as it is"
+    sizes = sorted({d for d in shape if d>4})
+    return tuple(d if d<=4 else 5+sizes.index(d) for d in shape)
+
+def stand_in(shape, chain, p, hypers, who):
+    "A namespace like that of `p`, of `shape`, with fixed random values"
+    rand = torch.Generator().manual_seed(0)
+    dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
+    shape = [*shape] + [2]*p.is_complex()
+    q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
+    ns = Namespace(hypers, p=q, grad=grad, rows=None, loss=torch.tensor(1.))
+    for n,init in chain.state.items():
+        try: ns[n] = compute(s) if isinstance(s := init(q), Tensor) else s
+        except Exception as e:
+            raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {p.ndim}: {type(e).__name__}: {e}") from e
+    return ns
+
+
+class StandIn:
+    "For rehearsals: the model whose loss is half the sum of all squares"
+    def loss(self, items, by): return torch.tensor(1.)
+    def evaluate(self, items, by): return lambda values: (sum(v.square().sum() for v in values)/2,[v.clone() for v in values])
+    def hvp(self, items, by): return lambda vectors: [v.clone() for v in vectors]

@@ -1,0 +1,77 @@
+"""The package itself: which module may import which, and under which names users find things."""
+
+import ast,importlib,subprocess,sys,warnings
+from graphlib import TopologicalSorter
+from pathlib import Path
+import pytest
+import genopt
+from genopt import _moved
+
+root    = Path(genopt.__file__).parent
+storeys = 'contract', 'lower', 'run', 'optim', 'tools'                      # from the ground up
+height  = {n: i for i,n in enumerate(storeys)} | dict(_torch=-1, blocks=1, algorithms=3.5, fastai=3.5, checkpoint=3.5, _moved=3.5, __init__=3.7, __main__=5)
+optional = {'fastprogress', 'matplotlib', 'sklearn', 'torchvision', 'PIL'}
+
+def module(path): return '.'.join(path.relative_to(root).with_suffix('').parts)
+def imports(path):
+    "The modules of genopt that a file imports"
+    here = ('genopt',*path.relative_to(root).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level: continue
+        base = '/'.join([*here[1:len(here)-node.level+1], *(node.module or '').split('.')]).strip('/')
+        for a in node.names:
+            here_is = [root/base/f'{a.name}.py', root/base/a.name/'__init__.py', root/f'{base}.py', root/base/'__init__.py']
+            yield module(next(f for f in here_is if f.is_file()))
+files = sorted(f for f in root.rglob('*.py'))
+graph = {module(f): set(imports(f)) for f in files}
+
+def test_no_import_goes_up():
+    of = lambda m: height[m.split('.')[0]]
+    assert not [(m, o) for m,others in graph.items() for o in others if of(o)>of(m)]
+
+def test_no_two_modules_import_each_other():
+    [*TopologicalSorter(graph).static_order()]
+
+def test_imports_stand_at_the_top():
+    "but for optional packages"
+    late = [(f.name, n) for f in files for fn in ast.walk(ast.parse(f.read_text())) if isinstance(fn, ast.FunctionDef)
+            for node in ast.walk(fn) if isinstance(node, (ast.Import,ast.ImportFrom))
+            for n in ([node.module or ''] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])]
+    assert not [(f, n) for f,n in late if n.split('.')[0] not in optional]
+
+def test_the_core_needs_torch_and_fastcore_alone():
+    block = "class No:\n def find_spec(self, name, path=None, target=None):\n  if name.split('.')[0] in %r: raise ImportError(name)\n".replace('%r', repr(optional))
+    code = block + "import sys; sys.meta_path.insert(0, No()); import genopt; genopt.Adam([__import__('torch').nn.Parameter(__import__('torch').ones(3))])"
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+def test_what_users_need_is_public():
+    assert {*genopt.__all__}>={'Optimizer', 'algorithm', 'groups', 'rename', 'zeros', 'where', 'AdamW', 'save_checkpoint', 'list_algorithms'}
+    assert all(hasattr(genopt, n) for n in genopt.__all__) and len({*genopt.__all__})==len(genopt.__all__)
+    assert not {*genopt.__all__}&{*genopt.blocks.__all__} and 'average_grad' in genopt.blocks.__all__
+    found = {}
+    exec('from genopt import *', found)
+    assert found.keys()-{'__builtins__'}=={*genopt.__all__}
+
+def test_algorithms_are_found_by_pattern():
+    assert genopt.list_algorithms('adam*')[:3]==['AdaMuon', 'Adam', 'AdamC'] and genopt.list_algorithms('nothing*')==[]
+    assert genopt.list_algorithms()==sorted(genopt.algorithms.__all__)
+
+@pytest.mark.parametrize('old,new', [('average_grad', 'blocks.average_grad'), ('transforms', 'blocks.transforms'), ('Hypers', 'optim.hypers.Hypers')])
+def test_old_names_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f'genopt.{old} has moved to genopt.{new}') as seen: value = getattr(genopt, old)
+    package,_,name = f'genopt.{new}'.rpartition('.')
+    assert value is getattr(importlib.import_module(package), name) and seen[0].filename==__file__
+
+@pytest.mark.parametrize('old', [*_moved.modules])
+def test_old_modules_warn(old):
+    sys.modules.pop(f'genopt.{old}', None)
+    with pytest.warns(DeprecationWarning, match=f'genopt.{old} has moved'): module = importlib.import_module(f'genopt.{old}')
+    new = importlib.import_module(f'genopt.{_moved.modules[old]}')
+    assert all(getattr(module, n) is getattr(new, n) for n in getattr(new, '__all__', ['zeros']))
+    sys.modules.pop(f'genopt.{old}', None)
+    vars(genopt).pop(old, None)
+
+def test_what_never_was_is_no_attribute():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pytest.raises(AttributeError, match='adamm'): genopt.adamm        # noqa: B018

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 from .names import name_of,returned_names,same,signature
-from .ranges import Range
+from .ranges import range_of
 from .state import Init
 
 __all__ = ['Block', 'given', 'of_model', 'plurals']
@@ -38,7 +38,7 @@ class Block:
             raise TypeError(f"{self.name} takes {'*' if p.kind==p.VAR_POSITIONAL else '**'}{n}; name each value it reads instead. "
                             "A fastai callback is rewritten by naming its arguments and returning what it changes")
         if p.kind==p.POSITIONAL_ONLY: raise TypeError(f"{self.name}: {n!r} is positional-only; callbacks are called by name")
-        if isinstance(p.annotation, Range): self.ranges[n] = p.annotation
+        if r := range_of(p.annotation): self.ranges[n] = r
         if d is p.empty: return
         if n in given: raise TypeError(f"{self.name}: {n!r} is given by the optimizer and takes no default; got {n}={d!r}")
         if isinstance(d, Init):

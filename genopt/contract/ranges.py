@@ -13,4 +13,8 @@ class Range:
         return (self.lo<=v if self.lo_closed else self.lo<v) and (v<=self.hi if self.hi_closed else v<self.hi)
     def __repr__(self): return self.s
 
+def range_of(annotation):
+    "The range in an annotation, `fraction` or, as type checkers want it, `Annotated[float, fraction]`; None if there is none"
+    return next((a for a in getattr(annotation, '__metadata__', (annotation,)) if isinstance(a, Range)), None)
+
 nonneg,positive,fraction,finite = map(Range, ('[0,inf)', '(0,inf)', '[0,1)', '(-inf,inf)'))

@@ -3,7 +3,7 @@
 from functools import partial
 from ..blocks import stats,steps,transforms
 from ..blocks.moves import decay_after,proximal_decay
-from ..blocks.rates import debiased_rate
+from ..blocks.rates import debias_lr
 from ..blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from ..blocks.steps import adam_step,momentum_step,radam_step
 from ..blocks.transforms import decay,l2_reg
@@ -64,12 +64,12 @@ def AMSGrad(lr=1e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0):
 @algorithm
 def Adamax(lr=2e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0):
     "Adam by the largest gradient of late, not the root of the mean square (Kingma and Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980)."
-    return [weight_decay and l2_reg, average_grad, stats.max_grad, step_stat, debias, steps.adamax_step]
+    return [weight_decay and l2_reg, average_grad, stats.decayed_max_grad, step_stat, debias, steps.adamax_step]
 
 @algorithm
 def NAdam(lr=2e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0, momentum_decay=4e-3, decoupled_weight_decay=False):
     "Adam with Nesterov momentum, which warms up with `momentum_decay` (Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ)."
-    return [decay(weight_decay, decoupled_weight_decay), average_grad, average_sqr_grad, step_stat, debias, stats.nesterov_debias, steps.nadam_step]
+    return [decay(weight_decay, decoupled_weight_decay), average_grad, average_sqr_grad, step_stat, debias, stats.nadam_weights, steps.nadam_step]
 
 @algorithm
 def NAdamW(lr=1e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=1e-2):
@@ -81,13 +81,13 @@ def NAdamW(lr=1e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=1e-2):
 @algorithm
 def RAdam(lr=1e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0, decoupled_weight_decay=False):
     "Rectified Adam: momentum at first, Adam once its second moment can be trusted (Liu et al. 2020, https://arxiv.org/abs/1908.03265)."
-    return [decay(weight_decay, decoupled_weight_decay), average_grad, average_sqr_grad, step_stat, debias, stats.rectify, radam_step]
+    return [decay(weight_decay, decoupled_weight_decay), average_grad, average_sqr_grad, step_stat, debias, stats.rectification_term, radam_step]
 
 @algorithm
 def SparseAdam(lr=1e-3, betas=(0.9,0.999), eps=1e-8):
     """Adam for sparse gradients, as torch.optim.SparseAdam: rows without gradient rest, their averages too (Kingma and Ba 2015,
     https://arxiv.org/abs/1412.6980); `eps` is not debiased. Dense gradients are taken as well."""
-    return [transforms.lazy, average_grad, average_sqr_grad, step_stat, debias, debiased_rate, rename(steps.rms_prop_step, grad='grad_avg')]
+    return [transforms.lazy_rows, average_grad, average_sqr_grad, step_stat, debias, debias_lr, rename(steps.rms_prop_step, grad='grad_avg')]
 
 @algorithm
 def SAdam(lr=1e-3, betas=(0.9,0.999), beta=50., weight_decay=0, decoupled_weight_decay=False):
@@ -104,7 +104,7 @@ def QHAdam(lr=1e-3, betas=(0.9,0.999), nus=(1.,1.), weight_decay=0, decoupled_we
 def AdaBelief(lr=1e-3, betas=(0.9,0.999), eps=1e-16, weight_decay=0, amsgrad=False, decoupled_weight_decay=True, rectify=False):
     """Adam by how far gradients are from their average (Zhuang et al. 2020, https://arxiv.org/abs/2010.07468), `eps` added to that at each step, and
     to its root. `rectify` is RAdam's, and then not by `amsgrad`, as in the authors' package, where it is the default; it is not in the paper."""
-    step = [stats.rectify, radam_step] if rectify else rename(adam_step, sqr_avg='max_sqr_avg') if amsgrad else adam_step
+    step = [stats.rectification_term, radam_step] if rectify else rename(adam_step, sqr_avg='max_sqr_avg') if amsgrad else adam_step
     return [decay(weight_decay, decoupled_weight_decay), average_grad, stats.average_belief, amsgrad and stats.max_sqr_grad, step_stat, debias, step]
 
 @algorithm
@@ -120,13 +120,13 @@ def AdaBound(lr=1e-3, betas=(0.9,0.999), final_lr=0.1, gamma=1e-3, eps=1e-8, wei
     """From Adam to SGD: each element's rate within bounds that close in on `final_lr` (Luo et al. 2019, https://arxiv.org/abs/1902.09843). As in
     the authors' package, a schedule of `lr` holds for the bounds too."""
     step = rename(steps.adabound_step, sqr_avg='max_sqr_avg') if amsbound else steps.adabound_step
-    return [weight_decay and l2_reg, average_grad, average_sqr_grad, amsbound and stats.max_sqr_grad, step_stat, debias, stats.bounds, step]
+    return [weight_decay and l2_reg, average_grad, average_sqr_grad, amsbound and stats.max_sqr_grad, step_stat, debias, stats.adabound_bounds, step]
 
 @algorithm
 def StableAdamW(lr=1e-3, betas=(0.9,0.99), eps=1e-8, weight_decay=1e-2):
     """AdamW with a smaller rate, also for the decay, where gradients outgrow their second moment
     (Wortsman et al. 2023, https://arxiv.org/abs/2304.13013)."""
-    return [average_grad, average_sqr_grad, step_stat, debias, transforms.clip_lr_rms, weight_decay and transforms.weight_decay, adam_step]
+    return [average_grad, average_sqr_grad, step_stat, debias, transforms.stable_adamw_lr, weight_decay and transforms.weight_decay, adam_step]
 
 @algorithm
 def LaProp(lr=4e-4, betas=(0.9,0.999), eps=1e-15, weight_decay=0):
@@ -140,30 +140,30 @@ def ADOPT(lr=1e-3, betas=(0.9,0.9999), eps=1e-6, weight_decay=0, decoupled_weigh
     """Adam that converges with any second beta: gradients are scaled by a second moment that has not seen them, then averaged (Taniguchi et al.
     2024, https://arxiv.org/abs/2411.02853), and clipped at `(t-1)^clip_exp`. The first step only takes the second moment, and does not decay."""
     momentum = [rename(average_grad, grad='update', grad_avg='update_avg'), rename(momentum_step, grad_avg='update_avg')]
-    start = [step_stat, stats.wait_a_step, decay(weight_decay, decoupled_weight_decay)]
+    start = [step_stat, stats.skip_first_step, decay(weight_decay, decoupled_weight_decay)]
     return [start, steps.adopt_step, momentum, rename(stats.undamped_start, dampening='sqr_mom'), average_sqr_grad]
 
 @algorithm
 def AdEMAMix(lr=1e-3, betas=(0.9,0.999,0.9999), alpha=5., beta3_warmup=None, alpha_warmup=None, eps=1e-8, weight_decay=0):
     """Adam with a second, slow average of gradients, `alpha` times, for long runs (Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137); it and
     its weight grow over the first steps, for as many as are given, usually all of the run. Weight decay is decoupled."""
-    averages = [average_grad, beta3_warmup and stats.warm_mom3, rename(average_grad, mom='mom3', grad_avg='slow_avg'), average_sqr_grad]
-    return [weight_decay and transforms.weight_decay, step_stat, averages, debias, alpha_warmup and stats.warm_alpha, steps.ademamix_step]
+    averages = [average_grad, beta3_warmup and stats.warmup_mom3, rename(average_grad, mom='mom3', grad_avg='slow_avg'), average_sqr_grad]
+    return [weight_decay and transforms.weight_decay, step_stat, averages, debias, alpha_warmup and stats.warmup_alpha, steps.ademamix_step]
 
 @algorithm
 def MARS(lr=3e-3, betas=(0.95,0.99), eps=1e-8, weight_decay=0, gamma=0.025):
     """AdamW on gradients with less variance: to each is added how it has changed, and it is clipped to length 1 (Yuan et al. 2024,
     https://arxiv.org/abs/2411.10438). The approximate form, and for all parameters; the authors take plain AdamW for vectors."""
-    corrected = [step_stat, stats.grad_change, transforms.add_change, transforms.clip_norm]
+    corrected = [step_stat, stats.grad_change, transforms.mars_correction, transforms.clip_tensor_norm]
     return [weight_decay and transforms.weight_decay, corrected, average_grad, average_sqr_grad, debias, adam_step]
 
 @algorithm
 def Adan(lr=1e-3, betas=(0.98,0.92,0.99), eps=1e-8, weight_decay=0, no_prox=False):
     """Nesterov momentum from the average change of gradients (Xie et al. 2022, https://arxiv.org/abs/2208.06677). `betas` as in the authors' code: of
     the gradients, of their change, of the squares; one minus the paper's. Decay is `p/(1 + lr*wd)` after the move, or AdamW's with `no_prox`."""
-    averages = [average_grad, rename(average_grad, grad='change', mom='sqr_mom', grad_avg='change_avg'), stats.look_ahead,
+    averages = [average_grad, rename(average_grad, grad='change', mom='sqr_mom', grad_avg='change_avg'), stats.extrapolate_grad,
                 rename(average_sqr_grad, grad='ahead', sqr_mom='mom3')]
-    step = [debias, stats.debias3, steps.adan_step]
+    step = [debias, stats.debias_mom3, steps.adan_step]
     before,after = weight_decay and no_prox and transforms.weight_decay,weight_decay and not no_prox and proximal_decay
     return [before, step_stat, stats.grad_change, averages, step, after]
 
@@ -171,5 +171,5 @@ def Adan(lr=1e-3, betas=(0.98,0.92,0.99), eps=1e-8, weight_decay=0, no_prox=Fals
 def MADGRAD(lr=1e-2, momentum=0.9, weight_decay=0, eps=1e-6, decouple_decay=False):
     """Dual averaging by the cube root of summed squares, with momentum (Defazio and Jelassi 2021, https://arxiv.org/abs/2101.11075), as the
     authors' package; the state keeps where it began."""
-    dual = [step_stat, stats.dual_rates, stats.dual_sums, steps.madgrad_step]
+    dual = [step_stat, stats.dual_averaging_weight, stats.dual_averaging_sums, steps.madgrad_step]
     return [weight_decay and not decouple_decay and l2_reg, dual, weight_decay and decouple_decay and decay_after]

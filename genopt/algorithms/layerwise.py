@@ -2,10 +2,10 @@
 
 from math import inf
 from ..blocks import transforms
-from ..blocks.moves import shrink_back
+from ..blocks.moves import fromage_rescale
 from ..blocks.stats import average_grad,average_sqr_grad,average_sqr_norm,debias,step_stat,undamped_start
 from ..blocks.steps import adam_step,momentum_step,nesterov_average_step,nesterov_step,rms_prop_step,sgd_step
-from ..blocks.transforms import clip_grad_norm,clip_layer_ratio,decay_over_momentum,l2_reg,layer_ratio,project,scale_grad
+from ..blocks.transforms import adamp_projection,clip_grad_norm,clip_lars_ratio,l2_reg,lars_ratio,scale_grad_by_lars,sgdp_decay
 from ..contract.names import rename
 from ..optim.algorithm import algorithm
 from .momentum import SGD
@@ -17,13 +17,13 @@ __all__ = ['Fromage', 'LARS', 'LARC', 'NovoGrad', 'LAMB', 'SGDP', 'AdamP']
 def Fromage(lr=1e-2):
     """A step of the same relative length for each tensor, `lr` times its norm, and back to the old length (Bernstein et al. 2020,
     https://arxiv.org/abs/2002.03432). A tensor of zeros steps along its gradient."""
-    return [sgd_step, transforms.trust_ratio, shrink_back]
+    return [sgd_step, transforms.scale_by_trust_ratio, fromage_rescale]
 
 @algorithm
 def LARS(lr=1., momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trust_coeff=1e-3, eps=1e-8, *, clip=False):
     """SGD for large batches: the gradient of each tensor scaled to `trust_coeff` of the tensor's norm (You et al. 2017, https://arxiv.org/abs/1708.03888).
     The ratio is within the momentum, as in the paper, where timm and Apex have it too; `clip` is LARC."""
-    return [layer_ratio, clip and clip_layer_ratio, weight_decay and l2_reg, scale_grad, SGD.build(lr, momentum, dampening, 0, nesterov)]
+    return [lars_ratio, clip and clip_lars_ratio, weight_decay and l2_reg, scale_grad_by_lars, SGD.build(lr, momentum, dampening, 0, nesterov)]
 
 @algorithm
 def LARC(lr=1e-3, momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trust_coeff=0.02, eps=1e-8):
@@ -43,7 +43,7 @@ def LAMB(lr=1e-3, betas=(0.9,0.999), eps=1e-6, weight_decay=0., *,
     """Adam for large batches, with a step for each tensor in proportion to its norm (You et al. 2020, https://arxiv.org/abs/1904.00962).
     The paper's: decay within the trust ratio, which is not clipped, and no clipping of gradients. fastai's has `max_ratio=10` and
     `decoupled_weight_decay=True`, NVIDIA's and timm's `max_grad_norm=1`, and no ratio where nothing decays, `always_adapt=False`."""
-    ratio = (always_adapt or weight_decay) and transforms.trust_ratio
+    ratio = (always_adapt or weight_decay) and transforms.scale_by_trust_ratio
     return [max_grad_norm and rename(clip_grad_norm, max_norm='max_grad_norm'), weight_decay and decoupled_weight_decay and transforms.weight_decay,
             average_grad, average_sqr_grad, step_stat, debias, adam_step,
             weight_decay and not decoupled_weight_decay and transforms.add_decayed_weights, ratio]
@@ -52,10 +52,11 @@ def LAMB(lr=1e-3, betas=(0.9,0.999), eps=1e-6, weight_decay=0., *,
 def SGDP(lr=1e-1, momentum=0, dampening=0, weight_decay=0., nesterov=False, eps=1e-8, delta=0.1, wd_ratio=0.1):
     """SGD without the part of a step that only makes normalized weights longer (Heo et al. 2021, https://arxiv.org/abs/2006.08217).
     The authors': an average that starts at zero, and decay in proportion to `1/(1-momentum)`."""
-    return [average_grad, nesterov_step if nesterov else momentum_step, decay_over_momentum, project, weight_decay and transforms.weight_decay]
+    return [average_grad, nesterov_step if nesterov else momentum_step, sgdp_decay, adamp_projection, weight_decay and transforms.weight_decay]
 
 @algorithm
 def AdamP(lr=1e-3, betas=(0.9,0.999), eps=1e-8, weight_decay=0., delta=0.1, wd_ratio=0.1, nesterov=False):
     "Adam without the part of a step that only makes normalized weights longer (Heo et al. 2021, https://arxiv.org/abs/2006.08217)."
     ahead = [rename(nesterov_average_step, update='next_avg'), rename(adam_step, grad_avg='next_avg')]
-    return [average_grad, average_sqr_grad, step_stat, debias, ahead if nesterov else adam_step, project, weight_decay and transforms.weight_decay]
+    return [average_grad, average_sqr_grad, step_stat, debias, ahead if nesterov else adam_step, adamp_projection,
+            weight_decay and transforms.weight_decay]

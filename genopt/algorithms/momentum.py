@@ -2,7 +2,7 @@
 
 from functools import partial
 from ..blocks import transforms
-from ..blocks.moves import average_p
+from ..blocks.moves import polyak_average
 from ..blocks.stats import asgd_rates,average_grad,rprop_sizes,step_stat,undamped_start
 from ..blocks.steps import aggmo_step,lion_step,momentum_step,nesterov_step,qhm_step,rprop_step,sgd_step
 from ..contract.names import rename
@@ -42,7 +42,7 @@ def AggMo(lr=1e-3, betas=(0.,0.9,0.99), weight_decay=0):
 def ASGD(lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0):
     """Averaged descent (Polyak and Juditsky 1992, https://doi.org/10.1137/0330046), as torch.optim.ASGD: plain descent whose rate falls with the
     power `alpha`, decay by `lambd`, and `p_avg` in the state, torch's `ax`: the parameter itself, and from step `t0` on its mean."""
-    return [weight_decay and transforms.l2_reg, step_stat, asgd_rates, rename(transforms.weight_decay, wd='lambd'), sgd_step, average_p]
+    return [weight_decay and transforms.l2_reg, step_stat, asgd_rates, rename(transforms.weight_decay, wd='lambd'), sgd_step, polyak_average]
 
 @algorithm
 def Rprop(lr=1e-2, etas=(0.5,1.2), step_sizes=(1e-6,50)):
@@ -55,12 +55,12 @@ def Rprop(lr=1e-2, etas=(0.5,1.2), step_sizes=(1e-6,50)):
 def Signum(lr=1e-3, momentum=0.9, weight_decay=0):
     """The sign of the average, or with `momentum=0` of the gradient, signSGD (Bernstein et al. 2018, https://arxiv.org/abs/1802.04434). Weight decay
     is decoupled, as in the paper."""
-    return [weight_decay and transforms.weight_decay, momentum and [average_grad, momentum_step], rename(transforms.sign, grad='update')]
+    return [weight_decay and transforms.weight_decay, momentum and [average_grad, momentum_step], rename(transforms.sign_grad, grad='update')]
 
 @algorithm
 def Tiger(lr=1e-3, beta=0.965, weight_decay=0.01):
     "Lion with one beta for both, and so Signum with decay (Su 2023, https://kexue.fm/archives/9512), without its rule for the rate of each tensor."
-    return [weight_decay and transforms.weight_decay, rename(average_grad, mom='beta'), momentum_step, rename(transforms.sign, grad='update')]
+    return [weight_decay and transforms.weight_decay, rename(average_grad, mom='beta'), momentum_step, rename(transforms.sign_grad, grad='update')]
 
 @algorithm
 def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):

@@ -2,7 +2,7 @@
 backward and returns the loss. From simple to complex."""
 
 from functools import partial
-from ..blocks.evaluations import (adahessian_step,average_curvature,average_sqr_curvature,hutchinson,lbfgs_step,pairs,sharpness,sophia_step,
+from ..blocks.evaluations import (adahessian_step,average_curvature,average_sqr_curvature,hutchinson,lbfgs_step,pairs,sharpness_aware,sophia_step,
                                   spatial_average)
 from ..blocks.stats import average_grad,debias,step_stat
 from ..blocks.transforms import weight_decay as decoupled_decay
@@ -16,12 +16,12 @@ __all__ = ['SAM', 'ASAM', 'AdaHessian', 'Sophia', 'LBFGS']
 def SAM(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, rho=0.05):
     """SGD down the gradient from the sharpest place nearby (Foret et al. 2021, https://arxiv.org/abs/2010.01412); two evaluations a step. With
     any other algorithm: `[sharpness, AdamW]`."""
-    return [sharpness, SGD.build(lr, momentum, dampening, weight_decay, nesterov)]
+    return [sharpness_aware, SGD.build(lr, momentum, dampening, weight_decay, nesterov)]
 
 @algorithm
 def ASAM(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, rho=0.5, eta=0.01):
     "SAM whose neighbourhood scales with each weight, `|x| + eta` (Kwon et al. 2021, https://arxiv.org/abs/2102.11600), biases too."
-    return [partial(sharpness, adaptive=True), SGD.build(lr, momentum, dampening, weight_decay, nesterov)]
+    return [partial(sharpness_aware, adaptive=True), SGD.build(lr, momentum, dampening, weight_decay, nesterov)]
 
 @algorithm
 def AdaHessian(lr=0.1, betas=(0.9,0.999), eps=1e-8, weight_decay=0., hessian_power=1., update_period=1, n_samples=1, avg_conv_kernel=False):

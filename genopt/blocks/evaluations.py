@@ -6,7 +6,7 @@ from .._torch import strong_wolfe
 from ..contract import Init,Range,count,fraction,nonneg,positive,scalar,zeros
 from .stats import average
 
-__all__ = ['polyak_rate', 'sharpness', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
+__all__ = ['polyak_rate', 'sharpness_aware', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
            'sophia_step', 'lbfgs_step']
 
 
@@ -15,7 +15,7 @@ def polyak_rate(grads, loss, lr, f_min=0., eps:nonneg=1e-8, max_lr:Range('(0,inf
     sqr_norm = torch.stack([g.square().sum() for g in grads]).sum()
     return dict(lr=lr*((loss-f_min)/(sqr_norm+eps)).clamp(max=max_lr))
 
-def sharpness(params, grads, evaluate, rho:nonneg=0.05, adaptive=False, eta:nonneg=0.):
+def sharpness_aware(params, grads, evaluate, rho:nonneg=0.05, adaptive=False, eta:nonneg=0.):
     """The gradient from where the loss is worst nearby, `g <- g(x + rho*T^2*g/|T*g|)`, over all parameters; `T` is 1, or `|x| + eta` if
     `adaptive`. SAM, Foret et al. 2021, https://arxiv.org/abs/2010.01412; ASAM, Kwon et al. 2021, https://arxiv.org/abs/2102.11600"""
     scaled = [g*(p.abs()+eta) if adaptive else g for p,g in zip(params, grads)]

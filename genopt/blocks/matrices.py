@@ -11,9 +11,10 @@ from .stats import average
 from .transforms import rms
 
 __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step', 'average_padded_sqr_factors', 'padded_factored_step',
-           'average_residual_factors', 'confident_step', 'cover_sqr_sum', 'inner_eps_step', 'newton_schulz', 'polar_express', 'scale_to_shape',
-           'average_sqr_rows', 'normalize_rows', 'linear_minimizer', 'sum_grams', 'average_grams', 'root_grams', 'precondition', 'basis_first',
-           'rotate', 'rotate_back', 'turn_basis', 'fit_often', 'probe', 'balance_factors', 'fit_factors', 'whiten']
+           'average_residual_factors', 'came_step', 'sm3_sqr_sum', 'adagrad_eps_root_step', 'newton_schulz', 'polar_express', 'scale_by_shape',
+           'average_sqr_rows', 'normalize_rows', 'linear_minimization_oracle', 'sum_shampoo_factors', 'average_shampoo_factors',
+           'shampoo_inverse_roots', 'shampoo_precondition', 'soap_first_step', 'rotate_to_eigenbasis', 'rotate_from_eigenbasis',
+           'update_eigenbasis', 'psgd_update_schedule', 'gaussian_probe', 'psgd_balance_factors', 'psgd_update_factors', 'psgd_precondition']
 
 
 def as_matrix(x):
@@ -70,14 +71,14 @@ def average_residual_factors(update, update_avg, mom3:fraction=0.9999, eps2:nonn
     sqr = (update-update_avg).square() + eps2
     return dict(zip(('residual_row_avg', 'residual_col_avg'), factor_averages(sqr, mom3, residual_row_avg, residual_col_avg)))
 
-def confident_step(update_avg, residual_row_avg, residual_col_avg):
+def came_step(update_avg, residual_row_avg, residual_col_avg):
     "The average update, longer where updates are steady: `m / sqrt(r*c/mean(r))` with the factors of the residual; of a vector `m`. https://arxiv.org/abs/2307.02047"
     return update_avg*rsqrt_of_factors(residual_row_avg, residual_col_avg) if update_avg.ndim>1 else update_avg
 
 def _per_slice(p): return p.new_zeros(sum(p.shape) if p.ndim else 1)
 per_slice = Init(_per_slice)
 
-def cover_sqr_sum(grad, beta:fraction=0., cover=per_slice):
+def sm3_sqr_sum(grad, beta:fraction=0., cover=per_slice):
     """The sum of squares of each element, bounded from above by the least of the largest sums in the slices that it is in, one for each index of
     each dimension: `v = min(cover) + g^2; cover <- max_slice(v)`; with a `beta`, an average instead. Anil et al. 2019, SM3-II,
     https://arxiv.org/abs/1901.11150"""
@@ -87,7 +88,7 @@ def cover_sqr_sum(grad, beta:fraction=0., cover=per_slice):
     new   = torch.cat([v.amax([i for i in dims if i!=d]) if grad.ndim>1 else v.reshape(-1) for d in dims or [0]])
     return dict(sqr_sum=v, cover=torch.maximum(cover, new) if beta else new)
 
-def inner_eps_step(grad, sqr_sum, eps:nonneg=1e-30):
+def adagrad_eps_root_step(grad, sqr_sum, eps:nonneg=1e-30):
     "Scaled by the root of the sum of squares, with `eps` under the root: `g / sqrt(v + eps)`"
     return grad*(sqr_sum + eps).rsqrt()
 
@@ -131,7 +132,7 @@ def polar_express(update, ns_steps=5, eps:nonneg=1e-7, ns_dtype='bfloat16'):
     polynomials = fast_polynomials[:ns_steps] + ((1.875, -1.25, 0.375),)*(ns_steps-len(fast_polynomials))
     return orthogonal(update, polynomials, eps, ns_dtype, safety=1.01)
 
-def scale_to_shape(update, adjust_lr_fn='original'):
+def scale_by_shape(update, adjust_lr_fn='original'):
     """An orthogonal update of m rows and n columns made comparable between shapes: `u * sqrt(max(1, m/n))` (`'original'`, Jordan 2024,
     https://kellerjordan.github.io/posts/muon), `u * 0.2*sqrt(max(m, n))` (`'match_rms_adamw'`, Liu et al. 2025, https://arxiv.org/abs/2502.16982)
     or `u * sqrt(m/n)` (`'spectral_unclamped'`, Bernstein 2025, https://jeremybernste.in/writing/deriving-muon)"""
@@ -152,7 +153,7 @@ def normalize_rows(update, row_avg, eps:nonneg=1e-10):
     "Each row by its root mean square: `u / (sqrt(r) + eps)`, so that all outputs of a layer learn alike. https://arxiv.org/abs/2510.05491"
     return (as_matrix(update) / (row_avg.sqrt() + eps)[:,None]).reshape(update.shape)
 
-def linear_minimizer(update, norm='auto', scale:positive=1., eps:nonneg=1e-8, ns_steps=5, ns_eps:nonneg=1e-7, ns_dtype='bfloat16'):
+def linear_minimization_oracle(update, norm='auto', scale:positive=1., eps:nonneg=1e-8, ns_steps=5, ns_eps:nonneg=1e-7, ns_dtype='bfloat16'):
     """Of all steps that are at most `scale` long in a norm, the one that goes down the most: `'spectral'`, `scale*sqrt(m/n)/k * U V'` of m outputs,
     n inputs and a kernel of k places, `'rms'`, `scale * u/rms(u)`, `'sign'`, `scale/n * sign(u)`, for a last layer, or `'auto'`, spectral, and rms
     for vectors. Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
@@ -185,12 +186,12 @@ def gram_matrices(grad, left, right):
     g = as_matrix(grad) if grad.ndim>1 else grad.reshape(-1, 1)
     return g @ g.T if left.numel() else left,g.T @ g if right.numel() else right
 
-def sum_grams(grad, left=left_or_whole, right=right_side):
+def sum_shampoo_factors(grad, left=left_or_whole, right=right_side):
     "What gradients are like along each side of a matrix: `L <- L + G G'`, `R <- R + G' G`. Gupta et al. 2018, https://arxiv.org/abs/1802.09568"
     l,r = gram_matrices(grad, left, right)
     return dict(left=left+l, right=right+r)
 
-def average_grams(grad, gram_mom:fraction=0.95, left=left_side, right=right_side):
+def average_shampoo_factors(grad, gram_mom:fraction=0.95, left=left_side, right=right_side):
     "The same as exponential averages: `L <- gram_mom*L + (1-gram_mom)*G G'`, `R` likewise. https://arxiv.org/abs/2409.11321"
     l,r = gram_matrices(grad, left, right)
     return dict(left=average(left, l, gram_mom), right=average(right, r, gram_mom))
@@ -201,27 +202,27 @@ def inverse_root(x, eps, root):
     values,vectors = torch.linalg.eigh(x)
     return vectors*(values.clamp(min=0) + eps)**(-1/root) @ vectors.T
 
-def root_grams(left, right, step, precondition_frequency:positive=1, eps:nonneg=1e-6, left_root=left_or_whole, right_root=right_side):
+def shampoo_inverse_roots(left, right, step, precondition_frequency:positive=1, eps:nonneg=1e-6, left_root=left_or_whole, right_root=right_side):
     """The inverse roots of what was summed up, anew each `precondition_frequency` steps: `(L + eps)^(-1/4)` and `(R + eps)^(-1/4)`, of a vector
     `(L + eps)^(-1/2)`, which is Adagrad with the full matrix. Gupta et al. 2018, https://arxiv.org/abs/1802.09568"""
     if (step-1)%precondition_frequency: return dict(left_root=left_root, right_root=right_root)
     root = 4 if right.numel() else 2
     return dict(left_root=inverse_root(left, eps, root), right_root=inverse_root(right, eps, root))
 
-def precondition(update, left_root, right_root):
+def shampoo_precondition(update, left_root, right_root):
     "Both sides, each as if it were white: `u <- L^(-1/4) u R^(-1/4)`. https://arxiv.org/abs/1802.09568"
     return between(left_root, update, right_root)
 
-def basis_first(grad, step, lr):
+def soap_first_step(grad, step, lr):
     """The first gradient only makes the basis: no step, no averages; turns are counted from then on. Vyas et al. 2024,
     https://arxiv.org/abs/2409.11321, as its authors have it"""
     return dict(grad=torch.zeros_like(grad), lr=0., turn=1) if step==1 else dict(grad=grad, lr=lr, turn=step-1)
 
-def rotate(grad, left_basis=left_side, right_basis=right_side):
+def rotate_to_eigenbasis(grad, left_basis=left_side, right_basis=right_side):
     "A gradient in the basis of eigenvectors of both sides: `Q_L' G Q_R`. Vyas et al. 2024, https://arxiv.org/abs/2409.11321"
     return dict(rotated=between(left_basis.mT, grad, right_basis))
 
-def rotate_back(update, left_basis, right_basis):
+def rotate_from_eigenbasis(update, left_basis, right_basis):
     "And back: `u <- Q_L u Q_R'`"
     return between(left_basis, update, right_basis.mT)
 
@@ -233,7 +234,7 @@ def turned(x, basis):
     order = (basis*y).sum(0).argsort(descending=True)
     return torch.linalg.qr(y[:,order])[0],order
 
-def turn_basis(left, right, left_basis, right_basis, sqr_avg, step, precondition_frequency:positive=10):
+def update_eigenbasis(left, right, left_basis, right_basis, sqr_avg, step, precondition_frequency:positive=10):
     """The basis of eigenvectors of `L` and of `R`: at the first step by `eigh`, then, each `precondition_frequency` steps, one step of power
     iteration, `Q <- qr(L Q)`, sorted by eigenvalues; `v` is put in the same order. The eigenvectors of an eigenvalue that comes many times, such as
     the zeros of a tall first gradient, are what rounding makes them. Vyas et al. 2024, https://arxiv.org/abs/2409.11321, algorithm 4"""
@@ -258,14 +259,14 @@ def _identity(p, side):
     return torch.eye(n, dtype=p.dtype, device=p.device) if p.ndim>1 and 1<n<=longest else p.new_ones(n)
 left_identity,right_identity = Init(_identity, 0),Init(_identity, 1)
 
-def fit_often(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
+def psgd_update_schedule(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
     """How often factors are fitted: at each step at first, after `flat_steps` ever less often, whenever 1/prob steps have been waited for,
     `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`. On the host. https://github.com/evanatyourservice/kron_torch"""
     prob = min(1., max(min_probability, math.exp(-anneal*max(0, step-1-flat_steps))))
     fit  = waited+1 >= 1/prob
     return dict(fit=fit, waited=0 if fit else waited+1)
 
-def probe(grad, step):
+def gaussian_probe(grad, step):
     """A vector as if drawn from N(0, 1), but a function of the step and of each element's place: the same in each process, in each way to run, and
     after a checkpoint. Counters, hashed, and made normal as by Box and Muller 1958, https://doi.org/10.1214/aoms/1177706645"""
     place = torch.arange(grad.numel(), device=grad.device).reshape(grad.shape)
@@ -300,7 +301,7 @@ def spectral_norm(x, top):
     v = torch.where(at_longest, x, 0.).sum(1) @ x
     return (x @ (v/v.norm())).norm()*top
 
-def fit_factors(update, probe, fit, precond_lr:nonneg=0.1, left_q=left_identity, right_q=right_identity):
+def psgd_update_factors(update, probe, fit, precond_lr:nonneg=0.1, left_q=left_identity, right_q=right_identity):
     """Factors of a preconditioner `P = Q'Q`, `Q = Q_L x Q_R` with triangular sides, that make gradients white: fitted by descent along the group, so
     that `E[P g g' P] = E[v v']` for the random `v` of `probe`. Li 2018, https://arxiv.org/abs/1512.04202, PSGD"""
     if not fit: return dict(left_q=left_q, right_q=right_q)
@@ -313,14 +314,14 @@ def fit_factors(update, probe, fit, precond_lr:nonneg=0.1, left_q=left_identity,
     b = divided(right, divided(left_q, v).T).T
     return dict(left_q=fitted(left_q, a, b, precond_lr, tiny), right_q=fitted(right, a.T, b.T, precond_lr, tiny) if right_q.numel() else right_q)
 
-def balance_factors(step, balance_frequency:positive=100, left_q=left_identity, right_q=right_identity):
+def psgd_balance_factors(step, balance_frequency:positive=100, left_q=left_identity, right_q=right_identity):
     "Both factors of a matrix of the same size, now and then: what one lacks the other has, and rounding hurts"
     if step%balance_frequency or not right_q.numel(): return dict(left_q=left_q, right_q=right_q)
     l,r  = left_q.abs().amax(),right_q.abs().amax()
     mean = (l.log()+r.log()).mul(.5).exp()
     return dict(left_q=left_q*(mean/l), right_q=right_q*(mean/r))
 
-def whiten(update, left_q, right_q):
+def psgd_precondition(update, left_q, right_q):
     "By the fitted preconditioner: `u <- Q_L'Q_L u Q_R'Q_R`. https://arxiv.org/abs/1512.04202"
     x = as_matrix(update) if update.ndim>1 else update.reshape(-1, 1)
     x = times(left_q.mT if left_q.ndim>1 else left_q, times(left_q, x))

@@ -4,7 +4,7 @@ With `eval_p`, the weights to evaluate, come `opt.eval()` and `opt.train()`."""
 
 from ..contract import Range,copy_of_p,count,fraction,maximum,nonneg,positive,scalar,where
 
-__all__ = ['proximal_decay', 'decay_after', 'shrink_back', 'lookahead', 'average_p', 'average_weights', 'polynomial_average', 'warmup',
+__all__ = ['proximal_decay', 'decay_after', 'fromage_rescale', 'lookahead', 'polyak_average', 'ema_weights', 'polynomial_average', 'warmup_lr',
            'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
 
 
@@ -16,7 +16,7 @@ def decay_after(p, new_p, lr, wd:nonneg=0.):
     "Shrink by what the parameter was before, after it has moved: `p <- p - lr*wd*p_before`. For moves that are no step by `lr`"
     return dict(new_p = new_p.add(p, alpha=-lr*wd))
 
-def shrink_back(new_p, lr):
+def fromage_rescale(new_p, lr):
     "The length from before: `p <- p / sqrt(1 + lr^2)`, after a step of length lr*|p| at a right angle. Fromage, https://arxiv.org/abs/2002.03432"
     return dict(new_p = new_p/(1+lr*lr)**0.5)
 
@@ -27,22 +27,22 @@ def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, f
     slow_p = where(fast_steps==0, slow_p.add(new_p-slow_p, alpha=alpha), slow_p)
     return dict(new_p=where(fast_steps==0, slow_p, new_p), slow_p=slow_p, fast_steps=fast_steps)
 
-def average_p(new_p, avg_weight, eval_p=copy_of_p):
+def polyak_average(new_p, avg_weight, eval_p=copy_of_p):
     """An average of the weights, to evaluate: `a <- a + avg_weight*(p - a)`. With the weight `1/t` it is the mean of all.
     Polyak and Juditsky 1992, https://doi.org/10.1137/0330046"""
     return dict(eval_p = eval_p.lerp(new_p, avg_weight))
 
-def average_weights(new_p, decay:fraction=0.999, eval_p=copy_of_p):
+def ema_weights(new_p, decay:fraction=0.999, eval_p=copy_of_p):
     """An exponential average of the weights, to evaluate: `a <- decay*a + (1-decay)*p`. Tarvainen and Valpola 2017,
     https://arxiv.org/abs/1703.01780"""
-    return average_p(new_p, 1-decay, eval_p)
+    return polyak_average(new_p, 1-decay, eval_p)
 
 def polynomial_average(new_p, step, gamma:nonneg=8., eval_p=copy_of_p):
     """An average that forgets the early weights, to evaluate: `a <- a + (1+gamma)/(t+gamma) * (p - a)`.
     Shamir and Zhang 2013, https://arxiv.org/abs/1212.1824"""
-    return average_p(new_p, (1+gamma)/(step+gamma), eval_p)
+    return polyak_average(new_p, (1+gamma)/(step+gamma), eval_p)
 
-def warmup(step, lr, warmup_steps:nonneg=0):
+def warmup_lr(step, lr, warmup_steps:nonneg=0):
     "The rate rises over the first steps: `lr <- lr*min(1, t/warmup_steps)`"
     return dict(lr = where(step<warmup_steps, lr*step/(warmup_steps or 1), lr))
 

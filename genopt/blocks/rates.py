@@ -7,18 +7,19 @@ from math import inf
 import torch
 from ..contract import Init,Range,copy_of_p,fraction,nonneg,positive,single,zeros
 
-__all__ = ['travelled', 'as_one', 'dog_rate', 'dowg_rate', 'adapted_rate', 'debiased_rate', 'root_of_sqr_mom', 'd_adapt_distance',
-           'prodigy_distance', 'estimate_distance', 'grow', 'grow_to_largest', 'scale_by_distance', 'scale_by_rate', 'unit_rate', 'scaled_eps']
+__all__ = ['distance_from_start', 'global_norms', 'dog_rate', 'dowg_rate', 'scale_lr_by_distance', 'debias_lr', 'root_of_sqr_mom',
+           'd_adapt_distance', 'prodigy_distance', 'estimate_distance', 'd_adapt_growth', 'prodigy_growth', 'scale_grad_by_distance',
+           'scale_grad_by_lr', 'unit_lr', 'scale_eps_by_distance']
 
 norm_of_p = Init(torch.linalg.vector_norm)
 def farthest(far, dist, start, reps_rel): return torch.maximum(far, torch.maximum(dist, reps_rel*(1+start)))
 
 
-def travelled(p, grad, p0=copy_of_p, p0_norm=norm_of_p):
+def distance_from_start(p, grad, p0=copy_of_p, p0_norm=norm_of_p):
     "What DoG looks at: `|x - x_0|`, the gradient's `|g|^2`, and `|x_0|`. Ivgi et al. 2023, https://arxiv.org/abs/2302.12022"
     return dict(dist=(p-p0).norm(), sqr_norm=grad.square().sum(), start=p0_norm)
 
-def as_one(dists, sqr_norms, starts):
+def global_norms(dists, sqr_norms, starts):
     "The same of all parameters together, as one vector"
     return dict(dist=torch.stack(dists).norm(), sqr_norm=torch.stack(sqr_norms).sum(), start=torch.stack(starts).norm())
 
@@ -35,11 +36,11 @@ def dowg_rate(lr, dist, sqr_norm, start, reps_rel:positive=1e-6, eps:positive=1e
     weighted_sum = weighted_sum + far.square()*sqr_norm
     return dict(far=far, weighted_sum=weighted_sum, lr=lr*far.square()/(weighted_sum+eps).sqrt())
 
-def adapted_rate(lr, d=single(1e-6)):
+def scale_lr_by_distance(lr, d=single(1e-6)):
     "The rate in proportion to the distance as estimated so far: `lr <- lr*D`. Defazio and Mishchenko 2023, https://arxiv.org/abs/2301.07733"
     return dict(lr=lr*d)
 
-def debiased_rate(lr, debias1, debias2):
+def debias_lr(lr, debias1, debias2):
     "Adam's debiasing in the rate: `lr <- lr * sqrt(1-sqr_mom^t)/(1-mom^t)`"
     return dict(lr=lr*(debias2**0.5/debias1))
 
@@ -67,27 +68,27 @@ def estimate_distance(nums, dens, ds, d_coef:positive=1.):
     num,den = torch.stack(nums).sum(),torch.stack(dens).sum()
     return dict(d_hat=torch.where(den>0, d_coef*num/den, 0.), d=torch.stack(ds).amax())
 
-def grow(d, d_hat, growth_rate:Range('(1,inf]')=inf):
+def d_adapt_growth(d, d_hat, growth_rate:Range('(1,inf]')=inf):
     "`D <- max(D, min(Dhat, growth_rate*D))`. https://arxiv.org/abs/2301.07733"
     return dict(d=torch.maximum(d, torch.minimum(d_hat, d*growth_rate)))
 
-def grow_to_largest(d, d_hat, d0:positive, growth_rate:Range('(1,inf]')=inf, d_max=single(0.)):
+def prodigy_growth(d, d_hat, d0:positive, growth_rate:Range('(1,inf]')=inf, d_max=single(0.)):
     "`D <- min(Dmax, growth_rate*D)`, with the largest estimate so far, `Dmax`, taken at once the first time. https://arxiv.org/abs/2306.06101"
     d_max = torch.maximum(torch.maximum(d_max, d), d_hat)
     return dict(d=torch.minimum(d_max, torch.where(d==d0, torch.maximum(d, d_hat), d)*growth_rate), d_max=d_max)
 
-def scale_by_distance(grad, d):
+def scale_grad_by_distance(grad, d):
     "The gradient in units of the distance: `g <- D*g`. https://arxiv.org/abs/2306.06101"
     return dict(grad=grad*d)
 
-def scale_by_rate(grad, lr):
+def scale_grad_by_lr(grad, lr):
     "The rate within the average of gradients: `g <- lr*g`; `unit_rate` then takes it out of the move. As in LaProp and D-Adaptation"
     return dict(grad=grad*lr)
 
-def unit_rate():
+def unit_lr():
     "The update is the whole move: `lr <- 1`"
     return dict(lr=1.)
 
-def scaled_eps(d, eps:nonneg=1e-8):
+def scale_eps_by_distance(d, eps:nonneg=1e-8):
     "`eps` in units of the distance: `eps <- D*eps`"
     return dict(eps=eps*d)

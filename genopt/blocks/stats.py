@@ -6,10 +6,10 @@ first moment m (`grad_avg`), second moment v (`sqr_avg`), step t (`step`)."""
 import math,torch
 from ..contract import count,fraction,full,maximum,minimum,nonneg,positive,scalar,single,where,zeros
 
-__all__ = ['step_stat', 'debias', 'debiased_betas', 'debias3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
-           'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_sums', 'max_grad', 'max_sqr_grad', 'center_sqr_grad',
-           'grad_change', 'look_ahead', 'nesterov_debias', 'rectify', 'warm_alpha', 'warm_mom3', 'wait_a_step', 'decayed_lr', 'largest_lr',
-           'dual_rates', 'bounds', 'asgd_rates', 'rprop_sizes']
+__all__ = ['step_stat', 'debias', 'debiased_betas', 'debias_mom3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
+           'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_averaging_sums', 'decayed_max_grad', 'max_sqr_grad',
+           'center_sqr_grad', 'grad_change', 'extrapolate_grad', 'nadam_weights', 'rectification_term', 'warmup_alpha', 'warmup_mom3',
+           'skip_first_step', 'decayed_lr', 'largest_lr', 'dual_averaging_weight', 'adabound_bounds', 'asgd_rates', 'rprop_sizes']
 
 
 def average(avg, x, mom, damp=None):
@@ -36,7 +36,7 @@ def debias_sqr_avg(sqr_avg, debias2):
     "The second moment itself, debiased: `vhat = v/(1-sqr_mom^t)`"
     return dict(sqr_hat=sqr_avg/debias2)
 
-def debias3(step, mom3:fraction):
+def debias_mom3(step, mom3:fraction):
     "The same for a third average: `1 - mom3^t`"
     return dict(debias3=1-mom3**step)
 
@@ -74,12 +74,12 @@ def sum_sqr_grad(grad, sqr_sum=zeros):
     "Sum of squared gradients, `s <- s + g^2`. Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html"
     return dict(sqr_sum = sqr_sum.addcmul(grad, grad))
 
-def dual_sums(grad, weight, grad_sum=zeros, sqr_sum=zeros):
+def dual_averaging_sums(grad, weight, grad_sum=zeros, sqr_sum=zeros):
     """Weighted sums of gradients and of their squares, `s <- s + weight*g`, `v <- v + weight*g^2`.
     Defazio and Jelassi 2021, MADGRAD, https://arxiv.org/abs/2101.11075"""
     return dict(grad_sum = grad_sum.add(grad, alpha=weight), sqr_sum = sqr_sum.addcmul(grad, grad, value=weight))
 
-def max_grad(grad, sqr_mom:fraction=0.999, eps:nonneg=1e-8, grad_max=zeros):
+def decayed_max_grad(grad, sqr_mom:fraction=0.999, eps:nonneg=1e-8, grad_max=zeros):
     """Largest gradient of late, `u <- max(sqr_mom*u, |g| + eps)`, the mean of p-th powers for p without end.
     Kingma and Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980; `eps` as in torch"""
     return dict(grad_max = torch.maximum(grad_max*sqr_mom, grad.abs()+eps))
@@ -96,11 +96,11 @@ def grad_change(grad, step, prev_grad=zeros):
     "What the gradient has changed by since the step before: `d = g - g_prev`; nothing at the first step"
     return dict(change = where(step==1, 0., grad-prev_grad), prev_grad=grad)
 
-def look_ahead(grad, change, sqr_mom):
+def extrapolate_grad(grad, change, sqr_mom):
     "The gradient one step ahead, if it goes on as it has changed: `g + sqr_mom*d`. Xie et al. 2022, Adan, https://arxiv.org/abs/2208.06677"
     return dict(ahead = grad.add(change, alpha=sqr_mom))
 
-def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):
+def nadam_weights(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=scalar(1.)):
     """Weights of `g` and of `m` one step ahead, `(1-mu_t)/(1-mu_1..mu_t)` and `mu_(t+1)/(1-mu_1..mu_(t+1))`, for a momentum that warms up,
     `mu_t = mom*(1 - 0.96^(t*momentum_decay)/2)`; with a `momentum_decay` of 1e6 it is `mom` from the start, as in optax. On the host. Dozat 2016,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"""
@@ -108,7 +108,7 @@ def nesterov_debias(step, mom:fraction, momentum_decay:nonneg=4e-3, mu_product=s
     prod = mu_product*mu
     return dict(mu_product=prod, grad_weight=(1-mu)/(1-prod), avg_weight=mu_next/(1-prod*mu_next))
 
-def rectify(step, sqr_mom:fraction, debias2):
+def rectification_term(step, sqr_mom:fraction, debias2):
     """How far to trust `v` after so few gradients: `r_t = sqrt((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))`, where `v` is as
     good as the mean of `rho` squares, in the end `rho_inf`; 0 while `rho <= 5`. On the host. Liu et al. 2020, https://arxiv.org/abs/1908.03265"""
     rho_inf = 2/(1-sqr_mom) - 1
@@ -117,19 +117,19 @@ def rectify(step, sqr_mom:fraction, debias2):
     rho,rho_inf = [where(trusted, x, 6.) for x in (rho, rho_inf)]                      # there may be no such root, or quotient
     return dict(rect = where(trusted, ((rho-4)*(rho-2)*rho_inf / ((rho_inf-4)*(rho_inf-2)*rho))**0.5, 0.))
 
-def warm_alpha(step, alpha:nonneg=5., alpha_warmup:positive=1.):
+def warmup_alpha(step, alpha:nonneg=5., alpha_warmup:positive=1.):
     """A weight that grows evenly for `alpha_warmup` steps: `alpha <- alpha*min(1, t/alpha_warmup)`. On the host.
     Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137"""
     return dict(alpha = alpha*minimum(1., step/alpha_warmup))
 
-def warm_mom3(step, mom:fraction, mom3:fraction=0.9999, beta3_warmup:positive=1.):
+def warmup_mom3(step, mom:fraction, mom3:fraction=0.9999, beta3_warmup:positive=1.):
     """An average that grows longer for `beta3_warmup` steps, evenly in its half-life: `1/log(mom3_t) = (1-x)/log(mom) + x/log(mom3)`, with
     `x = min(1, t/beta3_warmup)`. On the host. Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137, in the form of their appendix"""
     if not mom or not mom3: return dict(mom3=mom3)
     short,long,done = math.log(mom),math.log(mom3),minimum(1., step/beta3_warmup)
     return dict(mom3 = where(done<1, math.e**(1/((1-done)/short + done/long)), mom3))
 
-def wait_a_step(step, lr):
+def skip_first_step(step, lr):
     "The first step only looks, and moves nothing: `lr <- 0`"
     return dict(lr = where(step==1, 0., lr))
 
@@ -142,13 +142,13 @@ def largest_lr(lr, lr_seen=scalar(0.)):
     top = maximum(lr_seen, lr)
     return dict(lr_seen=top, max_lr=where(top>0, top, 1.))
 
-def dual_rates(step, lr, eps:nonneg=1e-6):
+def dual_averaging_weight(step, lr, eps:nonneg=1e-6):
     """The weight of the newest gradient in dual averaging, `weight = lr*sqrt(t)`, with `lr <- lr + eps`. On the host.
     Defazio and Jelassi 2021, MADGRAD, https://arxiv.org/abs/2101.11075; `eps` as in their code"""
     lr = where(lr>0, lr+eps, 0.)
     return dict(lr=lr, weight=lr*step**0.5)
 
-def bounds(step, lr, final_lr:nonneg=0.1, gamma:positive=1e-3, first_lr=scalar(0.)):
+def adabound_bounds(step, lr, final_lr:nonneg=0.1, gamma:positive=1e-3, first_lr=scalar(0.)):
     """Between what each element's factor must be, `low = f*(1 - 1/(gamma*t + 1))` and `high = f*(1 + 1/(gamma*t))`: both come to `final_lr`, for the
     first rate; when `lr` falls, it falls with it. On the host. Luo et al. 2019, AdaBound, https://arxiv.org/abs/1902.09843"""
     first = where(first_lr>0, first_lr, lr)

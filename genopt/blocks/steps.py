@@ -6,9 +6,9 @@ from ..contract import copy_of_p,fraction,nonneg,where,zeros
 from .stats import average
 
 __all__ = ['sgd_step', 'momentum_step', 'nesterov_step', 'nesterov_average_step', 'qhm_step', 'aggmo_step', 'rprop_step', 'adagrad_step',
-           'rms_prop_step', 'adadelta_step', 'adam_step', 'adamax_step', 'nadam_step', 'qhadam_step', 'radam_step', 'sadam_step', 'adam_clamped_step',
-           'adam_inside_step', 'adam_atan2_step', 'debiased_momentum_step', 'debiased_rms_step', 'adabound_step', 'adan_step', 'adopt_step',
-           'ademamix_step', 'madgrad_step', 'lion_step']
+           'rms_prop_step', 'adadelta_step', 'adam_step', 'adamax_step', 'nadam_step', 'qhadam_step', 'radam_step', 'sadam_step',
+           'adam_clamped_step', 'adam_eps_root_step', 'adam_atan2_step', 'debiased_momentum_step', 'debiased_rms_step', 'adabound_step',
+           'adan_step', 'adopt_step', 'ademamix_step', 'madgrad_step', 'lion_step']
 
 
 def sgd_step(grad):
@@ -91,7 +91,7 @@ def adam_clamped_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
     "Adam's step whose denominator is at least `eps`: `m / max(sqrt(v), eps)`, m and v debiased. As in HeavyBall"
     return (grad_avg/debias1) / root(sqr_avg, debias2, 0.).clamp(min=eps)
 
-def adam_inside_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
+def adam_eps_root_step(grad_avg, sqr_avg, debias1, debias2, eps:nonneg=1e-8):
     "Adam's step with `eps` inside the root: `m / sqrt(v + eps)`, m and v debiased. As optax's `eps_root`"
     return (grad_avg/debias1) / (sqr_avg/debias2 + eps).sqrt()
 

@@ -101,7 +101,7 @@ def map_tensors(v, f):
     return type(v)([map_tensors(x, f) for x in v]) if type(v) in (list,tuple) else v
 
 def check_loadable(name, o, state):
-    "Raise `TypeError` if torch would not load `state`, that of `o`. An empty tensor stands for every tensor: their values do not matter, and are large"
+    "Raise `TypeError` if torch would not load `state`, that of `o`. An empty tensor stands for every tensor: values do not matter here"
     empty = torch.empty(0)
     file  = io.BytesIO()
     try:
@@ -137,7 +137,7 @@ class Summed:
 
 def seal(sum):
     """The last bytes of a checkpoint: the length of the zip file's comment, which torch.save writes as 0, and the comment, which is the checksum of
-    what torch.save wrote. The CRC-32 of zip files do not cover their directory, where one flipped bit makes torch.load skip a tensor's data in silence"""
+    what torch.save wrote. A zip file's CRC-32 does not cover its directory, where one flipped bit makes torch.load skip a tensor in silence"""
     comment = f'sha256 {sum.hexdigest()}'.encode()
     return struct.pack('<H', len(comment)) + comment
 

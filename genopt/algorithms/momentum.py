@@ -1,4 +1,4 @@
-"Steps along the gradient, along an average of the gradients, or along its sign. From simple to complex."
+"Descent along the gradient, along an average of the gradients, or along its sign. From simple to complex."
 
 from functools import partial
 from ..blocks import transforms

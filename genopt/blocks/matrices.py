@@ -47,7 +47,7 @@ def factor_averages(sqr, mom, row_avg, col_avg):
     return [average(avg, sqr.mean(dim, keepdim=True), mom) for avg,dim in ((row_avg, -1), (col_avg, -2))]
 
 def dtype_eps(grad):
-    "Sets eps to the machine epsilon of the dtype in which gradients are computed with: `eps <- finfo(dtype).eps`. As torch.optim.Adafactor."
+    "Sets eps to the machine epsilon of the dtype in which the step is computed: `eps <- finfo(dtype).eps`. As torch.optim.Adafactor."
     return dict(eps=torch.finfo(grad.dtype).eps)
 
 def factored_step(grad, row_avg, col_avg, eps:nonneg=1e-8):
@@ -120,8 +120,8 @@ def orthogonal(x, polynomials, eps, dtype, safety=1.):
 def newton_schulz_with(a, b, c):
     "The block `newton_schulz` with the coefficients of `s`, `s^3` and `s^5`"
     def newton_schulz(update, ns_steps=5, eps:nonneg=1e-7, ns_dtype='bfloat16'):
-        """Replaces the update by about the nearest orthogonal matrix: `X <- a*X + (b*A + c*A^2)*X` with `A = X X'`, `ns_steps` times from `u/|u|`.
-        The singular values end up between 0.7 and 1.2. Muon, Jordan 2024, https://kellerjordan.github.io/posts/muon"""
+        """Replaces the update by the nearest orthogonal matrix, approximately: `X <- a*X + (b*A + c*A^2)*X` with `A = X X'`, `ns_steps` times from
+        `u/|u|`. The singular values end up between 0.7 and 1.2. Muon, Jordan 2024, https://kellerjordan.github.io/posts/muon"""
         return orthogonal(update, ((a, b, c),)*ns_steps, eps, ns_dtype)
     newton_schulz.__qualname__ = 'newton_schulz'
     return newton_schulz
@@ -135,8 +135,8 @@ fast_polynomials = ((8.28721201814563, -23.595886519098837, 17.300387312530933),
 fast_polynomials = *((a/1.01, b/1.01**3, c/1.01**5) for a,b,c in fast_polynomials),       # the paper's safety factor against rounding
 
 def polar_express(update, ns_steps=5, eps:nonneg=1e-7, ns_dtype='bfloat16'):
-    """Replaces the update by about the nearest orthogonal matrix, with the best polynomial for each step, from `u/(1.01*|u|)`. The steps converge; in
-    the limit they are `15/8*s - 5/4*s^3 + 3/8*s^5`. Amsel et al. 2025, https://arxiv.org/abs/2505.16932"""
+    """Replaces the update by the nearest orthogonal matrix, approximately, with the best polynomial for each step, from `u/(1.01*|u|)`. The steps
+    converge; in the limit they are `15/8*s - 5/4*s^3 + 3/8*s^5`. Amsel et al. 2025, https://arxiv.org/abs/2505.16932"""
     polynomials = fast_polynomials[:ns_steps] + ((1.875, -1.25, 0.375),)*(ns_steps-len(fast_polynomials))
     return orthogonal(update, polynomials, eps, ns_dtype, safety=1.01)
 
@@ -164,9 +164,9 @@ def normalize_rows(update, row_avg, eps:nonneg=1e-10):
     return (as_matrix(update) / (row_avg.sqrt() + eps)[:,None]).reshape(update.shape)
 
 def linear_minimization_oracle(update, norm='auto', scale:positive=1., eps:nonneg=1e-8, ns_steps=5, ns_eps:nonneg=1e-7, ns_dtype='bfloat16'):
-    """Finds the steepest step whose norm is at most `scale`: `scale*sqrt(m/n)/k * U V'`, `scale * u/rms(u)` or `scale/n * sign(u)`. `norm` chooses:
-    `'spectral'`, with m outputs, n inputs and a kernel of k places; `'rms'`; or `'sign'`, for a last layer. `'auto'` is spectral, and rms for
-    vectors. Scion, Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
+    """Finds the steepest step of norm `scale`: `scale*sqrt(m/n)/k * U V'`, `scale * u/rms(u)` or `scale/n * sign(u)`. `norm` chooses: `'spectral'`,
+    with m outputs, n inputs and a kernel of k places; `'rms'`; or `'sign'`, for a last layer. `'auto'` is spectral, and rms for vectors. Scion,
+    Pethick et al. 2025, https://arxiv.org/abs/2502.07529, table 2"""
     if norm=='auto': norm = 'spectral' if update.ndim>1 else 'rms'
     if norm=='rms':  return update*scale / (rms(update) + eps)
     if norm=='sign': return update.sign()*scale / update.shape[1]

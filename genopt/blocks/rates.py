@@ -81,8 +81,8 @@ def d_adapt_growth(d, d_hat, growth_rate:Range('(1,inf]')=inf):
     return dict(d=torch.maximum(d, torch.minimum(d_hat, d*growth_rate)))
 
 def prodigy_growth(d, d_hat, d0:positive, growth_rate:Range('(1,inf]')=inf, d_max=single(0.)):
-    """Raises D towards the largest estimate so far, by a factor of `growth_rate`: `D <- min(Dmax, growth_rate*D)`. The first estimate is taken whole.
-    State: `d_max`, 0-dim. Prodigy, Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101"""
+    """Raises D towards the largest estimate so far, by at most a factor of `growth_rate`: `D <- min(Dmax, growth_rate*D)`. The first estimate is
+    taken whole. State: `d_max`, 0-dim. Prodigy, Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101"""
     d_max = torch.maximum(torch.maximum(d_max, d), d_hat)
     return dict(d=torch.minimum(d_max, torch.where(d==d0, torch.maximum(d, d_hat), d)*growth_rate), d_max=d_max)
 

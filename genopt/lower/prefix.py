@@ -6,6 +6,7 @@ from dataclasses import dataclass,field
 import torch
 from torch import Tensor
 from ..contract.block import of_model
+from ..contract.chain import learned_of
 from ..contract.stand_ins import StandIn,stand_in
 from .words import NotRecorded
 
@@ -15,7 +16,8 @@ __all__ = ['Cut', 'cut']
 @dataclass(eq=False)
 class Cut:
     """`lead`: the chain up to the last callback that is called; None if there is none. `rest`: what comes after it. The rest is given the gradient to
-    which the lead comes, the tensors `rest.fed` and numbers such as `numbers`. `read`: the names that it reads of those which callbacks may change"""
+    which the lead comes, the tensors `rest.extra`, and numbers such as `numbers`. `read`: the names that it reads of those that callbacks may
+    change"""
     rest: object
     lead: object = None
     numbers: dict = field(default_factory=dict)
@@ -31,7 +33,7 @@ class Cut:
 
     def late(self, begun, ns):
         "What the lead has changed in the namespace `ns`, `begun` otherwise, that it had not changed when it was tried"
-        handed = {'grad', *self.rest.fed, *self.numbers}
+        handed = {'grad', *self.rest.extra, *self.numbers}
         return {n: v for n,v in ns.items() if n in self.read-handed and v is not begun.get(n)}
 
 cuts = {}                                    # for all optimizers of the process
@@ -72,17 +74,17 @@ def behind(k, chain, numbers, p, noted):
     for n,b in changed.items():
         if n in ('p','new_p') or n in chain.state or any(n in o.reads for o in hosts): refuse(b, f"changes {n!r}")
         if isinstance(ns[n], Tensor) and (n=='lr' or ns[n].shape!=ns['p'].shape): refuse(b, f"makes {n!r} a tensor of another shape")
-    made    = {n for b in hosts for n in (*b.state, *chain.writes.get(b, ()))}
+    made    = {n for b in hosts for n in (*b.state, *learned_of(chain).returns.get(b, ()))}
     read    = ({b.lists.get(n,n) for b in chain.blocks[k+1:] for n in b.reads}|{'p','new_p','lr','update',*chain.state})-made
     tensors = [n for n in changed if n in read and isinstance(ns[n], Tensor)]
     handed  = {n: ns[n] for n in changed if n in read and n not in tensors}
     rest    = part(chain, hosts + chain.blocks[k+1:], [n for n in tensors if n!='grad'])
     return Cut(rest, part(chain, chain.blocks[:k+1], moves=False), handed, read, (k, rest.key, (*handed,)))
 
-def part(chain, blocks, fed=(), moves=True):
-    "`chain` with some of its `blocks`, which find the tensors `fed` beside parameter, gradient and states"
+def part(chain, blocks, extra=(), moves=True):
+    "`chain` with some of its `blocks`, which find the tensors `extra` beside parameter, gradient and states"
     res = copy(chain)
-    res.blocks,res.fed,res.moves = blocks,tuple(fed),moves
-    res.key   = *(k for b,k in zip(chain.every, chain.key) if any(b is o for o in blocks)),res.fed
+    res.blocks,res.extra,res.moves = blocks,tuple(extra),moves
+    res.key   = *(k for b,k in zip(chain.every, chain.key) if any(b is o for o in blocks)),res.extra
     res.state = {n: init for n,init in chain.state.items() if any(n in b.state for b in blocks)}
     return res

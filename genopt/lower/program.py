@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass,field
 import torch
 from torch import Tensor
+from ..contract.chain import learned_of
 from ..contract.stand_ins import small
 from ..contract.tensors import wide
 from .chain import OWN,record
@@ -160,8 +161,9 @@ def lower(chain, layout, numbers, request):
 
 def note_change(chain, block, names):
     "A callback that is called has returned other `names` than when the chain was recorded: its programs are to be made anew"
-    chain.writes[block] = [*dict.fromkeys([*chain.writes.get(block, ()), *names])]
-    chain.varying.add(block)
+    learned = learned_of(chain)
+    learned.saw(block, names)
+    learned.varying.add(block)
     for key in [k for k in programs if chain.key in (k[0], k[0][0])]: del programs[key]
 
 

@@ -2,6 +2,7 @@
 
 from html import escape
 from torch import Tensor
+from ..contract.chain import learned_of
 from ..contract.state import first
 from ..run.choose import how
 from .tables import plural,size,table
@@ -20,7 +21,7 @@ def state_bytes(chain, p):
 
 def traffic(chain, p):
     "Bytes that a step of `chain` has to move for `p`, however it is run: parameter, gradient and states are read, parameter and states written"
-    read,written = {n for b in chain.blocks for n in b.reads},{n for names in chain.writes.values() for n in names}
+    read,written = {n for b in chain.blocks for n in b.reads},{n for names in learned_of(chain).returns.values() for n in names}
     return 3*n_bytes(p) + sum(v*((n in read)+(n in written)) for n,v in state_bytes(chain, p).items())
 
 
@@ -49,8 +50,8 @@ class Explanation:
         for b in chain.every:
             new = [k for k in b.state if k not in seen]
             seen |= {*new}
-            where = 'opt.eval()' if b in chain.evals else chain.where.get(b, '')
-            rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(chain.writes.get(b, [])),
+            where = 'opt.eval()' if b in chain.evals else learned_of(chain).where.get(b, '')
+            rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(learned_of(chain).returns.get(b, [])),
                          ', '.join(f"{k}={b.state[k]} {f'{bytes_[k]/n:.3g} B' if bytes_[k] else 'host'}" for k in new),
                          ', '.join(hyper(k) for k in b.reads if k in values[0]), where if where in ('host','opt.eval()') else parts.get(b, where)])
         rows.append(['the move', 'p, update', 'p', '', hyper('lr'), parts.get('move', 'each parameter')])

@@ -205,6 +205,12 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             res.append(settings)
         return res
 
+    def _settings_anew(self):
+        "The settings of each group, after more has been learned of what its callbacks return"
+        for r in self._recipes.values(): r.known.clear()
+        self._known = ()
+        return self._settings(self.param_groups)
+
     def _allocates(self, grads):
         """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
         with gradients of zeros. Counted as a step it would shift debiasing for good"""
@@ -225,7 +231,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def _replan(self, inputs, led=None):
         self._plan = None
-        for g in self.param_groups: self._recipe(g).chain(g)                          # rehearses what is new
+        chains = [self._recipe(g).chain(g) for g in self.param_groups]                # rehearses what is new
+        if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
         self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, self._noted, led)
 
     @property

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from ..contract.chain import Chain
+from ..contract.chain import chain_of
 from ..contract.stand_ins import small
 from ..contract.tensors import compute
 from ..lower.prefix import cut
@@ -68,6 +68,6 @@ def why_not_sparse(chain, numbers, p):
     "Why `chain` cannot take a sparse gradient of `p`, in words; None if it can"
     x    = compute(p if p.numel() else p.new_zeros(1))
     host = {n: v for n,init in chain.state.items() if not isinstance(v := init(x[:1]), Tensor)}
-    rest = Chain([cb for b,cb in zip(chain.every, chain.cbs) if 'rows' not in b.reads])
+    rest = chain_of([b.cb for b in chain.every if 'rows' not in b.reads])
     program,_ = decide(rest, numbers|host, x, 'foreach')
     return why_not(chain, numbers|host, program is not None and program.elementwise, p)

@@ -102,17 +102,17 @@ class Plan:
             chains = ', '.join(dict.fromkeys(str(it.chain) for it in new if is_sharded(it.p)))
             raise RuntimeError(f"{self.who}: {chains}: a callback cannot be run on sharded parameters (DTensor). Nothing has changed. {e}") from e
         return items
-    def ready(self, j, grads, settings, extra=None):
+    def ready(self, j, grads, settings, handed=None):
         "Whether work `j` can go: its gradients are as before, and its program is right, or another one is for all of its parameters"
         w = self.works[j]
         if not w.take(grads): return False
-        if w.prepare(settings, extra): return True
-        program = w.lower_again(settings, extra)
+        if w.prepare(settings, handed): return True
+        program = w.lower_again(settings, handed)
         if program.called or program is w.program: return False
         if (j, program) not in self.variants: self.variants[j, program] = w.with_program(program)
         self.variants[j, w.program] = w
         w = self.works[j] = self.variants[j, program]
-        return w.take(grads) and w.prepare(settings, extra)
+        return w.take(grads) and w.prepare(settings, handed)
 
     def follow(self, j, w, items, settings):
         "Take over what the callbacks before a program have come to; False if the program is not right for it"
@@ -122,12 +122,12 @@ class Plan:
             if late := w.cut.late(it.begun, it.ns):
                 self.noted.update(late)
                 return False
-            for n in ('grad', *w.cut.rest.fed, *w.cut.numbers):
+            for n in ('grad', *w.cut.rest.extra, *w.cut.numbers):
                 made,was = it.ns.get(n),w.cut.numbers.get(n, it.ns['p'])
                 if n not in it.ns or fit(made)!=fit(was):
                     raise ValueError(f"{self.who}: {w.cut.lead} made {n} {describe(made)}; it was {describe(was)}")
         grads = dict(zip(w.indices, (local(it.ns['grad']) for it in mine)))
-        for n in w.cut.rest.fed: torch._foreach_copy_(w.fed[n], [local(it.ns[n]) for it in mine])
+        for n in w.cut.rest.extra: torch._foreach_copy_(w.extra[n], [local(it.ns[n]) for it in mine])
         return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.cut.numbers})
 
     items = ()

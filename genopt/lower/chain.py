@@ -41,6 +41,10 @@ class Call:
     may_fail: bool
     why: str                                 # it is called
     stage: int = 0
+    @property
+    def needs(self):
+        "The values that must lie in memory before the call"
+        return *self.reads.values(),*self.else_.values()
     def __repr__(self): return f"{', '.join(self.gives)} = {self.block}({', '.join(self.reads)})"
 
 @dataclass
@@ -57,7 +61,7 @@ class Recording:
     runs_on: dict
     def needed(self):
         "The values that are written or called with, and what they are made of, in order"
-        return needed([*self.outs.values(), *(v for c in self.calls for v in (*c.reads.values(), *c.else_.values()))])
+        return needed([*self.outs.values(), *(v for c in self.calls for v in c.needs)])
 
 
 def record(chain, layout, numbers, known_operation):

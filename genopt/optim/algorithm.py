@@ -5,7 +5,7 @@ import warnings
 from ..contract.names import same
 from .hypers import engine_flags,reserved
 from .optimizer import Optimizer,policies
-from .recipe import Recipe,flatten
+from .recipe import Recipe
 
 __all__ = ['algorithm']
 
@@ -55,12 +55,16 @@ def signature_of_class(arguments):
     return inspect.Signature([*first, *arguments.values(), *flags])
 
 def has_no_effect(opt, k, hypers):
-    "Whether no callback reads hyper-parameter `k`, and the algorithm's callbacks are the same with its default"
-    default,groups = opt.arguments[k],[(opt._recipe(g), g) for g in opt.param_groups if 'cbs' not in g]
-    if not groups or hypers[k]==default: return False
-    def reads(recipe, g): return any(n in recipe.chain(g).asks for n in (k, *recipe.view(g).aliases.get(k, ())))
-    if any(reads(r, g) for r,g in groups): return False
-    given = opt.arguments | {n: v for n,v in hypers.items() if n in opt.arguments}
-    def built(**values): return [*map(same, flatten(opt.build(**values)))]
-    try: return built(**given)==built(**given|{k: default})
-    except (TypeError, ValueError): return False                            # the algorithm refuses the default beside the others
+    "Whether in no group a callback reads hyper-parameter `k`, and the algorithm's callbacks are the same with its default"
+    groups = [(opt._recipe(g), g) for g in opt.param_groups if 'cbs' not in g]
+    if not groups or hypers[k]==opt.arguments[k]: return False
+    return not any(reads(recipe, g, k) or builds_by(recipe, g, k, opt.arguments[k]) for recipe,g in groups)
+
+def reads(recipe, group, k):
+    "Whether a callback reads `k`, in either spelling"
+    return any(n in recipe.chain(group).asks for n in (k, *recipe.view(group).aliases.get(k, ())))
+
+def builds_by(recipe, group, k, default):
+    "Whether the algorithm returns other callbacks where `k` has its default"
+    try: return [*map(same, recipe.build(group))]!=[*map(same, recipe.build(group|{k: default}))]
+    except (TypeError, ValueError): return True                             # it refuses the default beside the other values

@@ -10,7 +10,7 @@ from operator import attrgetter,is_
 import torch
 from torch import Tensor
 from ..contract.sharded import local
-from ..lower.program import lower
+from ..lower.decide import lower
 from ..lower.record import Value,mapped
 from .calls import call,write_own
 from .foreach import Foreach
@@ -45,11 +45,11 @@ class Batch:
 
 
 class Work:
-    """`program` for the parameters `indices`; `cut`, if callbacks before it are called. `ps`, `grads` and `states` are real, local tensors; `rows`:
+    """`program` for the parameters `indices`; `ps`, `grads` and `states` are real, local tensors; `rows`:
     of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only;
     and `commit`"""
-    def __init__(self, program, cut, scratch_bytes, who):
-        self.program,self.cut,self.scratch_bytes,self.who = program,cut,scratch_bytes,who
+    def __init__(self, program, scratch_bytes, who):
+        self.program,self.prefix,self.scratch_bytes,self.who = program,program.prefix,scratch_bytes,who
         self.indices,self.ps,self.states,self.kept,self.users,self.row_of,self.rows = [],[],[],[],[],[],[]
         self.launched = program.request.backend=='launch'
         self.joins = any(b.is_global for b in program.chain.blocks)
@@ -70,10 +70,10 @@ class Work:
         res.program = program
         res.bind(self.n_grads, self.dtypes['grad'])
         return res
-    def lower_again(self, settings, handed):
+    def lower_again(self, settings, handed, late):
         "The program that is right for the numbers of the first row"
-        numbers = self.rows[0].numbers(settings) | (handed or {})
-        return lower(self.program.chain, self.program.layout, numbers, self.program.request)[0]
+        program = self.program
+        return lower(program.whole, program.layout, self.rows[0].numbers(settings), program.request, late, handed or {})
 
     def bind(self, n_grads, grad_dtype):
         "Make what does not change from step to step. `n_grads`: of how many gradients theirs are some"
@@ -93,7 +93,7 @@ class Work:
         self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
         self.memory  = Memory(self.watched, len(self.users))
         self.places  = [*range(len(self.ps))]
-        self.all_in_order = not self.cut and self.indices==[*range(n_grads)]
+        self.all_in_order = not self.prefix and self.indices==[*range(n_grads)]
         self.plain   = all(p.is_contiguous() for p in self.ps)
         self.simple  = self.launched and len(program.stages)==1          # one launch for all; it needs no tensors, only addresses
         self.settled = [None]*len(self.rows)                             # the settings of which the scalars are there already
@@ -129,7 +129,7 @@ class Work:
         self.grads,self.pointed,self.seen,self.gradients = taken,False,None,None
         if self.simple:
             self.grad_at = [*map(Tensor.data_ptr, taken)]
-            if plain and not self.cut: self.seen,self.grads = [*map(weakref.ref, gs)],None       # the user's: nothing of ours may keep them alive
+            if plain and not self.prefix: self.seen,self.grads = [*map(weakref.ref, gs)],None       # the user's: nothing of ours may keep them alive
         return True
     def taken(self, g, p, dtype):
         "The gradient `g` of `p`, real, and as the parameter lies; None if it is of another dtype than before"

@@ -14,7 +14,7 @@ setup(
     author=cfg['author'], license=cfg['license'],
     long_description=(Path(__file__).parent/'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
-    packages=find_packages(include=['genopt', 'genopt.*']), python_requires=f">={cfg['min_python']}",
+    packages=find_packages(include=['genopt', 'genopt.*']), package_data={'': ['*.pyi', 'py.typed']}, python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(), extras_require=dict(demo=demo, loops=loops, dev=demo+loops+peers+dev, bench=bench),
     entry_points=dict(console_scripts=cfg['console_scripts'].split()),
 )

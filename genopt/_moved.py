@@ -6,6 +6,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
+from .blocks._renamed import names as renamed
 
 __all__ = ['attribute']
 
@@ -24,9 +25,9 @@ def attribute(name):
     "What `genopt.name` was. Raises `AttributeError` for what never was"
     for place in places if not name.startswith('_') else ():
         module = importlib.import_module(f'genopt.{place}')
-        if hasattr(module, name):
-            warn(name, f'{place}.{name}', level=4)
-            return getattr(module, name)
+        if hasattr(module, new := renamed.get(name, name)):
+            warn(name, f'{place}.{new}', level=4)
+            return getattr(module, new)
     if name in modules: return importlib.import_module(f'genopt.{name}')
     raise AttributeError(f"module 'genopt' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""Checkpoints that survive being killed, power failures and flipped bits:
+"""Checkpoints that survive a kill, a power failure and a flipped bit:
 
     import torch,genopt
 
@@ -10,8 +10,8 @@
     genopt.save_checkpoint('last.ckpt', **parts, step=100)
     step = genopt.load_checkpoint('last.ckpt', **parts)['step']
 
-At every moment the old file or the new one is there under its name, complete; the one before it is `last.ckpt.prev`. Plain `torch.load` reads
-both: `torch.load('last.ckpt')['model']` is the model's state dict."""
+At every moment `last.ckpt` is a complete file, the old one or the new one. `last.ckpt.prev` is the one before it. Plain `torch.load` reads both:
+`torch.load('last.ckpt')['model']` is the model's state dict."""
 
 import copy,hashlib,io,os,re,reprlib,shutil,struct,warnings
 from contextlib import suppress
@@ -21,80 +21,102 @@ import torch
 
 __all__ = ['save_checkpoint', 'load_checkpoint']
 
-reserved = {'objects', 'map_location'}                          # in the file, `objects` lists the names of those that have a state
+reserved = {'objects', 'map_location'}                          # `objects` lists, in the file, the names of the objects with a state
 
 
-def save_checkpoint(path, **objects):
-    """Write `objects` to the file `path`, so that a process killed at any moment leaves a complete one; what was there is kept as `<path>.prev`.
+def save_checkpoint(path: str|os.PathLike, **objects):
+    """Write `objects` to the file `path`. A process that is killed at any moment leaves a complete file; the one before is kept as `<path>.prev`.
 
-    Of an object with `state_dict` and `load_state_dict` (module, optimizer, scheduler), or with `get_state` and `set_state` (`torch.Generator`),
-    the state is saved. Anything else is saved as it is: numbers, strings, tensors, and lists and dicts of them. What
-    `torch.load(weights_only=True)` would not take is a `TypeError` before anything is written. An error while writing, such as a full disk,
-    leaves both files as they were.
+    An object with `state_dict` and `load_state_dict` (module, optimizer, scheduler), or with `get_state` and `set_state` (`torch.Generator`), is
+    saved by its state. Any other value is saved as it is: a number, a string, a tensor, a list or a dict of them.
 
-    There must be one writer only: in a distributed run, rank 0. Sharded state is a matter of `torch.distributed.checkpoint`."""
-    path = Path(path).resolve()                                 # of a symbolic link, the file that it leads to is replaced
-    if not path.parent.is_dir(): raise FileNotFoundError(f"save_checkpoint: path is {path}, but there is no folder {path.parent}; make it first")
-    if not objects: raise TypeError("save_checkpoint: nothing to save; give objects by name: model=model, opt=opt, step=step")
-    if bad := objects.keys()&reserved: raise TypeError(f"save_checkpoint: an object cannot be called {min(bad)!r}; give it another name")
-    names  = [n for n,o in objects.items() if way(o)]
-    states = {n: way(o)[0]() if n in names else o for n,o in objects.items()}
-    for n,s in states.items(): check(n, objects[n], s)
+    Raises `TypeError`, before it writes, for a value that `torch.load(weights_only=True)` refuses, and `FileNotFoundError` for a missing folder. An
+    error while it writes, such as a full disk, leaves both files as they were.
+
+    Only one process may write: in a distributed run, rank 0. Use `torch.distributed.checkpoint` for sharded state."""
+    path = Path(path).resolve()                                 # a symbolic link stays: its target is replaced
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save_checkpoint: path is {path}, but there is no folder {path.parent}; make it first")
+    if not objects:
+        raise TypeError("save_checkpoint: nothing to save; give objects by name: model=model, opt=opt, step=step")
+    if bad := objects.keys()&reserved:
+        raise TypeError(f"save_checkpoint: an object cannot be called {min(bad)!r}; give it another name")
+    states = {}
+    names  = [n for n,o in objects.items() if accessors(o)]
+    for n,o in objects.items():
+        states[n] = read_state(o) if n in names else o
+        check_loadable(n, o, states[n])
     write(path, states | dict(objects=names))
 
-def load_checkpoint(path, map_location='cpu', **objects):
-    """Load what `save_checkpoint` wrote to `path` into `objects`, and return the rest, the plain values, as a dict.
+def load_checkpoint(path: str|os.PathLike, map_location='cpu', **objects) -> dict:
+    """Load the file `path`, which `save_checkpoint` wrote, into `objects`. Returns the plain values in it as a dict. `map_location`, as in
+    `torch.load`, says where their tensors go; objects stay on their devices.
 
-    The file's checksum is verified first. If it is damaged or missing, a warning says why, and the one before it, `<path>.prev`, is loaded; if
-    that is no better, `ValueError` is raised, or `FileNotFoundError` where there is neither. `objects` must be those whose states the file has,
-    else `ValueError`, and so if one does not take its state: then all are as they were. For this their states are copied to main memory
-    meanwhile; what a state dict does not hold, or adds to a scheduler, cannot be put back. `map_location`, as in `torch.load`, is where the plain
-    values go; objects stay on their devices."""
-    path,tried = Path(path).resolve(),[]
+    The file's checksum is verified first. If the file is damaged or missing, a warning says so and `<path>.prev` is loaded. Raises
+    `FileNotFoundError` where neither exists, and `ValueError` where neither is sound, where `objects` are not those whose states the file has, or
+    where an object refuses its state. After an error all objects are as they were: their states are copied to main memory meanwhile. What a
+    state dict does not contain, or adds to a scheduler, cannot be put back."""
+    path   = Path(path).resolve()
+    errors = []
     for p in (path, beside(path, 'prev')):
-        try: f = verified(p)
-        except Exception as e: tried.append((e, f"{p}: {reason(e)}"))
-        else: break
+        try:
+            f = verified(p)
+            break
+        except Exception as e:
+            errors.append((e, f"{p}: {reason(e)}"))
     else:
-        kind = FileNotFoundError if all(isinstance(e, FileNotFoundError) for e,_ in tried) else ValueError
-        raise kind(f"load_checkpoint: no checkpoint at path {path}, tried {'; '.join(t for _,t in tried)}; start anew, or give another path")
-    with f: states = torch.load(f, map_location, weights_only=True)             # an error here is no damage: no memory, no such device
-    if tried: warnings.warn(f"load_checkpoint: {tried[0][1]}; the previous is loaded, {p}", stacklevel=2)
-    check_names(objects, states['objects'], p)
-    fill(objects, states, p)
-    return {n: s for n,s in states.items() if n not in states['objects'] and n!='objects'}
+        kind = FileNotFoundError if all(isinstance(e, FileNotFoundError) for e,_ in errors) else ValueError
+        tried = '; '.join(text for _,text in errors)
+        raise kind(f"load_checkpoint: no checkpoint at path {path}, tried {tried}; start anew, or give another path")
+    with f:
+        states = torch.load(f, map_location, weights_only=True)             # an error here is no damage: too little memory, no such device
+    for _,text in errors:
+        warnings.warn(f"load_checkpoint: {text}; the previous is loaded, {p}", stacklevel=2)
+    names = states.pop('objects')
+    check_names(objects, names, p)
+    restore(objects, states, p)
+    return {n: v for n,v in states.items() if n not in names}
 
 
-# -- What is saved --
+# -- States --
 
-def way(o):
-    "How the state of `o` is read and written; None for a plain value"
-    for read,put in ('state_dict','load_state_dict'),('get_state','set_state'):
-        if callable(getattr(o, read, None)) and callable(getattr(o, put, None)): return getattr(o, read),getattr(o, put)
+def accessors(o):
+    "The methods that read and set the state of `o`; None for a plain value"
+    for names in ('state_dict','load_state_dict'),('get_state','set_state'):
+        methods = [getattr(o, n, None) for n in names]
+        if all(map(callable, methods)):
+            return methods
 
-def mapped(v, f):
-    "`v` with `f(t)` for each tensor `t` in it"
-    if isinstance(v, Tensor): return f(v)
+def read_state(o): return accessors(o)[0]()
+
+def map_tensors(v, f):
+    "`v` with `f(t)` in place of each tensor `t` in it"
+    if isinstance(v, Tensor):
+        return f(v)
     if isinstance(v, dict):
-        res = copy.copy(v)                                      # of the same kind, and with a module's `_metadata`
-        for k,x in v.items(): res[k] = mapped(x, f)
+        res = copy.copy(v)                                      # keeps its type, and a module's `_metadata`
+        for k,x in v.items():
+            res[k] = map_tensors(x, f)
         return res
-    return type(v)([mapped(x, f) for x in v]) if type(v) in (list,tuple) else v
+    return type(v)([map_tensors(x, f) for x in v]) if type(v) in (list,tuple) else v
 
-def check(name, o, state):
-    "Raise `TypeError` if `state`, that of `o`, would not load. Tensors do not matter for that: an empty one stands for all of them"
+def check_loadable(name, o, state):
+    "Raise `TypeError` if torch would not load `state`, that of `o`. An empty tensor stands for every tensor: values do not matter here"
     empty = torch.empty(0)
+    file  = io.BytesIO()
     try:
-        torch.save(mapped(state, lambda t: empty if type(t) in (Tensor,nn.Parameter) else t), f := io.BytesIO())
-        torch.load(io.BytesIO(f.getvalue()), weights_only=True)
+        torch.save(map_tensors(state, lambda t: empty if type(t) in (Tensor,nn.Parameter) else t), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
     except Exception as e:
         raise TypeError(f"save_checkpoint: {name}={reprlib.repr(o)} holds what torch.load(weights_only=True) does not take: {reason(e)}; save "
                         "numbers, strings, tensors, and lists and dicts of them; numpy's as float(x), x.tolist() or torch.from_numpy(x)") from e
 
 def reason(e):
-    "Why, in one line: of torch's page about weights_only the sentence that matters"
-    if isinstance(e, FileNotFoundError): return 'there is no such file'
-    text = ' '.join(str(e).split())
+    "An error in one line. torch writes a page about weights_only: the sentence that names the type is enough"
+    if isinstance(e, FileNotFoundError):
+        return 'there is no such file'
+    text  = ' '.join(str(e).split())
     found = re.search(r'WeightsUnpickler error: (.+?)(?= Please|\.\s|$)', text)
     return f'{type(e).__name__}: {found[1] if found else text[:200]}'
 
@@ -105,47 +127,64 @@ def beside(path, suffix): return path.with_name(f'{path.name}.{suffix}')
 
 class Summed:
     "A file to write to, and the checksum of what was written"
-    def __init__(self, f): self.f,self.sum = f,hashlib.sha256()
+    def __init__(self, f):
+        self.f   = f
+        self.sum = hashlib.sha256()
     def flush(self): self.f.flush()
     def write(self, b):
         self.sum.update(b)
         return self.f.write(b)
 
 def seal(sum):
-    """How a checkpoint ends: the length of a zip file's comment, which torch.save writes as 0, and as comment the checksum of what torch.save wrote.
-    The zip's own CRC-32 would not do: they do not cover its directory, where one bit lets torch.load skip a tensor's data without a word"""
+    """The last bytes of a checkpoint: the length of the zip file's comment, which torch.save writes as 0, and the comment, which is the checksum of
+    what torch.save wrote. A zip file's CRC-32 does not cover its directory, where one flipped bit makes torch.load skip a tensor in silence"""
     comment = f'sha256 {sum.hexdigest()}'.encode()
     return struct.pack('<H', len(comment)) + comment
 
 def write(path, content):
-    """A kill between any two lines, and a power failure that loses any of the renames, leaves a complete file under `path`, or, at the first
-    save, none. What else it leaves has a fixed name and goes with the next save"""
+    """Replace the file `path`. A kill between any two lines, or a power failure that loses any of the renames, leaves a complete file there, or none
+    at the first save. A kill may also leave `.tmp` files, which the next save removes"""
     new,old = beside(path, 'tmp'),beside(path, 'prev.tmp')
     try:
-        with open(new, 'wb') as f:
-            torch.save(content, out := Summed(f))
-            f.seek(-2, os.SEEK_END)
-            f.write(seal(out.sum))
-            f.flush()
-            os.fsync(f.fileno())
-        if there := path.exists():
+        write_sealed(new, content)
+        replaces = path.exists()
+        if replaces:
             old.unlink(missing_ok=True)
-            try: os.link(path, old)
-            except OSError: shutil.copyfile(path, old)          # a file system without links
+            link(path, old)
         os.replace(new, path)
-        if there: os.replace(old, beside(path, 'prev'))         # last: if the old file is damaged, the previous was all there was
+        if replaces:
+            os.replace(old, beside(path, 'prev'))               # last: where `path` was damaged, the previous file was the only one
     except BaseException:
         new.unlink(missing_ok=True)
         old.unlink(missing_ok=True)
         raise
-    with suppress(OSError):                                     # not every system can open or sync a folder
+    with suppress(OSError):                                     # some systems cannot open or sync a folder
         folder = os.open(path.parent, os.O_RDONLY)
-        try: os.fsync(folder)
-        finally: os.close(folder)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
-def verified(p):
-    "The file `p`, open, if it is as it was written"
-    f = open(p, 'rb')
+def write_sealed(path, content):
+    "Write `content` and the checksum to the disk"
+    with open(path, 'wb') as f:
+        out = Summed(f)
+        torch.save(content, out)
+        f.seek(-2, os.SEEK_END)
+        f.write(seal(out.sum))
+        f.flush()
+        os.fsync(f.fileno())
+
+def link(path, other):
+    "Make `other` another name of the file `path`, or a copy on a file system without links"
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
+
+def verified(path):
+    "The file `path`, open at its start. Raises `ValueError` where its checksum is wrong"
+    f = open(path, 'rb')
     try:
         sum  = hashlib.sha256()
         left = f.seek(0, os.SEEK_END) - len(seal(sum))
@@ -153,8 +192,9 @@ def verified(p):
         while left>0 and (b := f.read(min(left, 2**20))):
             sum.update(b)
             left -= len(b)
-        sum.update(bytes(2))                                    # the comment's length, before there was one
-        if f.read()!=seal(sum): raise ValueError('its checksum is wrong: it is damaged, cut off, or was not written by save_checkpoint')
+        sum.update(bytes(2))                                    # the length of the comment, as torch.save wrote it
+        if f.read()!=seal(sum):
+            raise ValueError('its checksum is wrong: it is damaged, cut off, or was not written by save_checkpoint')
         f.seek(0)
     except BaseException:
         f.close()
@@ -164,23 +204,36 @@ def verified(p):
 
 # -- Loading, all or nothing --
 
-def check_names(objects, names, p):
-    "Raise if `objects` are not those that have their states in the file `p`"
-    if plain := [n for n,o in objects.items() if not way(o)]:
-        raise TypeError(f"load_checkpoint: {plain[0]}={reprlib.repr(objects[plain[0]])} cannot take a state; leave it out: plain values are returned")
-    more,missing = [n for n in objects if n not in names],[n for n in names if n not in objects]
-    todo = [f"leave out {', '.join(more)}"]*bool(more) + [f"give {', '.join(missing)} too, or read single states with torch.load"]*bool(missing)
-    if todo: raise ValueError(f"load_checkpoint: {p} has the states of {', '.join(names) or 'nothing'}, but objects are "
-                              f"{', '.join(objects) or 'none'}; {'; '.join(todo)}")
+def check_names(objects, names, path):
+    "Raise if `objects` have other names than the states in the file `path`, which are `names`, or one of them cannot take a state"
+    for n,o in objects.items():
+        if not accessors(o):
+            raise TypeError(f"load_checkpoint: {n}={reprlib.repr(o)} cannot take a state; leave it out: plain values are returned")
+    extra   = [n for n in objects if n not in names]
+    missing = [n for n in names if n not in objects]
+    remedy  = []
+    if extra:
+        remedy.append(f"leave out {', '.join(extra)}")
+    if missing:
+        remedy.append(f"give {', '.join(missing)} too, or read single states with torch.load")
+    if remedy:
+        raise ValueError(f"load_checkpoint: {path} has the states of {', '.join(names) or 'nothing'}, but objects are "
+                         f"{', '.join(objects) or 'none'}; {'; '.join(remedy)}")
 
-def fill(objects, states, p):
-    "Put `states`, of the file `p`, into `objects`; if one does not take its state, all are as they were"
-    put   = lambda n, state: way(objects[n])[1](state.cpu() if isinstance(state, Tensor) else state)    # a generator's is read on the CPU only
-    kept  = lambda t: t if t.is_meta or nn.parameter.is_lazy(t) else t.detach().to('cpu', copy=True)
-    before,done = {n: mapped(way(o)[0](), kept) for n,o in objects.items()},[]
+def restore(objects, states, path):
+    "Set the state of each of `objects`; if one refuses its state, set all to what they were"
+    def saved(t): return t if t.is_meta or nn.parameter.is_lazy(t) else t.detach().to('cpu', copy=True)
+    def put(n, state):
+        if isinstance(state, Tensor):
+            state = state.cpu()                                 # a generator reads its state on the CPU only
+        accessors(objects[n])[1](state)
+    before = {n: map_tensors(read_state(o), saved) for n,o in objects.items()}
+    done   = []
     for n,o in objects.items():
         done.append(n)
-        try: put(n, states[n])
+        try:
+            put(n, states[n])
         except Exception as e:
-            for d in reversed(done): put(d, before[d])
-            raise ValueError(f"load_checkpoint: {n}, a {type(o).__name__}, does not take its state from {p}: {e}; all are as they were") from e
+            for d in reversed(done):
+                put(d, before[d])
+            raise ValueError(f"load_checkpoint: {n}, a {type(o).__name__}, does not take its state from {path}: {e}; all are as they were") from e

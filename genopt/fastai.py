@@ -15,9 +15,9 @@ from fastcore.meta import delegates
 from .contract.chain import Chain
 from .contract.names import rename
 from .blocks.moves import lookahead
-from .blocks.stats import average_grad,average_sqr_grad,debias,rectify,step_stat
+from .blocks.stats import average_grad,average_sqr_grad,debias,rectification_term,step_stat
 from .blocks.steps import adam_step,momentum_step,qhadam_step,rms_prop_step,sadam_step,sgd_step
-from .blocks.transforms import decay,larc_ratio,rectified,trust_ratio
+from .blocks.transforms import decay,rectify_update,scale_by_trust_ratio,scale_update_by_larc
 from .optim.hypers import engine_flags
 from .optim.optimizer import Optimizer as Plain
 from .optim.recipe import flatten
@@ -58,7 +58,7 @@ class RAdam(Optimizer):
     """Rectified Adam (Liu et al. 2020), `eps` beside the debiased root; if `beta`, rectified SAdam, whose denominator goes through softplus
     (Tong et al. 2019); https://docs.fast.ai/optimizer.html#radam"""
     def __init__(self, params, lr, mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0., beta=0., decouple_wd=True, **flags):
-        cbs = [decay(True, decouple_wd), adam_stats, rectify, sadam_step, rectified]
+        cbs = [decay(True, decouple_wd), adam_stats, rectification_term, sadam_step, rectify_update]
         super().__init__(params, cbs, flags, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, beta=beta)
 
 class QHAdam(Optimizer):
@@ -70,13 +70,13 @@ class QHAdam(Optimizer):
 class Larc(Optimizer):
     "LARC or, without `clip`, LARS (You et al. 2017), by the gradient's norm before momentum; https://docs.fast.ai/optimizer.html#larc"
     def __init__(self, params, lr, mom=0.9, clip=True, trust_coeff=0.02, eps=1e-8, wd=0., decouple_wd=True, **flags):
-        cbs = [decay(True, decouple_wd), [sum_grad, momentum_step] if mom else sgd_step, partial(larc_ratio, clip=clip)]
+        cbs = [decay(True, decouple_wd), [sum_grad, momentum_step] if mom else sgd_step, partial(scale_update_by_larc, clip=clip)]
         super().__init__(params, cbs, flags, lr=lr, mom=mom, trust_coeff=trust_coeff, eps=eps, wd=wd)
 
 class Lamb(Optimizer):
     "LAMB (You et al. 2020) with a ratio of 10 at most, and the decay outside of it; https://docs.fast.ai/optimizer.html#lamb"
     def __init__(self, params, lr, mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0., decouple_wd=True, **flags):
-        cbs = [decay(True, decouple_wd), adam_stats, adam_step, partial(trust_ratio, max_ratio=10.)]
+        cbs = [decay(True, decouple_wd), adam_stats, adam_step, partial(scale_by_trust_ratio, max_ratio=10.)]
         super().__init__(params, cbs, flags, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
 

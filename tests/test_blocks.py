@@ -1,6 +1,6 @@
 """Blocks that stand beside algorithms, each held against torch, another library or its paper in NumPy; and that none is untested or says nothing."""
 
-import inspect,re
+import inspect,pickle,re,sys
 from pathlib import Path
 import numpy as np
 import optimi,pytest,pytorch_optimizer,torch
@@ -10,7 +10,7 @@ import genopt
 from genopt import *
 from genopt import blocks
 from genopt.blocks import *
-from genopt.blocks import transforms
+from genopt.blocks import _renamed,transforms
 from helpers import difference
 
 shapes = dict(conv=(4,3,2,2), matrix=(5,3), vector=(6,), scalar=())
@@ -118,12 +118,12 @@ class Lookahead:
 
 sgd  = dict(lr=.05)
 rows = dict(
-    clip_value       = ([clip_value, Adam], kw|dict(max_value=.7), before(lambda o: clip_grad_value_(o.ps, .7), torch.optim.Adam, betas=(.9,.99))),
+    clip_grad_value  = ([clip_grad_value, Adam], kw|dict(max_value=.7), before(lambda o: clip_grad_value_(o.ps, .7), torch.optim.Adam, betas=(.9,.99))),
     clip_grad_norm   = ([clip_grad_norm, AdamW], kw|dict(max_norm=2.), before(lambda o: clip_grad_norm_(o.ps, 2.), torch.optim.AdamW, betas=(.9,.99))),
-    clip_norm        = ([clip_norm], sgd|dict(max_norm=.8), grads(lambda g,p: g/max(1., norm(g)/.8))),
-    adaptive_clip    = ([adaptive_clip], sgd|dict(clip_factor=.05), before(lambda o: timm.utils.agc.adaptive_clip_grad(o.ps, .05))),
-    normalize        = ([normalize], sgd|dict(norm_eps=1e-3), grads(lambda g,p: g/(norm(g)+1e-3))),
-    sign             = ([transforms.sign], sgd, grads(lambda g,p: np.sign(g))),
+    clip_tensor_norm = ([clip_tensor_norm], sgd|dict(max_norm=.8), grads(lambda g,p: g/max(1., norm(g)/.8))),
+    adaptive_clip    = ([adaptive_grad_clip], sgd|dict(clip_factor=.05), before(lambda o: timm.utils.agc.adaptive_clip_grad(o.ps, .05))),
+    normalize        = ([normalize_grad], sgd|dict(norm_eps=1e-3), grads(lambda g,p: g/(norm(g)+1e-3))),
+    sign             = ([transforms.sign_grad], sgd, grads(lambda g,p: np.sign(g))),
     centralize       = ([centralize], sgd, grads(lambda g,p: g if g.ndim<2 else g-g.mean(tuple(range(1, g.ndim)), keepdims=True))),
     orthograd        = ([orthograd], sgd, lambda ps: pytorch_optimizer.OrthoGrad(torch.optim.SGD(ps, lr=.05))),
     grokfast         = ([grokfast, AdamW], kw|dict(slow_mom=.9, slow_gain=3.), lambda ps: Around(ps, torch.optim.AdamW, Grokfast(), lr=.05, betas=(.9,.99))),
@@ -134,14 +134,14 @@ rows = dict(
     debiased_betas   = (debiased_adam, kw, lambda ps: torch.optim.Adam(ps, lr=.05, betas=(.9,.99))),
     constant_nadam   = ([NAdam], kw|dict(momentum_decay=1e6), adam_like(constant_nadam)),
     decay_to_start   = ([decay_to_start], sgd|dict(wd=.1), Mean),
-    cautious_decay   = ([sgd_step, cautious_decay], sgd|dict(wd=.1), SignedDecay),
+    cautious_decay   = ([sgd_step, cautious_weight_decay], sgd|dict(wd=.1), SignedDecay),
     cautious_AdamW   = ([AdamW, cautious], kw, lambda ps: timm.optim.AdamWLegacy(ps, lr=.05, betas=(.9,.99), caution=True)),
     cautious_Lion    = ([Lion, cautious], kw, lambda ps: timm.optim.Lion(ps, lr=.05, betas=(.9,.99), caution=True, foreach=False)),
     cautious         = ([*adam, adam_step, cautious], kw, adam_like(lambda m,v,g,t: careful(plain(m, v, g), g))),
-    grams            = ([*adam, adam_step, grams], kw, adam_like(lambda m,v,g,t: abs(plain(m, v, g))*np.sign(g))),
+    grams            = ([*adam, adam_step, grams_sign], kw, adam_like(lambda m,v,g,t: abs(plain(m, v, g))*np.sign(g))),
     clip_update_rms  = ([*adam, adam_step, clip_update_rms], kw|dict(max_rms=.5), adam_like(lambda m,v,g,t: clipped(plain(m, v, g), g))),
     adam_clamped     = ([*adam, adam_clamped_step], kw|dict(eps=.3), adam_like(lambda m,v,g,t: m/np.maximum(np.sqrt(v), .3))),
-    adam_inside      = ([*adam, adam_inside_step], kw|dict(eps=.3), adam_like(lambda m,v,g,t: m/np.sqrt(v+.3))),
+    adam_eps_root    = ([*adam, adam_eps_root_step], kw|dict(eps=.3), adam_like(lambda m,v,g,t: m/np.sqrt(v+.3))),
     adam_atan2       = ([*adam, adam_atan2_step], kw, adam_like(lambda m,v,g,t: np.arctan2(m, np.sqrt(v)))),
     lookahead        = ([lookahead], sgd|dict(k=3, alpha=.4), Lookahead),
 )
@@ -168,7 +168,7 @@ def test_debiased_betas_keep_the_state_of_optimi():
 def test_noise_fades(way):
     "Each way draws numbers of its own, of the same law: the mean is 0, the variance noise_eta/t^noise_gamma"
     p   = torch.zeros(200_000, requires_grad=True)
-    opt = Optimizer([p], [step_stat, noise], lr=1., noise_eta=.3, **way)
+    opt = Optimizer([p], [step_stat, add_noise], lr=1., noise_eta=.3, **way)
     torch.manual_seed(0)
     draws = []
     for t in range(1, 5):
@@ -204,17 +204,17 @@ def test_orthogonal(block, coefficients):
     near  = polar_express(u, ns_steps=12, ns_dtype='float64').flatten(1)
     torch.testing.assert_close(near, exact[0]@exact[2], atol=1e-6, rtol=0)
 
-def test_probe_looks_random():
+def test_gaussian_probe_looks_random():
     "Mean, spread and tails of a normal distribution; no element, and no step, tells anything of another; the same for the same step"
     g  = torch.zeros(40, 50, dtype=torch.float64)
-    vs = torch.stack([probe(g, t)['probe'].flatten() for t in range(1, 2001)])
+    vs = torch.stack([gaussian_probe(g, t)['probe'].flatten() for t in range(1, 2001)])
     assert vs.mean().abs()<3e-3 and (vs.var()-1).abs()<3e-3 and (vs**3).mean().abs()<1e-2 and ((vs**4).mean()-3).abs()<2e-2
     for a in vs,vs.T:
         c = (a.T @ a)/2000
         c.fill_diagonal_(0)
         assert .97 < (c*c).mean()*2000 < 1.03 and c.abs().max()<.14                       # what independent ones would have
-    assert torch.equal(probe(g, 7)['probe'].flatten(), vs[6])
-    torch.testing.assert_close(probe(g.float(), 7)['probe'].double().flatten(), vs[6], rtol=1e-4, atol=1e-5)
+    assert torch.equal(gaussian_probe(g, 7)['probe'].flatten(), vs[6])
+    torch.testing.assert_close(gaussian_probe(g.float(), 7)['probe'].double().flatten(), vs[6], rtol=1e-4, atol=1e-5)
 
 def test_every_block_is_in_an_algorithm_or_here():
     "And says what it does in a formula or in words, and what it is from"
@@ -224,3 +224,30 @@ def test_every_block_is_in_an_algorithm_or_here():
         doc = inspect.getdoc(getattr(blocks, n))
         assert re.search(rf'\b{n}\b', used), n
         assert doc and (doc[0].isupper() or doc[0]=='`') and ('`' in doc or len(doc)>40), n
+
+
+# -- Old names --
+
+@pytest.mark.parametrize('old,new', _renamed.names.items())
+def test_old_names_warn(old, new):
+    "A block is found under its old name in the package, in its file, and where it was before there was a package"
+    block = getattr(blocks, new)
+    for module in blocks,sys.modules[block.__module__]:
+        with pytest.warns(DeprecationWarning, match=f'the block {old} is now called {new}') as seen: assert getattr(module, old) is block
+        assert len(seen)==1 and seen[0].filename==__file__
+    with pytest.warns(DeprecationWarning, match=f'genopt.{old} has moved to genopt.blocks.{new}') as seen: assert getattr(genopt, old) is block
+    assert len(seen)==1
+
+def test_old_names_are_imported_and_unpickled():
+    with pytest.warns(DeprecationWarning): exec('from genopt.blocks import clip_norm', found := {})
+    with pytest.warns(DeprecationWarning): exec('from genopt.blocks.transforms import clip_norm', also := {})
+    with pytest.warns(DeprecationWarning): unpickled = pickle.loads(b'cgenopt.blocks.transforms\nclip_norm\n.')
+    assert found['clip_norm'] is also['clip_norm'] is unpickled is clip_tensor_norm
+
+def test_an_old_name_is_found_in_the_file_of_its_block_alone():
+    for module,name in (blocks, 'clipnorm'),(blocks.stats, 'clip_norm'),(transforms, 'look_ahead'):
+        with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute '{name}'"): getattr(module, name)
+
+def test_names_differ_by_more_than_an_underscore():
+    assert not {*blocks.__all__}&_renamed.names.keys()
+    assert len({n.replace('_', '') for n in [*blocks.__all__, *genopt.__all__]})==len([*blocks.__all__, *genopt.__all__])

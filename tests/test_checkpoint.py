@@ -130,3 +130,13 @@ def test_how_a_step_is_run_is_not_loaded(kw):
         opt.load_state_dict(saved.state_dict())
         g = opt.param_groups[0]
         assert (g['foreach'], g['fused'])==(kw.get('foreach'), kw.get('fused')) and g['lr']==.5 and g['maximize']
+
+@pytest.mark.parametrize('damage,words', [(lambda s: drop(s, 'sqr_avg'), 'no sqr_avg, which starts anew'),
+                                          (lambda s: s['sqr_avg'].fill_(float('nan')), "'sqr_avg' has NaN")], ids=['missing','nan'])
+def test_a_warning_shows_the_line_that_loads(damage, words):
+    opt = named()[1]
+    opt.step()
+    saved = copy.deepcopy(opt.state_dict())
+    damage(state(saved))
+    with pytest.warns(UserWarning, match=words) as seen: opt.load_state_dict(saved)
+    assert seen[0].filename==__file__

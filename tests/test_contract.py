@@ -263,15 +263,15 @@ def test_clip_grad_norm_in_front_of_an_algorithm():
 # -- Blocks that look at a whole tensor --
 
 def test_trust_ratio_makes_the_update_as_long_as_the_parameter():
-    close(stepped([trust_ratio], grads=[(3.,4.)])[0], 1-.1*.6*2**.5, 1-.1*.8*2**.5)
+    close(stepped([scale_by_trust_ratio], grads=[(3.,4.)])[0], 1-.1*.6*2**.5, 1-.1*.8*2**.5)
 
 @pytest.mark.parametrize('p,g', [((0.,0.), (1.,2.)), ((1.,2.), (0.,0.)), ((0.,0.), (0.,0.))])
 def test_trust_ratio_of_nothing_is_one(p, g):
-    close(stepped([trust_ratio], param(*p), grads=[g])[0], *[a-.1*b for a,b in zip(p, g)])
+    close(stepped([scale_by_trust_ratio], param(*p), grads=[g])[0], *[a-.1*b for a,b in zip(p, g)])
 
 def test_decay_inside_and_outside_of_the_trust_ratio():
-    close(stepped([add_decayed_weights, trust_ratio], grads=[(3.,4.)], wd=1.)[0], *[1-.1*u*2**.5/41**.5 for u in (4.,5.)])
-    close(stepped([trust_ratio, add_decayed_weights], grads=[(3.,4.)], wd=1.)[0], *[1-.1*(u*2**.5/5+1) for u in (3.,4.)])
+    close(stepped([add_decayed_weights, scale_by_trust_ratio], grads=[(3.,4.)], wd=1.)[0], *[1-.1*u*2**.5/41**.5 for u in (4.,5.)])
+    close(stepped([scale_by_trust_ratio, add_decayed_weights], grads=[(3.,4.)], wd=1.)[0], *[1-.1*(u*2**.5/5+1) for u in (3.,4.)])
 
 
 # -- Nothing by halves --

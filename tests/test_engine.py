@@ -13,7 +13,7 @@ from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.blocks.steps import adam_step,momentum_step,rms_prop_step,sgd_step
 from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
-from genopt.blocks.transforms import clip_grad_norm,trust_ratio
+from genopt.blocks.transforms import clip_grad_norm,scale_by_trust_ratio
 from helpers import Tape,algorithms,catalogue,gpu,run
 
 each = pytest.mark.parametrize('a', algorithms, ids=lambda a: a.name)
@@ -145,7 +145,7 @@ def signs(grad, step, mom=.5): return grad*(-1)**step + grad*(mom-(-2.)) + grad*
 
 @way
 @pytest.mark.parametrize('cbs', [[sgd_step, unit_rms], [largest, average_grad, momentum_step], [clip_grad_norm, average_grad, momentum_step],
-                                 [clip_sum, sgd_step], [clip_foreach, sgd_step], [clip_grad_norm, average_grad, momentum_step, trust_ratio],
+                                 [clip_sum, sgd_step], [clip_foreach, sgd_step], [clip_grad_norm, average_grad, momentum_step, scale_by_trust_ratio],
                                  [own_temporary], [factors], [detached], [above], [step_stat, turns], [step_stat, signs]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
 def test_mixed_chains_take_parameters_as_rows(cbs, kw):
     "Elementwise callbacks, norms of each parameter, norms over all of them, `where`, an `if` on a counter: none needs the loop"

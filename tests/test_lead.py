@@ -7,7 +7,7 @@ import genopt
 from genopt import Optimizer,zeros
 from genopt.blocks import average_grad,clip_grad_norm,sgd_step
 from genopt.run import compiler
-from genopt.blocks import add_decayed_weights,centralize,hutchinson,momentum_step,polyak_rate,sharpness,step_stat
+from genopt.blocks import add_decayed_weights,centralize,hutchinson,momentum_step,polyak_rate,sharpness_aware,step_stat
 from genopt.blocks.transforms import weight_decay
 from helpers import difference
 
@@ -55,18 +55,18 @@ def scaled(update, p): return update*p.abs()
 def shaped(grad): return dict(grad=grad - grad.mean(-1, keepdim=True) if grad.ndim>1 else grad)
 
 chains = dict(
-    one_kernel      = of_list(sharpness, genopt.AdamW),
-    norms_behind    = of_list(sharpness, clip_grad_norm, genopt.AdamW, max_norm=.1),
-    decay_before    = of_list(add_decayed_weights, sharpness, genopt.SGD, wd=.1),
-    shapes_behind   = of_list(sharpness, centralize, average_grad, momentum_step),
-    shapes_before   = of_list(shaped, sharpness, average_grad, momentum_step),
+    one_kernel      = of_list(sharpness_aware, genopt.AdamW),
+    norms_behind    = of_list(sharpness_aware, clip_grad_norm, genopt.AdamW, max_norm=.1),
+    decay_before    = of_list(add_decayed_weights, sharpness_aware, genopt.SGD, wd=.1),
+    shapes_behind   = of_list(sharpness_aware, centralize, average_grad, momentum_step),
+    shapes_before   = of_list(shaped, sharpness_aware, average_grad, momentum_step),
     numbers         = of_list(step_stat, sometimes, average_grad, momentum_step, doubled),
     updates         = of_list(scaled, carried, scaled),
     now_and_then    = of_list(step_stat, now_and_then, average_grad, momentum_step),
     later_a_tensor  = of_list(step_stat, later_a_tensor, scaled_by, average_grad, momentum_step),
     later_a_rate    = of_list(step_stat, later_a_rate, average_grad, momentum_step),
-    twice           = of_list(sharpness, shaped, sharpness, genopt.Adam),
-    maximized       = of_list(sharpness, genopt.Adam, maximize=True),
+    twice           = of_list(sharpness_aware, shaped, sharpness_aware, genopt.Adam),
+    maximized       = of_list(sharpness_aware, genopt.Adam, maximize=True),
     curvature       = (of_list(step_stat, hutchinson, sgd_step, curved), True),
     matrices        = lambda ps, **way: Optimizer([p for p in ps if p.ndim>1], [clip_grad_norm, genopt.Muon], lr=.1, max_norm=.1, **muon, **way),
     groups          = matrices_and_others,
@@ -134,7 +134,7 @@ def reshapes(params, evaluate): return dict(tables=[p.new_zeros(3) for p in para
 def reads(grad, table): return grad+table.sum()
 
 @pytest.mark.parametrize('cbs,words', [
-    ([weight_decay, sharpness, sgd_step],             "sharpness asks the model for 'evaluate'; weight_decay before it changes 'p'"),
+    ([weight_decay, sharpness_aware, sgd_step],       "sharpness_aware asks the model for 'evaluate'; weight_decay before it changes 'p'"),
     ([average_grad, momentum_step, carried],          "carried asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
     ([keeps, sgd_step],                               "keeps asks the model for 'evaluate'; it keeps 'avg'"),
     ([moves],                                         "moves asks the model for 'evaluate'; it changes 'new_p'"),
@@ -167,6 +167,6 @@ def test_a_callback_that_errs_leaves_all_as_it_was():
 
 def test_explain_says_what_is_called():
     _,opt = train(chains['one_kernel'])
-    assert 'run: sharpness as it is, then one launch for all parameters' in str(opt.explain())
+    assert 'run: sharpness_aware as it is, then one launch for all parameters' in str(opt.explain())
     _,opt = train(chains['curvature'][0], graph=True)
     assert 'run: hutchinson as it is, then' in str(opt.explain())

@@ -4,7 +4,7 @@ import pytest,torch
 from torch import tensor
 from genopt import Optimizer,SGD
 from genopt.blocks import maximize,sgd_step
-from genopt.blocks import hutchinson,polyak_rate,sharpness
+from genopt.blocks import hutchinson,polyak_rate,sharpness_aware
 
 def two(dtype=torch.float64): return [tensor([1., 2.], dtype=dtype, requires_grad=True), tensor(3., dtype=dtype, requires_grad=True)]
 def quartic(ps): return (ps[0]**4).sum() + ps[0].prod()*ps[1]**2
@@ -28,7 +28,7 @@ def test_the_loss_is_that_of_the_start():
     for _ in range(3): opt.step(closure)
     assert seen[-3:]==calls and calls[0]>calls[1]>calls[2]                               # before, it was rehearsed
 
-@pytest.mark.parametrize('block,words', [(polyak_rate, 'polyak_rate reads the loss; call step\\(closure\\)'), (sharpness, 'sharpness evaluates the model; call step\\(closure\\)'),
+@pytest.mark.parametrize('block,words', [(polyak_rate, 'polyak_rate reads the loss; call step\\(closure\\)'), (sharpness_aware, 'sharpness_aware evaluates the model; call step\\(closure\\)'),
                                          (hutchinson, 'the gradients have no graph; call loss.backward\\(create_graph=True\\)')])
 def test_without_a_model_nothing_moves(block, words):
     from genopt.blocks import step_stat
@@ -63,7 +63,7 @@ def test_evaluate_gives_what_autograd_gives_and_leaves_all_as_it_was(clear):
 
 def test_a_model_that_fails_amid_a_step_changes_nothing():
     ps  = two()
-    opt = Optimizer(ps, [sharpness, sgd_step], lr=.01)
+    opt = Optimizer(ps, [sharpness_aware, sgd_step], lr=.01)
     closure,calls = closed(ps, opt, lambda ps: quartic(ps) if not calls else 1/0)
     with pytest.raises(ZeroDivisionError): opt.step(closure)
     assert [p.tolist() for p in ps]==[[1., 2.], 3.] and all(p.grad is not None for p in ps) and not opt.state
@@ -72,7 +72,7 @@ def test_upwards_everything_has_the_other_sign():
     "So that a block need not know"
     def ascend(up):
         ps  = two()
-        opt = Optimizer(ps, [up and maximize, sharpness, polyak_rate, sgd_step], lr=.01, f_min=-1e4)
+        opt = Optimizer(ps, [up and maximize, sharpness_aware, polyak_rate, sgd_step], lr=.01, f_min=-1e4)
         for _ in range(5): opt.step(closed(ps, opt, (lambda ps: -quartic(ps)) if up else quartic)[0])
         return torch.cat([p.detach().reshape(-1) for p in ps])
     assert torch.equal(ascend(True), ascend(False))
@@ -95,7 +95,7 @@ def test_products_with_the_hessian(dtype):
 def test_groups_of_which_one_asks():
     "The other group is where it was while the first is tried elsewhere, and has its own step"
     ps  = two()
-    opt = Optimizer([dict(params=ps[:1], cbs=[sharpness, sgd_step], lr=.01), dict(params=ps[1:])], [sgd_step], lr=.01)
+    opt = Optimizer([dict(params=ps[:1], cbs=[sharpness_aware, sgd_step], lr=.01), dict(params=ps[1:])], [sgd_step], lr=.01)
     opt.step(closed(ps, opt)[0])
     qs   = two()
     grad = torch.autograd.grad(quartic(qs), qs)

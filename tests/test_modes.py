@@ -5,7 +5,7 @@ from functools import partial
 import pytest,torch
 import genopt,schedulefree
 from genopt import AdamW,Optimizer,SGD,copy_of_p,rename
-from genopt.blocks import average_weights,polynomial_average,sgd_step,step_stat
+from genopt.blocks import ema_weights,polynomial_average,sgd_step,step_stat
 from helpers import gradients,awkward
 
 
@@ -36,7 +36,7 @@ def test_evaluation_weights_are_those_of_the_authors_package(name, kw):
 
 def test_average_is_that_of_torchs_averaged_model():
     model = torch.nn.Linear(3, 2)
-    opt   = Optimizer(model.parameters(), [SGD, average_weights], lr=.1, decay=.9)
+    opt   = Optimizer(model.parameters(), [SGD, ema_weights], lr=.1, decay=.9)
     swa   = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(.9))
     swa.update_parameters(model)                                           # its first update is a copy
     for i in range(6):
@@ -108,7 +108,7 @@ def test_one_set_of_weights_is_both():
 def test_untrained_and_low_precision_parameters():
     "What has no state yet stays; what is trained in bfloat16 comes back to the bit"
     a,b = torch.ones(3, dtype=torch.bfloat16, requires_grad=True),torch.ones(2, requires_grad=True)
-    opt = Optimizer([a, b], [SGD, average_weights], lr=.1, decay=.5)
+    opt = Optimizer([a, b], [SGD, ema_weights], lr=.1, decay=.5)
     for g in (.3, .7):
         a.grad = torch.full_like(a, g)
         opt.step()

@@ -26,7 +26,7 @@ def train(o, n):
         o['sched'].step(*[loss.item()]*isinstance(o['sched'], lr_scheduler.ReduceLROnPlateau))
         o['opt'].zero_grad()
 
-def states(o): return copy.deepcopy({n: save.way(x)[0]() for n,x in o.items()})
+def states(o): return copy.deepcopy({n: save.read_state(x) for n,x in o.items()})
 
 @pytest.fixture(autouse=True)
 def strict():

@@ -4,7 +4,7 @@ import copy
 import pytest,torch
 from torch import nn
 from genopt import Adam,AdamW,Optimizer,SGD,SparseAdam
-from genopt.blocks import lazy,trust_ratio
+from genopt.blocks import lazy_rows,scale_by_trust_ratio
 
 ways = pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=['default','loop','fused'])
 
@@ -35,15 +35,15 @@ def test_where_zero_changes_nothing_sparse_is_dense(cls, kw):
 
 def test_rows_without_gradient_are_not_touched():
     m = net()
-    opt = Optimizer(m['e'].parameters(), [lazy, AdamW], lr=.1)
+    opt = Optimizer(m['e'].parameters(), [lazy_rows, AdamW], lr=.1)
     before = m['e'].weight.detach().clone()
     m['e'](torch.tensor([3, 3, 7])).sum().backward()
     opt.step()
     moved = (m['e'].weight!=before).any(1).nonzero().flatten().tolist()
     assert moved==[3,7] and opt.state[m['e'].weight]['grad_avg'].any(1).nonzero().flatten().tolist()==[3,7]
 
-@pytest.mark.parametrize('cbs,words', [(Adam, 'sqr_avg changes where the gradient is zero; SparseAdam'), ([SGD, trust_ratio], 'a callback looks at more than one element'),
-                                       ([lazy, SGD, trust_ratio], 'a callback looks at more than one element')])
+@pytest.mark.parametrize('cbs,words', [(Adam, 'sqr_avg changes where the gradient is zero; SparseAdam'), ([SGD, scale_by_trust_ratio], 'a callback looks at more than one element'),
+                                       ([lazy_rows, SGD, scale_by_trust_ratio], 'a callback looks at more than one element')])
 def test_what_cannot_be_is_refused_and_nothing_moves(cbs, words):
     m = net()
     opt = Optimizer(m.parameters(), cbs if isinstance(cbs, list) else [cbs], lr=.1)

@@ -1,30 +1,36 @@
-"""What asks the model itself, at other values of the parameters (`evaluate`) or for its curvature (`hvp`). Give `step` a closure that clears
-gradients, computes the loss, calls backward and returns the loss. These run over all parameters at once. Simplest first."""
+"""Evaluations: blocks that evaluate the model at other values of the parameters (`evaluate`), or ask for products with its Hessian (`hvp`). From
+simple to complex.
+
+They need `opt.step(closure)`. The closure clears the gradients, computes the loss, calls backward and returns the loss. A block that asks the model
+runs once, over all parameters. Symbols as in `stats`; x is the parameter, f the loss, H its Hessian, h the diagonal of H."""
 
 import torch
 from .._torch import strong_wolfe
 from ..contract import Init,Range,count,fraction,nonneg,positive,scalar,zeros
 from .stats import average
 
-__all__ = ['polyak_rate', 'sharpness', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
+__all__ = ['polyak_rate', 'sharpness_aware', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
            'sophia_step', 'lbfgs_step']
 
 
 def polyak_rate(grads, loss, lr, f_min=0., eps:nonneg=1e-8, max_lr:Range('(0,inf]')=1.):
-    "The rate that a loss known to reach `f_min` allows: `lr <- lr*min(max_lr, (f - f_min)/(|all g|^2 + eps))`. Loizou et al. 2021, https://arxiv.org/abs/2002.10542"
+    """Sets the learning rate by the distance of the loss from its known minimum: `lr <- lr*min(max_lr, (f - f_min)/(|all g|^2 + eps))`. Stochastic
+    Polyak step size, Loizou et al. 2021, https://arxiv.org/abs/2002.10542"""
     sqr_norm = torch.stack([g.square().sum() for g in grads]).sum()
     return dict(lr=lr*((loss-f_min)/(sqr_norm+eps)).clamp(max=max_lr))
 
-def sharpness(params, grads, evaluate, rho:nonneg=0.05, adaptive=False, eta:nonneg=0.):
-    """The gradient from where the loss is worst nearby, `g <- g(x + rho*T^2*g/|T*g|)`, over all parameters; `T` is 1, or `|x| + eta` if
-    `adaptive`. SAM, Foret et al. 2021, https://arxiv.org/abs/2010.01412; ASAM, Kwon et al. 2021, https://arxiv.org/abs/2102.11600"""
+def sharpness_aware(params, grads, evaluate, rho:nonneg=0.05, adaptive=False, eta:nonneg=0.):
+    """Takes the gradient from the nearby point where the loss is about highest: `g <- g(x + rho*T^2*g/|T*g|)`. The norm is over all parameters. `T`
+    is 1, or `|x| + eta` if `adaptive`. SAM, Foret et al. 2021, https://arxiv.org/abs/2010.01412; ASAM, Kwon et al. 2021,
+    https://arxiv.org/abs/2102.11600"""
     scaled = [g*(p.abs()+eta) if adaptive else g for p,g in zip(params, grads)]
     scale  = rho/(torch.stack([s.norm() for s in scaled]).norm() + 1e-12)
     return dict(grads=evaluate([p + s*((p.abs()+eta)*scale if adaptive else scale) for p,s in zip(params, scaled)])[1])
 
 def hutchinson(params, hvp, steps, update_period:Range('[1,inf)')=1, distribution='rademacher', n_samples:Range('[1,inf)')=1):
-    """Estimate of the Hessian's diagonal, `h = mean of z*(H z)` over `n_samples` random z of signs (`'rademacher'`) or `'gaussian'`; made every
-    `update_period` steps, when `fresh`. Needs `loss.backward(create_graph=True)`. Hutchinson 1989; Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
+    """Estimates the diagonal of the Hessian: `h = mean of z*(H z)` over `n_samples` random vectors z. `distribution` draws z: signs for
+    `'rademacher'`, normal numbers for `'gaussian'`. There is a new estimate every `update_period` steps; `fresh` tells when. The closure must call
+    `loss.backward(create_graph=True)`. Hutchinson 1989; Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
     if distribution not in ('rademacher', 'gaussian'): raise ValueError(f"distribution must be 'rademacher' or 'gaussian', got {distribution!r}")
     total,fresh = [torch.zeros_like(p) for p in params],(max(steps)-1)%update_period==0
     for _ in range(int(n_samples) if fresh else 0):
@@ -33,23 +39,26 @@ def hutchinson(params, hvp, steps, update_period:Range('[1,inf)')=1, distributio
     return dict(curvatures=total, fresh=fresh)
 
 def spatial_average(curvature):
-    "Of a convolution's weight one estimate for each kernel: the mean over its places. https://arxiv.org/abs/2006.00719, section 3.2"
+    "Averages the estimate over each kernel of a convolution. AdaHessian, Yao et al. 2021, https://arxiv.org/abs/2006.00719, section 3.2"
     return dict(curvature=curvature.mean((2,3), keepdim=True).expand_as(curvature).contiguous() if curvature.ndim==4 else curvature)
 
 def average_curvature(curvature, fresh, sqr_mom:fraction=0.99, curvature_avg=zeros):
-    "Exponential average of the estimates, `h <- sqr_mom*h + (1-sqr_mom)*h_new`, when there is a new one. Liu et al. 2024, https://arxiv.org/abs/2305.14342"
+    """Keeps an exponential average of the Hessian's diagonal: `h <- sqr_mom*h + (1-sqr_mom)*h_new`. It changes only when there is a new estimate.
+    State: `curvature_avg`, like p. Sophia, Liu et al. 2024, https://arxiv.org/abs/2305.14342"""
     return dict(curvature_avg=average(curvature_avg, curvature, sqr_mom) if fresh else curvature_avg)
 
 def average_sqr_curvature(curvature, fresh, sqr_mom:fraction=0.999, sqr_avg=zeros):
-    "Exponential average of their squares, `v <- sqr_mom*v + (1-sqr_mom)*h^2`, when there is a new one. https://arxiv.org/abs/2006.00719"
+    """Keeps an exponential average of the squared diagonal of the Hessian: `v <- sqr_mom*v + (1-sqr_mom)*h^2`. It changes only when there is a new
+    estimate. State: `sqr_avg`, like p. AdaHessian, Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
     return dict(sqr_avg=average(sqr_avg, curvature.square(), sqr_mom) if fresh else sqr_avg)
 
 def adahessian_step(grad_avg, sqr_avg, debias1, debias2, hessian_power:Range('(0,1]')=1., eps:nonneg=1e-8):
-    "Adam's step with the curvature for the gradient's size: `m/(1-mom^t) / ((v/(1-sqr_mom^t))^(hessian_power/2) + eps)`. https://arxiv.org/abs/2006.00719"
+    """Takes Adam's step with the second moment of the Hessian's diagonal: `m/(1-mom^t) / ((v/(1-sqr_mom^t))^(hessian_power/2) + eps)`. AdaHessian,
+    Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
     return (grad_avg/debias1) / ((sqr_avg/debias2)**(hessian_power/2) + eps)
 
 def sophia_step(grad_avg, curvature_avg, rho:positive=0.04, eps:nonneg=1e-12):
-    "Newton's step for each element, clipped: `clip(m / max(rho*h, eps), 1)`. Liu et al. 2024, https://arxiv.org/abs/2305.14342"
+    "Takes Newton's step for each element, and clips it: `clip(m / max(rho*h, eps), 1)`. Sophia, Liu et al. 2024, https://arxiv.org/abs/2305.14342"
     return (grad_avg/(curvature_avg*rho).clamp(min=eps)).clamp(-1, 1)
 
 
@@ -65,7 +74,8 @@ def pairs(n):
 hundred = pairs(100)
 
 def two_loops(grad, ys, ss, h_diag):
-    "The direction `-H*g`, with the inverse Hessian `H` that follows from `h_diag` and the pairs of `ys` and `ss`. Nocedal and Wright 2006, 7.4"
+    """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits the differences `ys` of gradients and `ss`
+    of parameters. Nocedal and Wright 2006, algorithm 7.4"""
     q,rhos,alphas = grad.neg(),[1/y.dot(s) for y,s in zip(ys, ss)],[]
     for y,s,rho in zip(ys[::-1], ss[::-1], rhos[::-1]):
         alphas.insert(0, s.dot(q)*rho)
@@ -77,8 +87,10 @@ def two_loops(grad, ys, ss, h_diag):
 def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_grad:nonneg, tolerance_change:nonneg, line_search_fn, history_size,
                directions=zeros, last_grads=zeros, y_hists=hundred, s_hists=hundred, n_keeps=count, n_iters=count, ts=scalar(0.),
                h_diags=scalar(1.)):
-    """Up to `max_iter` steps along `-H*g` with the inverse Hessian of the last steps, each of length `lr`, or found by a search for the strong
-    Wolfe conditions; over all parameters as one vector. Makes the move itself. Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
+    """Makes up to `max_iter` quasi-Newton steps, along `-H*g` with an inverse Hessian `H` that fits the last steps. All parameters count as one
+    vector. `lr` scales each step; with `line_search_fn`, a search finds a length that meets the strong Wolfe conditions. The block makes the move
+    itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last vectors like p; `n_keep`, `n_iter`, `t` and `h_diag`, numbers.
+    Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
     x,g,f = flat(params),flat(grads),loss.item()
     n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
     if not g.numel() or g.abs().max()<=tolerance_grad: return dict(new_ps=params)
@@ -107,7 +119,7 @@ def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_
             x = x.add(d, alpha=t)
         else:
             x = x.add(d, alpha=t)
-            if i<max_iter:                                                  # with random batches the last evaluation would be of no use
+            if i<max_iter:                                                  # nothing reads an evaluation after the last step
                 f,g = at(x)
                 n_evals += 1
         if i==max_iter or n_evals>=n_evals_at_most or g.abs().max()<=tolerance_grad: break

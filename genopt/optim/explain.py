@@ -1,4 +1,4 @@
-"""`opt.explain()`: the chain as a table, for a terminal and for a notebook."""
+"""`opt.explain()`: each chain of an optimizer as a table, for a terminal and for a notebook."""
 
 from html import escape
 from torch import Tensor
@@ -12,62 +12,96 @@ __all__ = ['Explanation', 'plural', 'table']
 columns = ['callback', 'reads', 'changes', 'state', 'hypers', 'runs']
 
 
+# -- Bytes --
 
-def n_bytes(x): return x.numel()*x.element_size() if isinstance(x, Tensor) else 0                # a number on the host takes none
+def n_bytes(x):
+    "Bytes of a tensor on its device. A number stays on the host and takes none"
+    return x.numel()*x.element_size() if isinstance(x, Tensor) else 0
 
-def state_bytes(chain, p):
-    "Bytes of each state of `chain` for `p`"
-    return {n: n_bytes(first(init, p)) for n,init in chain.state.items()}
+def state_bytes(chain, params):
+    "Bytes of each state that `chain` keeps for `params`, by name"
+    return {n: sum(n_bytes(first(init, p)) for p in params) for n,init in chain.state.items()}
 
-def traffic(chain, p):
-    "Bytes that a step of `chain` has to move for `p`, however it is run: parameter, gradient and states are read, parameter and states written"
-    read,written = {n for b in chain.blocks for n in b.reads},{n for names in learned_of(chain).returns.values() for n in names}
-    return 3*n_bytes(p) + sum(v*((n in read)+(n in written)) for n,v in state_bytes(chain, p).items())
+def traffic(chain, params, states):
+    """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters; a callback that reads a state,
+    or returns a new one, adds the bytes of that state, which are in `states`"""
+    read    = {n for b in chain.blocks for n in b.reads}
+    written = {n for names in learned_of(chain).returns.values() for n in names}
+    moved   = sum(v*((n in read) + (n in written)) for n,v in states.items())
+    return moved + 3*sum(map(n_bytes, params))
 
 
+# -- Cells --
 
+def hyper(n, hypers):
+    "`lr=0.1`, or `lr=0.1 | 0.01` where the groups, of which each has an entry in `hypers`, differ"
+    values = [f'{h[n]:g}' if isinstance(h[n], float) else str(h[n]) for h in hypers]
+    return f"{n}={' | '.join(dict.fromkeys(values))}"
+
+def state(n, init, per_element):
+    "A state with its initializer, and where it is: bytes for each element, or the host"
+    return f"{n}={init} {f'{per_element:.3g} B' if per_element else 'host'}"
+
+def runs(b, chain, runs_on):
+    "What the callback `b` runs on"
+    if b in chain.evals: return 'opt.eval()'
+    where = learned_of(chain).where.get(b, '')
+    return where if where=='host' else runs_on.get(b, where)
+
+def rows(chain, hypers, per_element, runs_on):
+    "A row for each callback, and one for the move. A state stands in the row of the first callback that declares it"
+    left = dict(chain.state)
+    for b in chain.every:
+        reads  = [n for n in b.reads if n not in hypers[0]]
+        states = [state(n, left.pop(n), per_element[n]) for n in b.state if n in left]
+        values = [hyper(n, hypers) for n in b.reads if n in hypers[0]]
+        cells  = reads,learned_of(chain).returns.get(b, []),states,values
+        yield [b.name, *map(', '.join, cells), runs(b, chain, runs_on)]
+    yield ['the move', 'p, update', 'p', '', hyper('lr', hypers), runs_on.get('move', 'each parameter')]
+
+
+# -- Tables --
 
 class Explanation:
-    """One table for each chain of an optimizer: what each callback reads and changes, state and bytes, hypers, how it runs. `state` and `traffic` are
-    bytes: of all states, and of what a step has to read and write, without another look at what was in reach"""
-    def __init__(self, opt):
-        chains,self.state,self.traffic = {},0,0
-        for i,g in enumerate(opt.param_groups): chains.setdefault(id(c := opt._recipe(g).chain(g)), (c, []))[1].append(i)
-        self.parts = [self._part(opt, chain, groups) for chain,groups in chains.values()]
+    """One table for each chain of an optimizer: what each callback reads and changes, its state and hyper-parameters, and how it runs.
 
-    def _part(self, opt, chain, indices):
+    `state`: bytes of all states. `traffic`: bytes that a step must read and write, each tensor once. `parts`: rows, note and name of each table."""
+    def __init__(self, opt):
+        self.state = self.traffic = 0
+        chains = {}
+        for i,g in enumerate(opt.param_groups):
+            chain = opt._recipe(g).chain(g)
+            chains.setdefault(id(chain), (chain, []))[1].append(i)
+        self.parts = [self.part(opt, *o) for o in chains.values()]
+
+    def part(self, opt, chain, indices):
+        "The table of `chain`, which runs the groups with these `indices`"
         groups = [opt.param_groups[i] for i in indices]
         params = [p for g in groups for p in g['params']]
-        n,seen = sum(p.numel() for p in params) or 1,set()
-        values = [opt._recipe(g).hypers(g, chain) for g in groups]
-        def hyper(k): return f"{k}={' | '.join(dict.fromkeys(f'{v[k]:g}' if isinstance(v[k], float) else str(v[k]) for v in values))}"
-        ways = [opt._recipe(g).settings(g).way for g in groups]
-        note,parts = how(chain, values[0], params, ways[0])
-        states = [state_bytes(chain, p) for p in params]
-        bytes_ = {k: sum(s[k] for s in states) for k in chain.state}
-        total,moved = sum(bytes_.values()),sum(traffic(chain, p) for p in params)
-        self.state,self.traffic,rows = self.state+total,self.traffic+moved,[]
-        for b in chain.every:
-            new = [k for k in b.state if k not in seen]
-            seen |= {*new}
-            where = 'opt.eval()' if b in chain.evals else learned_of(chain).where.get(b, '')
-            rows.append([b.name, ', '.join(k for k in b.reads if k not in values[0]), ', '.join(learned_of(chain).returns.get(b, [])),
-                         ', '.join(f"{k}={b.state[k]} {f'{bytes_[k]/n:.3g} B' if bytes_[k] else 'host'}" for k in new),
-                         ', '.join(hyper(k) for k in b.reads if k in values[0]), where if where in ('host','opt.eval()') else parts.get(b, where)])
-        rows.append(['the move', 'p, update', 'p', '', hyper('lr'), parts.get('move', 'each parameter')])
-        where = '' if len(groups)==len(opt.param_groups) else f", groups {', '.join(map(str, indices))}"
+        hypers = [opt._recipe(g).hypers(g, chain) for g in groups]
+        way    = opt._recipe(groups[0]).settings(groups[0]).way
+        method,runs_on = how(chain, hypers[0], params, way)
+        states = state_bytes(chain, params)
+        total  = sum(states.values())
+        moved  = traffic(chain, params, states)
+        self.state   += total
+        self.traffic += moved
+        n = sum(p.numel() for p in params) or 1
+        per_element = {k: v/n for k,v in states.items()}
+        where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
         needs = f"state {size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
-        size_of = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}"
-        own = ', '.join(dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g))
-        return rows,f"{size_of}; run: {note}",f'{opt.name}, {own}' if own else opt.name
+        note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
+        own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
+        return [*rows(chain, hypers, per_element, runs_on)],note,', '.join([opt.name, *own])
 
     def __repr__(self):
-        out = []
-        for rows,note,name in self.parts:
-            out.append(f'{name}: {note}\n{table(columns, rows)}')
-        return '\n\n'.join(out)
+        return '\n\n'.join(f'{name}: {note}\n{table(columns, rows)}' for rows,note,name in self.parts)
 
     def _repr_html_(self):
-        cells = lambda tag,row: '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in row) + '</tr>'
-        html  = lambda rows: cells('th', columns) + ''.join(cells('td', r) for r in rows)
-        return ''.join(f'<p><b>{name}</b>: {note}</p><table>{html(rows)}</table>' for rows,note,name in self.parts)
+        def line(tag, cells):
+            return '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in cells) + '</tr>'
+        out = ''
+        for rows,note,name in self.parts:
+            body = ''.join(line('td', row) for row in rows)
+            out += f"<p><b>{name}</b>: {note}</p><table>{line('th', columns)}{body}</table>"
+        return out

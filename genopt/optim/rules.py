@@ -1,4 +1,4 @@
-"""Rules that sort the parameters of a model into groups: which decay, which learn slower, which run another algorithm.
+"""Rules that sort the parameters of a model into param groups: which decay, which have another learning rate, which run another algorithm.
 
     opt = AdamW(groups(model, {'*.bias': dict(weight_decay=0), nn.LayerNorm: dict(weight_decay=0), 'head.*': dict(lr=1e-2)}), lr=1e-3)
     opt = Optimizer(groups(model, {'embed.*': dict(cbs=AdamW), 2: dict(cbs=Lion, lr=1e-4), '*': dict(cbs=AdamW)}))"""
@@ -12,60 +12,84 @@ __all__ = ['groups', 'Groups']
 
 
 def matcher(rule):
-    "Whether a parameter, given its name, itself and the module that owns it, is meant by `rule`"
+    "A function of a parameter's name, the parameter and the module that owns it, which says whether `rule` matches"
     if isinstance(rule, tuple):
         any_of = [*map(matcher, rule)]
-        return lambda *a: any(m(*a) for m in any_of)
-    if isinstance(rule, str):                              return lambda n,p,m: fnmatch.fnmatchcase(n, rule)
-    if isinstance(rule, re.Pattern):                       return lambda n,p,m: rule.search(n) is not None
-    if isinstance(rule, int) and not isinstance(rule, bool): return lambda n,p,m: p.ndim==rule
-    if isinstance(rule, type) and issubclass(rule, nn.Module): return lambda n,p,m: isinstance(m, rule)
-    if callable(rule) and not isinstance(rule, type):      return lambda n,p,m: rule(n, p)
+        return lambda *args: any(match(*args) for match in any_of)
+    if isinstance(rule, str):
+        return lambda name,p,owner: fnmatch.fnmatchcase(name, rule)
+    if isinstance(rule, re.Pattern):
+        return lambda name,p,owner: rule.search(name)
+    if isinstance(rule, type):
+        if issubclass(rule, nn.Module):
+            return lambda name,p,owner: isinstance(owner, rule)
+    elif isinstance(rule, int) and not isinstance(rule, bool):
+        return lambda name,p,owner: p.ndim==rule
+    elif callable(rule):
+        return lambda name,p,owner: rule(name, p)
     raise TypeError(f"groups: a rule is a pattern of names ('*.bias'), a compiled regular expression, a kind of module (nn.LayerNorm), a number of "
                     f"dimensions, a function of name and parameter, or a tuple of these; got {rule!r}")
 
-def shown(rule):
-    "A rule as it is told"
-    if isinstance(rule, tuple):      return ' or '.join(map(shown, rule))
-    if isinstance(rule, re.Pattern): return f'/{rule.pattern}/'
-    if isinstance(rule, int):        return f"{rule} dimension{'s'*(rule!=1)}"
+def label(rule):
+    "A rule as the table and the errors write it"
+    if isinstance(rule, tuple):
+        return ' or '.join(map(label, rule))
+    if isinstance(rule, re.Pattern):
+        return f'/{rule.pattern}/'
+    if isinstance(rule, int):
+        return f"{rule} dimension{'s'*(rule!=1)}"
     return getattr(rule, '__name__', None) or str(rule)
 
-def told(v): return f"[{', '.join(map(told, v))}]" if isinstance(v, list) else name_of(v) if callable(v) else str(v)
+def text(value):
+    "A setting as the table writes it: a callback by its name"
+    if isinstance(value, list):
+        return f"[{', '.join(map(text, value))}]"
+    return name_of(value) if callable(value) else str(value)
 
 class Groups(list):
-    "Param groups, for any optimizer, that print as a table: for each rule its settings and what it found"
-    def __init__(self, found):
-        super().__init__(dict(params=ps, **hypers) for _,hypers,ps in found)
-        self.rules = [rule for rule,_,_ in found]
+    "Param groups for any optimizer. They print as a table: for each rule its settings and the parameters that it matched"
+    def __init__(self, groups, rules):
+        super().__init__(groups)
+        self.rules = rules
     def __repr__(self):
         rows = []
-        for rule,g in zip(self.rules, self):
-            names,hypers = [n for n,_ in g['params']],', '.join(f'{k}={told(v)}' for k,v in g.items() if k!='params')
-            rows.append([rule, hypers, f'{len(names)}', f"{sum(p.numel() for _,p in g['params']):,}", ', '.join(names[:3]) + ', ...'*(len(names)>3)])
+        for rule,group in zip(self.rules, self):
+            names,params = zip(*group['params']) if group['params'] else ((), ())
+            settings = ', '.join(f'{k}={text(v)}' for k,v in group.items() if k!='params')
+            numel    = sum(p.numel() for p in params)
+            rows.append([rule, settings, str(len(names)), f'{numel:,}', ', '.join(names[:3]) + ', ...'*(len(names)>3)])
         return table(['rule', 'settings', 'tensors', 'elements', 'parameters'], rows, right=(2,3))
 
-def groups(model, rules):
-    """The parameters of `model` as named groups. `rules`: a dict, or pairs, of what is meant and its hyper-parameters: a pattern of names
-    (`'*.bias'`), a compiled regular expression, a kind of module (its own parameters), a number of dimensions, a function of name and
-    parameter, or a tuple of these. The first rule that fits has it; what no rule fits makes a last group with the optimizer's settings.
-    Layer-wise rates are a comprehension: `{f'layers.{i}.*': dict(lr=lr*.8**(11-i)) for i in range(12)}`.
+def empty(rule, settings):
+    "A param group with these settings and no parameters yet"
+    if isinstance(settings, dict):
+        return dict(params=[], **settings)
+    raise TypeError(f"groups: the settings of {label(rule)!r} must be a dict, such as dict(lr=1e-3); got {settings!r}")
 
-    Tied parameters come once, under their first name, frozen ones too. Raises `ValueError` for a rule that finds nothing: it is misspelt,
-    or one before it has taken all; print what the others found"""
-    if not isinstance(model, nn.Module): raise TypeError(f"groups: model must be a torch.nn.Module, got {type(model).__name__}")
+def groups(model: nn.Module, rules) -> Groups:
+    """The parameters of `model` as named param groups, one for each rule. `rules` is a dict, or pairs, of rule and hyper-parameters. A rule is a
+    pattern of names (`'*.bias'`), a compiled regular expression, a kind of module (it matches the module's own parameters), a number of dimensions,
+    a function of name and parameter, or a tuple of these, of which one must match. The first rule that matches a parameter takes it. The parameters
+    that no rule matches make a last group, which has the optimizer's settings. A comprehension gives each layer its own learning rate:
+    `{f'layers.{i}.*': dict(lr=lr*.8**(11-i)) for i in range(12)}`.
+
+    A tied parameter comes once, under its first name; a frozen one comes too. Raises `TypeError` for what is no rule or no dict of settings, and
+    `ValueError` for a rule without a parameter: it is misspelt, or earlier rules took all that it matches. The error shows the table."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"groups: model must be a torch.nn.Module, got {type(model).__name__}")
     rules = [*rules.items()] if isinstance(rules, dict) else [*rules]
-    for rule,hypers in rules:
-        if not isinstance(hypers, dict):
-            raise TypeError(f"groups: the settings of {shown(rule)!r} must be a dict, such as dict(lr=1e-3); got {hypers!r}")
-    found   = [(rule, hypers, []) for rule,hypers in rules]
-    rest    = ('the rest', {}, [])
-    fits    = [matcher(rule) for rule,_ in rules]
-    modules = dict(model.named_modules())
-    for n,p in model.named_parameters():
-        owner = modules[n.rpartition('.')[0]]
-        next((f for f,fit in zip(found, fits) if fit(n, p, owner)), rest)[2].append((n, p))
-    res = Groups([(shown(r), h, ps) for r,h,ps in [*found, rest] if ps or r!=rest[0]])
-    if lost := [r for r,g in zip(res.rules, res) if not g['params']]:
-        raise ValueError(f"groups: {lost[0]!r} finds no parameter that a rule before it has not taken:\n{res}")
+    res      = Groups([empty(*o) for o in rules], [label(rule) for rule,_ in rules])
+    rest     = dict(params=[])
+    matchers = [matcher(rule) for rule,_ in rules]
+    modules  = dict(model.named_modules())
+    for name,p in model.named_parameters():
+        owner = modules[name.rpartition('.')[0]]
+        group = next((g for g,match in zip(res, matchers) if match(name, p, owner)), rest)
+        group['params'].append((name, p))
+    if rest['params']:
+        res.append(rest)
+        res.rules.append('the rest')
+    for rule,group in zip(res.rules, res):
+        if not group['params']:
+            raise ValueError(f"groups: {rule!r} finds no parameter that a rule before it has not taken:\n{res}")
     return res

@@ -1,39 +1,45 @@
-"""`genopt gallery`: the ways that the catalogue's algorithms take over two-dimensional test functions, in one picture.
+"""`genopt gallery`: the paths of algorithms over functions of two variables, in one picture.
 
-Each algorithm walks from the same start, at the rate that brings it lowest without leaving the picture, in a small search: powers of ten over
-a third of the steps, then the best of them and its neighbours, a factor of three away, over all. Points do not know of each other, so one
-optimizer takes all functions and rates at once, a group for each rate; only where parameters have a say in each other's step, which is tried,
-each point has its own."""
+Each algorithm starts at the same point. Its learning rate is the one that brings it lowest without leaving the picture. A search finds it: it tries
+powers of ten over a third of the steps, then the best of them and its neighbours, a factor of three away, over all steps. One optimizer takes all
+functions and rates at once, with a param group for each rate, because points do not know of each other. Where a trial shows that they do, as they do
+under a norm over all parameters, each point has an optimizer of its own."""
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 import torch
 import genopt
 from ..optim.tables import table
 from .. import algorithms
+from .choices import at_least,one_of,words
 from .compare import parse_specs,progress
 
 __all__ = ['Function', 'functions', 'gallery', 'report', 'plot']
 
 
-# -- Where to walk --
+# -- Functions --
 
 @dataclass
 class Function:
-    "A function of the plane: `f(x, y)` and its formula, where to start, where its minima are, and what to show: left, right, bottom, top"
-    f: object
+    "A function of two variables `f(x, y)`: its formula, where to start, its minima, and the part to show: left, right, bottom, top"
+    f: Callable
     formula: str
     start: tuple
     minima: list
     box: tuple
+
     def __call__(self, points): return self.f(*points.unbind(-1))
-    def shows(self, path):
-        "Whether all of `path` is in the picture"
-        (x,y),(left,right,bottom,top) = path.T,self.box
-        return bool(((left<=x) & (x<=right) & (bottom<=y) & (y<=top)).all())
+
     @property
-    def lowest(self): return self(torch.tensor(self.minima, dtype=torch.float64)).min().item()
+    def lowest(self) -> float: return self(torch.tensor(self.minima, dtype=torch.float64)).min().item()
+
+    def shows(self, path) -> bool:
+        "Whether all points of `path` (n, 2) are in the picture"
+        x,y = path.T
+        left,right,bottom,top = self.box
+        return bool(((left<=x) & (x<=right) & (bottom<=y) & (y<=top)).all())
 
 def rosenbrock(x, y): return (1-x)**2 + 100*(y-x*x)**2
 def beale(x, y): return (1.5 - x + x*y)**2 + (2.25 - x + x*y**2)**2 + (2.625 - x + x*y**3)**2
@@ -53,180 +59,232 @@ functions = dict(
     saddle     = Function(saddle, 'x² - y² + y⁴/4', (1.7,.01), [(0.,2**.5), (0.,-2**.5)], (-2.,2.,-2.,2.)),
 )
 
+def pick(s):
+    "The functions in a list such as 'beale, saddle'; all of them, if `s` is None"
+    if s is None:
+        return [*functions]
+    names = [one_of(name.lower(), functions, 'function') for name in words(s)]
+    if not names:
+        raise ValueError(f"no function given; there is {', '.join(functions)}")
+    return [*dict.fromkeys(names)]
 
-# -- Walking. A job is the name of a function and a rate --
 
-def together(spec, jobs, steps, shape=(2,), graph=False):
-    "The path of each of `jobs`, `steps+1` points, in one optimizer; `shape`: that of a point; `graph`: the gradients have a graph"
+# -- Paths --
+
+def walk(spec, jobs, steps, shape=(2,), graph=False):
+    """The paths of `jobs`, each the name of a function and a learning rate, in one optimizer: (jobs, steps+1, 2). `shape`: that of a point as a
+    parameter, `(2,)` or `(1,2)`. `graph`: gradients have a graph, which algorithms need that differentiate twice."""
     torch.manual_seed(0)
-    xs = [torch.tensor(functions[n].start, dtype=torch.float64).reshape(shape).requires_grad_() for n,_ in jobs]
-    of,at = defaultdict(list),defaultdict(list)
-    for x,(n,lr) in zip(xs, jobs):
-        of[n].append(x)
-        at[lr].append(x)
-    opt = spec.ours([dict(params=ps, lr=lr) for lr,ps in at.items()])
+    points = [torch.tensor(functions[name].start, dtype=torch.float64).reshape(shape).requires_grad_() for name,_ in jobs]
+    by_function,by_lr = defaultdict(list),defaultdict(list)
+    for x,(name,lr) in zip(points, jobs):
+        by_function[name].append(x)
+        by_lr[lr].append(x)
+    opt = spec.ours([dict(params=xs, lr=lr) for lr,xs in by_lr.items()])
     def closure():
         opt.zero_grad()
-        loss = sum(functions[n](torch.stack(ps)).sum() for n,ps in of.items())
+        loss = sum(functions[name](torch.stack(xs)).sum() for name,xs in by_function.items())
         loss.backward(create_graph=graph)
         return loss
-    here  = lambda: torch.stack([x.detach() for x in xs]).reshape(-1, 2)
-    paths = [here()]
+    def here(): return torch.stack([x.detach() for x in points]).reshape(-1, 2)
+    path = [here()]
     for _ in range(steps):
         opt.step(closure)
-        paths.append(here())
-    return torch.stack(paths, 1)
+        path.append(here())
+    return torch.stack(path, 1)
 
-def manner(spec):
-    "How `spec` is walked: the shape in which it takes a point, whether it wants graphs, whether each point needs an optimizer of its own"
-    probe,why = [('himmelblau', .01), ('rosenbrock', .01)],None
-    for how in [dict(shape=s, graph=g) for g in (False,True) for s in ((2,),(1,2))]:
-        try: alone = together(spec, probe[:1], 6, **how)
-        except Exception as e: why = why or e                           # the first is about the plain point
-        else: break
-    else: raise why
-    try: return how,not torch.allclose(together(spec, probe, 6, **how)[:1], alone, rtol=1e-9)
-    except Exception: return how,True
+def how_to_walk(spec):
+    """The arguments `shape` and `graph` of `walk` that `spec` accepts, and whether its points need an optimizer each: whether a second point changes
+    the path of the first. Raises the error of the plain call, where it accepts none"""
+    jobs   = [('himmelblau', .01), ('rosenbrock', .01)]
+    errors = []
+    for graph in (False, True):
+        for shape in ((2,), (1,2)):
+            how = dict(shape=shape, graph=graph)
+            try:
+                alone = walk(spec, jobs[:1], 6, **how)
+            except Exception as e:
+                errors.append(e)
+                continue
+            try:
+                return how,not torch.allclose(walk(spec, jobs, 6, **how)[:1], alone, rtol=1e-9)
+            except Exception:
+                return how,True
+    raise errors[0]
 
 class Search:
-    """The best rate of `spec` on each function: `found[name]` is whether the path leaves the picture, its last value, the rate and the path;
-    `why[name]` an error"""
+    """The best learning rate of `spec` for each function in `names`. `found[name]`: whether the path leaves the picture, its last value, the rate,
+    and the path (steps+1, 2). `why[name]`: an error"""
     def __init__(self, spec, names, steps):
-        self.spec,self.found,self.why = spec,{},{}
-        try: self.how,self.apart = manner(spec)
+        self.spec  = spec
+        self.found = {}
+        self.why   = {}
+        try:
+            self.how,self.apart = how_to_walk(spec)
         except Exception as e:
             self.why = dict.fromkeys(names, e)
             return
-        if 'lr' in spec.settings: return self.walk([(n, spec.settings['lr']) for n in names], steps)
-        self.walk([(n, 10.**i) for i in range(-4, 2) for n in names], max(steps//3, 1))
-        near,self.found = self.found,{}
-        self.walk([(n, float(f'{near[n][2]*k:.1g}')) for k in (.3, 1, 3) for n in near], steps)
+        if 'lr' in spec.settings:
+            self.attempt([(n, spec.settings['lr']) for n in names], steps)
+            return
+        self.attempt([(n, 10.**i) for i in range(-4, 2) for n in names], max(steps//3, 1))
+        rough,self.found = self.found,{}
+        self.attempt([(n, float(f'{rough[n][2]*k:.1g}')) for k in (.3, 1, 3) for n in rough], steps)
 
-    def walk(self, jobs, steps):
-        "Keep the best of `jobs`. One that fails, or leaves all numbers, is out"
-        try: paths = together(self.spec, jobs, steps, **self.how) if not self.apart else [None]*len(jobs)
-        except Exception: paths = [None]*len(jobs)                      # one of them; which, is seen when each has its own
-        for (n,lr),path in zip(jobs, paths):
-            try: path = together(self.spec, [(n, lr)], steps, **self.how)[0] if path is None else path
-            except Exception as e: self.why[n] = e
-            else: self.keep(n, lr, path)
-    def keep(self, n, lr, path):
-        new = not functions[n].shows(path),functions[n](path[-1]).item(),lr,path
-        if path.isfinite().all() and (n not in self.found or new[:2]<self.found[n][:2]): self.found[n] = new
+    def attempt(self, jobs, steps):
+        "Walk all `jobs` and keep the best for each function"
+        try:
+            paths = None if self.apart else walk(self.spec, jobs, steps, **self.how)
+        except Exception:
+            paths = None                                                # the error of each job is seen when it walks alone
+        for i,(name,lr) in enumerate(jobs):
+            try:
+                path = walk(self.spec, [(name, lr)], steps, **self.how)[0] if paths is None else paths[i]
+            except Exception as e:
+                self.why[name] = e
+            else:
+                self.keep(name, lr, path)
 
-def gallery(names=None, opts=None, steps=200, show=False):
-    "Walk every algorithm of `opts` on the functions `names`; all that was seen, as a `dict` ready for JSON"
-    names,specs = pick(names),parse_specs(', '.join(algorithms.__all__) if opts is None else opts)
-    if steps<2: raise ValueError(f"steps must be 2 or more, got {steps}")
-    res = dict(genopt=genopt.__version__, torch=torch.__version__, steps=steps, walks=[], left_out=[],
-               functions={n: dict(formula=functions[n].formula, start=functions[n].start, minima=functions[n].minima) for n in names})
-    threads,bar = torch.get_num_threads(),progress(specs, show)
+    def keep(self, name, lr, path):
+        "Keep a finite path if it is the best so far: in the picture rather than out of it, then low rather than high"
+        f   = functions[name]
+        new = not f.shows(path),f(path[-1]).item(),lr,path
+        if path.isfinite().all() and (name not in self.found or new[:2]<self.found[name][:2]):
+            self.found[name] = new
+
+def gallery(names: str|None=None, opts: str|None=None, steps: int=200, show: bool=False) -> dict:
+    """The paths of the algorithms `opts` over the functions `names`, by default all over all. Returns a `dict` ready for JSON, with `walks`, and
+    with `left_out` for those that failed. Raises `ValueError` for an unknown name, or fewer than 2 steps."""
+    names = pick(names)
+    specs = parse_specs(', '.join(algorithms.__all__) if opts is None else opts)
+    at_least(2, steps=steps)
+    walks,left_out = [],[]
+    bar     = progress(specs, show)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng([]):
-            warnings.simplefilter('ignore')                             # graphs of gradients make cycles; too high a rate overflows
+            warnings.simplefilter('ignore')                             # graphs of gradients make cycles; a high rate overflows
             for spec in bar:
-                s = Search(spec, names, steps)
-                for n in names:
-                    about = dict(algorithm=str(spec), family=family(spec.name), function=n)
-                    if n in s.found:
-                        _,value,lr,path = s.found[n]
-                        res['walks'].append(about | dict(lr=lr, value=value, path=path.tolist()))
-                    else: res['left_out'].append(about | dict(why=short(s.why.get(n, 'every rate leads beyond all numbers'))))
-    finally: torch.set_num_threads(threads)
-    return res
-
-def pick(names):
-    "The functions of a list such as 'beale, saddle'; all, if there is none"
-    if names is None: return [*functions]
-    found = [n.strip().lower() for n in names.split(',') if n.strip()]
-    if bad := [n for n in found if n not in functions]: raise ValueError(f"no function {bad[0]!r}; there is {', '.join(functions)}")
-    if not found: raise ValueError(f"no function given; there is {', '.join(functions)}")
-    return [*dict.fromkeys(found)]
+                search = Search(spec, names, steps)
+                for name in names:
+                    about = dict(algorithm=str(spec), family=family(spec.name), function=name)
+                    if name in search.found:
+                        _,value,lr,path = search.found[name]
+                        walks.append(about | dict(lr=lr, value=value, path=path.tolist()))
+                    else:
+                        left_out.append(about | dict(why=in_short(search.why.get(name, 'every rate leads beyond all numbers'))))
+    finally:
+        torch.set_num_threads(threads)
+    shown = {n: dict(formula=functions[n].formula, start=functions[n].start, minima=functions[n].minima) for n in names}
+    return dict(genopt=genopt.__version__, torch=torch.__version__, steps=steps, walks=walks, left_out=left_out, functions=shown)
 
 def family(name): return next(f for f in algorithms.families if name in f.__all__).__name__.rpartition('.')[2]
-def short(why): return ' '.join(str(why).split())[:300] or type(why).__name__
+
+def in_short(why): return ' '.join(str(why).split())[:300] or type(why).__name__
 
 
-# -- Showing --
+# -- The table --
 
-def report(res):
-    "For each algorithm and function the rate and how far above the minimum it ended, as a table; and what was left out, with why"
+def by_pair(res): return {(w['algorithm'], w['function']): w for w in res['walks']}
+
+def report(res: dict) -> str:
+    "The result of `gallery` as a table of learning rates and of heights above the minimum at the end; below it who was left out and why"
+    walks = by_pair(res)
     names = [*res['functions']]
-    walks = {(w['algorithm'], w['function']): w for w in res['walks']}
-    lowest = {n: functions[n].lowest for n in names}
-    def cell(a, n): return f"{walks[a,n]['lr']:g}: {max(walks[a,n]['value']-lowest[n], 0):.0e}" if (a,n) in walks else '-'
-    rows = [[a, *(cell(a, n) for n in names)] for a in dict.fromkeys(a for a,_ in walks)]
-    out  = [f"{res['steps']} steps; the learning rate found, and how far above the minimum it ended", '', table(['algorithm', *names], rows)]
-    if res['left_out']: out += ['', 'left out:', *(f"  {o['algorithm']} on {o['function']}: {o['why']}" for o in res['left_out'])]
+    rows  = []
+    for algorithm in dict.fromkeys(w['algorithm'] for w in res['walks']):
+        row = [algorithm]
+        for name in names:
+            w = walks.get((algorithm, name))
+            row.append(f"{w['lr']:g}: {max(w['value']-functions[name].lowest, 0):.0e}" if w else '-')
+        rows.append(row)
+    out = [f"{res['steps']} steps; the learning rate found, and how far above the minimum it ended", '', table(['algorithm', *names], rows)]
+    if res['left_out']:
+        out += ['', 'left out:', *map("  {algorithm} on {function}: {why}".format_map, res['left_out'])]
     return '\n'.join(out)
+
+
+# -- The picture --
 
 colors = '#d1242f', '#0b63ce', '#1a8f3c', '#8b3fd1', '#e07b00', '#111111'
 
 def sheets(res):
-    "The algorithms of each family in rows of at most six, as even as can be: pairs of family and algorithms"
-    by = defaultdict(dict)
-    for w in res['walks']: by[w['family']][w['algorithm']] = None
-    for f,names in by.items():
-        names,rows = [*names],-(-len(names)//len(colors))
-        for i in range(rows): yield f,names[len(names)*i//rows:len(names)*(i+1)//rows]
+    "The rows of the picture, each a family and its algorithms: at most six in a row, in rows as even as can be"
+    by_family = defaultdict(dict)                                       # a dict of None is an ordered set
+    for w in res['walks']:
+        by_family[w['family']][w['algorithm']] = None
+    for name,found in by_family.items():
+        found,n_rows = [*found],-(-len(found)//len(colors))
+        for i in range(n_rows):
+            yield name,found[len(found)*i//n_rows:len(found)*(i+1)//n_rows]
 
-def plot(res, path=None):
-    "Small multiples: a column for each function, rows for each family; a matplotlib figure, written to `path` if given"
+def plot(res: dict, path=None):
+    """The result of `gallery` as a matplotlib figure, with a column for each function and rows for each family. Written to `path` if given. Raises
+    `ValueError` where there is nothing to draw."""
     import matplotlib.pyplot as plt
-    names,rows = [*res['functions']],[*sheets(res)]
-    walks = {(w['algorithm'], w['function']): w for w in res['walks']}
-    if not rows: raise ValueError("nothing to draw: {algorithm} on {function}: {why}".format_map(res['left_out'][0]))
-    size,legend = 2.5,3.6
-    fig = plt.figure(figsize=(size*len(names)+legend, size*len(rows)+1.1), layout='constrained')
-    axes = fig.subplots(len(rows), len(names)+1, squeeze=False, width_ratios=[size]*len(names)+[legend])
+    names = [*res['functions']]
+    rows  = [*sheets(res)]
+    walks = by_pair(res)
+    if not rows:
+        raise ValueError("nothing to draw: {algorithm} on {function}: {why}".format_map(res['left_out'][0]))
+    cell,legend = 2.5,3.6                                               # inches
+    fig  = plt.figure(figsize=(cell*len(names)+legend, cell*len(rows)+1.1), layout='constrained')
+    axes = fig.subplots(len(rows), len(names)+1, squeeze=False, width_ratios=[cell]*len(names)+[legend])
     fig.get_layout_engine().set(w_pad=.03, h_pad=.03, wspace=0, hspace=0)
-    fig.suptitle(f"{len({w['algorithm'] for w in res['walks']})} algorithms on functions of the plane, {res['steps']} steps each, "
+    count = len({w['algorithm'] for w in res['walks']})
+    fig.suptitle(f"{count} algorithms on functions of the plane, {res['steps']} steps each, "
                  "at the learning rate that brings it lowest  ( ○ start, ★ minimum )", fontsize=13)
-    for i,(fam,algos) in enumerate(rows):
-        for n,ax in zip(names, axes[i]):
-            landscape(ax, functions[n])
-            for a,c in zip(algos, colors):
-                if (a,n) in walks: walk(ax, torch.tensor(walks[a,n]['path']), c)
-            ends(ax, functions[n])
-            if not i: ax.set_title(f"{n}\n", fontsize=12, pad=2)
-            if not i: ax.text(.5, 1.02, functions[n].formula, transform=ax.transAxes, ha='center', va='bottom', fontsize=8, color='.4')
-        axes[i,0].set_ylabel(fam.replace('_', ' '), fontsize=12)
-        key(axes[i,-1], algos, names, walks)
-    if path: fig.savefig(path, dpi=110)
+    for (family,found),line in zip(rows, axes):
+        for name,ax in zip(names, line):
+            draw_function(ax, functions[name])
+            for algorithm,color in zip(found, colors):
+                if (algorithm,name) in walks:
+                    draw_path(ax, walks[algorithm,name]['path'], color)
+        line[0].set_ylabel(family.replace('_', ' '), fontsize=12)
+        draw_legend(line[-1], found, names, walks)
+    for name,ax in zip(names, axes[0]):
+        ax.set_title(f"{name}\n", fontsize=12, pad=2)
+        ax.text(.5, 1.02, functions[name].formula, transform=ax.transAxes, ha='center', va='bottom', fontsize=8, color='.4')
+    if path:
+        fig.savefig(path, dpi=110)
     return fig
 
-def landscape(ax, f):
-    "Contours of `f`, in steps of equal ratio above its minimum"
+def draw_function(ax, f):
+    "Contours of `f`, in steps of equal ratio above its minimum; its start as a ring and its minima as stars"
     from matplotlib.colors import LinearSegmentedColormap
-    x0,x1,y0,y1 = f.box
-    x,y = torch.meshgrid(torch.linspace(x0, x1, 160, dtype=torch.float64), torch.linspace(y0, y1, 160, dtype=torch.float64), indexing='xy')
-    z = (f(torch.stack([x, y], -1)) - f.lowest + 1e-2*(f(torch.tensor(f.start)) - f.lowest)).log()
+    left,right,bottom,top = f.box
+    xs,ys  = (torch.linspace(*ends, 160, dtype=torch.float64) for ends in ((left, right), (bottom, top)))
+    x,y    = torch.meshgrid(xs, ys, indexing='xy')
+    lowest = f.lowest
+    height = f(torch.stack([x, y], -1)) - lowest
+    offset = (f(torch.tensor(f.start)) - lowest)/100
     shades = LinearSegmentedColormap.from_list('sea', ['#7d9cc4', '#a9cbe4', '#d3e4f1', '#f5f9fd'])
-    ax.contourf(x, y, z, 16, cmap=shades)
-    ax.set(xlim=(x0,x1), ylim=(y0,y1), xticks=[], yticks=[], box_aspect=1)
+    ax.contourf(x, y, (height+offset).log(), 16, cmap=shades)
+    ax.set(xlim=(left,right), ylim=(bottom,top), xticks=[], yticks=[], box_aspect=1)
     ax.spines[:].set_visible(False)
-
-def walk(ax, path, color):
-    "A line with a light rim, so that it is seen on others, and a dot where it ends"
-    ax.plot(*path.T, color='white', lw=2.4, alpha=.55, solid_joinstyle='round')
-    ax.plot(*path.T, color=color, lw=1.25, alpha=.9, solid_joinstyle='round')
-    ax.plot(*path[-1], 'o', color=color, ms=4.5, mec='white', mew=.7, zorder=4)
-
-def ends(ax, f):
-    "The start as a ring, the minima as stars"
     ax.plot(*f.start, 'o', mfc='white', mec='black', ms=6, mew=1.2, zorder=5)
     ax.plot(*zip(*f.minima), '*', color='#ffd21f', mec='black', ms=11, mew=.7, zorder=3)
 
-def key(ax, algos, names, walks):
-    "Each algorithm's name in its color, and its rate on each function"
+def draw_path(ax, path, color):
+    "A line on a wider light one, which sets it apart from others, and a dot at its end"
+    xy = [*zip(*path)]
+    ax.plot(*xy, color='white', lw=2.4, alpha=.55, solid_joinstyle='round')
+    ax.plot(*xy, color=color, lw=1.25, alpha=.9, solid_joinstyle='round')
+    ax.plot(*path[-1], 'o', color=color, ms=4.5, mec='white', mew=.7, zorder=4)
+
+def draw_legend(ax, found, names, walks):
+    "The name of each algorithm in its color, and its learning rate on each function"
     ax.axis('off')
     ax.set(xlim=(0,1), ylim=(0,1))
-    at = [.4 + .6*(j+1)/len(names) for j in range(len(names))]
-    for x,n in zip(at, names): ax.text(x, .9, n[:3], fontsize=7, color='.4', ha='right')
+    columns = [(.4 + .6*(i+1)/len(names), name) for i,name in enumerate(names)]
     ax.text(.04, .9, 'learning rate on', fontsize=7, color='.4')
-    for k,(a,c) in enumerate(zip(algos, colors)):
-        y = .78-.13*k
-        ax.plot([0,.03], [y+.02,y+.02], color=c, lw=2.5, solid_capstyle='round')
-        ax.text(.05, y, a, fontsize=min(10, 130/len(a)), color=c, weight='bold')             # up to the first rate
-        for x,n in zip(at, names): ax.text(x, y, f"{walks[a,n]['lr']:g}".lstrip('0') if (a,n) in walks else '-', fontsize=7, color='.25', ha='right')
+    for x,name in columns:
+        ax.text(x, .9, name[:3], fontsize=7, color='.4', ha='right')
+    for i,(algorithm,color) in enumerate(zip(found, colors)):
+        y = .78-.13*i
+        ax.plot([0,.03], [y+.02,y+.02], color=color, lw=2.5, solid_capstyle='round')
+        ax.text(.05, y, algorithm, fontsize=min(10, 130/len(algorithm)), color=color, weight='bold')     # a long name ends before the first rate
+        for x,name in columns:
+            w = walks.get((algorithm, name))
+            ax.text(x, y, f"{w['lr']:g}".lstrip('0') if w else '-', fontsize=7, color='.25', ha='right')

@@ -6,7 +6,7 @@ import genopt,madgrad,numpy as np,optimi,pytorch_optimizer,qhoptim.pyt,timm.opti
 from genopt.blocks import l2_reg
 from genopt import ones,rename,zeros
 from genopt.blocks import stats,steps,transforms
-from genopt.blocks.matrices import inner_eps_step
+from genopt.blocks.matrices import adagrad_eps_root_step
 from genopt.optim.recipe import flatten
 from timm.optim import adamw as timm_adamw
 import references
@@ -72,7 +72,7 @@ def first(cls, *blocks): return altered(cls, lambda cbs: sorted(cbs, key=lambda 
 
 def as_tensorflow(params, weight_decay=0, momentum=0, centered=False, maximize=False, eps=1e-8, alpha=.99, **kw):
     center = centered and [rename(stats.average_grad, mom='sqr_mom'), stats.center_sqr_grad]
-    step   = rename(inner_eps_step, sqr_sum='grad_var' if centered else 'sqr_avg')
+    step   = rename(adagrad_eps_root_step, sqr_sum='grad_var' if centered else 'sqr_avg')
     cbs    = [maximize and transforms.maximize, l2_reg, partial(stats.average_sqr_grad, sqr_avg=ones), center, step, momentum and transforms.heavy_ball]
     return genopt.Optimizer(params, cbs, weight_decay=weight_decay, eps=eps, sqr_mom=alpha, **kw | (dict(momentum=momentum) if momentum else {}))
 

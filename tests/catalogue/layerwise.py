@@ -7,7 +7,7 @@ from genopt import rename
 from genopt.algorithms.momentum import SGD
 from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from genopt.blocks.steps import rms_prop_step
-from genopt.blocks.transforms import add_decayed_weights,l2_reg,layer_ratio,scale_grad,trust_ratio
+from genopt.blocks.transforms import add_decayed_weights,l2_reg,lars_ratio,scale_by_trust_ratio,scale_grad_by_lars
 from .row import Algorithm,Peer,apart,common_setting,eps_setting,log
 
 
@@ -31,9 +31,9 @@ def kozistr_lars(params, trust_coeff=1e-3, dampening=0, eps=0, **kw):
     return pytorch_optimizer.LARS(params, trust_coefficient=trust_coeff, foreach=False, **dict(lr=1., momentum=.9) | kw)
 def matrix_ratio(p, grad, wd, trust_coeff):
     "Of matrices, with no eps; vectors have no ratio and no decay"
-    return layer_ratio(p, grad, wd, trust_coeff, 0.) if p.ndim>1 else dict(layer_ratio=1., wd=0.)
+    return lars_ratio(p, grad, wd, trust_coeff, 0.) if p.ndim>1 else dict(layer_ratio=1., wd=0.)
 def matrix_lars(params, momentum=.9, nesterov=False, dampening=0, eps=0, **kw):
-    cbs = [matrix_ratio, l2_reg, scale_grad, SGD.build(1., momentum, 0, 0, nesterov)]
+    cbs = [matrix_ratio, l2_reg, scale_grad_by_lars, SGD.build(1., momentum, 0, 0, nesterov)]
     return genopt.Optimizer(params, cbs, **dict(lr=1., weight_decay=0., trust_coeff=1e-3) | kw | (dict(momentum=momentum, dampening=0) if momentum else {}))
 
 class Lamb(pytorch_optimizer.Lamb):
@@ -71,7 +71,7 @@ rows = [
                      Peer('timm, LAMBC', apart(lambda ps, **kw: timm_lamb(ps, always_adapt=True, trust_clip=True, **kw)), why='a ratio of at most 1',
                           ours=lambda ps, **kw: genopt.LAMB(ps, max_ratio=1., **kw)),
                      Peer('torch_optimizer', apart(jettify_lamb), why='averages are not debiased',
-                          ours=plain_lamb(trust_ratio)),
+                          ours=plain_lamb(scale_by_trust_ratio)),
                      Peer('pytorch_optimizer', apart(kozistr_lamb), why='of both averages none is debiased in the ratio, the first in the rate; eps in the ratio',
                           ours=plain_lamb(eps_ratio, step_stat, debias, longer))]),
     Algorithm(genopt.SGDP, apart(lambda ps, **kw: SGDP(ps, **dict(lr=.1)|kw)), sgdp, own=defaults, lr=1e-3, more=dict(momentum=.9),

@@ -3,7 +3,7 @@
 from functools import partial
 from unittest import mock
 import genopt,kron_torch,muon as kellers,pytorch_optimizer,timm.optim.muon,torch,torch_optimizer
-from genopt.blocks.matrices import between,gram_matrices,inverse_root,left_or_whole,orthogonal,probe,right_side,scale_to_shape
+from genopt.blocks.matrices import between,gaussian_probe,gram_matrices,inverse_root,left_or_whole,orthogonal,right_side,scale_by_shape
 from genopt.blocks.stats import average_grad
 from genopt.blocks.steps import nesterov_average_step
 from genopt.blocks.transforms import l2_reg,weight_decay as weight_decay_block
@@ -60,7 +60,7 @@ def added_eps(update):
     "Five iterations with the first coefficients, from `u/(|u| + 1e-7)` on, where others have `u/max(|u|, 1e-7)`"
     return orthogonal(update/(update.norm() + 1e-7), ((3.4445,-4.775,2.0315),)*5, 1., 'float64')
 def as_kellers(params, lr=1e-3, weight_decay=.1, momentum=.95, maximize=False, **kw):
-    return genopt.Optimizer(params, [weight_decay_block, average_grad, nesterov_average_step, added_eps, scale_to_shape], lr=lr, weight_decay=weight_decay,
+    return genopt.Optimizer(params, [weight_decay_block, average_grad, nesterov_average_step, added_eps, scale_by_shape], lr=lr, weight_decay=weight_decay,
                             momentum=momentum, maximize=maximize)
 muon_peers = [Peer('timm', apart(timm_muon)),
               # it has two scales, here the original, and a norm of at least 1e-7 whatever the eps
@@ -123,7 +123,7 @@ class Kron(torch.optim.Optimizer):
             for p,opt in self.each.items():
                 if p.grad is None: continue
                 p.grad,old,g = p.grad.clone()*(-1 if self.up else 1),p.detach().clone(),opt.param_groups[0]
-                def drawn(g, step=int(opt._prob_step)+1): return probe(g, step)['probe']
+                def drawn(g, step=int(opt._prob_step)+1): return gaussian_probe(g, step)['probe']
                 with mock.patch('torch.randn_like', drawn): opt.step()
                 if p.ndim<2: p.data.sub_(old, alpha=g['lr']*g['weight_decay'])
 def kron(r): return common_setting(r) | dict(b1=r.random(), precond_lr=log(r,-2,-.5))

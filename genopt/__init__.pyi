@@ -1,0 +1,30 @@
+# Written by `python -m genopt.tools.stubs`
+"""A generic, callback-driven optimizer for PyTorch: write an update rule once, in plain PyTorch, for one parameter.
+
+`genopt.blocks` has the callbacks that algorithms are made of, `genopt.fastai` fastai's optimizers under fastai's names."""
+
+from . import (
+    algorithms as algorithms, blocks as blocks,
+)
+from .algorithms import *
+from .algorithms import (
+    list_algorithms as list_algorithms,
+)
+from .checkpoint import (
+    load_checkpoint as load_checkpoint, save_checkpoint as save_checkpoint,
+)
+from .contract import (
+    Init as Init, Range as Range, copy_of_p as copy_of_p, count as count, fraction as fraction, full as full, maximum as maximum, minimum as minimum,
+    nonneg as nonneg, ones as ones, positive as positive, rename as rename, scalar as scalar, single as single, where as where, zeros as zeros,
+)
+from .optim import (
+    Optimizer as Optimizer, algorithm as algorithm, groups as groups,
+)
+
+__version__: str
+
+__all__ = [
+    'Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'fraction', 'full', 'groups', 'list_algorithms', 'load_checkpoint', 'maximum',
+    'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'single', 'where', 'zeros',
+]
+__all__ += algorithms.__all__

@@ -1,0 +1,133 @@
+"""What `genopt bench` measures: shapes of models' parameters, algorithms with settings, and the contenders, which are genopt's steps and torch's."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache,partial
+import torch
+import genopt
+from .. import algorithms as catalogue
+
+__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'baselines', 'contenders', 'needs', 'shapes', 'usual']
+
+
+# -- Shapes --
+
+@dataclass
+class Shape:
+    """The parameters of a model: what the model is, the size of each tensor, and how many steps a measurement takes. With `settings` each tensor is a
+    param group, and tensor `i` has setting `i % len(settings)`"""
+    about: str
+    sizes: list
+    rounds: int
+    settings: tuple = ()
+
+    @property
+    def numel(self): return sum(map(math.prod, self.sizes))
+
+    def groups(self, params, merged: bool=False) -> list:
+        "`params` as param groups; `merged`: one group for each setting"
+        n = len(self.settings)
+        if not n:
+            return [dict(params=params)]
+        if merged:
+            return [dict(params=params[i::n], **s) for i,s in enumerate(self.settings)]
+        return [dict(params=[p], **self.settings[i%n]) for i,p in enumerate(params)]
+
+def linear(n_out, n_in): return [(n_out,n_in), (n_out,)]
+
+def mlp(*widths): return [size for n_in,n_out in zip(widths, widths[1:]) for size in linear(n_out, n_in)]
+
+def resnet(depths, expand):
+    "torchvision's, with `depths` blocks in each stage. `expand` is 1 for the block of ResNet-18 and 4 for the bottleneck of ResNet-50"
+    def conv(n_out, n_in, k):
+        return [(n_out,n_in,k,k), (n_out,), (n_out,)]                                          # with weight and bias of its batch norm
+    res  = conv(64, 3, 7)
+    n_in = 64
+    for stage,depth in enumerate(depths):
+        n     = 64<<stage
+        n_out = n*expand
+        for _ in range(depth):
+            if expand==1:
+                res += conv(n, n_in, 3) + conv(n, n, 3)
+            else:
+                res += conv(n, n_in, 1) + conv(n, n, 3) + conv(n_out, n, 1)
+            if n_in!=n_out:
+                res += conv(n_out, n_in, 1)
+            n_in = n_out
+    return [*res, *linear(1000, n_in)]
+
+def gpt2(layers=12, n=768, vocabulary=50257, context=1024):
+    def conv1d(n_in, n_out): return [(n_in,n_out), (n_out,)]
+    norm  = [(n,), (n,)]
+    layer = norm + conv1d(n, 3*n) + conv1d(n, n) + norm + conv1d(n, 4*n) + conv1d(4*n, n)
+    return [(vocabulary,n), (context,n), *layers*layer, *norm]
+
+three_settings = dict(lr=1e-3, weight_decay=0.01),dict(lr=3e-4, weight_decay=0.01),dict(lr=1e-3, weight_decay=0.)
+five_sizes     = [(256,), (256,256), (256,), (1024,), (256,64)]                                # 5 and 3 have no common factor: each pair occurs
+shapes = dict(six       = Shape('an MLP 10-50-50-10', mlp(10,50,50,10), 500),
+              resnet18  = Shape('ResNet-18', resnet((2,2,2,2), 1), 40),
+              resnet50  = Shape('ResNet-50', resnet((3,4,6,3), 4), 30),
+              gpt2      = Shape('GPT-2 small', gpt2(), 12),
+              k256      = Shape('1000 tensors of 256', [(256,)]*1000, 100),
+              groups465 = Shape('465 groups with 3 settings', five_sizes*93, 40, three_settings))
+
+
+# -- Algorithms --
+
+usual      = dict(SGD=dict(lr=1e-3, momentum=0.9), RMSprop=dict(lr=1e-3), Adam=dict(lr=1e-3), AdamW=dict(lr=1e-3),
+                  Lion=dict(lr=1e-4), LAMB=dict(lr=1e-3), RAdam=dict(lr=1e-3), NAdam=dict(lr=1e-3))
+algorithms = {n: usual.get(n, {}) for n in catalogue.__all__}                                  # the others at their default settings
+
+@cache
+def needs(algorithm: str) -> tuple:
+    "Bytes of state, and bytes that a step must read and write, both for each byte of a matrix"
+    p = torch.zeros(64, 64, requires_grad=True)
+    explained = getattr(genopt, algorithm)([p], **algorithms[algorithm]).explain()
+    return explained.state/p.nbytes,explained.traffic/p.nbytes
+
+
+# -- Contenders --
+
+class Absent(Exception):
+    "Says why a contender takes no part"
+
+@dataclass
+class Contender:
+    """`make(algorithm, groups, settings)` returns the step, a function without arguments. Where there is none it raises `Absent`, or an error of its
+    library. `merged`: it gets one param group for each setting"""
+    name: str
+    make: Callable
+    merged: bool = False
+
+    @property
+    def library(self): return self.name.partition(' ')[0]
+
+def genopt_step(algorithm, groups, settings, **flags):
+    return getattr(genopt, algorithm)(groups, **settings, **flags).step
+
+def torch_step(algorithm, groups, settings, compiled=False, **flags):
+    cls = getattr(torch.optim, algorithm, None)
+    if not cls:
+        raise Absent(f"torch.optim has no {algorithm}")
+    step = cls(groups, **settings, **flags).step
+    return torch.compile(step) if compiled else step
+
+def copy_step(algorithm, groups, settings):
+    "A copy of memory that reads and writes as many bytes as the step must: half of them each"
+    params  = [p for g in groups for p in g['params']]
+    traffic = sum(p.nbytes for p in params)*needs(algorithm)[1]
+    source,target = (torch.ones(int(traffic/2)//4, device=params[0].device) for _ in range(2))
+    return partial(target.copy_, source)
+
+contenders = [Contender('torch fused',    partial(torch_step, fused=True)),
+              Contender('torch foreach',  partial(torch_step, foreach=True)),
+              Contender('torch default',  torch_step),
+              Contender('torch loop',     partial(torch_step, foreach=False)),
+              Contender('torch compiled', partial(torch_step, compiled=True)),
+              Contender('genopt loop',    partial(genopt_step, foreach=False)),
+              Contender('genopt foreach', partial(genopt_step, foreach=True)),
+              Contender('genopt default', genopt_step),
+              Contender('genopt fused',   partial(genopt_step, fused=True)),
+              Contender('memory copy',    copy_step)]
+baselines  = 'torch fused','torch default'                                                     # the first of them that takes part

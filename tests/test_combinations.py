@@ -5,11 +5,13 @@ import pytest,torch
 from genopt import Optimizer,blocks
 from genopt.contract.block import Block,given
 from genopt.contract.chain import Chain
+from genopt.optim.rehearsal import returned_by
 from genopt.blocks import evaluations,matrices,moves,rates,stats,steps,transforms
 from helpers import closure_of,difference
 
 library = {n: Block(getattr(blocks, n)) for m in (stats,steps,transforms,moves,matrices,rates,evaluations) for n in m.__all__}
-chance  = {'add_noise', 'hutchinson'}                                           # they draw random numbers, each way in its own order
+returned = {n: returned_by(b) for n,b in library.items()}                  # the names that each returns
+chance  = {'add_noise', 'hutchinson'}                                       # they draw random numbers, each way in its own order
 settled = dict(lr=.01, mom=.9, sqr_mom=.99, eps=1e-8, wd=.01, alpha=.5, beta=.9, trust_coeff=.01, precondition_frequency=2, max_iter=3, history_size=3,
                ns_dtype='float64')                                          # blocks' defaults differ, and bfloat16 is rounded otherwise when compiled
 
@@ -41,10 +43,10 @@ def heap(seed):
         known = {*given, *settled}
         for b in map(library.get, res):
             lacks = [b.lists.get(x,x) for x in b.reads if b.lists.get(x,x) not in known|b.state.keys()|b.hypers.keys()]
-            known |= b.state.keys()|b.provides()
+            known |= b.state.keys()|returned[b.name]
             if lacks: break
         else: return res
-        makers = [m for m,o in library.items() if lacks[0] in o.provides()|o.state.keys() and m not in [*res, *chance]]
+        makers = [m for m,o in library.items() if lacks[0] in returned[o.name]|o.state.keys() and m not in [*res, *chance]]
         if not makers: return res
         res.insert(res.index(b.name), r.choice(makers))
     return res
@@ -57,7 +59,7 @@ def train(names, n_steps, shapes, **way):
     g   = torch.Generator().manual_seed(0)
     ps  = [torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for s in shapes]
     cbs = [getattr(blocks, n) for n in names]
-    opt = Optimizer(ps, cbs, **{k: v for k,v in settled.items() if k in Chain(cbs).asks}, **way)
+    opt = Optimizer(ps, cbs, **{k: v for k,v in settled.items() if k in Chain(cbs, [returned[n] for n in names]).asks}, **way)
     start = [p.detach().clone() for p in ps]
     for _ in range(n_steps):
         try: opt.step(closure_of(ps, opt, graph=True))

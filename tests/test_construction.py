@@ -201,7 +201,7 @@ bad = dict(
     range_words     = (lambda: Range('0,1'), ValueError, "a Range is written as an interval"),
     rename_clash    = (lambda: rename(average_grad, mom='grad'), TypeError, r"rename\(average_grad\): 'grad' is a name that it reads already"),
     rename_number   = (lambda: rename(average_grad, mom=.9), TypeError, "the new name of 'mom' must be a string, got 0.9"),
-    rename_unknown  = (lambda: rename(average_grad, mum='x'), TypeError, r"rename\(average_grad\): no name 'mum'; it has (alpha, )?dampening, grad"),
+    rename_unknown  = (lambda: build([rename(average_grad, mum='x')]), TypeError, r"rename\(average_grad, mum='x'\) renames 'mum', which average_grad neither reads nor returns, did you mean 'mom'"),
     name_declared   = (lambda: build([declares_policy]), TypeError, "Optimizer has 'nonfinite' itself; a callback cannot declare it"),
     flag_declared   = (lambda: build([declares_flag], maximize=True), TypeError, "Optimizer has 'maximize' itself"),
     algorithm_no_lr = (lambda: algorithm(lambda wd=0.: []), TypeError, 'needs an argument lr'),

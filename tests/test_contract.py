@@ -184,7 +184,7 @@ def test_rename_reads_keeps_and_returns_other_names():
     def literal(grad): return {'twice': grad*2}
     def other(grad): return literal(grad)
     for f in (literal, other): assert stepped([rename(f, twice='update')])[0].tolist()==stepped([literal, lambda twice: twice])[0].tolist()
-    with pytest.raises(TypeError, match="no name 'mum'"): rename(average_grad, mum='x')
+    with pytest.raises(TypeError, match="renames 'mum', which average_grad neither reads nor returns, did you mean 'mom'"): stepped([rename(average_grad, mum='x')])
 
 
 # -- Global callbacks --
@@ -663,3 +663,15 @@ def test_more_than_two_betas_and_two_epsilons():
     h['mom3'] = .7
     assert opt.param_groups[0]['betas']==(.1,.2,.7)
     with pytest.raises(ValueError, match=r'Invalid beta parameter at index 2: 1.3; Optimizer needs it in \[0,1\)'): Optimizer([torch.ones(2, requires_grad=True)], [f], lr=.1, betas=(.1,.2,1.3))
+
+def test_a_list_of_what_was_returned_by_a_helper():
+    "`sizes` is a list because the callback before returned `size`, wherever in its code that name stands"
+    def measured(grad): return dict(size=grad.norm())
+    def helper(grad): return measured(grad)
+    def share(sizes): return dict(parts=[s/sum(sizes) for s in sizes])
+    for way in (dict(foreach=False), {}):
+        ps  = [torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (1, 4)]
+        opt = Optimizer(ps, [helper, share, lambda grad, part: grad*part], lr=1., **way)
+        for p in ps: p.grad = torch.ones_like(p)
+        opt.step()
+        assert [p[0].item() for p in ps]==[-1/3, -2/3]

@@ -1,9 +1,10 @@
 """Weights to train and weights to evaluate."""
 
 import copy,pickle
+from functools import partial
 import pytest,torch
 import genopt,schedulefree
-from genopt import AdamW,Optimizer,SGD,copy_of_p
+from genopt import AdamW,Optimizer,SGD,copy_of_p,rename
 from genopt.blocks import ema_weights,polynomial_average,sgd_step,step_stat
 from helpers import gradients,awkward
 
@@ -130,3 +131,25 @@ def test_what_cannot_be_evaluated_is_refused(cb, words):
 def test_explain_says_when_it_is_run():
     opt = genopt.SGDScheduleFree([torch.ones(3, requires_grad=True)])
     assert 'opt.eval()' in next(line for line in repr(opt.explain()).split('\n') if line.startswith('schedule_free_eval'))
+
+# -- What a callback returns is learned by running it --
+
+def lerp_to(p, z, mom): return dict(eval_p=p + (z-p)*(1-1/mom))
+def keep(p, grad, z=copy_of_p): return dict(z=z-.1*grad)
+def through_a_helper(p, z, mom): return lerp_to(p, z, mom)
+def by_unpacking(p, z, mom):
+    out = dict(lerp_to(p, z, mom))
+    return dict(**out)
+def by_a_name(p, z, mom, key='eval_p'): return {key: lerp_to(p, z, mom)['eval_p']}
+
+@pytest.mark.parametrize('evals', [lerp_to, through_a_helper, by_unpacking, by_a_name, partial(through_a_helper), rename(through_a_helper, mom='mom')])
+def test_weights_to_evaluate_are_found_however_they_are_returned(evals):
+    p   = torch.full((3,), 2., dtype=torch.float64, requires_grad=True)
+    opt = Optimizer([p], [keep, evals, sgd_step], lr=.5, mom=.5)
+    p.grad = torch.ones_like(p)
+    opt.step()
+    assert p.tolist()==[1.5]*3
+    opt.eval()
+    assert p.tolist()==[1.5 + (1.9-1.5)*(1-1/.5)]*3
+    opt.train()
+    assert p.tolist()==[1.5]*3 and 'opt.eval()' in str(opt.explain())

@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 class SGD(Algorithm):
-    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013,
-    http://proceedings.mlr.press/v28/sutskever13.html), as torch.optim.SGD: the buffer is a sum, and starts at the first gradient."""
+    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov momentum (Sutskever et al. 2013,
+    http://proceedings.mlr.press/v28/sutskever13.html). As in torch.optim.SGD, the momentum buffer is a sum and starts at the first gradient."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0, nesterov: bool = False,
@@ -34,7 +34,8 @@ class SGD(Algorithm):
     ) -> None: ...
 
 class SGDW(Algorithm):
-    "SGD with decoupled weight decay (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), the rate outside of the buffer, as in timm."
+    """SGD with decoupled weight decay (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101). As in timm, the momentum buffer does not
+    contain the learning rate."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0, nesterov: bool = False,
@@ -44,8 +45,8 @@ class SGDW(Algorithm):
     ) -> None: ...
 
 class QHM(Algorithm):
-    """Quasi-hyperbolic momentum: between the gradient and its average (Ma and Yarats 2019, https://arxiv.org/abs/1810.06801). The paper's momentum
-    and `nu`; it takes a rate 10 times SGD's with momentum 0.9, because the average is no sum. `nu=momentum` is Nesterov's."""
+    """Quasi-hyperbolic momentum, between the gradient and its average (Ma and Yarats 2019, https://arxiv.org/abs/1810.06801). `momentum` and `nu` are
+    the paper's. The average is not a sum, so `lr` is 10 times that of SGD with momentum 0.9. `nu=momentum` gives Nesterov momentum."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0.999, nu: float | Tensor = 0.7,
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
@@ -55,7 +56,8 @@ class QHM(Algorithm):
     ) -> None: ...
 
 class AggMo(Algorithm):
-    "Along three sums of gradients of different length (Lucas et al. 2019, https://arxiv.org/abs/1804.00325), with the paper's damping."
+    """Aggregated momentum, the mean of three sums with different decay rates (Lucas et al. 2019, https://arxiv.org/abs/1804.00325). `betas` are the
+    paper's."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.0, 0.9, 0.99),
         weight_decay: float | Tensor = 0,
@@ -65,8 +67,9 @@ class AggMo(Algorithm):
     ) -> None: ...
 
 class ASGD(Algorithm):
-    """Averaged descent (Polyak and Juditsky 1992, https://doi.org/10.1137/0330046), as torch.optim.ASGD: plain descent whose rate falls with the
-    power `alpha`, decay by `lambd`, and `p_avg` in the state, torch's `ax`: the parameter itself, and from step `t0` on its mean."""
+    """Averaged SGD (Polyak and Juditsky 1992, https://doi.org/10.1137/0330046), as torch.optim.ASGD. The learning rate falls with the power `alpha`
+    of the step, and `lambd` decays the weights. The state `eval_p`, torch's `ax`, is the parameter itself before step `t0`, and the mean from then
+    on."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, lambd: float | Tensor = 0.0001, alpha: float | Tensor = 0.75, t0: float | Tensor = 1000000.0,
         weight_decay: float | Tensor = 0,
@@ -76,8 +79,8 @@ class ASGD(Algorithm):
     ) -> None: ...
 
 class Rprop(Algorithm):
-    """A step size for each element, which grows while the gradient keeps its sign; for full batches (Riedmiller and Braun 1993,
-    https://doi.org/10.1109/ICNN.1993.298623). As torch.optim.Rprop, without going back; `lr` is the first size."""
+    """A step size for each element, which grows while the gradient keeps its sign (Riedmiller and Braun 1993,
+    https://doi.org/10.1109/ICNN.1993.298623). It needs full batches. As torch.optim.Rprop, it does not backtrack. `lr` is the first step size."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, etas: tuple[float | Tensor, float | Tensor] = (0.5, 1.2),
         step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
@@ -87,8 +90,8 @@ class Rprop(Algorithm):
     ) -> None: ...
 
 class Signum(Algorithm):
-    """The sign of the average, or with `momentum=0` of the gradient, signSGD (Bernstein et al. 2018, https://arxiv.org/abs/1802.04434). Weight decay
-    is decoupled, as in the paper."""
+    """The sign of the average of the gradients (Bernstein et al. 2018, https://arxiv.org/abs/1802.04434). `momentum=0` gives signSGD, the sign of the
+    gradient. As in the paper, weight decay is decoupled."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0.9, weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
@@ -97,7 +100,8 @@ class Signum(Algorithm):
     ) -> None: ...
 
 class Tiger(Algorithm):
-    "Lion with one beta for both, and so Signum with decay (Su 2023, https://kexue.fm/archives/9512), without its rule for the rate of each tensor."
+    """Lion with one beta for both averages, which is Signum with weight decay (Su 2023, https://kexue.fm/archives/9512). It leaves out the author's
+    rule for the learning rate of each tensor."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, beta: float | Tensor = 0.965, weight_decay: float | Tensor = 0.01,
         *, wd: float | Tensor = ...,
@@ -106,8 +110,9 @@ class Tiger(Algorithm):
     ) -> None: ...
 
 class Lion(Algorithm):
-    """The sign of an average, and so half of AdamW's state (Chen et al. 2023, https://arxiv.org/abs/2302.06675). `betas`: for the sign,
-    and for the average kept. Every element moves by `lr`, so `lr` is 3 to 10 times smaller than AdamW's, `weight_decay` as much larger."""
+    """The sign of an average of the gradients, which halves AdamW's state (Chen et al. 2023, https://arxiv.org/abs/2302.06675). The first of `betas`
+    is for the sign, the second for the average that the state keeps. Every element moves by `lr`, so `lr` is 3 to 10 times smaller than AdamW's, and
+    `weight_decay` as many times larger."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.0001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
         weight_decay: float | Tensor = 0.0,
@@ -117,8 +122,8 @@ class Lion(Algorithm):
     ) -> None: ...
 
 class Adagrad(Algorithm):
-    """The gradient over the root of the sum of all its squares (Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html), the sum from
-    `initial_accumulator_value` on; the rate falls by `lr_decay`. As torch.optim.Adagrad: `eps` outside the root, the sum from 0 on."""
+    """The gradient over the root of the sum of its squares (Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html). The sum starts at
+    `initial_accumulator_value`. `lr_decay` lowers the learning rate. As in torch.optim.Adagrad, `eps` is outside the root."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, lr_decay: float | Tensor = 0, weight_decay: float | Tensor = 0,
         initial_accumulator_value: float | Tensor = 0, eps: float | Tensor = 1e-10,
@@ -128,8 +133,8 @@ class Adagrad(Algorithm):
     ) -> None: ...
 
 class RMSprop(Algorithm):
-    """The gradient over the root of its mean square (Hinton 2012, http://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf)
-    or, `centered`, its standard deviation (Graves 2013, https://arxiv.org/abs/1308.0850). `momentum` is of the scaled gradient."""
+    """The gradient over its root mean square (Hinton 2012, http://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf) or, with
+    `centered`, over its standard deviation (Graves 2013, https://arxiv.org/abs/1308.0850). `momentum` averages the scaled gradients."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, alpha: float | Tensor = 0.99, eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0,
         momentum: float | Tensor = 0, centered: bool = False,
@@ -139,8 +144,8 @@ class RMSprop(Algorithm):
     ) -> None: ...
 
 class Adadelta(Algorithm):
-    """RMSprop with updates in units of the parameter: times the root of the mean square of updates before, so the rate needs no tuning
-    (Zeiler 2012, https://arxiv.org/abs/1212.5701)."""
+    """RMSprop with updates in the units of the parameter (Zeiler 2012, https://arxiv.org/abs/1212.5701). It multiplies the gradient by the root mean
+    square of past updates, so the learning rate needs no tuning."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, rho: float | Tensor = 0.9, eps: float | Tensor = 1e-06, weight_decay: float | Tensor = 0,
         *, wd: float | Tensor = ...,
@@ -149,7 +154,7 @@ class Adadelta(Algorithm):
     ) -> None: ...
 
 class Adam(Algorithm):
-    """Adaptive moments: momentum's average over RMSprop's, both debiased (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+    """Adaptive moments: the average gradient over its root mean square, both debiased (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
     `amsgrad` divides by the largest second moment so far (Reddi et al. 2018, https://arxiv.org/abs/1904.09237)."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
@@ -170,8 +175,9 @@ class AdamW(Algorithm):
     ) -> None: ...
 
 class AdamC(Algorithm):
-    """AdamW whose decay falls with the square of the rate, `lr^2/max_lr` (Defazio 2025, https://arxiv.org/abs/2506.02285), for all parameters; the
-    paper leaves out the last layer. `max_lr`: the schedule's largest rate; None means the largest so far, so decay is AdamW's while lr rises."""
+    """AdamW with weight decay in proportion to the squared learning rate (Defazio 2025, https://arxiv.org/abs/2506.02285), `lr^2/max_lr`. It decays
+    all parameters alike; the paper leaves out the last layer. `max_lr` is the largest rate of the schedule. None stands for the largest rate so far,
+    which gives AdamW's decay while `lr` rises."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.01, amsgrad: bool = False, max_lr: float | Tensor | str | None = None,
@@ -181,7 +187,8 @@ class AdamC(Algorithm):
     ) -> None: ...
 
 class AMSGrad(Algorithm):
-    "Adam by the largest second moment so far (Reddi et al. 2018, https://arxiv.org/abs/1904.09237): `Adam(amsgrad=True)`, debiased as torch does it."
+    """Adam with the largest second moment so far (Reddi et al. 2018, https://arxiv.org/abs/1904.09237). It is `Adam(amsgrad=True)`, with the bias
+    corrections of torch."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0,
@@ -191,7 +198,7 @@ class AMSGrad(Algorithm):
     ) -> None: ...
 
 class Adamax(Algorithm):
-    "Adam by the largest gradient of late, not the root of the mean square (Kingma and Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980)."
+    "Adam with a decaying maximum of the gradients as denominator (Kingma and Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980)."
     def __init__(
         self, params: Params, lr: float | Tensor = 0.002, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0,
@@ -201,7 +208,7 @@ class Adamax(Algorithm):
     ) -> None: ...
 
 class NAdam(Algorithm):
-    "Adam with Nesterov momentum, which warms up with `momentum_decay` (Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ)."
+    "Adam with Nesterov momentum that warms up by `momentum_decay` (Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ)."
     def __init__(
         self, params: Params, lr: float | Tensor = 0.002, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0, momentum_decay: float | Tensor = 0.004, decoupled_weight_decay: bool = False,
@@ -211,8 +218,8 @@ class NAdam(Algorithm):
     ) -> None: ...
 
 class NAdamW(Algorithm):
-    """AdamW whose first average is looked at one step ahead, at this gradient once more, with a constant momentum, as in timm and in MLCommons'
-    AlgoPerf (Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; torch's NAdam has the paper's warming momentum)."""
+    """AdamW with Nesterov momentum (Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ), as timm and MLCommons' AlgoPerf. The momentum
+    is constant; NAdam has the paper's, which warms up."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.01,
@@ -222,7 +229,7 @@ class NAdamW(Algorithm):
     ) -> None: ...
 
 class RAdam(Algorithm):
-    "Rectified Adam: momentum at first, Adam once its second moment can be trusted (Liu et al. 2020, https://arxiv.org/abs/1908.03265)."
+    "Rectified Adam, which takes momentum's step until the second moment is reliable (Liu et al. 2020, https://arxiv.org/abs/1908.03265)."
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
@@ -232,8 +239,8 @@ class RAdam(Algorithm):
     ) -> None: ...
 
 class SparseAdam(Algorithm):
-    """Adam for sparse gradients, as torch.optim.SparseAdam: rows without gradient rest, their averages too (Kingma and Ba 2015,
-    https://arxiv.org/abs/1412.6980); `eps` is not debiased. Dense gradients are taken as well."""
+    """Adam for sparse gradients (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980), as torch.optim.SparseAdam. Rows without a gradient keep their
+    values and their averages. `eps` is not debiased. Dense gradients work too."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ...,
@@ -242,7 +249,8 @@ class SparseAdam(Algorithm):
     ) -> None: ...
 
 class SAdam(Algorithm):
-    "Adam with a softplus for eps; the larger `beta`, the nearer to Adam (Tong et al. 2019, https://arxiv.org/abs/1908.00700). Debiased, as fastai."
+    """Adam with the softplus of its denominator in place of eps (Tong et al. 2019, https://arxiv.org/abs/1908.00700). The larger `beta`, the nearer
+    it is to Adam. As in fastai, it is debiased."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), beta: float | Tensor = 50.0,
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
@@ -252,8 +260,8 @@ class SAdam(Algorithm):
     ) -> None: ...
 
 class QHAdam(Algorithm):
-    """Adam with both averages mixed with what is new (Ma and Yarats 2019, https://arxiv.org/abs/1810.06801). As the authors' package: `nus` of 1 is
-    Adam; they recommend `betas=(.995,.999), nus=(.7,1.)`."""
+    """Adam with both averages interpolated to the newest value (Ma and Yarats 2019, https://arxiv.org/abs/1810.06801), as the authors' package. `nus`
+    of 1 give Adam. The authors recommend `betas=(.995,.999), nus=(.7,1.)`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         nus: tuple[float | Tensor, float | Tensor] = (1.0, 1.0), weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
@@ -264,8 +272,9 @@ class QHAdam(Algorithm):
     ) -> None: ...
 
 class AdaBelief(Algorithm):
-    """Adam by how far gradients are from their average (Zhuang et al. 2020, https://arxiv.org/abs/2010.07468), `eps` added to that at each step, and
-    to its root. `rectify` is RAdam's, and then not by `amsgrad`, as in the authors' package, where it is the default; it is not in the paper."""
+    """Adam with the squared distance of gradients from their average as second moment (Zhuang et al. 2020, https://arxiv.org/abs/2010.07468). `eps`
+    is added to the second moment at each step, and to its root. `rectify` takes RAdam's step and ignores `amsgrad`, as the authors' package does.
+    There it is the default; the paper does not have it."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-16,
         weight_decay: float | Tensor = 0, amsgrad: bool = False, decoupled_weight_decay: bool = True, rectify: bool = False,
@@ -275,9 +284,9 @@ class AdaBelief(Algorithm):
     ) -> None: ...
 
 class Yogi(Algorithm):
-    """Adam whose second moment changes by no more than the square of the gradient
-    (Zaheer et al. 2018, https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization). Debiased, as in all libraries, not as in the
-    paper, and as there both averages start at `initial_accumulator`."""
+    """Adam with a second moment that changes by no more than the squared gradient (Zaheer et al. 2018,
+    https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization). As in all libraries, but not in the paper, it is debiased, and
+    both averages start at `initial_accumulator`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 0.001,
         initial_accumulator: float | Tensor = 1e-06, weight_decay: float | Tensor = 0,
@@ -287,8 +296,8 @@ class Yogi(Algorithm):
     ) -> None: ...
 
 class AdaBound(Algorithm):
-    """From Adam to SGD: each element's rate within bounds that close in on `final_lr` (Luo et al. 2019, https://arxiv.org/abs/1902.09843). As in
-    the authors' package, a schedule of `lr` holds for the bounds too."""
+    """Adam that turns into SGD, as bounds on the rates close in on `final_lr` (Luo et al. 2019, https://arxiv.org/abs/1902.09843). As in the authors'
+    package, the bounds follow a schedule of `lr`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), final_lr: float | Tensor = 0.1,
         gamma: float | Tensor = 0.001, eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0, amsbound: bool = False,
@@ -298,8 +307,8 @@ class AdaBound(Algorithm):
     ) -> None: ...
 
 class StableAdamW(Algorithm):
-    """AdamW with a smaller rate, also for the decay, where gradients outgrow their second moment
-    (Wortsman et al. 2023, https://arxiv.org/abs/2304.13013)."""
+    """AdamW with a lower learning rate where gradients exceed their second moment (Wortsman et al. 2023, https://arxiv.org/abs/2304.13013). Weight
+    decay uses the lower rate too."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.01,
@@ -309,8 +318,8 @@ class StableAdamW(Algorithm):
     ) -> None: ...
 
 class LaProp(Algorithm):
-    """Momentum of RMSprop's steps, where Adam scales the average of gradients (Ziyin et al. 2020, https://arxiv.org/abs/2002.04839). The paper's: the
-    rate is not in the average; as in the authors' code the decay is after the move."""
+    """Momentum of RMSprop's steps, where Adam scales the average of the gradients (Ziyin et al. 2020, https://arxiv.org/abs/2002.04839). As in the
+    paper, the average does not contain the learning rate. As in the authors' code, weight decay comes after the move."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.0004, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-15,
         weight_decay: float | Tensor = 0,
@@ -320,8 +329,8 @@ class LaProp(Algorithm):
     ) -> None: ...
 
 class ADOPT(Algorithm):
-    """Adam that converges with any second beta: gradients are scaled by a second moment that has not seen them, then averaged (Taniguchi et al.
-    2024, https://arxiv.org/abs/2411.02853), and clipped at `(t-1)^clip_exp`. The first step only takes the second moment, and does not decay."""
+    """Adam that converges with any second beta (Taniguchi et al. 2024, https://arxiv.org/abs/2411.02853). It scales each gradient by a second moment
+    that has not seen it, clips it at `(t-1)^clip_exp`, and then averages. The first step only starts the second moment, without a move or decay."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.9999), eps: float | Tensor = 1e-06,
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False, clip_exp: float | Tensor = 0.25,
@@ -331,8 +340,9 @@ class ADOPT(Algorithm):
     ) -> None: ...
 
 class AdEMAMix(Algorithm):
-    """Adam with a second, slow average of gradients, `alpha` times, for long runs (Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137); it and
-    its weight grow over the first steps, for as many as are given, usually all of the run. Weight decay is decoupled."""
+    """Adam with a second, slow average of the gradients (Pagliardini et al. 2024, https://arxiv.org/abs/2409.03137), for long runs. The slow average
+    has the weight `alpha`. Its decay rate and its weight grow over the first `beta3_warmup` and `alpha_warmup` steps, usually the whole run. Weight
+    decay is decoupled."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.9, 0.999, 0.9999),
         alpha: float | Tensor = 5.0, beta3_warmup: float | Tensor | str | None = None, alpha_warmup: float | Tensor | str | None = None,
@@ -343,8 +353,8 @@ class AdEMAMix(Algorithm):
     ) -> None: ...
 
 class MARS(Algorithm):
-    """AdamW on gradients with less variance: to each is added how it has changed, and it is clipped to length 1 (Yuan et al. 2024,
-    https://arxiv.org/abs/2411.10438). The approximate form, and for all parameters; the authors take plain AdamW for vectors."""
+    """AdamW on gradients of reduced variance (Yuan et al. 2024, https://arxiv.org/abs/2411.10438). It corrects each gradient by its last change, and
+    clips it to norm 1. This is the paper's approximate form, for all parameters; the authors take plain AdamW for vectors."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.003, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.99), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0, gamma: float | Tensor = 0.025,
@@ -354,8 +364,9 @@ class MARS(Algorithm):
     ) -> None: ...
 
 class Adan(Algorithm):
-    """Nesterov momentum from the average change of gradients (Xie et al. 2022, https://arxiv.org/abs/2208.06677). `betas` as in the authors' code: of
-    the gradients, of their change, of the squares; one minus the paper's. Decay is `p/(1 + lr*wd)` after the move, or AdamW's with `no_prox`."""
+    """Adam with Nesterov momentum from the average change of the gradient (Xie et al. 2022, https://arxiv.org/abs/2208.06677). `betas` are for the
+    gradients, their changes, and the squares; as in the authors' code, they are one minus the paper's. Decay is `p/(1 + lr*wd)` after the move, or
+    AdamW's with `no_prox`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.98, 0.92, 0.99),
         eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0, no_prox: bool = False,
@@ -365,8 +376,8 @@ class Adan(Algorithm):
     ) -> None: ...
 
 class MADGRAD(Algorithm):
-    """Dual averaging by the cube root of summed squares, with momentum (Defazio and Jelassi 2021, https://arxiv.org/abs/2101.11075), as the
-    authors' package; the state keeps where it began."""
+    """Dual averaging with the cube root of summed squares, and momentum (Defazio and Jelassi 2021, https://arxiv.org/abs/2101.11075), as the authors'
+    package. The state keeps the initial parameter."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, momentum: float | Tensor = 0.9, weight_decay: float | Tensor = 0,
         eps: float | Tensor = 1e-06, decouple_decay: bool = False,
@@ -376,8 +387,8 @@ class MADGRAD(Algorithm):
     ) -> None: ...
 
 class Fromage(Algorithm):
-    """A step of the same relative length for each tensor, `lr` times its norm, and back to the old length (Bernstein et al. 2020,
-    https://arxiv.org/abs/2002.03432). A tensor of zeros steps along its gradient."""
+    """A step of relative length `lr` for each tensor (Bernstein et al. 2020, https://arxiv.org/abs/2002.03432). It is then scaled back to its former
+    norm. A tensor of zeros steps along its gradient."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01,
         *,
@@ -386,8 +397,9 @@ class Fromage(Algorithm):
     ) -> None: ...
 
 class LARS(Algorithm):
-    """SGD for large batches: the gradient of each tensor scaled to `trust_coeff` of the tensor's norm (You et al. 2017, https://arxiv.org/abs/1708.03888).
-    The ratio is within the momentum, as in the paper, where timm and Apex have it too; `clip` is LARC."""
+    """SGD for large batches, with a step for each tensor in proportion to its norm (You et al. 2017, https://arxiv.org/abs/1708.03888). It scales the
+    gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. `clip` gives
+    LARC."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, momentum: float | Tensor = 0.9, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.001, eps: float | Tensor = 1e-08,
@@ -397,7 +409,7 @@ class LARS(Algorithm):
     ) -> None: ...
 
 class LARC(Algorithm):
-    "LARS that only ever slows down: each tensor's own rate is at most `lr` (https://github.com/NVIDIA/apex/blob/master/apex/parallel/LARC.py)."
+    "LARS that only slows down: the rate of each tensor is at most `lr` (https://github.com/NVIDIA/apex/blob/master/apex/parallel/LARC.py)."
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0.9, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.02, eps: float | Tensor = 1e-08,
@@ -407,8 +419,8 @@ class LARC(Algorithm):
     ) -> None: ...
 
 class NovoGrad(Algorithm):
-    """Momentum of gradients that are normalized by a second moment of the whole tensor: half of Adam's state (Ginsburg et al. 2019,
-    https://arxiv.org/abs/1905.11286). The paper's: the first gradient is its own second moment, decay is within the momentum."""
+    """Momentum of gradients that are scaled by one second moment per tensor (Ginsburg et al. 2019, https://arxiv.org/abs/1905.11286). The state is
+    half of Adam's. As in the paper, the first gradient is its own second moment, and the momentum contains weight decay."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.98), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0, grad_averaging: bool = False,
@@ -418,9 +430,9 @@ class NovoGrad(Algorithm):
     ) -> None: ...
 
 class LAMB(Algorithm):
-    """Adam for large batches, with a step for each tensor in proportion to its norm (You et al. 2020, https://arxiv.org/abs/1904.00962).
-    The paper's: decay within the trust ratio, which is not clipped, and no clipping of gradients. fastai's has `max_ratio=10` and
-    `decoupled_weight_decay=True`, NVIDIA's and timm's `max_grad_norm=1`, and no ratio where nothing decays, `always_adapt=False`."""
+    """Adam for large batches, with a step for each tensor in proportion to its norm (You et al. 2020, https://arxiv.org/abs/1904.00962). The defaults
+    are the paper's: the trust ratio contains weight decay and is not clipped, nor are the gradients. fastai has `max_ratio=10` and
+    `decoupled_weight_decay=True`. NVIDIA and timm have `max_grad_norm=1`, and `always_adapt=False`: no ratio where nothing decays."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-06,
         weight_decay: float | Tensor = 0.0,
@@ -431,8 +443,8 @@ class LAMB(Algorithm):
     ) -> None: ...
 
 class SGDP(Algorithm):
-    """SGD without the part of a step that only makes normalized weights longer (Heo et al. 2021, https://arxiv.org/abs/2006.08217).
-    The authors': an average that starts at zero, and decay in proportion to `1/(1-momentum)`."""
+    """SGD without steps that only increase the norm of normalized weights (Heo et al. 2021, https://arxiv.org/abs/2006.08217). As in the authors'
+    code, the average starts at zero, and decay is multiplied by `1/(1-momentum)`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.1, momentum: float | Tensor = 0, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, eps: float | Tensor = 1e-08, delta: float | Tensor = 0.1,
@@ -443,7 +455,7 @@ class SGDP(Algorithm):
     ) -> None: ...
 
 class AdamP(Algorithm):
-    "Adam without the part of a step that only makes normalized weights longer (Heo et al. 2021, https://arxiv.org/abs/2006.08217)."
+    "Adam without steps that only increase the norm of normalized weights (Heo et al. 2021, https://arxiv.org/abs/2006.08217)."
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0, delta: float | Tensor = 0.1, wd_ratio: float | Tensor = 0.1, nesterov: bool = False,
@@ -453,8 +465,8 @@ class AdamP(Algorithm):
     ) -> None: ...
 
 class SM3(Algorithm):
-    """Adagrad with a number for each row and each column (Anil et al. 2019, https://arxiv.org/abs/1901.11150, SM3-II). `momentum` is of updates,
-    an exponential average; `beta` makes the sum of squares an average, as in the authors' own later code."""
+    """Adagrad with one number for each row and each column (Anil et al. 2019, https://arxiv.org/abs/1901.11150, SM3-II). `momentum` keeps an
+    exponential average of the updates. `beta` turns the sum of squares into an average, as in the authors' later code."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.1, momentum: float | Tensor = 0.0, beta: float | Tensor = 0.0, eps: float | Tensor = 1e-30,
         *, mom: float | Tensor = ...,
@@ -463,8 +475,9 @@ class SM3(Algorithm):
     ) -> None: ...
 
 class Adafactor(Algorithm):
-    """RMSprop with a second moment in two factors, of rows and columns, and a step relative to the parameter (Shazeer and Stern 2018,
-    https://arxiv.org/abs/1804.04235). torch.optim's: `eps[0]` bounds the second moment from below, `d` the update's root mean square."""
+    """RMSprop with a factored second moment, and steps relative to the parameter (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235). The
+    factors are averages over rows and columns. As in torch.optim.Adafactor, `eps[0]` bounds the second moment from below, and `d` the root mean
+    square of the update from above."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, beta2_decay: float | Tensor = -0.8,
         eps: tuple[float | Tensor | str | None, float | Tensor] = (None, 0.001), d: float | Tensor = 1.0, weight_decay: float | Tensor = 0.0,
@@ -474,8 +487,8 @@ class Adafactor(Algorithm):
     ) -> None: ...
 
 class CAME(Algorithm):
-    """Adafactor with momentum, and longer steps where updates are steady (Luo et al. 2023, https://arxiv.org/abs/2307.02047). The authors':
-    decoupled decay. `betas`: of updates, of squared gradients, and of how unsteady updates are."""
+    """Adafactor with momentum, and with longer steps where updates are steady (Luo et al. 2023, https://arxiv.org/abs/2307.02047). As in the authors'
+    code, weight decay is decoupled. `betas` are for the updates, the squared gradients, and the squared distance of updates from their average."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.0002, betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.9, 0.999, 0.9999),
         eps: tuple[float | Tensor, float | Tensor] = (1e-30, 1e-16), clip_threshold: float | Tensor = 1.0, weight_decay: float | Tensor = 0.0,
@@ -485,8 +498,9 @@ class CAME(Algorithm):
     ) -> None: ...
 
 class Muon(Algorithm):
-    """Momentum, made orthogonal: all directions of a matrix get a step of the same length (Jordan 2024, https://kellerjordan.github.io/posts/muon).
-    torch.optim's, and for tensors of more dimensions, as one matrix of the first and the others. `ns_dtype`: that of the iteration."""
+    """Momentum made orthogonal, for steps of equal length in all directions (Jordan 2024, https://kellerjordan.github.io/posts/muon), as
+    torch.optim.Muon. A tensor of more than two dimensions counts as the matrix of its first dimension and all others. The Newton-Schulz iteration
+    runs in `ns_dtype`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, weight_decay: float | Tensor = 0.1, momentum: float | Tensor = 0.95, nesterov: bool = True,
         ns_coefficients: tuple[float | Tensor, float | Tensor, float | Tensor] = (3.4445, -4.775, 2.0315), eps: float | Tensor = 1e-07,
@@ -497,8 +511,8 @@ class Muon(Algorithm):
     ) -> None: ...
 
 class NorMuon(Algorithm):
-    """Muon with rows of equal length: a second moment for each output (Li et al. 2025, https://arxiv.org/abs/2510.05491). The paper's scale, a root
-    mean square of 0.2 whatever the shape; `nesterov=False` is the paper's, True its authors'."""
+    """Muon with a second moment for each output, which gives all rows the same length (Li et al. 2025, https://arxiv.org/abs/2510.05491). As in the
+    paper, the root mean square of the update is 0.2 for all shapes. `nesterov=False` is the paper's, True the authors' code."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.02, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.95), eps: float | Tensor = 1e-10,
         weight_decay: float | Tensor = 0.0, nesterov: bool = True, ns_steps: float | Tensor = 5,
@@ -508,8 +522,8 @@ class NorMuon(Algorithm):
     ) -> None: ...
 
 class AdaMuon(Algorithm):
-    """Muon with Adam's second moment, of the orthogonal update (Si et al. 2025, https://arxiv.org/abs/2507.11005). As timm has it: of the momentum
-    itself and not of its sign."""
+    """Muon with Adam's second moment of the orthogonal update (Si et al. 2025, https://arxiv.org/abs/2507.11005). As in timm, the momentum itself is
+    made orthogonal, and not its sign."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.95), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.1, nesterov: bool = False, ns_steps: float | Tensor = 5,
@@ -519,9 +533,9 @@ class AdaMuon(Algorithm):
     ) -> None: ...
 
 class Scion(Algorithm):
-    """Momentum, and then the steepest step of length `scale` in a norm that suits the layer (Pethick et al. 2025, https://arxiv.org/abs/2502.07529).
-    Constrained, parameters stay within a ball of that size, `p <- (1-lr)*p - lr*u`, a decay of 1. `momentum` is what the average keeps, where the
-    authors give the weight of what is new; all else as they have it. `norm='sign'` is for the last layer."""
+    """Momentum, and then the steepest step in a norm that suits the layer (Pethick et al. 2025, https://arxiv.org/abs/2502.07529). The step has the
+    length `scale`. Unless `unconstrained`, parameters stay within a ball of that size, `p <- (1-lr)*p - lr*u`, a weight decay of 1. `momentum` is the
+    weight of the old average; the authors give that of the new gradient. All else is as in their code. `norm='sign'` is for the last layer."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0.9, norm: str = 'auto', scale: float | Tensor = 1.0,
         unconstrained: bool = False,
@@ -531,8 +545,9 @@ class Scion(Algorithm):
     ) -> None: ...
 
 class Shampoo(Algorithm):
-    """Adagrad with a full matrix for each side of a parameter (Gupta et al. 2018, https://arxiv.org/abs/1802.09568): sums, as in the paper, and the
-    exact roots of both sides, each `precondition_frequency` steps. `momentum` is of preconditioned gradients; decay is L2."""
+    """Adagrad with a full matrix for each side of a parameter (Gupta et al. 2018, https://arxiv.org/abs/1802.09568). As in the paper, the matrices
+    are sums, and their roots are exact; they are computed every `precondition_frequency` steps. `momentum` averages preconditioned gradients. Weight
+    decay is L2 regularization."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.1, momentum: float | Tensor = 0.0, eps: float | Tensor = 0.0001,
         weight_decay: float | Tensor = 0.0, precondition_frequency: float | Tensor = 1,
@@ -542,8 +557,8 @@ class Shampoo(Algorithm):
     ) -> None: ...
 
 class SOAP(Algorithm):
-    """Adam in the basis in which Shampoo's preconditioner is diagonal (Vyas et al. 2024, https://arxiv.org/abs/2409.11321). As its authors have it:
-    the first gradient only makes the basis, decay comes after the step, vectors have Adam. `shampoo_beta=None` is `betas[1]`."""
+    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, https://arxiv.org/abs/2409.11321). As in the authors' code, the first
+    gradient only makes the basis, weight decay comes after the step, and vectors have Adam. `shampoo_beta=None` stands for `betas[1]`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.003, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.95),
         shampoo_beta: float | Tensor | str | None = None, eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0.01,
@@ -554,9 +569,10 @@ class SOAP(Algorithm):
     ) -> None: ...
 
 class Kron(Algorithm):
-    """Momentum made white by a preconditioner that is fitted on the way, a triangular factor for each side (Li 2018, PSGD,
-    https://arxiv.org/abs/1512.04202). As kron_torch has it: fitted to the momentum, at each step at first, later with `min_probability`; an update's
-    root mean square is at most 1.1. `weight_decay` is of all parameters, where kron_torch leaves out vectors; `probe` stands for random numbers."""
+    """Momentum whitened by a preconditioner that is fitted during training (PSGD, Li 2018, https://arxiv.org/abs/1512.04202), as kron_torch. Each
+    side has a triangular factor. The factors are fitted to the momentum, at each step at first, later with `min_probability`. The root mean square of
+    an update is at most 1.1. `weight_decay` is for all parameters; kron_torch leaves out vectors. `gaussian_probe` takes the place of random
+    numbers."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.0003, b1: float | Tensor = 0.9, weight_decay: float | Tensor = 0.0,
         min_probability: float | Tensor = 0.03, precond_lr: float | Tensor = 0.1,
@@ -566,8 +582,9 @@ class Kron(Algorithm):
     ) -> None: ...
 
 class DoG(Algorithm):
-    """Distance over gradients: SGD at the rate (largest distance from the start)/(root of all squared gradients) (Ivgi et al. 2023,
-    https://arxiv.org/abs/2302.12022). As the authors' package; they evaluate an average of the weights: `[DoG, polynomial_average]`."""
+    """Distance over gradients, an estimate of SGD's rate (Ivgi et al. 2023, https://arxiv.org/abs/2302.12022), as the authors' package. The rate is
+    the largest distance from the start over the root of the sum of squared gradients. The authors evaluate an average of the weights: `[DoG,
+    polynomial_average]`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, reps_rel: float | Tensor = 1e-06, weight_decay: float | Tensor = 0.0,
         eps: float | Tensor = 1e-08,
@@ -587,7 +604,7 @@ class LDoG(Algorithm):
     ) -> None: ...
 
 class DoWG(Algorithm):
-    "DoG with gradients weighted by the distance at which they were seen (Khaled et al. 2023, https://arxiv.org/abs/2305.16284)."
+    "DoG with each gradient weighted by the distance where it was taken (Khaled et al. 2023, https://arxiv.org/abs/2305.16284)."
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, reps_rel: float | Tensor = 1e-06, weight_decay: float | Tensor = 0.0,
         eps: float | Tensor = 1e-08,
@@ -597,7 +614,7 @@ class DoWG(Algorithm):
     ) -> None: ...
 
 class DAdaptAdam(Algorithm):
-    """Adam whose rate is an estimate of the distance to the solution (Defazio and Mishchenko 2023, https://arxiv.org/abs/2301.07733), as the
+    """Adam with an estimate of the distance to the solution as its rate (Defazio and Mishchenko 2023, https://arxiv.org/abs/2301.07733), as the
     authors' package."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
@@ -609,8 +626,8 @@ class DAdaptAdam(Algorithm):
     ) -> None: ...
 
 class Prodigy(Algorithm):
-    """D-Adaptation with a faster estimate (Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101), as the authors' package with
-    `slice_p=1`: every element counts."""
+    """D-Adaptation with a faster estimate (Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101), as the authors' package with `slice_p=1`:
+    every element counts."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         beta3: float | Tensor | str | None = None, eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0.0, decouple: bool = True,
@@ -622,8 +639,8 @@ class Prodigy(Algorithm):
     ) -> None: ...
 
 class SGDScheduleFree(Algorithm):
-    """SGD on an average of the weights, which replaces momentum and schedule (Defazio et al. 2024, https://arxiv.org/abs/2405.15682), as the
-    authors' package: the decay is at the point where the gradient is."""
+    """SGD with an average of the weights in place of momentum and a schedule (Defazio et al. 2024, https://arxiv.org/abs/2405.15682), as the authors'
+    package. Weight decay is taken at the point of the gradient."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, momentum: float | Tensor = 0.9, weight_decay: float | Tensor = 0.0,
         warmup_steps: float | Tensor = 0, r: float | Tensor = 0.0, weight_lr_power: float | Tensor = 2.0,
@@ -633,8 +650,8 @@ class SGDScheduleFree(Algorithm):
     ) -> None: ...
 
 class AdamWScheduleFree(Algorithm):
-    """AdamW's step without its momentum, on an average of the weights, which replaces momentum and schedule (Defazio et al. 2024,
-    https://arxiv.org/abs/2405.15682), as the authors' package: the decay is at the point where the gradient is."""
+    """AdamW with an average of the weights in place of momentum and a schedule (Defazio et al. 2024, https://arxiv.org/abs/2405.15682), as the
+    authors' package. Weight decay is taken at the point of the gradient."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.0025, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0, warmup_steps: float | Tensor = 0, r: float | Tensor = 0.0, weight_lr_power: float | Tensor = 2.0,
@@ -644,8 +661,8 @@ class AdamWScheduleFree(Algorithm):
     ) -> None: ...
 
 class SAM(Algorithm):
-    """SGD down the gradient from the sharpest place nearby (Foret et al. 2021, https://arxiv.org/abs/2010.01412); two evaluations a step. With
-    any other algorithm: `[sharpness, AdamW]`."""
+    """SGD with the gradient from the nearby point where the loss is about highest (Foret et al. 2021, https://arxiv.org/abs/2010.01412). A step
+    evaluates the model twice. `[sharpness_aware, AdamW]` does the same for another algorithm."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0, nesterov: bool = False, rho: float | Tensor = 0.05,
@@ -655,7 +672,7 @@ class SAM(Algorithm):
     ) -> None: ...
 
 class ASAM(Algorithm):
-    "SAM whose neighbourhood scales with each weight, `|x| + eta` (Kwon et al. 2021, https://arxiv.org/abs/2102.11600), biases too."
+    "SAM with a neighbourhood in proportion to each weight, `|x| + eta` (Kwon et al. 2021, https://arxiv.org/abs/2102.11600). Biases count too."
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0, nesterov: bool = False, rho: float | Tensor = 0.5, eta: float | Tensor = 0.01,
@@ -665,8 +682,8 @@ class ASAM(Algorithm):
     ) -> None: ...
 
 class AdaHessian(Algorithm):
-    """Adam with the Hessian's diagonal in place of the gradient (Yao et al. 2021, https://arxiv.org/abs/2006.00719), decoupled decay. The closure
-    calls `loss.backward(create_graph=True)`. The authors average over a convolution's kernel: `avg_conv_kernel=True`."""
+    """Adam with the second moment of the Hessian's diagonal (Yao et al. 2021, https://arxiv.org/abs/2006.00719). Weight decay is decoupled. The
+    closure must call `loss.backward(create_graph=True)`. The authors average over each kernel of a convolution: `avg_conv_kernel=True`."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.1, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0, hessian_power: float | Tensor = 1.0, update_period: float | Tensor = 1, n_samples: float | Tensor = 1,
@@ -677,8 +694,8 @@ class AdaHessian(Algorithm):
     ) -> None: ...
 
 class Sophia(Algorithm):
-    """Clipped Newton steps by a running estimate of the Hessian's diagonal (Liu et al. 2024, https://arxiv.org/abs/2305.14342), by Hutchinson's
-    estimate, the paper's Sophia-H. The closure calls `loss.backward(create_graph=True)`, at least every `update_period` steps."""
+    """Clipped Newton steps with a running estimate of the Hessian's diagonal (Liu et al. 2024, https://arxiv.org/abs/2305.14342). Hutchinson's method
+    makes the estimate, as in the paper's Sophia-H. The closure must call `loss.backward(create_graph=True)`, at least every `update_period` steps."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.0001, betas: tuple[float | Tensor, float | Tensor] = (0.965, 0.99), rho: float | Tensor = 0.04,
         weight_decay: float | Tensor = 0.1, eps: float | Tensor = 1e-12, update_period: float | Tensor = 10, n_samples: float | Tensor = 1,
@@ -688,8 +705,9 @@ class Sophia(Algorithm):
     ) -> None: ...
 
 class LBFGS(Algorithm):
-    """Quasi-Newton steps with the curvature of the last `history_size` steps (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116), several
-    in one `step`, as torch.optim.LBFGS; `line_search_fn='strong_wolfe'` searches along each. For losses without noise."""
+    """Quasi-Newton steps with the curvature of the last `history_size` steps (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116), as
+    torch.optim.LBFGS. One `step` makes up to `max_iter` of them. `line_search_fn='strong_wolfe'` searches for the length of each. The loss must be
+    without noise."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, max_iter: float | Tensor = 20, max_eval: float | Tensor | str | None = None,
         tolerance_grad: float | Tensor = 1e-07, tolerance_change: float | Tensor = 1e-09, history_size: float | Tensor = 100,

@@ -1,18 +1,17 @@
-"""The chain: callbacks in order, and what they declare together."""
+"""The chain: callbacks in order, what they declare together, and how they are folded over a namespace.
 
+What a callback returns stands nowhere in its signature. Running the chain on small stand-ins shows it (`genopt.optim.rehearsal`); what has been
+seen is kept beside the chain, in `Learned`, for all optimizers of the process."""
+
+from dataclasses import dataclass,field
 import torch
 from torch import Tensor
 from .block import Block,given
 from .names import same
 from .tensors import wide
 
-__all__ = ['Chain', 'Namespace', 'hashable']
+__all__ = ['Chain', 'Learned', 'Namespace', 'chain_of', 'fold', 'hashable', 'interpret', 'learned_of']
 
-
-def hashable(x):
-    "`x`, with dicts in it as tuples"
-    if isinstance(x, dict): return tuple((k, type(v), hashable(v)) for k,v in sorted(x.items()))
-    return tuple(map(hashable, x)) if isinstance(x, (tuple,list)) else x
 
 class Namespace(dict):
     "What the callbacks of one parameter read and change. `update` is `grad` until it is returned; asking for `new_p` makes the move"
@@ -24,37 +23,60 @@ class Namespace(dict):
         else: self['new_p'] = torch.sub(self['p'], self['update'], alpha=lr)               # the same, rounded once
         return self['new_p']
 
+
+def fold(chain, ns):
+    "Fold `chain` over the namespace `ns`. A generator: it yields each callback and is sent what that changes"
+    for b in chain.blocks: ns.update((yield b))
+    if chain.moves: ns['new_p']
+
+def interpret(chain, ns, call):
+    "Fold `chain` over `ns`, where `call(block, ns)` says what a callback changes. Returns `ns`"
+    run,out = fold(chain, ns),None
+    try:
+        while True: out = call(run.send(out), ns)
+    except StopIteration: return ns
+
+
 class Chain:
-    """The callbacks of an algorithm, in order, and what they declare together. Knows nothing of parameters or groups. A step runs `blocks`; those
-    that return `eval_p`, the weights to evaluate, are `evals`, run when these are asked for"""
-    fed,moves = (),True                                          # tensors that it is given beside the gradient; whether it makes the move
-    def __init__(self, cbs):
-        self.cbs,self.every,self.key,self.state,known = cbs,[],tuple(hashable(same(cb)) for cb in cbs),{},set(given)
-        for cb in cbs:
+    """The callbacks `cbs` of an algorithm, in order, and what they declare together. It is never changed once it is made, and knows nothing of
+    parameters or groups. `returned`: for each callback the names that it is known to return.
+
+    `every` has a `Block` for each callback. `evals` are those that return `eval_p`, the weights to evaluate; `opt.eval()` runs them. `blocks` are the
+    others, which a step runs. `extra`: names of tensors that the chain is given beside the gradient; `moves`: whether it makes the move"""
+    extra,moves = (),True
+    def __init__(self, cbs, returned=()):
+        self.cbs = tuple(cbs)
+        self.returned = tuple(map(tuple, returned)) or ((),)*len(self.cbs)
+        self.every,known = [],set(given)
+        for cb,names in zip(self.cbs, self.returned):
             self.every.append(b := Block(cb, known))
-            known |= b.state.keys()|b.provides()
-        self.evals  = [b for b in self.every if 'eval_p' in b.provides() and not any('eval_p' in o.state for o in self.every)]
+            known |= b.state.keys()|{*names}
+        self.state  = self._state()
+        self.evals  = [b for b,names in zip(self.every, self.returned) if 'eval_p' in names and 'eval_p' not in self.state]
         self.blocks = [b for b in self.every if b not in self.evals]
-        self.writes,self.where,self.rehearsed = {},{},set()      # block -> names it returned, where it ran; filled by `check.rehearse`
-        self.learned = {}                                        # block and shape -> what it returned, in a rehearsal
-        self.varying = set()                                     # blocks that return other names at times
+        self.key    = tuple((hashable(same(b.cb)), *b.lists.items(), b in self.evals) for b in self.every)
+        self.asks   = self._asks()
+
+    def _state(self):
+        "The states that the callbacks declare: name -> initializer"
+        state = {}
         for b in self.every:
             for n,init in b.state.items():
-                if self.state.setdefault(n, init)!=init:
-                    raise ValueError(f"{b} declares the state {n}={init}, but {self._who('state', n)} declares {n}={self.state[n]}; "
-                                     f"rename one: rename({b}, {n}='...')")
+                if state.setdefault(n, init)==init: continue
+                raise ValueError(f"{b} declares the state {n}={init}, but {self._who('state', n)} declares {n}={state[n]}; "
+                                 f"rename one: rename({b}, {n}='...')")
         for b in self.every:
-            if bad := [n for n in b.hypers if n in self.state]:
+            if bad := [n for n in b.hypers if n in state]:
                 raise ValueError(f"{b} declares {bad[0]!r} a hyper-parameter, but in {self._who('state', bad[0])} it is a state; rename one")
+        return state
 
-        self.asks,provided = {'lr'},given|self.state.keys()      # names that are looked for in the param group
-        for b in self.every:
-            self.asks |= b.hypers.keys() | {b.lists.get(n,n) for n in b.reads}-provided
-            provided = provided|b.provides()
-
-    def given(self, p):
-        "Room for the tensors that it is given beside the gradient of `p`"
-        return {n: torch.empty_like(p, dtype=wide(p.dtype)) for n in self.fed}
+    def _asks(self):
+        "Names that are looked for in the param group: hyper-parameters, and what no callback before the reader is known to provide"
+        asks,provided = {'lr'},given|self.state.keys()
+        for b,names in zip(self.every, self.returned):
+            asks |= b.hypers.keys() | {*b.names}-provided
+            provided = provided|{*names}
+        return asks
 
     def _who(self, kind, n): return next(b for b in self.every if n in getattr(b, kind))
 
@@ -64,13 +86,67 @@ class Chain:
         res = {}
         for b in self.every:
             for n,v in b.hypers.items():
-                if n not in known and res.setdefault(n, v)!=v:
-                    raise ValueError(f"{b} has the default {n}={v}, but {self._who('hypers', n)} has {n}={res[n]}; say which: {n}=...")
+                if n in known or res.setdefault(n, v)==v: continue
+                raise ValueError(f"{b} has the default {n}={v}, but {self._who('hypers', n)} has {n}={res[n]}; say which: {n}=...")
         return res
 
-    def fold(self, ns):
-        "Run on one namespace. A generator, because a global callback must wait for all parameters: yields it, is sent what it changed"
-        for b in self.blocks: ns.update((yield b) if b.is_global else b(ns))
-        if self.moves: ns['new_p']
+    def given(self, p):
+        "Room for the tensors that it is given beside the gradient of `p`"
+        return {n: torch.empty_like(p, dtype=wide(p.dtype)) for n in self.extra}
 
     def __repr__(self): return ' > '.join(map(str, self.blocks)) or 'grad'
+
+
+def hashable(x):
+    "`x`, with dicts in it as tuples"
+    if isinstance(x, dict): return tuple((k, type(v), hashable(v)) for k,v in sorted(x.items()))
+    return tuple(map(hashable, x)) if isinstance(x, (tuple,list)) else x
+
+
+# -- Of all optimizers of the process --
+
+@dataclass
+class Learned:
+    """What running the callbacks of a chain has shown. `returns`: block -> names it has returned; `where`: block -> what it runs on, in words;
+    `results`: block and shape -> what it returned in a rehearsal; `varying`: blocks that do not always return the same names; `rehearsed`: shapes,
+    dtypes, devices and flags with which the chain has been run"""
+    returns: dict = field(default_factory=dict)
+    where: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
+    varying: set = field(default_factory=set)
+    rehearsed: set = field(default_factory=set)
+
+    def saw(self, block, names):
+        "Note that `block` has returned `names`. True if some are new"
+        known = self.returns.setdefault(block, {})
+        new = [n for n in names if n not in known]
+        known.update(dict.fromkeys(new))
+        return bool(new)
+
+
+chains = {}                                  # what makes the callbacks equal -> the chain, with all that is known of it by now
+learned = {}                                 # the same key -> `Learned`
+most = 1000
+
+def key_of(cbs): return tuple(hashable(same(cb)) for cb in cbs)
+
+def learned_of(chain):
+    "What has been learned of the callbacks of `chain`"
+    return learned.setdefault(key_of(chain.cbs), Learned())
+
+def chain_of(cbs):
+    "The chain of the callbacks `cbs`, with what is known of their results: the same object for equal callbacks, until more is known"
+    key = key_of(cbs)
+    known = learned.setdefault(key, Learned())
+    chain = chains.get(key)
+    if chain is None:
+        if len(chains)>=most: forget_oldest()
+        chain = chains[key] = Chain(cbs)
+    returned = tuple(tuple(known.returns.get(b, ())) for b in chain.every)
+    if returned!=chain.returned: chain = chains[key] = Chain(cbs, returned)
+    return chain
+
+def forget_oldest():
+    oldest = next(iter(chains))
+    del chains[oldest]
+    learned.pop(oldest, None)

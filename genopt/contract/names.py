@@ -1,7 +1,6 @@
 """What a callback is called, and what it calls things: its signature, and `rename`, which gives it other names."""
 
 import dis,inspect
-from difflib import get_close_matches
 from functools import lru_cache,partial
 from torch import Tensor
 
@@ -31,24 +30,6 @@ def same(cb):
     if isinstance(cb, partial): return same(cb.func),cb.args,cb.keywords
     return (same(cb.func),cb.names) if isinstance(cb, rename) else cb
 
-def returned_names(cb):
-    "A guess, from the constants in its code, at the names that `cb` returns in a `dict`; empty if it has others do that"
-    if isinstance(cb, rename): return {cb.names.get(n,n) for n in returned_names(cb.func)}
-    if isinstance(cb, partial): return returned_names(cb.func)
-    code = getattr(cb, '__code__', None)
-    consts = [c for c in own_constants(code) if c!=cb.__doc__] if code else []
-    return {n for c in consts for n in (c if isinstance(c, tuple) else (c,)) if isinstance(n, str)}
-
-@lru_cache(4096)
-def own_constants(code):
-    "Constants of `code`, but for the keywords of calls of others than `dict`, where Python tells which call they belong to (from 3.11 on)"
-    ins    = [*dis.get_instructions(code)]
-    start  = lambda i: getattr(i, 'positions', None) and i.positions[:4:2]                  # line and column
-    dicts  = {start(i) for i in ins if i.argval=='dict'}
-    foreign = lambda i,then: (i.opname=='KW_NAMES' or then.opname=='CALL_KW') and start(i) not in dicts
-    return [code.co_consts[i.arg] for i,then in zip(ins, [*ins[1:], ins[-1]]) if i.opcode in dis.hasconst and not foreign(i, then)]
-
-
 def held(cb):
     "The name of something that `cb` holds besides its arguments and that may change from call to call: a list, dict or set, or itself an object"
     while isinstance(cb, (partial,rename)): cb = cb.func
@@ -72,11 +53,8 @@ class rename:
         self.func,self.names = func,names
         ps = signature(func).parameters
         self.old = {new: old for old,new in names.items() if old in ps}     # of what it reads; a result may take an argument's name
-        known = ps.keys() | returned_names(func) | {'update', 'updates'}
         who = f'rename({name_of(func)})'
         for old,new in names.items():
-            if old not in known and get_close_matches(old, known):          # a far name may be one that it has another callback return
-                raise TypeError(f"{who}: no name {old!r}; it has {', '.join(sorted(known))}")
             if not isinstance(new, str): raise TypeError(f"{who}: the new name of {old!r} must be a string, got {new!r}")
             if new in self.old and new in ps and new not in names:
                 raise TypeError(f"{who}: {new!r} is a name that it reads already; give {old!r} another")

@@ -5,7 +5,7 @@ from torch import Tensor
 from .chain import Namespace
 from .tensors import compute
 
-__all__ = ['StandIn', 'small', 'stand_in']
+__all__ = ['StandIn', 'add_states', 'small', 'stand_in']
 
 
 def small(shape):
@@ -20,11 +20,16 @@ def stand_in(shape, chain, p, hypers, who):
     shape = [*shape] + [2]*p.is_complex()
     q,grad = [torch.rand(shape, generator=rand, dtype=dtype, device='cpu').add_(0.5).to(p.device) for _ in range(2)]
     ns = Namespace(hypers, p=q, grad=grad, rows=None, loss=torch.tensor(1.))
-    for n,init in chain.state.items():
-        try: ns[n] = compute(s) if isinstance(s := init(q), Tensor) else s
-        except Exception as e:
-            raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {p.ndim}: {type(e).__name__}: {e}") from e
+    add_states(ns, chain, p.ndim, who)
     return ns
+
+def add_states(ns, chain, rank, who):
+    "The states of `chain` that `ns` lacks, as they are at first"
+    for n,init in chain.state.items():
+        if n in ns: continue
+        try: ns[n] = compute(s) if isinstance(s := init(ns['p']), Tensor) else s
+        except Exception as e:
+            raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {rank}: {type(e).__name__}: {e}") from e
 
 
 class StandIn:

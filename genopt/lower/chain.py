@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as outside_of_the_recording
 from ..contract.block import given,of_model
-from ..contract.chain import Namespace
+from ..contract.chain import Namespace,learned_of
 from ..contract.names import held
 from ..contract.tensors import compute
 from .families import listing,merge_families
@@ -41,6 +41,10 @@ class Call:
     may_fail: bool
     why: str                                 # it is called
     stage: int = 0
+    @property
+    def needs(self):
+        "The values that must lie in memory before the call"
+        return *self.reads.values(),*self.else_.values()
     def __repr__(self): return f"{', '.join(self.gives)} = {self.block}({', '.join(self.reads)})"
 
 @dataclass
@@ -57,7 +61,7 @@ class Recording:
     runs_on: dict
     def needed(self):
         "The values that are written or called with, and what they are made of, in order"
-        return needed([*self.outs.values(), *(v for c in self.calls for v in (*c.reads.values(), *c.else_.values()))])
+        return needed([*self.outs.values(), *(v for c in self.calls for v in c.needs)])
 
 
 def record(chain, layout, numbers, known_operation):
@@ -87,6 +91,7 @@ class ChainRecorder:
     shape of their own; `numbers`, plain ones; and `example`, small tensors in their own shape, once a callback needs one"""
     def __init__(self, chain, layout, numbers, known_operation, sizes, refused):
         self.chain,self.layout,self.sizes,self.refused = chain,layout,sizes,refused
+        self.learned  = learned_of(chain)
         self.scalars  = ScalarRecorder(layout.compute_dtype, layout.device)
         self.recorder = Recorder(self.scalars, sizes, len(layout.shape), known_operation)
         self.random   = torch.Generator().manual_seed(0)
@@ -116,7 +121,7 @@ class ChainRecorder:
         "Stand-ins for the parameter, its gradient and its states"
         for family,(space,size) in enumerate(zip(self.spaces, self.sizes)):
             p = self.stand_in(size)
-            space |= dict(p=p, grad=self.stand_in(size)) | {n: self.stand_in(size) for n in self.chain.fed}
+            space |= dict(p=p, grad=self.stand_in(size)) | {n: self.stand_in(size) for n in self.chain.extra}
             for n in self.chain.state:
                 if n in self.counters: continue
                 kind,x = self.state(n, p)
@@ -141,7 +146,7 @@ class ChainRecorder:
         if self.example is None:
             q = self.layout.example()
             alike = lambda x: self.stand_in(x.shape, x.dtype) if x.is_floating_point() else x
-            ns = Namespace(self.initial, p=alike(q), grad=alike(q), rows=None, **{n: alike(q) for n in self.chain.fed})
+            ns = Namespace(self.initial, p=alike(q), grad=alike(q), rows=None, **{n: alike(q) for n in self.chain.extra})
             ns.update({n: alike(compute(init(q))) for n,init in self.chain.state.items() if n not in self.counters})
             self.example = ns
             for o in self.chain.blocks:
@@ -223,9 +228,9 @@ class ChainRecorder:
         reads = {n: value(n) for n in b.reads if n not in numbers}
         with outside_of_the_recording(), Watch() as watch: out = self.returned(b, ns, stack)
         known = here.keys()|self.own.keys()
-        later = {n: ns[n] for n in self.chain.writes.get(b, ()) if n not in out and n in known}          # what it returns in other steps
+        later = {n: ns[n] for n in self.learned.returns.get(b, ()) if n not in out and n in known}          # what it returns in other steps
         if 'new_p' in later: self.move()
-        else_ = {n: value(n) for n in [*out, *later] if n in known} if later or b in self.chain.varying else {}
+        else_ = {n: value(n) for n in [*out, *later] if n in known} if later or b in self.learned.varying else {}
         out   = out | later
         if odd := [n for n,v in out.items() if not isinstance(v, Tensor)]: raise NotRecorded(f"{why}, and makes the number {odd[0]!r}")
         stacked = stack and not watch.random and bool(out) and self.stackable(b, ns, out)
@@ -237,7 +242,7 @@ class ChainRecorder:
         self.runs_on[b] = 'tensors of one shape, stacked' if stacked else 'each tensor'
     def returned(self, b, ns, run):
         "What `b` returns on the small tensors. A callback that keeps account of its calls is not run for this; a rehearsal has seen what it returns"
-        seen = self.chain.learned.get((b, ns['p'].shape))
+        seen = self.learned.results.get((b, ns['p'].shape))
         if not run and seen is not None: return seen
         with NoLookingMode() if any(isinstance(v, Tensor) for v in self.initial.values()) else nullcontext():
             return b(Namespace({n: ns[n] for n in b.reads}))

@@ -58,6 +58,10 @@ class Value:
     @property
     def is_input(self): return self.op=='input'
     @property
+    def in_memory(self):
+        "Whether it lies in memory before any operation: an input, or what a call has given"
+        return isinstance(self.op, str) and self.op!='join'
+    @property
     def reduces(self): return self.kind==SINGLE and any(v.kind==ELEMENTS for v in self.operands) and self.op!='given'
     def __repr__(self):
         if isinstance(self.op, str): return f'{self.name}'

@@ -2,6 +2,7 @@
 
 from html import escape
 from torch import Tensor
+from ..contract.chain import learned_of
 from ..contract.state import first
 from ..run.choose import how
 from .tables import plural,size,table
@@ -25,7 +26,7 @@ def traffic(chain, params, states):
     """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters; a callback that reads a state,
     or returns a new one, adds the bytes of that state, which are in `states`"""
     read    = {n for b in chain.blocks for n in b.reads}
-    written = {n for names in chain.writes.values() for n in names}
+    written = {n for names in learned_of(chain).returns.values() for n in names}
     moved   = sum(v*((n in read) + (n in written)) for n,v in states.items())
     return moved + 3*sum(map(n_bytes, params))
 
@@ -44,7 +45,7 @@ def state(n, init, per_element):
 def runs(b, chain, runs_on):
     "What the callback `b` runs on"
     if b in chain.evals: return 'opt.eval()'
-    where = chain.where.get(b, '')
+    where = learned_of(chain).where.get(b, '')
     return where if where=='host' else runs_on.get(b, where)
 
 def rows(chain, hypers, per_element, runs_on):
@@ -54,7 +55,7 @@ def rows(chain, hypers, per_element, runs_on):
         reads  = [n for n in b.reads if n not in hypers[0]]
         states = [state(n, left.pop(n), per_element[n]) for n in b.state if n in left]
         values = [hyper(n, hypers) for n in b.reads if n in hypers[0]]
-        cells  = reads,chain.writes.get(b, []),states,values
+        cells  = reads,learned_of(chain).returns.get(b, []),states,values
         yield [b.name, *map(', '.join, cells), runs(b, chain, runs_on)]
     yield ['the move', 'p, update', 'p', '', hyper('lr', hypers), runs_on.get('move', 'each parameter')]
 

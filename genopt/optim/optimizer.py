@@ -65,7 +65,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self._start(params, {None: recipe}, recipe.defaults, nonfinite)
 
     def _start(self, params, recipes, defaults, nonfinite):
-        self.nonfinite,self._recipes,self._noted = nonfinite,recipes,{}
+        self.nonfinite,self._recipes,self._late = nonfinite,recipes,{}
         self._flags = {k: defaults[k] for k in engine_flags}
         super().__init__(as_groups(params), dict(defaults))
 
@@ -179,10 +179,10 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             return loss
         self._steps += 1
         lost  = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
-        model,led = Model(closure, loss, self.name),None
+        model,arrived = Model(closure, loss, self.name),None
         for _ in range(8):
-            if (led := self._plan.prepare(inputs, model, led)) is None: break
-            self._replan(inputs, led)                                   # a guard does not hold any more
+            if (arrived := self._plan.prepare(inputs, model, arrived)) is None: break
+            self._replan(inputs, arrived)                                   # a guard does not hold any more
         else: raise RuntimeError(f"{self.name}: no plan holds for this step; this is a fault of genopt, please report it with the list of callbacks")
         self._plan.commit()
         if lost: lost.warn(self.name)
@@ -205,6 +205,12 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             res.append(settings)
         return res
 
+    def _settings_anew(self):
+        "The settings of each group, after more has been learned of what its callbacks return"
+        for r in self._recipes.values(): r.known.clear()
+        self._known = ()
+        return self._settings(self.param_groups)
+
     def _allocates(self, grads):
         """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
         with gradients of zeros. Counted as a step it would shift debiasing for good"""
@@ -223,10 +229,11 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                     x = compute(p)
                     self.state[p].update({n: init(x) for n,init in new.items()})
 
-    def _replan(self, inputs, led=None):
+    def _replan(self, inputs, arrived=None):
         self._plan = None
-        for g in self.param_groups: self._recipe(g).chain(g)                          # rehearses what is new
-        self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, self._noted, led)
+        chains = [self._recipe(g).chain(g) for g in self.param_groups]                # rehearses what is new
+        if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
+        self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
 
     @property
     def state(self):
@@ -278,7 +285,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','_noted','skipped_steps'
+    kept = '_recipes','_flags','_nonfinite','_late','skipped_steps'
     def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
@@ -286,6 +293,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         super().__setstate__(state)
         self.state = self.__dict__.pop('state')                              # where torch has put it
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
+        self.__dict__.setdefault('_late', {})
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 

@@ -9,7 +9,7 @@ __all__ = ['Optimizer']
 # Names of this file alone
 Params:   TypeAlias = Iterable[Tensor | dict[str, Any] | tuple[str, Tensor] | Sequence[Tensor]]     # torch's ParamsT, and fastai's list of lists
 Callback: TypeAlias = Callable[..., Tensor | list[Tensor] | dict[str, Any]]
-Cbs:      TypeAlias = Callback | type[Optimizer] | Iterable[Any]                                    # nested lists, in which `flag and callback` may stand
+Cbs:      TypeAlias = Callback | type[Optimizer] | Iterable[Any]                         # nested lists, in which `flag and callback` may stand
 Policy:   TypeAlias = Literal['propagate', 'raise', 'skip']
 Loss = TypeVar('Loss', bound=float | Tensor)
 

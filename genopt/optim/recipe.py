@@ -4,7 +4,7 @@ a group that brings `cbs` of its own has another."""
 from operator import itemgetter
 from fastcore.basics import is_iter
 from torch import Tensor
-from ..contract.chain import Chain,hashable
+from ..contract.chain import chain_of,hashable,learned_of
 from ..contract.names import name_of,same
 from ..contract.tensors import number,plain
 from ..run.choose import on_device
@@ -34,7 +34,7 @@ def expand(items, values):
 def taken(items, group, who):
     "The values of `group` that the callbacks `items` take as hyper-parameters"
     args = arguments(items, who)
-    asks = Chain(expand(items, args)).asks
+    asks = chain_of(expand(items, args)).asks
     return {k: v for k,v in group.items() if k in args or k in asks or k in aliases and asks.issuperset(names_in(k, v))}
 
 def flatten(cbs):
@@ -45,7 +45,7 @@ def flatten(cbs):
 
 def of_callbacks(cbs, hypers, who):
     "The hyper-parameters that the callbacks `cbs` declare or are given, with defaults; and those given, in the spelling of callbacks"
-    chain = Chain(cbs)
+    chain = chain_of(cbs)
     short = to_short(hypers, chain.asks)
     declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
     declared|= chain.hypers(known=short)
@@ -53,15 +53,6 @@ def of_callbacks(cbs, hypers, who):
     if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=...")
     return declared,short
 
-
-chains = {}                                                 # of all optimizers of the process, by what makes their callbacks equal
-
-def chain_of(key, cbs):
-    "The chain of the callbacks `cbs`: the same object for equal ones"
-    if key not in chains:
-        if len(chains)>=1000: chains.pop(next(iter(chains)))
-        chains[key] = Chain(cbs)
-    return chains[key]
 
 
 class Settings:
@@ -88,7 +79,7 @@ class Recipe:
         declared = self.arguments
         if not self.arguments: declared,given = of_callbacks(cbs, given, name)
         elif len(self.items)>1:                                 # beside an algorithm other callbacks, with hyper-parameters of their own
-            chain,view = Chain(expand(self.items, declared|given)),Hypers(to_torch(declared))
+            chain,view = chain_of(expand(self.items, declared|given)),Hypers(to_torch(declared))
             declared = declared | chain.hypers(known=view) | {n: chain.default(n, None) for n in given if n in chain.asks and n not in view}
         if bad := declared.keys()&reserved: raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
         own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
@@ -145,12 +136,15 @@ class Recipe:
         if key not in self.built:
             check_built(cbs, self.build(group), self.view(self.declared) if self.arguments else (), self.name)
             self.built.add(key)
-        chain = chain_of(key, cbs)
+        chain = chain_of(cbs)
         if not rehearsed or not group.get('params'): return chain
+        known = learned_of(chain).rehearsed
         hypers = self.hypers(group, chain)
         kind   = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))               # flags and names; a number may be another
         for p in group['params']:
-            if (p.shape, p.dtype, p.device, kind) not in chain.rehearsed: rehearse(chain, p, hypers, kind, self.name)
+            if (p.shape, p.dtype, p.device, kind) not in known: rehearse(chain, p, hypers, kind, self.name)
+        chain = chain_of(cbs)
+        if not self.arguments and (bad := [n for n in hypers if n not in chain.asks]): raise TypeError(unexpected(bad[0], chain.asks, self.name))
         return chain
     def hypers(self, group, chain, read=number):
         "The values of `group` that `chain` reads, as plain numbers"

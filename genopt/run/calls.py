@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from ..contract.tensors import describe,storage,wide
 from ..lower.chain import OWN
-from ..lower.program import note_change
+from ..lower.decide import note_change
 from ..lower.record import CROSS,ELEMENTS,SINGLE
 from .foreach import DeviceNumbers
 from .memory import aligned,as_strided_like

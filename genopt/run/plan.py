@@ -26,19 +26,19 @@ __all__ = ['Inputs', 'Plan']
 
 
 class Plan:
-    def __init__(self, inputs, store, who, scratch_bytes, noted, led=None):
+    def __init__(self, inputs, store, who, scratch_bytes, late, arrived=None):
         params,grads = inputs.params,inputs.grads
         if any(p.is_meta and p.requires_grad and g is None for p,g in zip(params, grads)):
             raise RuntimeError(f"{who} has parameters on the meta device, without gradients; make it after the model has got its memory (to_empty)")
-        sort = Sort(inputs, store, who, scratch_bytes, noted, led or {})
+        sort = Sort(inputs, store, who, scratch_bytes, late, arrived or {})
         self.works,self.called,self.parts = [*sort.works.values()],sort.called,sort.parts
-        self.store,self.who,self.noted = store,who,noted
+        self.store,self.who,self.late = store,who,late
         self.params,self.settings,self.groups = params,inputs.settings,inputs.groups
         self.missing  = [g is None for g in grads]
         self.sparse   = {i for i,g in enumerate(grads) if g is not None and g.is_sparse}
         self.moved    = [params[i] for w in self.works if w.launched for i in w.indices]
         self.sharded  = any(map(is_sharded, params))
-        self.simple   = not self.called and not self.sharded and all(w.simple and not w.cut and not w.joins for w in self.works)
+        self.simple   = not self.called and not self.sharded and all(w.simple and not w.prefix and not w.joins for w in self.works)
         self.variants = {}                                                                 # (place of a work, program) -> the work with that program
         self.fresh,self.version = True,store.version
 
@@ -69,66 +69,66 @@ class Plan:
         "Whether a gradient is not finite, or its square is not; after `aim`"
         return any(w.looks_bad() for w in self.works)
 
-    def prepare(self, inputs, model=None, led=None):
+    def prepare(self, inputs, model=None, arrived=None):
         """All that can fail. None when it is done; otherwise the plan is not right any more, and this is what callbacks that were called came to.
         The plan that takes its place gets that, so that they are not called again"""
         grads,settings = [*map(local, inputs.grads)] if self.sharded else inputs.grads,self.settings
         check_joins(self.works, settings)
         for j,w in enumerate(self.works):
-            if not w.cut and not self.ready(j, grads, settings): return led or {}
-        items = self.call(inputs, model, led or {}) if self.called or any(w.cut for w in self.works) else {}
+            if not w.prefix and not self.ready(j, grads, settings): return arrived or {}
+        items = self.call(inputs, model, arrived or {}) if self.called or any(w.prefix for w in self.works) else {}
         for j,w in enumerate(self.works):
-            if w.cut and not self.follow(j, w, items, settings): return items
+            if w.prefix and not self.follow(j, w, items, settings): return items
         self.items = [items[i] for i,_ in self.called]
         for it in self.items: it.check(self.who)
         return None if run_before(self.works) else items
 
-    def call(self, inputs, model, led):
+    def call(self, inputs, model, arrived):
         "Run what is called: whole chains through the reference, and the callbacks before programs. Returns items by parameter"
         for i,g in self.called:
             check_shapes(self.who, self.groups, i, p := self.params[i], self.store.of(p), self.settings[g].chain, inputs.grads[i])
         items = {i: (Rows if i in self.sparse else Item)(p := self.params[i], self.store.of(p), self.settings[g].chain, self.settings[g].numbers)
                  for i,g in self.called}
         for w in self.works:
-            for k,i in enumerate(w.indices if w.cut else ()):
+            for k,i in enumerate(w.indices if w.prefix else ()):
                 row = w.rows[w.row_of[k]]
-                items[i] = Item(p := self.params[i], dict(self.store.of(p))|row.clock.values, w.cut.lead, row.numbers(self.settings))
+                items[i] = Item(p := self.params[i], dict(self.store.of(p))|row.clock.values, w.prefix.chain, row.numbers(self.settings))
                 items[i].begun = dict(items[i].ns)
-        items = {i: led.get(i, it) for i,it in items.items()}
-        new   = [items[i] for i in sorted(items) if i not in led]                  # a callback over all parameters has them in their order
+        items = {i: arrived.get(i, it) for i,it in items.items()}
+        new   = [items[i] for i in sorted(items) if i not in arrived]                  # a callback over all parameters has them in their order
         try: loop(new, model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.sharded: raise
             chains = ', '.join(dict.fromkeys(str(it.chain) for it in new if is_sharded(it.p)))
             raise RuntimeError(f"{self.who}: {chains}: a callback cannot be run on sharded parameters (DTensor). Nothing has changed. {e}") from e
         return items
-    def ready(self, j, grads, settings, extra=None):
+    def ready(self, j, grads, settings, handed=None):
         "Whether work `j` can go: its gradients are as before, and its program is right, or another one is for all of its parameters"
         w = self.works[j]
         if not w.take(grads): return False
-        if w.prepare(settings, extra): return True
-        program = w.lower_again(settings, extra)
-        if program.called or program is w.program: return False
+        if w.prepare(settings, handed): return True
+        program = w.lower_again(settings, handed, self.late)
+        if program.falls_back or program is w.program or program.prefix is not w.prefix: return False
         if (j, program) not in self.variants: self.variants[j, program] = w.with_program(program)
         self.variants[j, w.program] = w
         w = self.works[j] = self.variants[j, program]
-        return w.take(grads) and w.prepare(settings, extra)
+        return w.take(grads) and w.prepare(settings, handed)
 
     def follow(self, j, w, items, settings):
         "Take over what the callbacks before a program have come to; False if the program is not right for it"
         mine = [items[i] for i in w.indices]
         for it in mine:
             it.check(self.who)
-            if late := w.cut.late(it.begun, it.ns):
-                self.noted.update(late)
+            if late := w.prefix.late(it.begun, it.ns):
+                self.late.update(late)
                 return False
-            for n in ('grad', *w.cut.rest.fed, *w.cut.numbers):
-                made,was = it.ns.get(n),w.cut.numbers.get(n, it.ns['p'])
+            for n in w.prefix.handed:
+                made,was = it.ns.get(n),w.prefix.numbers.get(n, it.ns['p'])
                 if n not in it.ns or fit(made)!=fit(was):
-                    raise ValueError(f"{self.who}: {w.cut.lead} made {n} {describe(made)}; it was {describe(was)}")
+                    raise ValueError(f"{self.who}: {w.prefix.chain} made {n} {describe(made)}; it was {describe(was)}")
         grads = dict(zip(w.indices, (local(it.ns['grad']) for it in mine)))
-        for n in w.cut.rest.fed: torch._foreach_copy_(w.fed[n], [local(it.ns[n]) for it in mine])
-        return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.cut.numbers})
+        for n in w.prefix.rest.extra: torch._foreach_copy_(w.extra[n], [local(it.ns[n]) for it in mine])
+        return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.prefix.numbers})
 
     items = ()
     def commit(self):

@@ -3,7 +3,7 @@ namespace. Nothing is written until all have arrived, so a step that fails chang
 held against this one, and come back to it for what they cannot take."""
 
 from torch import Tensor
-from ..contract.chain import Namespace
+from ..contract.chain import Namespace,fold
 from ..contract.state import as_declared
 from ..contract.tensors import compute,describe,fit,plain,real,storage
 
@@ -54,9 +54,12 @@ def loop(items, model=None):
     for it in items:
         if by := next((b for b in it.chain.blocks if 'loss' in b.reads), None): it.ns['loss'] = model.loss([it], by)
     def advance(it, run, out=None):
-        try: return run.send(out),it,run
+        "Run the callbacks of one parameter up to the next that is over all parameters"
+        try:
+            while not (b := run.send(out)).is_global: out = b(it.ns)
+            return b,it,run
         except StopIteration: it.arrive()
-    waiting = [advance(it, it.chain.fold(it.ns)) for it in items]
+    waiting = [advance(it, fold(it.chain, it.ns)) for it in items]
     while waiting := [w for w in waiting if w]:
         b = waiting[0][0]
         here = [(it,run) for o,it,run in waiting if o==b]

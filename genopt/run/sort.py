@@ -1,16 +1,15 @@
 """Which parameters are run together. `lower` finds the program for the chain and the layout of each parameter; all parameters of a program are one
 `Work`. Parameters that can be in none are called one by one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass,replace
 import torch
 from torch import Tensor
 from ..contract.messages import name_in
 from ..contract.sharded import alike,is_sharded,local
 from ..contract.state import as_declared,first
-from ..contract.tensors import compute,wide
-from ..lower.prefix import cut
-from ..lower.program import Request,layout_of,lower
-from ..lower.words import NotRecorded
+from ..contract.tensors import compute
+from ..lower.decide import lower
+from ..lower.program import Request,layout_of
 from .choose import backend_of,on_device,plain_types,why_not_sparse
 from .memory import aligned,dense,real,real_dtype
 from .store import Clock
@@ -33,22 +32,20 @@ class Inputs:
 
 class Sort:
     """Gives each parameter that has a gradient to one of `works`, or to `called`. `parts`: of sharded parameters the local part. A callback over all
-    parameters is called for all of them or for none: so if it must be for one, sorting starts again, with `joins`.
+    parameters is called for all of them or for none: so if it must be for one, sorting starts again, with `call_globals`.
 
-    `noted`: what called callbacks have been seen to change, by name. `led`: what they have come to in this step already, by parameter"""
-    def __init__(self, inputs, store, who, scratch_bytes, noted, led):
-        self.inputs,self.store,self.who,self.scratch_bytes,self.noted,self.led = inputs,store,who,scratch_bytes,noted,led
+    `late`: what prefixes have been seen to change late, by name. `arrived`: what they have come to in this step already, by parameter"""
+    def __init__(self, inputs, store, who, scratch_bytes, late, arrived):
+        self.inputs,self.store,self.who,self.scratch_bytes,self.late,self.arrived = inputs,store,who,scratch_bytes,late,arrived
         self.group_of = inputs.group_of()
         self.parts    = {}
-        self.unjoined = False
-        self.sort(joins=False)
-        if self.unjoined or any(self.has_joins(inputs.settings[g].chain) for _,g in self.called): self.sort(joins=True)
+        self.again    = False
+        self.sort(call_globals=False)
+        if self.again or any(has_globals(inputs.settings[g].chain) for _,g in self.called): self.sort(call_globals=True)
         for (*_,grad_dtype),work in self.works.items(): work.bind(len(inputs.grads), grad_dtype)
 
-    def has_joins(self, chain): return any(b.is_global for b in chain.blocks)
-
-    def sort(self, joins):
-        self.works,self.called,self.joins,self.rows = {},[],joins,{}
+    def sort(self, call_globals):
+        self.works,self.called,self.call_globals,self.rows = {},[],call_globals,{}
         params = self.inputs.params
         first_place = {id(p): i for i,p in reversed([*enumerate(params)])}               # a parameter given twice is moved once
         for i,(p,grad) in enumerate(zip(params, self.inputs.grads)):
@@ -82,17 +79,11 @@ class Sort:
         x          = real(local(p).detach())
         hosts,kept = self.states(p, x, settings)
         if sharded and not all(is_sharded(v) and alike(v, p) for v in kept.values()): return "its state is not sharded as it is"
-        try: before = None if settings.capturable else cut(settings.chain, settings.numbers|hosts, compute(p), self.joins, self.noted)
-        except NotRecorded as e: return self.refused(settings, e)
-        chain   = before.rest if before else settings.chain
-        lead    = before if before and before.lead else None
-        numbers = settings.numbers | self.handed(i, before) | hosts
         tensors = {n: real(local(s).detach()) for n,s in kept.items()}
-        dtype   = wide(x.dtype) if lead else real_dtype(grad.dtype)
-        program = self.program(x, chain, tensors, dtype, numbers, settings)
-        if program.called: return self.refused(settings, program.why[0])
+        program = self.program(i, x, tensors, real_dtype(grad.dtype), settings.numbers|hosts, settings)
+        if program.falls_back: return self.refused(settings, program.why[0])
         if sharded and not program.elementwise: return "it is sharded, and a callback needs the whole of it"
-        work = self.works.setdefault((program, lead, p.dtype, dtype), Work(program, lead, self.scratch_bytes, self.who))
+        work = self.works.setdefault((program, p.dtype, program.layout.grad_dtype), Work(program, self.scratch_bytes, self.who))
         work.add(i, x, tensors, local(p), kept, self.row(group, p, hosts))
         if sharded: self.parts[i] = local(p)
         return None
@@ -107,25 +98,21 @@ class Sort:
         if settings.capturable: hosts = {n: on_device(v, p.device) for n,v in hosts.items()}
         return hosts,{n: v for n,v in values.items() if isinstance(v, Tensor)}
 
-    def handed(self, i, before):
-        "The numbers that callbacks before the program hand on to it: those of this step, if they have been called already"
-        if not before: return {}
-        made = self.led[i].ns if i in self.led else {}
-        return before.numbers | {n: made[n] for n in before.numbers if n in made}
-
-    def program(self, x, chain, tensors, dtype, numbers, settings):
-        "The program for `chain`: a launch if the states lie in memory as the parameter does, else operations on lists"
+    def program(self, i, x, tensors, grad_dtype, numbers, settings):
+        "The program for parameter `i`: a launch if the states lie in memory as the parameter does, else operations on lists"
         backend = backend_of(settings.way, x.device, settings.capturable)
         if backend=='launch' and not dense(x): backend = 'foreach'
-        layout    = layout_of(x, dtype, tensors, chain)
-        program,_ = lower(chain, layout, numbers, Request(backend, settings.capturable))
-        elements  = {n for s in program.stages if s.flat for n in s.flat.names}
+        layout  = layout_of(x, grad_dtype, tensors, settings.chain)
+        request = Request(backend, settings.capturable, self.call_globals)
+        arrived = self.arrived[i].ns if i in self.arrived else {}
+        program = lower(settings.chain, layout, numbers, request, self.late, arrived)
+        elements = {n for s in program.stages if s.flat for n in s.flat.names}
         if backend!='launch' or all(aligned(tensors[n], x) for n in {*tensors}&elements): return program
-        return lower(chain, layout, numbers, Request('foreach', settings.capturable))[0]
+        return lower(settings.chain, layout, numbers, replace(request, backend='foreach'), self.late, arrived)
 
     def refused(self, settings, why):
         "A parameter goes to those that are called, unless the user asked for one launch"
-        if self.has_joins(settings.chain) and not self.joins: self.unjoined = True
+        if has_globals(settings.chain) and not self.call_globals: self.again = True
         elif settings.way=='launch': raise ValueError(f"{self.who}: fused=True cannot be: {why}; leave fused out")
         return str(why)
 
@@ -149,6 +136,8 @@ class Sort:
         pairs = zip(self.inputs.params, self.inputs.grads)
         return sum(getattr(self.store.of(p), 'clock', None) is clock for p,g in pairs if g is not None)
 
+
+def has_globals(chain): return any(b.is_global for b in chain.blocks)
 
 def check_shapes(who, groups, i, p, state, chain, grad=None):
     "Refuse parameter `i` if it has got another shape than its gradient or its state"

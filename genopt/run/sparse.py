@@ -2,10 +2,9 @@
 That is what the dense gradient does, where a gradient of zero changes nothing (SGD, Adagrad). Where it does not, a chain that asks for
 `rows` says that those without gradient are to rest all the same (`lazy`, as in SparseAdam); any other chain is refused."""
 
-from collections import deque
 from torch import Tensor
 import torch
-from ..contract.chain import Namespace
+from ..contract.chain import Namespace,interpret
 from ..contract.state import as_declared
 from ..contract.tensors import compute,plain,real
 from .reference import Item,own
@@ -39,7 +38,7 @@ def why_not(chain, numbers, elementwise, p):
     x,rand = torch.linspace(.5, 1.5, 7, dtype=torch.float64),torch.linspace(.1, .9, 7, dtype=torch.float64)
     state  = {n: s if not isinstance(s := init(x), Tensor) else rand.to(s.dtype) for n,init in chain.state.items()}
     ns = Namespace(numbers, p=x, grad=torch.zeros_like(x), rows=None, **state)
-    deque(chain.fold(ns), maxlen=0)
+    interpret(chain, ns, lambda b, ns: b(ns))
     moved = [n for n,old in dict(new_p=x, **state).items() if isinstance(old, Tensor) and not torch.equal(ns[n], old)]
     if not moved: return None
     what = 'the parameter' if moved==['new_p'] else moved[-1]

@@ -10,7 +10,7 @@ from operator import attrgetter,is_
 import torch
 from torch import Tensor
 from ..contract.sharded import local
-from ..lower.program import lower
+from ..lower.decide import lower
 from ..lower.record import Value,mapped
 from .calls import call,write_own
 from .foreach import Foreach
@@ -45,15 +45,15 @@ class Batch:
 
 
 class Work:
-    """`program` for the parameters `indices`; `cut`, if callbacks before it are called. `ps`, `grads` and `states` are real, local tensors; `rows`:
+    """`program` for the parameters `indices`; `ps`, `grads` and `states` are real, local tensors; `rows`:
     of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only;
     and `commit`"""
-    def __init__(self, program, cut, scratch_bytes, who):
-        self.program,self.cut,self.scratch_bytes,self.who = program,cut,scratch_bytes,who
+    def __init__(self, program, scratch_bytes, who):
+        self.program,self.prefix,self.scratch_bytes,self.who = program,program.prefix,scratch_bytes,who
         self.indices,self.ps,self.states,self.kept,self.users,self.row_of,self.rows = [],[],[],[],[],[],[]
         self.launched = program.request.backend=='launch'
         self.joins = any(b.is_global for b in program.chain.blocks)
-        self.fed = None                     # tensors that callbacks before the program hand on
+        self.extra = None                     # tensors that callbacks before the program hand on
     def add(self, i, p, states, users, kept, row):
         "`p` and `states`: real and local; `users`: the user's parameter, or its local part; `kept`: the states as the user has them"
         if row not in self.rows: self.rows.append(row)
@@ -70,10 +70,10 @@ class Work:
         res.program = program
         res.bind(self.n_grads, self.dtypes['grad'])
         return res
-    def lower_again(self, settings, extra):
+    def lower_again(self, settings, handed, late):
         "The program that is right for the numbers of the first row"
-        numbers = self.rows[0].numbers(settings) | (extra or {})
-        return lower(self.program.chain, self.program.layout, numbers, self.program.request)[0]
+        program = self.program
+        return lower(program.whole, program.layout, self.rows[0].numbers(settings), program.request, late, handed or {})
 
     def bind(self, n_grads, grad_dtype):
         "Make what does not change from step to step. `n_grads`: of how many gradients theirs are some"
@@ -87,13 +87,13 @@ class Work:
         self.compute = program.layout.compute_dtype
         self.batches = self.batched()
         self.before_commit = len(program.stages)-1 if program.holds_whole else int(bool(program.stages[0].joins))
-        self.fed     = self.fed or {n: [torch.empty_like(p, dtype=self.compute) for p in self.ps] for n in program.chain.fed}
+        self.extra     = self.extra or {n: [torch.empty_like(p, dtype=self.compute) for p in self.ps] for n in program.chain.extra}
         self.dtypes  = dict(p=self.ps[0].dtype, grad=grad_dtype)
         self.dtypes |= {n: s.dtype for n,s in self.states[0].items()}
         self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
         self.memory  = Memory(self.watched, len(self.users))
         self.places  = [*range(len(self.ps))]
-        self.all_in_order = not self.cut and self.indices==[*range(n_grads)]
+        self.all_in_order = not self.prefix and self.indices==[*range(n_grads)]
         self.plain   = all(p.is_contiguous() for p in self.ps)
         self.simple  = self.launched and len(program.stages)==1          # one launch for all; it needs no tensors, only addresses
         self.settled = [None]*len(self.rows)                             # the settings of which the scalars are there already
@@ -129,7 +129,7 @@ class Work:
         self.grads,self.pointed,self.seen,self.gradients = taken,False,None,None
         if self.simple:
             self.grad_at = [*map(Tensor.data_ptr, taken)]
-            if plain and not self.cut: self.seen,self.grads = [*map(weakref.ref, gs)],None       # the user's: nothing of ours may keep them alive
+            if plain and not self.prefix: self.seen,self.grads = [*map(weakref.ref, gs)],None       # the user's: nothing of ours may keep them alive
         return True
     def taken(self, g, p, dtype):
         "The gradient `g` of `p`, real, and as the parameter lies; None if it is of another dtype than before"
@@ -137,20 +137,20 @@ class Work:
         if g.dtype!=dtype: return None
         return g if aligned(g, p) or not self.launched else as_strided_like(p, g)
 
-    def prepare(self, settings, extra=None):
-        "The scalars of this step; False if a guard does not hold. `extra`: numbers from callbacks that were called"
+    def prepare(self, settings, handed=None):
+        "The scalars of this step; False if a guard does not hold. `handed`: numbers from callbacks that were called"
         program,self.counters = self.program,[]
         for b in self.batches: b.values.clear()
         for r,row in enumerate(self.rows):
             if self.settled[r] is not None and self.settled[r] is settings[row.group]: continue
             numbers = row.numbers(settings)
-            if extra: numbers.update(extra)
+            if handed: numbers.update(handed)
             ready = program.scalars(numbers)
             if ready is None: return False
             values,counters = ready
             self.values[r] = values
             if counters: self.counters.append((row.clock, counters))
-            elif program.scalars.steady and not extra and not program.request.capturable: self.settled[r] = settings[row.group]
+            elif program.scalars.steady and not handed and not program.request.capturable: self.settled[r] = settings[row.group]
             if self.launched: self.fill(r, values)
         return True
     def fill(self, r, values):
@@ -169,7 +169,7 @@ class Work:
         "The tensors called `name` of the parameters in `batch`"
         if name=='p':    return [self.ps[k] for k in batch.at]
         if name=='grad': return [self.grads[k] for k in batch.at]
-        if name in self.fed: return [self.fed[name][k] for k in batch.at]
+        if name in self.extra: return [self.extra[name][k] for k in batch.at]
         if name in self.states[0]: return [self.states[k][name] for k in batch.at]
         return [*batch.scratch[name]]
     def places_of(self, batch, name):

@@ -14,7 +14,8 @@ pointwise = ('SGD SGDW QHM AggMo ASGD Rprop Signum Tiger Lion Adagrad RMSprop Ad
 
 @dataclass(frozen=True)
 class Goal:
-    "`contender` over `baseline`, or without one the number itself, is at most `at_most`. `short`: for which algorithm, shape `--short` tries it"
+    """The time of `contender` over that of `baseline`, or without a baseline the number itself, is at most `at_most`: on each of `algorithms` and of
+    `shapes`. `short`: the algorithm and the shape on which `--short` tries the goal, if it does"""
     case: str
     algorithms: str
     shapes: str
@@ -22,7 +23,7 @@ class Goal:
     baseline: str
     at_most: float
     short: str = ''
-    gross: float = 2.                   # by which factor `--short` lets it be missed: twice the goal, or, if it is missed, about twice what is
+    gross: float = 2.                   # `--short` allows this factor: two; where the goal is missed, about two over what was reached
 
 goals = [Goal('step',         'Adam AdamW',  'resnet18 resnet50', 'genopt default', 'torch fused',             0.85, 'Adam resnet18'),
          Goal('step',         'Adam AdamW',  'gpt2',            'genopt default', 'torch fused',             0.92),
@@ -45,55 +46,72 @@ goals = [Goal('step',         'Adam AdamW',  'resnet18 resnet50', 'genopt defaul
          Goal('warm',         'Adam',        'k256',            'genopt default', '',                        0.1,  'Adam k256', 6.),
          Goal('compilations', 'Adam',        'six',             'genopt default', '',                        1,    'Adam six')]
 units = dict(step='', cold=' s', warm=' s', compilations='')
+kind  = dict(cold='first', warm='first')                                    # the measurement that has the number, if it is not named like the case
+value = dict(step='ratio', compilations='count')                            # the number in its rows, likewise
 
 
-kind  = dict(cold='first', warm='first')                                    # the measurement that a case is read from
+# -- What to measure --
 
-def shortened(): return [replace(g, algorithms=a, shapes=s) for g in goals if g.short for a,s in [g.short.split()]]
+def shortened():
+    "The goals of `--short`"
+    return [replace(g, algorithms=a, shapes=s) for g in goals if g.short for a,s in [g.short.split()]]
 
 def plan(goals):
-    "What has to be measured for `goals`: for each kind, algorithm and shape the contenders"
+    "What has to be measured for `goals`: kind, algorithm, shape and names of contenders"
     res = {}
     for g in goals:
+        names = [n.partition(',')[0] for n in (g.contender, g.baseline) if n]
         for key in product([kind.get(g.case, g.case)], g.algorithms.split(), g.shapes.split()):
-            res.setdefault(key, []).extend(n.partition(',')[0] for n in (g.contender, g.baseline) if n)
-    return [(*k, [*dict.fromkeys(v)]) for k,v in res.items()]
+            res.setdefault(key, {}).update(dict.fromkeys(names))
+    return [(*key, [*names]) for key,names in res.items()]
+
+
+# -- Met or missed --
 
 def find(results, case, algorithm, shape, name):
     "The row of `name`, or an empty one"
-    key = kind.get(case, case),algorithm,shape
+    key  = kind.get(case, case),algorithm,shape
     rows = next((r['rows'] for r in results if (r['case'], r['algorithm'], r['shape'])==key), [])
-    if name!=peers: return next((r for r in rows if r['name']==name), {})
-    rows = [r for r in rows if 'ratio' in r and r['name'].split()[0] not in ('genopt','memory')]
-    return min(rows, key=lambda r: r['ratio'], default={})
+    if name!=peers:
+        return next((r for r in rows if r['name']==name), {})
+    others = [r for r in rows if 'ratio' in r and r['name'].split()[0] not in ('genopt','memory')]
+    return min(others, key=lambda r: r['ratio'], default={})
 
 def check(results, goals=goals, short=False):
-    """For each goal on each algorithm and shape: the value, and met, missed or not measured. A contender that refused has missed,
-    where the baseline is missing nothing is measured. `short`: with the room that `gross` gives"""
-    res = []
-    for g in goals:
-        limit = g.at_most*(g.gross if short else 1.)
-        for algorithm,shape in product(g.algorithms.split(), g.shapes.split()):
-            ours   = find(results, g.case, algorithm, shape, g.contender)
-            theirs = find(results, g.case, algorithm, shape, g.baseline) if g.baseline else dict(ratio=1)
-            value  = ours.get(dict(step='ratio', compilations='count').get(g.case, g.case))
-            value  = value/theirs['ratio'] if value is not None and 'ratio' in theirs else None
-            if 'absent' in ours and 'ratio' in theirs: verdict = 'missed'
-            else: verdict = 'not measured' if value is None else 'met' if value<=limit else 'missed'
-            res.append(asdict(g) | dict(algorithm=algorithm, shape=shape, value=value, limit=limit, verdict=verdict,
-                                        against=theirs.get('name', g.baseline), absent=ours.get('absent')))
-    return res
+    """For each goal on each algorithm and shape: the value, the limit, and the verdict, which is met, missed or not measured. A contender that is
+    absent has missed. Without the baseline nothing is measured. `short`: the limit is wider by the factor `gross`"""
+    return [judge(results, g, a, s, short) for g in goals for a,s in product(g.algorithms.split(), g.shapes.split())]
+
+def judge(results, goal, algorithm, shape, short):
+    limit  = goal.at_most*(goal.gross if short else 1.)
+    ours   = find(results, goal.case, algorithm, shape, goal.contender)
+    theirs = find(results, goal.case, algorithm, shape, goal.baseline) if goal.baseline else dict(ratio=1)
+    number = ours.get(value.get(goal.case, goal.case))
+    ratio  = None
+    verdict = 'not measured'
+    if 'ratio' in theirs:
+        if number is not None:
+            ratio   = number/theirs['ratio']
+            verdict = 'met' if ratio<=limit else 'missed'
+        elif 'absent' in ours:
+            verdict = 'missed'
+    return asdict(goal) | dict(algorithm=algorithm, shape=shape, value=ratio, limit=limit, verdict=verdict,
+                               against=theirs.get('name', goal.baseline), absent=ours.get('absent'))
 
 def passed(checked): return not any(c['verdict']=='missed' for c in checked)
 
 def show(checked):
-    "The goals beside what was measured; those of which nothing was are only counted"
+    "The goals beside what was measured. Those of which nothing was measured are only counted"
     rows = []
     for c in checked:
         if c['verdict']=='not measured': continue
-        value = f"{c['value']:.3g}{units[c['case']]}" if c['value'] is not None else 'absent' if c['absent'] else '-'
-        against = f"{c['baseline']} ({c['against']})" if c['baseline']==peers and c['against']!=peers else c['baseline']
-        rows.append([c['case'], c['algorithm'], c['shape'], c['contender'], against, f"{c['limit']:g}{units[c['case']]}", value, c['verdict']])
-    count = ', '.join(f"{sum(c['verdict']==v for c in checked)} {v}" for v in ('met','missed','not measured'))
-    head = ['case', 'algorithm', 'shape', 'contender', 'against', 'at most', 'measured', '']
-    return f'{table(head, rows, right=(5,6))}\n\ngoals: {count}' if rows else f'goals: {count}'
+        unit    = units[c['case']]
+        shown   = 'absent' if c['value'] is None else f"{c['value']:.3g}{unit}"
+        against = c['baseline']
+        if against==peers and c['against']!=peers:
+            against = f"{peers} ({c['against']})"
+        rows.append([c['case'], c['algorithm'], c['shape'], c['contender'], against, f"{c['limit']:g}{unit}", shown, c['verdict']])
+    counts = [f"{sum(c['verdict']==v for c in checked)} {v}" for v in ('met','missed','not measured')]
+    count  = f"goals: {', '.join(counts)}"
+    head   = ['case', 'algorithm', 'shape', 'contender', 'against', 'at most', 'measured', '']
+    return f'{table(head, rows, right=(5,6))}\n\n{count}' if rows else count

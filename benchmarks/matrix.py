@@ -1,16 +1,20 @@
-"""`python -m benchmarks.matrix`: steps of Muon, Shampoo and SOAP beside the libraries that have them, on matrices of 64 to 1024 in float32; the same
-settings, dtype of the iteration and frequencies. Vectors are AdamW's, and no part of it. All take turns in one process."""
+"""`python -m benchmarks.matrix`: steps of Muon, Shampoo and SOAP beside the libraries that have them, on matrices of 64 to 1024 in float32. Settings,
+the dtype of the iteration and the frequencies are the same. Vectors, which AdamW would take, are left out. All take turns in one process."""
 
 import json,sys,warnings
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import mean,median
-from fastcore.script import anno_parser
 import torch
-from genopt.tools import bench
-from genopt.tools.bench import Contender,Shape,Side,TimeUp,aside,forget,load,machine,random_tensors,take_turns,why
 from genopt.optim.tables import table
+from genopt.tools import bench
+from genopt.tools.bench import Side,TimeUp,aside,forget,load,machine,random_tensors,take_turns,why
+from genopt.tools.cli import call
+from genopt.tools.contenders import Contender,Shape,genopt_step
+
+
+# -- What is measured --
 
 layers  = [(768,256), (256,256), (1024,256), (256,1024)]                            # attention, its output, and the MLP, of width 256
 shapes  = dict(matrices = Shape('4 layers of a transformer of width 256', layers*4, 30),
@@ -19,17 +23,9 @@ shapes  = dict(matrices = Shape('4 layers of a transformer of width 256', layers
 muon    = dict(lr=1e-3, momentum=.95, weight_decay=.1, nesterov=True)
 shampoo = dict(lr=1e-3, momentum=0., weight_decay=0., eps=1e-4)
 soap    = dict(lr=1e-3, betas=(.95,.95), weight_decay=.01, eps=1e-8)
-often   = dict(Muon=0, Shampoo=10, SOAP=10)                                         # steps between preconditioners
+often   = dict(Shampoo=10, SOAP=10)                                                 # steps between two preconditioners
+settings = dict(Muon=muon, Shampoo=shampoo | dict(precondition_frequency=often['Shampoo']), SOAP=soap | dict(precondition_frequency=often['SOAP']))
 
-
-def peer(module, make):
-    "A contender's `make`, for the one algorithm that it has"
-    def step(algorithm, groups, settings, **kw): return make(import_module(module), [p for g in groups for p in g['params']], **kw).step
-    return step
-
-def ours(name, groups, settings, **kw):
-    import genopt
-    return getattr(genopt, name)(groups, **settings, **kw).step
 def torch_muon(m, ps): return m.Muon(ps, **muon)
 def timm_muon(m, ps): return m.Muon(ps, **muon, ns_coefficients='original', adjust_lr_fn='original')
 def kozistr_muon(m, ps, **kw): return m.Muon([dict(params=ps, use_muon=True)], **muon, **kw)
@@ -49,60 +45,77 @@ peers = dict(Muon    = [('torch default', 'torch.optim', torch_muon), ('timm def
              Shampoo = [('pytorch_optimizer default', 'pytorch_optimizer', kozistr_shampoo),
                         ('torch_optimizer default', 'torch_optimizer', jettify_shampoo)],
              SOAP    = [('pytorch_optimizer default', 'pytorch_optimizer', kozistr_soap), ('heavyball default', 'heavyball', heavyball_soap)])
-settings = {a: s | (dict(precondition_frequency=often[a]) if often[a] else {}) for a,s in dict(Muon=muon, Shampoo=shampoo, SOAP=soap).items()}
 
+def peer(module, make):
+    "A contender's `make`, which imports `module` and calls `make` with it and the parameters"
+    def step(algorithm, groups, settings):
+        params = [p for g in groups for p in g['params']]
+        return make(import_module(module), params).step
+    return step
 
 def contenders(algorithm):
     others = [Contender(name, peer(module, make)) for name,module,make in peers[algorithm]]
-    ways   = {'loop': dict(foreach=False), 'default': {}, 'fused': dict(fused=True)}
-    return others + [Contender(f'genopt {n}', partial(ours, **kw)) for n,kw in ways.items()]
+    flags  = dict(loop=dict(foreach=False), default={}, fused=dict(fused=True))
+    return others + [Contender(f'genopt {name}', partial(genopt_step, **kw)) for name,kw in flags.items()]
+
+
+# -- Measuring --
 
 def cost(times, period):
-    "Seconds of a step, of `times` that are alike at every `period`-th: the mean of the medians, so that a rare step counts by how rare it is"
+    "Seconds of a step, where each of `period` steps has a cost of its own: the mean of their medians, so that a rare step counts by how rare it is"
     return mean(median(times[i::period]) for i in range(period))
 
 def compare(algorithm, shape, rounds=None):
     "The steps of all contenders in turns; who is absent, and why"
-    s,period = shapes[shape],often[algorithm] or 1
-    bench.algorithms[algorithm],sides,absent = settings[algorithm],[],{}
-    grads,rounds = random_tensors(s, torch.device('cpu'), 1, 0.01),max(1, (rounds or s.rounds)//period)*period
+    s      = shapes[shape]
+    period = often.get(algorithm, 1)
+    rounds = max(1, (rounds or s.rounds)//period)*period
+    bench.algorithms[algorithm] = settings[algorithm]
+    grads  = random_tensors(s, torch.device('cpu'), 1, 0.01)
+    sides,absent = [],{}
     with aside():
         for c in contenders(algorithm):
             forget()
-            try: sides.append(Side(c, algorithm, s, grads, 300.))
-            except (Exception, TimeUp) as e: absent[c.name] = why(e)[:200]
+            try:
+                sides.append(Side(c, algorithm, s, grads, 300.))
+            except (Exception, TimeUp) as e:
+                absent[c.name] = why(e)[:200]
         take_turns(sides, rounds)
-    rows = {o.contender.name: dict(ms=cost(o.times, period)*1e3, best=min(o.times)*1e3, warm=o.warm) for o in sides}
+    rows    = {o.contender.name: dict(ms=cost(o.times, period)*1e3, best=min(o.times)*1e3, warm=o.warm) for o in sides}
     fastest = min((n for n in rows if not n.startswith('genopt')), key=lambda n: rows[n]['ms'])
-    for r in rows.values(): r['ratio'] = r['ms']/rows[fastest]['ms']
+    for r in rows.values():
+        r['ratio'] = r['ms']/rows[fastest]['ms']
     return dict(algorithm=algorithm, shape=shape, about=s.about, rounds=rounds, fastest=fastest, rows=rows, absent=absent, load=load(),
                 threads=torch.get_num_threads())
 
+
+# -- Showing --
+
 def text(res):
-    rows = sorted(res['rows'].items(), key=lambda o: o[1]['ms'])
-    rows = [[n, f"{r['ms']:.2f}", f"{r['best']:.2f}", f"{r['ratio']:.2f}", f"{r['warm']:.1f}"] for n,r in rows]
+    "The result of `compare` as a table, the fastest first"
+    rows = [[name, f"{r['ms']:.2f}", f"{r['best']:.2f}", f"{r['ratio']:.2f}", f"{r['warm']:.1f}"]
+            for name,r in sorted(res['rows'].items(), key=lambda o: o[1]['ms'])]
     head = (f"{res['algorithm']} on {res['shape']} ({res['about']}), {res['rounds']} rounds, {res['threads']} threads, load {res['load']}; "
             f"ratio to {res['fastest']}")
-    return '\n'.join([head, '', table(['contender', 'ms/step', 'best', 'ratio', 'warm-up, s'], rows, right=(1,2,3,4)),
-                      *(f"absent: {n}: {w}" for n,w in res['absent'].items())])
+    lines = [head, '', table(['contender', 'ms/step', 'best', 'ratio', 'warm-up, s'], rows, right=(1,2,3,4))]
+    return '\n'.join(lines + [f"absent: {name}: {reason}" for name,reason in res['absent'].items()])
 
 def run(
     algorithms:str=None,              # Some of Muon, Shampoo, SOAP; by default all
     sizes:str=None,                   # Some of matrices, wide, small; by default all
     rounds:int=None,                  # Steps of each contender; by default as many as the shape needs
-    out:Path='matrix.json',           # Where to write everything that was measured
+    out:Path='matrix.json',           # File for all that was measured
 ):
     "Measure steps of the algorithms of matrices, genopt's and its peers', in turns"
     warnings.simplefilter('ignore')
     results = []
-    for s in bench.pick(sizes, [*shapes]):
-        for a in bench.pick(algorithms, [*peers]):
-            results.append(res := compare(a, s, rounds) | dict(machine=machine()))
+    for shape in bench.pick(sizes, shapes):
+        for algorithm in bench.pick(algorithms, peers):
+            res = compare(algorithm, shape, rounds) | dict(machine=machine())
+            results.append(res)
             out.write_text(json.dumps(dict(results=results), indent=1))
             print(text(res), end='\n\n', flush=True)
 
-def main(argv=None):
-    args = vars(anno_parser(run, prog='python -m benchmarks.matrix').parse_args(argv))
-    return run(**{k: v for k,v in args.items() if k not in ('pdb','xtra')})
+def main(argv=None): return call(run, 'python -m benchmarks.matrix', argv)
 
 if __name__=='__main__': sys.exit(main())

@@ -106,12 +106,18 @@ class Contender:
 def genopt_step(algorithm, groups, settings, **flags):
     return getattr(genopt, algorithm)(groups, **settings, **flags).step
 
-def torch_step(algorithm, groups, settings, compiled=False, **flags):
-    cls = getattr(torch.optim, algorithm, None)
-    if not cls:
-        raise Absent(f"torch.optim has no {algorithm}")
-    step = cls(groups, **settings, **flags).step
-    return torch.compile(step) if compiled else step
+def torch_step(algorithm, groups, settings, **flags):
+    return find('torch.optim', algorithm, vars(torch.optim))(groups, **settings, **flags).step
+
+def find(library, algorithm, classes):
+    "The class for `algorithm` among `classes`. Raises `Absent` where `library` has none"
+    if algorithm not in classes:
+        raise Absent(f"{library} has no {algorithm}")
+    return classes[algorithm]
+
+def compiled(make):
+    "A contender's `make` with `torch.compile` around the step"
+    return lambda *args: torch.compile(make(*args))
 
 def copy_step(algorithm, groups, settings):
     "A copy of memory that reads and writes as many bytes as the step must: half of them each"
@@ -124,7 +130,7 @@ contenders = [Contender('torch fused',    partial(torch_step, fused=True)),
               Contender('torch foreach',  partial(torch_step, foreach=True)),
               Contender('torch default',  torch_step),
               Contender('torch loop',     partial(torch_step, foreach=False)),
-              Contender('torch compiled', partial(torch_step, compiled=True)),
+              Contender('torch compiled', compiled(torch_step)),
               Contender('genopt loop',    partial(genopt_step, foreach=False)),
               Contender('genopt foreach', partial(genopt_step, foreach=True)),
               Contender('genopt default', genopt_step),

@@ -65,7 +65,7 @@ def read(work, batch, v):
     if v.kind==CROSS: return work.cross[v]
     if v in batch.values: return batch.values[v] if batch.stacked or v.op=='given' or v.kind!=SINGLE else batch.values[v][0]
     if v.name in batch.scratch: return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
-    xs = [x.to(wide(x.dtype)) for x in work.tensors(batch, v.name)]
+    xs = [x.to(wide(x.dtype)) for x in batch.tensors(v.name)]
     if not batch.stacked: return xs[0]
     batch.values[v] = torch.stack(xs)                                       # for the calls that come after
     return batch.values[v]
@@ -73,14 +73,14 @@ def read(work, batch, v):
 def check_shape(work, batch, c, n, v, x):
     "Refuse what call `c` has given for `n`, if it is not of the shape of the parameter or the state"
     first = batch.at[0]
-    like  = work.states[first].get(n, work.ps[first] if v.kind==ELEMENTS else None)
+    like  = work.tensors.states[first].get(n, work.tensors.ps[first] if v.kind==ELEMENTS else None)
     shape = like.shape if like is not None else () if v.kind==SINGLE else None
     if isinstance(x, Tensor) and (shape is None or x.shape[batch.stacked:]==shape): return
     raise ValueError(f"{work.who}: {c.block} made {n} {describe(x)}; it was of shape {tuple(shape)}")
 
 def give(work, batch, v):
     "Bring what a call has given into memory as the parameter lies, for the launches that read it"
-    x,p = batch.values[v].to(work.compute),work.ps[batch.at[0]]
+    x,p = batch.values[v].to(work.compute),work.tensors.ps[batch.at[0]]
     if not batch.stacked:
         fits = v.kind!=ELEMENTS or aligned(x, p) and not x.is_neg()
         batch.scratch[v.name] = [x if fits else as_strided_like(p, x)]
@@ -96,6 +96,6 @@ def write_own(work, batch):
     for n,v in work.program.call_outs.items():
         new   = batch.values[v] if v in batch.values else read(work, batch, v)
         news  = [*new.unbind()] if batch.stacked else [new]
-        pairs = [(y, x) for x,y in zip(news, work.tensors(batch, n)) if x.data_ptr()!=y.data_ptr() or x.stride()!=y.stride()]
-        held  = {storage(s) for k in batch.at for s in work.states[k].values()}            # a state that is another's old value
+        pairs = [(y, x) for x,y in zip(news, batch.tensors(n)) if x.data_ptr()!=y.data_ptr() or x.stride()!=y.stride()]
+        held  = {storage(s) for k in batch.at for s in work.tensors.states[k].values()}            # a state that is another's old value
         if pairs: torch._foreach_copy_([y for y,_ in pairs], [x.clone() if storage(x) in held else x for _,x in pairs])

@@ -68,4 +68,5 @@ class Launch:
         self.looks.parallel = self.parallel and compiler.parallel_may()
         self.look_run(ctypes.addressof(self.looks))
         return int(self.flags[1][0]) if self.flags[1][0]>=0 else None
+    def reads(self, name): return name in self.kernel.slots
     def leaf(self, v): return self.leaves[:, self.kernel.flat.leaves.index(v)]

@@ -38,7 +38,7 @@ class Plan:
         self.sparse   = {i for i,g in enumerate(grads) if g is not None and g.is_sparse}
         self.moved    = [params[i] for w in self.works if w.launched for i in w.indices]
         self.sharded  = any(map(is_sharded, params))
-        self.simple   = not self.called and not self.sharded and all(w.simple and not w.prefix and not w.joins for w in self.works)
+        self.simple   = not self.called and not self.sharded and all(w.simple and not w.program.prefix and not w.joins for w in self.works)
         self.variants = {}                                                                 # (place of a work, program) -> the work with that program
         self.fresh,self.version = True,store.version
 
@@ -75,10 +75,10 @@ class Plan:
         grads,settings = [*map(local, inputs.grads)] if self.sharded else inputs.grads,self.settings
         check_joins(self.works, settings)
         for j,w in enumerate(self.works):
-            if not w.prefix and not self.ready(j, grads, settings): return arrived or {}
-        items = self.call(inputs, model, arrived or {}) if self.called or any(w.prefix for w in self.works) else {}
+            if not w.program.prefix and not self.ready(j, grads, settings): return arrived or {}
+        items = self.call(inputs, model, arrived or {}) if self.called or any(w.program.prefix for w in self.works) else {}
         for j,w in enumerate(self.works):
-            if w.prefix and not self.follow(j, w, items, settings): return items
+            if w.program.prefix and not self.follow(j, w, items, settings): return items
         self.items = [items[i] for i,_ in self.called]
         for it in self.items: it.check(self.who)
         return None if run_before(self.works) else items
@@ -90,9 +90,9 @@ class Plan:
         items = {i: (Rows if i in self.sparse else Item)(p := self.params[i], self.store.of(p), self.settings[g].chain, self.settings[g].numbers)
                  for i,g in self.called}
         for w in self.works:
-            for k,i in enumerate(w.indices if w.prefix else ()):
+            for k,i in enumerate(w.indices if w.program.prefix else ()):
                 row = w.rows[w.row_of[k]]
-                items[i] = Item(p := self.params[i], dict(self.store.of(p))|row.clock.values, w.prefix.chain, row.numbers(self.settings))
+                items[i] = Item(p := self.params[i], dict(self.store.of(p))|row.clock.values, w.program.prefix.chain, row.numbers(self.settings))
                 items[i].begun = dict(items[i].ns)
         items = {i: arrived.get(i, it) for i,it in items.items()}
         new   = [items[i] for i in sorted(items) if i not in arrived]                  # a callback over all parameters has them in their order
@@ -108,7 +108,7 @@ class Plan:
         if not w.take(grads): return False
         if w.prepare(settings, handed): return True
         program = w.lower_again(settings, handed, self.late)
-        if program.falls_back or program is w.program or program.prefix is not w.prefix: return False
+        if program.falls_back or program is w.program or program.prefix is not w.program.prefix: return False
         if (j, program) not in self.variants: self.variants[j, program] = w.with_program(program)
         self.variants[j, w.program] = w
         w = self.works[j] = self.variants[j, program]
@@ -119,16 +119,16 @@ class Plan:
         mine = [items[i] for i in w.indices]
         for it in mine:
             it.check(self.who)
-            if late := w.prefix.late(it.begun, it.ns):
+            if late := w.program.prefix.late(it.begun, it.ns):
                 self.late.update(late)
                 return False
-            for n in w.prefix.handed:
-                made,was = it.ns.get(n),w.prefix.numbers.get(n, it.ns['p'])
+            for n in w.program.prefix.handed:
+                made,was = it.ns.get(n),w.program.prefix.numbers.get(n, it.ns['p'])
                 if n not in it.ns or fit(made)!=fit(was):
-                    raise ValueError(f"{self.who}: {w.prefix.chain} made {n} {describe(made)}; it was {describe(was)}")
+                    raise ValueError(f"{self.who}: {w.program.prefix.chain} made {n} {describe(made)}; it was {describe(was)}")
         grads = dict(zip(w.indices, (local(it.ns['grad']) for it in mine)))
-        for n in w.prefix.rest.extra: torch._foreach_copy_(w.extra[n], [local(it.ns[n]) for it in mine])
-        return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.prefix.numbers})
+        for n in w.program.prefix.rest.extra: torch._foreach_copy_(w.tensors.extra[n], [local(it.ns[n]) for it in mine])
+        return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.program.prefix.numbers})
 
     items = ()
     def commit(self):

@@ -13,7 +13,8 @@ from ..lower.program import Request,layout_of
 from .choose import backend_of,on_device,plain_types,why_not_sparse
 from .memory import aligned,dense,real,real_dtype
 from .store import Clock
-from .work import Row,Work
+from .scalars import Row
+from .work import Work
 
 __all__ = ['Inputs', 'Sort', 'check_shapes']
 

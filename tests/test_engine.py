@@ -4,7 +4,7 @@ import copy,math,pickle,re,threading,weakref
 import pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 import genopt
-from genopt.run import compiler
+from genopt.run import compiler,tensors
 from genopt.contract.chain import Chain
 from genopt.contract.state import Init,zeros
 from genopt.contract.choice import where
@@ -445,7 +445,7 @@ def test_memory_of_a_foreach_step_is_bounded():
     for p in ps: p.grad = torch.randn(p.shape)
     opt.step()
     work, = opt._plan.works
-    parts = [sum(ps[j].numel() for j in part) for part,_ in work.parts(work.batches[0])]
+    parts = [sum(ps[j].numel() for j in part) for _,part in tensors.parts(work.batches[0], work.row_of, work.scratch_bytes)]
     assert len(parts)>1 and max(parts)*4*6<=2**20
 
 @way

@@ -147,7 +147,7 @@ def test_loops_are_vectorized(a, tmp_path):
         for stage in work.program.stages:
             if not stage.flat: continue
             dtypes = dict.fromkeys((*stage.flat.names, *stage.flat.single_names), torch.float32)
-            (tmp_path/'k.c').write_text(c.source(stage.flat, work.names, dtypes, torch.float32))
+            (tmp_path/'k.c').write_text(c.source(stage.flat, work.scalars.names, dtypes, torch.float32))
             told = subprocess.run(['cc', *compiler.flags, '-fopenmp', '-fopt-info-vec', '-o', tmp_path/'k.so', tmp_path/'k.c'], capture_output=True, text=True)
             loops = sum(bool(r.elements or r.reduced) for r in stage.flat.rounds)
             assert told.returncode==0 and told.stderr.count('loop vectorized')>=loops, (a.name, told.stderr)

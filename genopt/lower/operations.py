@@ -6,20 +6,37 @@ where the call has them. An operation that is not here, or whose arguments do no
 
 import math
 import torch
-from .record import ELEMENTS,SINGLE,Value,aten
+from .record import ELEMENTS, SINGLE, Value, aten
 
 __all__ = ['Dialect', 'Reduction', 'can_write', 'operand_dtype', 'reduction', 'write']
 
 
 class Dialect:
     "What the table asks of a language. This one writes readable Python, to try whether an operation can be written at all"
-    zero,half,one,infinity = '0.', '.5', '1.', 'inf'
-    def constant(self, v, dtype): return repr(v)
-    def number(self, condition): return f'float({condition})'
-    def function(self, name, *args): return f'{name}({", ".join(args)})'           # sqrt, exp, log, pow, atan2, abs ...
-    def choose(self, condition, a, b): return f'({a} if {condition} else {b})'
-    def negate(self, condition): return f'(not {condition})'
-    def fma(self, a, b, c): return f'({a}*{b} + {c})'                               # rounded once
+
+    zero, half, one, infinity = '0.', '.5', '1.', 'inf'
+
+    def constant(self, v, dtype):
+        return repr(v)
+
+    def number(self, condition):
+        return f'float({condition})'
+
+    def function(self, name, *args):
+        return f'{name}({", ".join(args)})'  # sqrt, exp, log, pow, atan2, abs ...
+
+    def choose(self, condition, a, b):
+        return f'({a} if {condition} else {b})'
+
+    def negate(self, condition):
+        return f'(not {condition})'
+
+    def fma(self, a, b, c):
+        return f'({a}*{b} + {c})'  # rounded once
+
+
+# The table holds formulas, laid out by hand.
+# fmt: off
 
 def add(d, x, y, alpha=None): return f'({x} + {y})' if alpha is None else d.fma(alpha, y, x)
 def sub(d, x, y, alpha=None): return f'({x} - {y})' if alpha is None else d.fma(f'(-{alpha})', y, x)
@@ -68,63 +85,107 @@ elementwise = {
     aten.isinf: lambda d, x: f'({d.function("abs", x)} == {d.infinity})',
 }
 compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isfinite, aten.isinf}
-ignored  = 'dtype', 'layout', 'device', 'pin_memory', 'memory_format', 'non_blocking', 'implicit'
+# fmt: on
+ignored = 'dtype', 'layout', 'device', 'pin_memory', 'memory_format', 'non_blocking', 'implicit'
 
 
 def arguments(v):
     "What `v` is made of, by position and by keyword; without what only says how the result is stored"
-    return v.args,{k: a for k,a in v.kwargs.items() if k not in ignored}
+    return v.args, {k: a for k, a in v.kwargs.items() if k not in ignored}
+
 
 def operand_dtype(v, compute_dtype):
     "The dtype in which the operands of `v` meet"
-    if v.packet not in compares: return v.dtype
-    return compute_dtype if any(isinstance(a, float) or isinstance(a, Value) and a.dtype.is_floating_point for a in v.args) else v.args[0].dtype
+    if v.packet not in compares:
+        return v.dtype
+    return (
+        compute_dtype
+        if any(
+            isinstance(a, float) or isinstance(a, Value) and a.dtype.is_floating_point
+            for a in v.args
+        )
+        else v.args[0].dtype
+    )
+
 
 def write(v, d, text, compute_dtype):
     "`v` as an expression of the dialect `d`; `text(value, dtype)` gives that of an operand. Raises `KeyError` or `TypeError` where the table cannot"
-    args,kwargs = arguments(v)
+    args, kwargs = arguments(v)
     dtype = operand_dtype(v, compute_dtype)
+
     def one(i, a):
-        if isinstance(a, Value): return text(a, torch.bool if v.packet is aten.where and not i else dtype)
-        if a is None or v.packet is aten.pow and i==1: return a
-        if isinstance(a, (bool,int,float)): return d.constant(a, dtype)
+        if isinstance(a, Value):
+            return text(a, torch.bool if v.packet is aten.where and not i else dtype)
+        if a is None or v.packet is aten.pow and i == 1:
+            return a
+        if isinstance(a, (bool, int, float)):
+            return d.constant(a, dtype)
         raise TypeError(f"{v.packet.__name__} with {a!r}")
-    if v.near is not None: return lerp(d, *map(one, range(3), args), near=v.near)
-    return elementwise[v.packet](d, *(one(i, a) for i,a in enumerate(args)), **{k: one(1, a) for k,a in kwargs.items()})
+
+    if v.near is not None:
+        return lerp(d, *map(one, range(3), args), near=v.near)
+    return elementwise[v.packet](
+        d, *(one(i, a) for i, a in enumerate(args)), **{k: one(1, a) for k, a in kwargs.items()}
+    )
 
 
 # -- Reductions --
 
+
 class Reduction:
     """How a whole row is reduced: `element(d, x)` of each, joined by `sign`: '+', 'max' or 'min', from `start` on; `end(d, acc, n)` is the result for
     `n` elements"""
+
     def __init__(self, start, element, sign='+', end=lambda d, acc, n: acc):
-        self.start,self.element,self.sign,self.end = start,element,sign,end
+        self.start, self.element, self.sign, self.end = start, element, sign, end
+
 
 def norm(order):
-    if order==2: return Reduction(0, lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc))
-    if order==1: return Reduction(0, lambda d, x: d.function('abs', x))
-    if order==math.inf: return Reduction(0, lambda d, x: d.function('abs', x), 'max')
+    if order == 2:
+        return Reduction(
+            0, lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc)
+        )
+    if order == 1:
+        return Reduction(0, lambda d, x: d.function('abs', x))
+    if order == math.inf:
+        return Reduction(0, lambda d, x: d.function('abs', x), 'max')
+
 
 def reduction(v):
     "How `v` is reduced; None if the table does not say"
-    packet,args = v.packet,v.args
-    if any(isinstance(a, Value) for a in args[1:]) and packet is not aten.dot: return None
-    if packet is aten.dot:  return Reduction(0, lambda d, x, y: f'({x}*{y})')
-    if packet is aten.sum:  return Reduction(0, lambda d, x: x)
-    if packet is aten.mean: return Reduction(0, lambda d, x: x, end=lambda d, acc, n: f'({acc}/{n})')
-    if packet in (aten.amax, aten.max): return Reduction(-math.inf, lambda d, x: x, 'max')
-    if packet in (aten.amin, aten.min): return Reduction(math.inf, lambda d, x: x, 'min')
+    packet, args = v.packet, v.args
+    if any(isinstance(a, Value) for a in args[1:]) and packet is not aten.dot:
+        return None
+    if packet is aten.dot:
+        return Reduction(0, lambda d, x, y: f'({x}*{y})')
+    if packet is aten.sum:
+        return Reduction(0, lambda d, x: x)
+    if packet is aten.mean:
+        return Reduction(0, lambda d, x: x, end=lambda d, acc, n: f'({acc}/{n})')
+    if packet in (aten.amax, aten.max):
+        return Reduction(-math.inf, lambda d, x: x, 'max')
+    if packet in (aten.amin, aten.min):
+        return Reduction(math.inf, lambda d, x: x, 'min')
     if packet in (aten.linalg_vector_norm, aten.norm):
-        order = args[1] if len(args)>1 and args[1] is not None else 2
+        order = args[1] if len(args) > 1 and args[1] is not None else 2
         return norm(order) if not isinstance(order, str) else None
+
 
 def can_write(v, compute_dtype):
     "Whether the table knows how to write `v`, an operation on elements or on single numbers"
-    if v.kind==ELEMENTS and any(o.kind==ELEMENTS for o in v.operands) or v.kind==SINGLE and not v.reduces:
-        if v.dtype not in (compute_dtype, torch.bool): return False
-        try: write(v, Dialect(), lambda a, dtype: 'x', compute_dtype)
-        except (KeyError, TypeError): return False
+    if (
+        v.kind == ELEMENTS
+        and any(o.kind == ELEMENTS for o in v.operands)
+        or v.kind == SINGLE
+        and not v.reduces
+    ):
+        if v.dtype not in (compute_dtype, torch.bool):
+            return False
+        try:
+            write(v, Dialect(), lambda a, dtype: 'x', compute_dtype)
+        except (KeyError, TypeError):
+            return False
         return True
-    if reduction(v) is None or v.dtype!=compute_dtype or v.kwargs.get('dtype'): return False
+    if reduction(v) is None or v.dtype != compute_dtype or v.kwargs.get('dtype'):
+        return False
     return all(o.dtype in (compute_dtype, torch.bool) for o in v.operands)

@@ -16,13 +16,18 @@ not depend on the number of threads.
 
 import math
 import torch
-from ..lower.operations import Dialect,reduction,write
-from ..lower.record import CROSS,ELEMENTS,SCALAR,SINGLE,aten
+from ..lower.operations import Dialect, reduction, write
+from ..lower.record import CROSS, ELEMENTS, SCALAR, SINGLE, aten
 
 __all__ = ['block', 'look_source', 'source']
 
-block = 2048                                # elements of a tile; of 1,024 to 131,072 tried, 1,024 to 4,096 are the quickest for ResNets, by a tenth
-types = {torch.float32: 'float', torch.float64: 'double', torch.bfloat16: 'bf16', torch.float16: 'f16'}
+block = 2048  # elements of a tile; of 1,024 to 131,072 tried, 1,024 to 4,096 are the quickest for ResNets, by a tenth
+types = {
+    torch.float32: 'float',
+    torch.float64: 'double',
+    torch.bfloat16: 'bf16',
+    torch.float16: 'f16',
+}
 
 prelude = r'''
 #include <float.h>
@@ -106,167 +111,325 @@ typedef struct {
 
 class C(Dialect):
     "How C writes what the table of operations asks for; `T` is float or double"
-    fast  = 'exp', 'exp2', 'log', 'log2'
+
+    fast = 'exp', 'exp2', 'log', 'log2'
     names = dict(abs='fabs')
     infinity = 'INFINITY'
+
     def __init__(self, T):
         self.T = T
-        self.suffix = 'f' if T=='float' else ''
-        self.zero,self.half,self.one = [f'{v}{self.suffix}' for v in (0.0, 0.5, 1.0)]
+        self.suffix = 'f' if T == 'float' else ''
+        self.zero, self.half, self.one = [f'{v}{self.suffix}' for v in (0.0, 0.5, 1.0)]
+
     def constant(self, v, dtype):
-        if dtype is torch.bool: return str(int(v))
+        if dtype is torch.bool:
+            return str(int(v))
         v = float(v)
-        if math.isfinite(v): return f'(({self.T}){v!r})'
-        return 'NAN' if math.isnan(v) else 'INFINITY' if v>0 else '(-INFINITY)'
-    def number(self, condition): return f'({self.T})({condition})'
+        if math.isfinite(v):
+            return f'(({self.T}){v!r})'
+        return 'NAN' if math.isnan(v) else 'INFINITY' if v > 0 else '(-INFINITY)'
+
+    def number(self, condition):
+        return f'({self.T})({condition})'
+
     def function(self, name, *args):
         fast = 'fast_' if self.suffix and name in self.fast else ''
         return f'{fast}{self.names.get(name, name)}{self.suffix}({", ".join(args)})'
-    def choose(self, condition, a, b): return f'(({condition}) ? {a} : {b})'
-    def negate(self, condition): return f'(!{condition})'
-    def fma(self, a, b, c): return f'FMA_{self.T}({a}, {b}, {c})'
+
+    def choose(self, condition, a, b):
+        return f'(({condition}) ? {a} : {b})'
+
+    def negate(self, condition):
+        return f'(!{condition})'
+
+    def fma(self, a, b, c):
+        return f'FMA_{self.T}({a}, {b}, {c})'
 
 
 class Emitter:
     """Writes the source of one flat part. Values are called `m3` where they lie in memory, `e3` when they are loaded from there, `s3` if they are
     scalars, `w3` if they are single numbers that are kept from round to round, and by their own name `v3` where they are computed"""
+
     def __init__(self, flat, scalars, dtypes, compute_dtype):
-        self.flat,self.dtypes,self.compute_dtype = flat,dtypes,compute_dtype
-        self.T,self.d = types[compute_dtype],C(types[compute_dtype])
-        self.slots   = {n: i for i,n in enumerate((*flat.names, *flat.single_names))}
-        self.scalars = {n: i for i,n in enumerate(scalars)}
-        self.kept    = {v: i for i,v in enumerate(dict.fromkeys(v for r in flat.rounds for v in (*r.singles, *r.reduced)))}
-        self.width   = max(1, len(self.kept))
+        self.flat, self.dtypes, self.compute_dtype = flat, dtypes, compute_dtype
+        self.T, self.d = types[compute_dtype], C(types[compute_dtype])
+        self.slots = {n: i for i, n in enumerate((*flat.names, *flat.single_names))}
+        self.scalars = {n: i for i, n in enumerate(scalars)}
+        self.kept = {
+            v: i
+            for i, v in enumerate(
+                dict.fromkeys(v for r in flat.rounds for v in (*r.singles, *r.reduced))
+            )
+        }
+        self.width = max(1, len(self.kept))
 
     # -- names --
 
     def name(self, v):
-        if v.kind in (SCALAR, CROSS): return f's{self.scalars[v.name]}'
-        if v in self.kept: return f'w{self.kept[v]}'
-        return f'e{self.slots[v.name]}' if v.name in self.flat.loads or v.name in self.flat.single_loads else v.name
+        if v.kind in (SCALAR, CROSS):
+            return f's{self.scalars[v.name]}'
+        if v in self.kept:
+            return f'w{self.kept[v]}'
+        return (
+            f'e{self.slots[v.name]}'
+            if v.name in self.flat.loads or v.name in self.flat.single_loads
+            else v.name
+        )
+
     def text(self, v, dtype):
         "`v` where an operand of `dtype` is wanted"
-        if dtype is torch.bool and v.dtype is not torch.bool: return f'({self.name(v)} != 0)'
-        return self.name(v) if dtype is torch.bool or v.dtype is not torch.bool else f'(T){self.name(v)}'
-    def type(self, v): return 'int' if v.dtype is torch.bool else 'T'
-    def stored(self, name): return types[self.dtypes[name]]
-    def kept_at(self, v, t='t'): return f'w[{t}*{self.width} + {self.kept[v]}]'
+        if dtype is torch.bool and v.dtype is not torch.bool:
+            return f'({self.name(v)} != 0)'
+        return (
+            self.name(v)
+            if dtype is torch.bool or v.dtype is not torch.bool
+            else f'(T){self.name(v)}'
+        )
+
+    def type(self, v):
+        return 'int' if v.dtype is torch.bool else 'T'
+
+    def stored(self, name):
+        return types[self.dtypes[name]]
+
+    def kept_at(self, v, t='t'):
+        return f'w[{t}*{self.width} + {self.kept[v]}]'
 
     # -- lines --
 
     def define(self, v):
         "One operation. Dividing elements by a scalar is multiplying them by its reciprocal, which takes a fraction of the time"
-        if v.op is aten.div.Tensor and (i := self.reciprocal(v.args[1])) is not None and v.kind==ELEMENTS:
+        if (
+            v.op is aten.div.Tensor
+            and (i := self.reciprocal(v.args[1])) is not None
+            and v.kind == ELEMENTS
+        ):
             return f'const T {v.name} = {self.text(v.args[0], v.dtype)} * r{i};'
         return f'const {self.type(v)} {self.name(v)} = {write(v, self.d, self.text, self.compute_dtype)};'
-    def reciprocal(self, by): return self.scalars.get(f'r_{by.name}') if getattr(by, 'kind', None)==SCALAR else None
-    def operands(self, values): return [*dict.fromkeys(o for v in values for o in v.operands)]
+
+    def reciprocal(self, by):
+        return self.scalars.get(f'r_{by.name}') if getattr(by, 'kind', None) == SCALAR else None
+
+    def operands(self, values):
+        return [*dict.fromkeys(o for v in values for o in v.operands)]
+
     def load_scalars(self, values):
         used = [o for o in self.operands(values) if o.kind in (SCALAR, CROSS)]
         inverse = [i for o in used if (i := self.reciprocal(o)) is not None]
-        return [f'const T {self.name(o)} = (T)s[{self.scalars[o.name]}];' for o in used] + [f'const T r{i} = (T)s[{i}];' for i in inverse]
+        return [f'const T {self.name(o)} = (T)s[{self.scalars[o.name]}];' for o in used] + [
+            f'const T r{i} = (T)s[{i}];' for i in inverse
+        ]
+
     def load_singles(self, values, made=()):
         "The single numbers that `values` read, but for those `made` just there"
-        used = [o for o in self.operands(values) if o.kind==SINGLE and o not in made]
-        def place(o): return self.kept_at(o) if o in self.kept else f'*(const T*)a->table[{self.slots[o.name]}*a->n + t]'
-        return [f'const {self.type(o)} {self.name(o)} = {place(o)}{" != 0" if o.dtype is torch.bool else ""};' for o in used]
+        used = [o for o in self.operands(values) if o.kind == SINGLE and o not in made]
+
+        def place(o):
+            return (
+                self.kept_at(o)
+                if o in self.kept
+                else f'*(const T*)a->table[{self.slots[o.name]}*a->n + t]'
+            )
+
+        return [
+            f'const {self.type(o)} {self.name(o)} = {place(o)}{" != 0" if o.dtype is torch.bool else ""};'
+            for o in used
+        ]
 
     # -- a round --
 
     def loop(self, k, r, stores):
         "The function for one tile in round `k`"
         values = [*r.elements, *r.reduced]
-        loads  = dict.fromkeys(o.name for v in values for o in v.operands if o.kind==ELEMENTS and o.name in self.flat.loads)
+        loads = dict.fromkeys(
+            o.name
+            for v in values
+            for o in v.operands
+            if o.kind == ELEMENTS and o.name in self.flat.loads
+        )
         loads |= dict.fromkeys(v.name for v in stores.values() if v.name in self.flat.loads)
         memory = [self.pointer(n) for n in dict.fromkeys([*loads, *stores])]
-        body   = [f'const T e{self.slots[n]} = load_{self.stored(n)}(m{self.slots[n]}[i]);' for n in loads]
-        body  += [self.define(v) for v in r.elements]
-        accs   = [(j, v, reduction(v)) for j,v in enumerate(r.reduced)]
-        for j,v,red in accs:
+        body = [
+            f'const T e{self.slots[n]} = load_{self.stored(n)}(m{self.slots[n]}[i]);' for n in loads
+        ]
+        body += [self.define(v) for v in r.elements]
+        accs = [(j, v, reduction(v)) for j, v in enumerate(r.reduced)]
+        for j, v, red in accs:
             x = red.element(self.d, *(self.text(o, self.compute_dtype) for o in v.operands))
-            if red.sign=='+': body.append(f'a{j} += {x};')
-            else: body += [f'const T x{j} = {x};', f'bad{j} |= x{j} != x{j};', f'a{j} = x{j} {">" if red.sign=="max" else "<"} a{j} ? x{j} : a{j};']
-        body  += [f'm{self.slots[n]}[i] = store_{self.stored(n)}({self.text(v, self.compute_dtype)});' for n,v in stores.items()]
-        head   = ['const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;',
-                  'const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;',
-                  'const double* s = a->scalars + a->row[t]*a->width;',
-                  'const T* w = (const T*)a->singles; (void)s; (void)w;', *memory, *self.load_scalars(values), *self.load_singles(values)]
-        inner  = self.joined_loop(accs, body, k) if accs else ['#pragma omp simd', 'for (int64_t i = 0; i < n; i++) {', *indent(body), '}']
+            if red.sign == '+':
+                body.append(f'a{j} += {x};')
+            else:
+                body += [
+                    f'const T x{j} = {x};',
+                    f'bad{j} |= x{j} != x{j};',
+                    f'a{j} = x{j} {">" if red.sign == "max" else "<"} a{j} ? x{j} : a{j};',
+                ]
+        body += [
+            f'm{self.slots[n]}[i] = store_{self.stored(n)}({self.text(v, self.compute_dtype)});'
+            for n, v in stores.items()
+        ]
+        head = [
+            'const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;',
+            'const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;',
+            'const double* s = a->scalars + a->row[t]*a->width;',
+            'const T* w = (const T*)a->singles; (void)s; (void)w;',
+            *memory,
+            *self.load_scalars(values),
+            *self.load_singles(values),
+        ]
+        inner = (
+            self.joined_loop(accs, body, k)
+            if accs
+            else ['#pragma omp simd', 'for (int64_t i = 0; i < n; i++) {', *indent(body), '}']
+        )
         return [f'static void tile_{k}(const Args* a, int64_t k) {{', *indent(head + inner), '}']
+
     def pointer(self, n):
         "Where the elements of `n` in this tile lie"
-        stored,i = self.stored(n),self.slots[n]
+        stored, i = self.stored(n), self.slots[n]
         return f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + o;'
+
     def joined_loop(self, accs, body, k):
         "A loop that reduces: a few elements in T, and what they come to in double"
-        total = [f'double total{j} = {starts[red.sign]}; int bad{j} = 0;' for j,_,red in accs]
-        part  = [f'T a{j} = {starts[red.sign]};' for j,_,red in accs]
-        clauses = ' '.join(f'reduction({red.sign}:a{j})' + (f' reduction(|:bad{j})' if red.sign!='+' else '') for j,_,red in accs)
-        join  = [joined(f'total{j}', f'a{j}', red.sign) for j,_,red in accs]
-        save  = [f'a->partials[k*{len(accs)} + {j}] = bad{j} ? NAN : total{j};' for j,_,_ in accs]
-        few   = [*part, 'const int64_t end = n - b < 512 ? n : b + 512;', f'#pragma omp simd {clauses}',
-                 'for (int64_t i = b; i < end; i++) {', *indent(body), '}', *join]
+        total = [f'double total{j} = {starts[red.sign]}; int bad{j} = 0;' for j, _, red in accs]
+        part = [f'T a{j} = {starts[red.sign]};' for j, _, red in accs]
+        clauses = ' '.join(
+            f'reduction({red.sign}:a{j})' + (f' reduction(|:bad{j})' if red.sign != '+' else '')
+            for j, _, red in accs
+        )
+        join = [joined(f'total{j}', f'a{j}', red.sign) for j, _, red in accs]
+        save = [f'a->partials[k*{len(accs)} + {j}] = bad{j} ? NAN : total{j};' for j, _, _ in accs]
+        few = [
+            *part,
+            'const int64_t end = n - b < 512 ? n : b + 512;',
+            f'#pragma omp simd {clauses}',
+            'for (int64_t i = b; i < end; i++) {',
+            *indent(body),
+            '}',
+            *join,
+        ]
         return [*total, 'for (int64_t b = 0; b < n; b += 512) {', *indent(few), '}', *save]
 
     def join(self, k, r):
         "The partial results of round `k`, joined in order for each parameter"
-        A,lines = len(r.reduced),[]
-        for j,v in enumerate(r.reduced):
-            red  = reduction(v)
+        A, lines = len(r.reduced), []
+        for j, v in enumerate(r.reduced):
+            red = reduction(v)
             sums = f'a->sums[t*{A} + {j}]'
             lines.append(f'for (int64_t t = 0; t < a->n; t++) {sums} = {starts[red.sign]};')
             x = f'a->partials[k*{A} + {j}]'
             here = sums.replace('t*', '(int64_t)a->tile_parameter[k]*')
-            update = f'{here} += {x};' if red.sign=='+' else f'{here} = ({x} {">" if red.sign=="max" else "<"} {here}) | ({x} != {x}) ? {x} : {here};'
+            update = (
+                f'{here} += {x};'
+                if red.sign == '+'
+                else f'{here} = ({x} {">" if red.sign == "max" else "<"} {here}) | ({x} != {x}) ? {x} : {here};'
+            )
             lines.append(f'for (int64_t k = 0; k < a->tiles; k++) {update}')
-            lines.append(f'for (int64_t t = 0; t < a->n; t++) {{ const double x = {sums}, n = (double)a->numel[t]; (void)n; '
-                         f'{self.kept_at(v)} = (T)({self.ended(red)}); }}')
+            lines.append(
+                f'for (int64_t t = 0; t < a->n; t++) {{ const double x = {sums}, n = (double)a->numel[t]; (void)n; '
+                f'{self.kept_at(v)} = (T)({self.ended(red)}); }}'
+            )
         return lines
-    def ended(self, red): return red.end(C('double'), 'x', 'n')
+
+    def ended(self, red):
+        return red.end(C('double'), 'x', 'n')
+
     def arithmetic(self, r):
         "The arithmetic on single numbers before round `k`"
-        if not r.singles: return []
+        if not r.singles:
+            return []
         save = [f'{self.kept_at(v)} = (T){self.name(v)};' for v in r.singles]
-        return ['for (int64_t t = 0; t < a->n; t++) {', *indent(['const double* s = a->scalars + a->row[t]*a->width;', *self.load_scalars(r.singles),
-                *self.load_singles(r.singles, r.singles), *map(self.define, r.singles), *save]), '}']
+        return [
+            'for (int64_t t = 0; t < a->n; t++) {',
+            *indent(
+                [
+                    'const double* s = a->scalars + a->row[t]*a->width;',
+                    *self.load_scalars(r.singles),
+                    *self.load_singles(r.singles, r.singles),
+                    *map(self.define, r.singles),
+                    *save,
+                ]
+            ),
+            '}',
+        ]
+
     def hand_out(self):
         "Single numbers that are written, or handed out"
-        f,lines = self.flat,[]
+        f, lines = self.flat, []
+
         def of(v):
-            if v.kind in (SCALAR, CROSS): return f'(T)a->scalars[a->row[t]*a->width + {self.scalars[v.name]}]'
-            return self.kept_at(v) if v in self.kept else f'*(const T*)a->table[{self.slots[v.name]}*a->n + t]'
-        lines += [f'((T*)a->leaves)[t*{len(f.leaves)} + {j}] = {of(v)};' for j,v in enumerate(f.leaves)]
-        lines += [f'const T new{i} = {of(v)};' for i,v in enumerate(f.single_stores.values())]
-        lines += [f'*(T*)a->table[{self.slots[n]}*a->n + t] = new{i};' for i,n in enumerate(f.single_stores)]
+            if v.kind in (SCALAR, CROSS):
+                return f'(T)a->scalars[a->row[t]*a->width + {self.scalars[v.name]}]'
+            return (
+                self.kept_at(v)
+                if v in self.kept
+                else f'*(const T*)a->table[{self.slots[v.name]}*a->n + t]'
+            )
+
+        lines += [
+            f'((T*)a->leaves)[t*{len(f.leaves)} + {j}] = {of(v)};' for j, v in enumerate(f.leaves)
+        ]
+        lines += [f'const T new{i} = {of(v)};' for i, v in enumerate(f.single_stores.values())]
+        lines += [
+            f'*(T*)a->table[{self.slots[n]}*a->n + t] = new{i};'
+            for i, n in enumerate(f.single_stores)
+        ]
         return ['for (int64_t t = 0; t < a->n; t++) {', *indent(lines), '}'] if lines else []
 
     def source(self):
-        f,code,body = self.flat,[],[]
-        for k,r in enumerate(f.rounds):
-            stores = f.stores if k==len(f.rounds)-1 else {}
+        f, code, body = self.flat, [], []
+        for k, r in enumerate(f.rounds):
+            stores = f.stores if k == len(f.rounds) - 1 else {}
             body += self.arithmetic(r)
             if r.reduced or stores:
                 code += self.loop(k, r, stores)
-                each  = f'for (int64_t k = 0; k < a->tiles; k++) tile_{k}(a, k);'
-                body += ['if (a->parallel) {', '  #pragma omp parallel for schedule(static)', f'  {each}', f'}} else {each}']
+                each = f'for (int64_t k = 0; k < a->tiles; k++) tile_{k}(a, k);'
+                body += [
+                    'if (a->parallel) {',
+                    '  #pragma omp parallel for schedule(static)',
+                    f'  {each}',
+                    f'}} else {each}',
+                ]
             body += self.join(k, r)
-        legend = '/* ' + ', '.join([f'm{i}: {n}' for n,i in self.slots.items()] + [f's{i}: {n}' for n,i in self.scalars.items()]) + ' */'
-        return '\n'.join([prelude, legend, f'typedef {self.T} T;', f'#define BLOCK {block}', *code, 'void run(const Args* a) {',
-                          *indent(['T* w = (T*)a->singles; (void)w;', *body, *self.hand_out()]), '}', ''])
+        legend = (
+            '/* '
+            + ', '.join(
+                [f'm{i}: {n}' for n, i in self.slots.items()]
+                + [f's{i}: {n}' for n, i in self.scalars.items()]
+            )
+            + ' */'
+        )
+        return '\n'.join(
+            [
+                prelude,
+                legend,
+                f'typedef {self.T} T;',
+                f'#define BLOCK {block}',
+                *code,
+                'void run(const Args* a) {',
+                *indent(['T* w = (T*)a->singles; (void)w;', *body, *self.hand_out()]),
+                '}',
+                '',
+            ]
+        )
 
 
 def look_source(dtype):
     "The C source of a look at gradients: `sums[0]` is then the first parameter with an element whose square is not finite, or -1"
     stored = types[dtype]
-    T = 'double' if stored=='double' else 'float'
-    return '\n'.join([prelude, f'#define BLOCK {block}', f'''
+    T = 'double' if stored == 'double' else 'float'
+    return '\n'.join(
+        [
+            prelude,
+            f'#define BLOCK {block}',
+            f'''
 static void tile(const Args* a, int64_t k) {{
   const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;
   const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;
   const {stored}* m = (const {stored}*)a->table[t] + o;
   int bad = 0;
   #pragma omp simd reduction(|:bad)
-  for (int64_t i = 0; i < n; i++) {{ const {T} x = load_{stored}(m[i]); bad |= !(x*x <= {"DBL" if T=="double" else "FLT"}_MAX); }}
+  for (int64_t i = 0; i < n; i++) {{ const {T} x = load_{stored}(m[i]); bad |= !(x*x <= {"DBL" if T == "double" else "FLT"}_MAX); }}
   a->partials[k] = bad;
 }}
 void run(const Args* a) {{
@@ -276,16 +439,27 @@ void run(const Args* a) {{
   }} else for (int64_t k = 0; k < a->tiles; k++) tile(a, k);
   a->sums[0] = -1;
   for (int64_t k = 0; k < a->tiles; k++) if (a->partials[k] != 0) {{ a->sums[0] = a->tile_parameter[k]; return; }}
-}}''', ''])
+}}''',
+            '',
+        ]
+    )
 
 
 starts = {'+': '0', 'max': '-INFINITY', 'min': 'INFINITY'}
 
+
 def joined(total, x, sign):
     "The statement that joins the partial result `x` to `total`"
-    return f'{total} += {x};' if sign=='+' else f'{total} = {x} {">" if sign=="max" else "<"} {total} ? {x} : {total};'
+    return (
+        f'{total} += {x};'
+        if sign == '+'
+        else f'{total} = {x} {">" if sign == "max" else "<"} {total} ? {x} : {total};'
+    )
 
-def indent(lines): return [f'  {line}' for line in lines]
+
+def indent(lines):
+    return [f'  {line}' for line in lines]
+
 
 def source(flat, scalars, dtypes, compute_dtype):
     """The C source of a flat part, a function `run`. `scalars`: the names in a row of scalars, in order; `dtypes`: of what lies in memory, by name"""

@@ -7,66 +7,100 @@ from ..contract.chain import chain_of
 from ..contract.stand_ins import small
 from ..contract.tensors import compute
 from ..lower.decide import lower
-from ..lower.program import Request,layout_of
+from ..lower.program import Request, layout_of
 from . import compiler
 from .memory import real
 from .sparse import why_not
 
-__all__ = ['backend_of', 'check_way', 'how', 'on_device', 'plain_types', 'program_for', 'why_not_sparse']
+__all__ = [
+    'backend_of',
+    'check_way',
+    'how',
+    'on_device',
+    'plain_types',
+    'program_for',
+    'why_not_sparse',
+]
 
-plain_types = torch.Tensor,torch.nn.Parameter
+plain_types = torch.Tensor, torch.nn.Parameter
 
 
 def backend_of(way, device, capturable=False):
     "Which backend runs a group of parameters on `device`; `way` is what the user asked for, `'launch'`, `'foreach'`, `'reference'` or None"
-    if way=='reference': return way
-    launches = device.type=='cpu' and not capturable and way!='foreach'
+    if way == 'reference':
+        return way
+    launches = device.type == 'cpu' and not capturable and way != 'foreach'
     return 'launch' if launches and compiler.available() else 'foreach'
 
-def on_device(v, device): return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
+
+def on_device(v, device):
+    return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
+
 
 def program_for(chain, numbers, p, way, capturable=False):
     "The program for `chain` and a parameter like `p`, with states as they are at first"
-    x,q = compute(p),real(p.detach())
-    values = {n: init(x) for n,init in chain.state.items()}
-    hosts  = {n: v for n,v in values.items() if not isinstance(v, Tensor)}
-    if capturable: hosts = {n: on_device(v, p.device) for n,v in hosts.items()}
+    x, q = compute(p), real(p.detach())
+    values = {n: init(x) for n, init in chain.state.items()}
+    hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
+    if capturable:
+        hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
     request = Request(backend_of(way, p.device, capturable), capturable)
-    layout  = layout_of(q, q.dtype, values, chain)
-    program = lower(chain, layout, numbers|hosts, request)
-    if not program.falls_back or not any(b.is_global for b in chain.blocks): return program
-    other = lower(chain, layout, numbers|hosts, replace(request, call_globals=True))
+    layout = layout_of(q, q.dtype, values, chain)
+    program = lower(chain, layout, numbers | hosts, request)
+    if not program.falls_back or not any(b.is_global for b in chain.blocks):
+        return program
+    other = lower(chain, layout, numbers | hosts, replace(request, call_globals=True))
     return program if other.falls_back else other
+
 
 def check_way(chain, numbers, params, who, fused, capturable):
     "Raise `ValueError` if `chain` cannot be launched, or captured, for one of `params`; says which callback, and why"
     flag = 'capturable=True' if capturable else 'fused=True'
     if fused and not capturable and not compiler.available():
         raise ValueError(f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out")
-    for p in {(p.dtype, p.device, small(p.shape)): p for p in params if type(p) in plain_types}.values():
+    for p in {
+        (p.dtype, p.device, small(p.shape)): p for p in params if type(p) in plain_types
+    }.values():
         program = program_for(chain, numbers, p, 'launch', capturable)
-        if program.falls_back: raise ValueError(f"{who}: {flag} cannot be: {program.why[0]}; leave {flag.partition('=')[0]} out")
+        if program.falls_back:
+            raise ValueError(
+                f"{who}: {flag} cannot be: {program.why[0]}; leave {flag.partition('=')[0]} out"
+            )
+
 
 def how(chain, numbers, params, way):
     "How `chain` is run for `params`, in words, and for each callback what it runs on"
-    if way=='reference' or not params: return 'each parameter by itself (foreach=False)',{}
+    if way == 'reference' or not params:
+        return 'each parameter by itself (foreach=False)', {}
     program = program_for(chain, numbers, params[0], way)
-    if program.falls_back: return f'each parameter by itself; {program.why[0]}',{}
+    if program.falls_back:
+        return f'each parameter by itself; {program.why[0]}', {}
     launches = max(1, sum(s.flat is not None for s in program.stages))
-    number   = 'one launch' if launches==1 or program.why else f'{launches} launches'
-    words    = f'{number} for all parameters' if program.request.backend=='launch' else 'operations on lists of parameters (foreach)'
-    if program.why: words = f'{words}, around {", ".join(w.callback for w in program.why)}'
-    return before(program.prefix) + words,program.runs_on | dict(move='elements')
+    number = 'one launch' if launches == 1 or program.why else f'{launches} launches'
+    words = (
+        f'{number} for all parameters'
+        if program.request.backend == 'launch'
+        else 'operations on lists of parameters (foreach)'
+    )
+    if program.why:
+        words = f'{words}, around {", ".join(w.callback for w in program.why)}'
+    return before(program.prefix) + words, program.runs_on | dict(move='elements')
+
 
 def before(prefix):
     "What is called first, in words"
     called = prefix.called if prefix else []
-    return f'{" > ".join(called)} as {"they are" if len(called)>1 else "it is"}, then ' if called else ''
+    return (
+        f'{" > ".join(called)} as {"they are" if len(called) > 1 else "it is"}, then '
+        if called
+        else ''
+    )
+
 
 def why_not_sparse(chain, numbers, p):
     "Why `chain` cannot take a sparse gradient of `p`, in words; None if it can"
-    x    = compute(p if p.numel() else p.new_zeros(1))
-    host = {n: v for n,init in chain.state.items() if not isinstance(v := init(x[:1]), Tensor)}
+    x = compute(p if p.numel() else p.new_zeros(1))
+    host = {n: v for n, init in chain.state.items() if not isinstance(v := init(x[:1]), Tensor)}
     rest = chain_of([b.cb for b in chain.every if 'rows' not in b.reads])
-    program = program_for(rest, numbers|host, x, 'foreach')
-    return why_not(chain, numbers|host, not program.falls_back and program.elementwise, p)
+    program = program_for(rest, numbers | host, x, 'foreach')
+    return why_not(chain, numbers | host, not program.falls_back and program.elementwise, p)

@@ -24,65 +24,108 @@ from pathlib import Path
 
 __all__ = ['NoCompiler', 'available', 'compilations', 'library', 'parallel_may']
 
-compilations = []                           # the chains whose code this process has compiled
-flags = ('-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math',
-         '-fPIC', '-shared', '-nostdlib', '-Wl,--unresolved-symbols=ignore-all')
-lock  = threading.Lock()
-forked = False                              # libgomp does not survive a fork: a child runs without a parallel region
+compilations = []  # the chains whose code this process has compiled
+flags = (
+    '-O3',
+    '-march=native',
+    '-ffp-contract=off',
+    '-fno-math-errno',
+    '-fno-trapping-math',
+    '-fPIC',
+    '-shared',
+    '-nostdlib',
+    '-Wl,--unresolved-symbols=ignore-all',
+)
+lock = threading.Lock()
+forked = False  # libgomp does not survive a fork: a child runs without a parallel region
 
-class NoCompiler(RuntimeError): "There is no C compiler, or it failed"
+
+class NoCompiler(RuntimeError):
+    "There is no C compiler, or it failed"
 
 
 def after_fork():
     global forked
     forked = True
+
+
 os.register_at_fork(after_in_child=after_fork)
 
-def parallel_may(): return not forked
+
+def parallel_may():
+    return not forked
 
 
 # -- The compiler --
 
-def off(): return os.environ.get('GENOPT_COMPILE', '1')=='0'
+
+def off():
+    return os.environ.get('GENOPT_COMPILE', '1') == '0'
+
 
 @functools.cache
 def compiler_named(name):
     "The command of the compiler that the environment names, or the first that is found; None if there is none"
-    for command in ([shlex.split(name)] if name else [['cc'], ['gcc'], ['clang']]):
-        if path := shutil.which(command[0]): return (path, *command[1:])
+    for command in [shlex.split(name)] if name else [['cc'], ['gcc'], ['clang']]:
+        if path := shutil.which(command[0]):
+            return (path, *command[1:])
 
-def compiler(): return compiler_named(os.environ.get('CC', ''))
+
+def compiler():
+    return compiler_named(os.environ.get('CC', ''))
+
+
 def available():
     "Whether C can be compiled here: there is a compiler, and it has compiled something small, now or before"
-    return not off() and sys.platform.startswith('linux') and compiler() is not None and works(compiler())
+    return (
+        not off()
+        and sys.platform.startswith('linux')
+        and compiler() is not None
+        and works(compiler())
+    )
+
 
 @functools.cache
 def works(command):
-    try: return library_of('void run(const void* a) { (void)a; }\n', None, command) is not None
-    except (NoCompiler, OSError): return False
+    try:
+        return library_of('void run(const void* a) { (void)a; }\n', None, command) is not None
+    except (NoCompiler, OSError):
+        return False
+
 
 def missing():
     "What to do about it, in words"
-    if off(): return "GENOPT_COMPILE=0 is set; unset it"
-    if not sys.platform.startswith('linux'): return f"compiling has been tried on Linux only, not on {sys.platform}"
+    if off():
+        return "GENOPT_COMPILE=0 is set; unset it"
+    if not sys.platform.startswith('linux'):
+        return f"compiling has been tried on Linux only, not on {sys.platform}"
     return "it needs a C compiler: install gcc or clang (CC names another)"
+
 
 @functools.cache
 def openmp():
     "The flag for OpenMP: with parallel regions where the process has them"
     return '-fopenmp' if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else '-fopenmp-simd'
 
+
 @functools.cache
 def machine(command):
     "What a library depends on beside its source: the compiler, by its file, and the processor, by its features"
     info = os.stat(os.path.realpath(command[0]))
     features = ''
-    try: features = next(line for line in open('/proc/cpuinfo') if line.startswith(('flags', 'Features')))
-    except (OSError, StopIteration): pass
-    return repr((command, info.st_size, info.st_mtime_ns, flags, openmp(), platform.machine(), features))
+    try:
+        features = next(
+            line for line in open('/proc/cpuinfo') if line.startswith(('flags', 'Features'))
+        )
+    except (OSError, StopIteration):
+        pass
+    return repr(
+        (command, info.st_size, info.st_mtime_ns, flags, openmp(), platform.machine(), features)
+    )
 
 
 # -- The folder --
+
 
 @functools.cache
 def folder_named(name):
@@ -91,17 +134,25 @@ def folder_named(name):
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()
-        mine = stat.S_ISDIR(info.st_mode) and info.st_uid==os.geteuid() and not info.st_mode & 0o077
-        if mine and os.access(path, os.W_OK | os.X_OK): return path
-    except OSError: pass
+        mine = (
+            stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077
+        )
+        if mine and os.access(path, os.W_OK | os.X_OK):
+            return path
+    except OSError:
+        pass
     return private()
+
 
 @functools.cache
 def private():
     path = Path(tempfile.mkdtemp(prefix='genopt-'))
     owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(path, ignore_errors=True) if os.getpid()==owner else None)
+    atexit.register(
+        lambda: shutil.rmtree(path, ignore_errors=True) if os.getpid() == owner else None
+    )
     return path
+
 
 def folder():
     home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
@@ -112,30 +163,43 @@ def folder():
 
 loaded = {}
 
+
 def library(source, name=None):
     "The function `run` of `source`, compiled now or before. Raises `NoCompiler`. `name`: of the chain that it is the code of, if it is of one"
-    if not available(): raise NoCompiler(missing())
+    if not available():
+        raise NoCompiler(missing())
     return library_of(source, name, compiler())
+
 
 def library_of(source, name, command):
     key = hashlib.sha256((machine(command) + source).encode()).hexdigest()[:32]
     with lock:
-        if key not in loaded: loaded[key] = load(key, command, source, name)
+        if key not in loaded:
+            loaded[key] = load(key, command, source, name)
     return loaded[key]
 
+
 def load(key, command, source, name):
-    path = folder()/f'{key}.so'
-    if not path.exists(): build(path, command, source, name)
+    path = folder() / f'{key}.so'
+    if not path.exists():
+        build(path, command, source, name)
     run = ctypes.CDLL(str(path)).run
-    run.argtypes,run.restype = [ctypes.c_void_p],None
+    run.argtypes, run.restype = [ctypes.c_void_p], None
     return run
+
 
 def build(path, command, source, name):
     "Compile into a folder beside, then move: several processes may do so at once"
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        c,so = Path(work)/'kernel.c',Path(work)/'kernel.so'
+        c, so = Path(work) / 'kernel.c', Path(work) / 'kernel.so'
         c.write_text(source)
-        done = subprocess.run([*command, *flags, openmp(), '-o', str(so), str(c)], capture_output=True, text=True)
-        if done.returncode: raise NoCompiler(f"{' '.join(command)} could not compile {name or 'a small program'}: {done.stderr.strip()[:500]}")
+        done = subprocess.run(
+            [*command, *flags, openmp(), '-o', str(so), str(c)], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise NoCompiler(
+                f"{' '.join(command)} could not compile {name or 'a small program'}: {done.stderr.strip()[:500]}"
+            )
         os.replace(so, path)
-    if name: compilations.append(name)
+    if name:
+        compilations.append(name)

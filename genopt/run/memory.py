@@ -2,27 +2,39 @@
 
 import ctypes
 import torch
-from .._torch import addresses_hold,handles
+from .._torch import addresses_hold, handles
 from . import compiler
 
 __all__ = ['Memory', 'aligned', 'as_strided_like', 'dense', 'real', 'real_dtype']
 
 
-def real(x): return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
-def real_dtype(dtype): return dtype.to_real() if dtype.is_complex else dtype
+def real(x):
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
+
+
+def real_dtype(dtype):
+    return dtype.to_real() if dtype.is_complex else dtype
+
 
 def dense(x):
     "Whether the elements of `x` lie in one piece of memory without gaps, in any order"
-    if x.is_contiguous(): return True
+    if x.is_contiguous():
+        return True
     expected = 1
-    for step,size in sorted(zip(x.stride(), x.shape)):
-        if size!=1 and step!=expected: return False
+    for step, size in sorted(zip(x.stride(), x.shape)):
+        if size != 1 and step != expected:
+            return False
         expected *= size
     return True
 
+
 def aligned(x, y):
     "Whether the elements of `x` lie as those of `y`"
-    return x.shape==y.shape and (x.stride()==y.stride() or all(a==b or n==1 for a,b,n in zip(x.stride(), y.stride(), x.shape)))
+    return x.shape == y.shape and (
+        x.stride() == y.stride()
+        or all(a == b or n == 1 for a, b, n in zip(x.stride(), y.stride(), x.shape))
+    )
+
 
 def as_strided_like(p, x):
     "A copy of `x` whose elements lie as those of `p`"
@@ -60,28 +72,60 @@ void run(Memory* m) {
 }
 """
 
-class Struct(ctypes.Structure):
-    _fields_ = [(n, ctypes.c_int64 if n in ('n', 'shaped', 'moved') else ctypes.c_void_p)
-                for n in ('handles', 'addresses', 'n', 'shaped', 'layout', 'data', 'dim', 'sizes', 'strides', 'moved')]
 
-def array(values): return (ctypes.c_int64*max(1, len(values)))(*values)
+class Struct(ctypes.Structure):
+    _fields_ = [
+        (n, ctypes.c_int64 if n in ('n', 'shaped', 'moved') else ctypes.c_void_p)
+        for n in (
+            'handles',
+            'addresses',
+            'n',
+            'shaped',
+            'layout',
+            'data',
+            'dim',
+            'sizes',
+            'strides',
+            'moved',
+        )
+    ]
+
+
+def array(values):
+    return (ctypes.c_int64 * max(1, len(values)))(*values)
+
 
 class Memory:
     "Where `tensors` lie, and of the first `shaped` ones their shapes and strides. `borrowed`: they are not kept alive"
+
     def __init__(self, tensors, shaped=0, borrowed=False):
-        self.shaped    = shaped
+        self.shaped = shaped
         self.addresses = [x.data_ptr() for x in tensors]
-        self.layouts   = [(*x.shape, *x.stride()) for x in tensors[:shaped]]
-        self.handles   = handles(tensors, borrowed) if compiler.available() else None
-        if self.handles is None: return
-        self.run    = compiler.library(source)
-        self.arrays = [array(self.handles.pointers), array(self.addresses), array([n for l in self.layouts for n in (len(l)//2, *l)])]
-        self.struct = Struct(*map(ctypes.addressof, self.arrays[:2]), len(tensors), shaped, ctypes.addressof(self.arrays[2]), *self.handles.functions)
-        self.at     = ctypes.addressof(self.struct)
+        self.layouts = [(*x.shape, *x.stride()) for x in tensors[:shaped]]
+        self.handles = handles(tensors, borrowed) if compiler.available() else None
+        if self.handles is None:
+            return
+        self.run = compiler.library(source)
+        self.arrays = [
+            array(self.handles.pointers),
+            array(self.addresses),
+            array([n for l in self.layouts for n in (len(l) // 2, *l)]),
+        ]
+        self.struct = Struct(
+            *map(ctypes.addressof, self.arrays[:2]),
+            len(tensors),
+            shaped,
+            ctypes.addressof(self.arrays[2]),
+            *self.handles.functions,
+        )
+        self.at = ctypes.addressof(self.struct)
+
     def holds(self, tensors):
         "Whether `tensors`, the same as before, still lie there"
         if self.handles is not None:
             self.run(self.at)
             return not self.struct.moved
-        return (addresses_hold(tensors, self.addresses, range(len(tensors)))
-                and [(*x.shape, *x.stride()) for x in tensors[:self.shaped]]==self.layouts)
+        return (
+            addresses_hold(tensors, self.addresses, range(len(tensors)))
+            and [(*x.shape, *x.stride()) for x in tensors[: self.shaped]] == self.layouts
+        )

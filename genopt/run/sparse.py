@@ -4,28 +4,40 @@ That is what the dense gradient does, where a gradient of zero changes nothing (
 
 from torch import Tensor
 import torch
-from ..contract.chain import Namespace,interpret
+from ..contract.chain import Namespace, interpret
 from ..contract.state import as_declared
-from ..contract.tensors import compute,plain,real
-from .reference import Item,own
+from ..contract.tensors import compute, plain, real
+from .reference import Item, own
 
 __all__ = ['Rows', 'why_not']
 
 
 class Rows(Item):
     "The rows of a parameter that its sparse gradient has, on their way through its chain"
+
     def __init__(self, p, state, chain, hypers):
-        grad,x = p.grad.coalesce(),compute(p)
-        self.p,self.chain,self.at = p,chain,tuple(grad.indices())
-        self.state = {n: as_declared(state[n], init, x) if n in state else init(x) for n,init in chain.state.items()}
-        self.kept  = {n: compute(v)[self.at] if isinstance(v, Tensor) else v for n,v in self.state.items()}
-        self.x     = x[self.at]
-        self.ns    = Namespace(own(hypers, state), p=self.x, grad=compute(grad.values()), rows=grad.indices(), **self.kept)
-        self.stores = {'new_p': p} | {n: v for n,v in self.state.items() if isinstance(v, Tensor)}
+        grad, x = p.grad.coalesce(), compute(p)
+        self.p, self.chain, self.at = p, chain, tuple(grad.indices())
+        self.state = {
+            n: as_declared(state[n], init, x) if n in state else init(x)
+            for n, init in chain.state.items()
+        }
+        self.kept = {
+            n: compute(v)[self.at] if isinstance(v, Tensor) else v for n, v in self.state.items()
+        }
+        self.x = x[self.at]
+        self.ns = Namespace(
+            own(hypers, state),
+            p=self.x,
+            grad=compute(grad.values()),
+            rows=grad.indices(),
+            **self.kept,
+        )
+        self.stores = {'new_p': p} | {n: v for n, v in self.state.items() if isinstance(v, Tensor)}
         self.versions = self.versions_now()
 
     def write(self):
-        for n,v in self.stores.items():
+        for n, v in self.stores.items():
             x = real(v.detach())
             x[self.at] = self.ns[n].to(x.dtype)
         return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
@@ -33,13 +45,26 @@ class Rows(Item):
 
 def why_not(chain, numbers, elementwise, p):
     "Why `chain` cannot take a sparse gradient of `p`; None if it can. `elementwise`: whether each element has its own arithmetic"
-    if not elementwise: return "a callback looks at more than one element of it"
-    if any('rows' in b.reads for b in chain.blocks): return None
-    x,rand = torch.linspace(.5, 1.5, 7, dtype=torch.float64),torch.linspace(.1, .9, 7, dtype=torch.float64)
-    state  = {n: s if not isinstance(s := init(x), Tensor) else rand.to(s.dtype) for n,init in chain.state.items()}
+    if not elementwise:
+        return "a callback looks at more than one element of it"
+    if any('rows' in b.reads for b in chain.blocks):
+        return None
+    x, rand = (
+        torch.linspace(0.5, 1.5, 7, dtype=torch.float64),
+        torch.linspace(0.1, 0.9, 7, dtype=torch.float64),
+    )
+    state = {
+        n: s if not isinstance(s := init(x), Tensor) else rand.to(s.dtype)
+        for n, init in chain.state.items()
+    }
     ns = Namespace(numbers, p=x, grad=torch.zeros_like(x), rows=None, **state)
     interpret(chain, ns, lambda b, ns: b(ns))
-    moved = [n for n,old in dict(new_p=x, **state).items() if isinstance(old, Tensor) and not torch.equal(ns[n], old)]
-    if not moved: return None
-    what = 'the parameter' if moved==['new_p'] else moved[-1]
+    moved = [
+        n
+        for n, old in dict(new_p=x, **state).items()
+        if isinstance(old, Tensor) and not torch.equal(ns[n], old)
+    ]
+    if not moved:
+        return None
+    what = 'the parameter' if moved == ['new_p'] else moved[-1]
     return f"{what} changes where the gradient is zero; SparseAdam, or `lazy` in the list, lets such rows rest"

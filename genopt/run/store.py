@@ -9,108 +9,183 @@ __all__ = ['Clock', 'ParameterState', 'StateStore']
 
 class Clock:
     "The counters of parameters that count alike: `values` by name, plain numbers or, with `capturable=True`, tensors on the device"
-    __slots__ = 'values','parameters'
-    def __init__(self, values): self.values,self.parameters = values,0
+
+    __slots__ = 'values', 'parameters'
+
+    def __init__(self, values):
+        self.values, self.parameters = values, 0
+
     def advance(self, new):
         "Take over the counters of a step. One on the device stays in its tensor"
-        for n,v in new.items():
+        for n, v in new.items():
             old = self.values[n]
-            if isinstance(old, Tensor): old.copy_(v)
-            else: self.values[n] = v if type(v) in (int,float) else plain(v)
+            if isinstance(old, Tensor):
+                old.copy_(v)
+            else:
+                self.values[n] = v if type(v) in (int, float) else plain(v)
 
 
 class Version:
     "A number that is another after each write. An object of its own, so that what is kept for a parameter need not know the store"
-    __slots__ = 'number',
-    def __init__(self): self.number = 0
-    def bump(self): self.number += 1
+
+    __slots__ = ('number',)
+
+    def __init__(self):
+        self.number = 0
+
+    def bump(self):
+        self.number += 1
 
 
 class ParameterState(dict):
     "What is kept for one parameter. Made by itself it is a plain dict; in a store it bumps the store's `version`"
-    __slots__ = 'version','clock'
+
+    __slots__ = 'version', 'clock'
+
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
         self.version = self.clock = None
+
     def read(self):
         "Bring the counters up to date"
-        if self.clock is not None: dict.update(self, self.clock.values)
+        if self.clock is not None:
+            dict.update(self, self.clock.values)
+
     def written(self):
         "Somebody writes: what is here counts, and the store has another version"
         self.read()
         self.leave()
-        if self.version is not None: self.version.bump()
+        if self.version is not None:
+            self.version.bump()
+
     def join(self, clock):
         self.leave()
         self.clock = clock
         clock.parameters += 1
+
     def leave(self):
-        if self.clock is not None: self.clock.parameters -= 1
+        if self.clock is not None:
+            self.clock.parameters -= 1
         self.clock = None
-    def __reduce__(self): return dict,(dict(self),)
+
+    def __reduce__(self):
+        return dict, (dict(self),)
+
     def __repr__(self):
         self.read()
         return dict.__repr__(self)
 
+
 def reading(name):
     method = getattr(dict, name)
+
     def read(self, *args):
         self.read()
         return method(self, *args)
+
     read.__name__ = name
     return read
 
+
 def writing(name):
     method = getattr(dict, name)
+
     def write(self, *args, **kw):
         self.written()
         return method(self, *args, **kw)
+
     write.__name__ = name
     return write
 
-for name in ('__getitem__', '__iter__', '__eq__', '__ne__', '__or__', '__ror__', '__reversed__', 'get', 'items', 'values', 'keys', 'copy'):
+
+for name in (
+    '__getitem__',
+    '__iter__',
+    '__eq__',
+    '__ne__',
+    '__or__',
+    '__ror__',
+    '__reversed__',
+    'get',
+    'items',
+    'values',
+    'keys',
+    'copy',
+):
     setattr(ParameterState, name, reading(name))
-for name in ('__setitem__', '__delitem__', '__ior__', 'clear', 'pop', 'popitem', 'setdefault', 'update'):
+for name in (
+    '__setitem__',
+    '__delitem__',
+    '__ior__',
+    'clear',
+    'pop',
+    'popitem',
+    'setdefault',
+    'update',
+):
     setattr(ParameterState, name, writing(name))
 
 
 class StateStore(dict):
     "`opt.state`. `version` is another after each write, also into what is kept for one parameter"
+
     def __init__(self, state=()):
         super().__init__()
         self.writes = Version()
-        for p,s in dict(state).items(): self[p] = s
+        for p, s in dict(state).items():
+            self[p] = s
+
     @property
-    def version(self): return self.writes.number
+    def version(self):
+        return self.writes.number
+
     def __missing__(self, p):
         res = ParameterState()
         res.version = self.writes
         dict.__setitem__(self, p, res)
         return res
+
     def __setitem__(self, p, s):
         self.writes.bump()
         if isinstance(s, dict):
             s = ParameterState(s)
             s.version = self.writes
         super().__setitem__(p, s)
-    def of(self, p): return dict.get(self, p) or {}
+
+    def of(self, p):
+        return dict.get(self, p) or {}
+
     def keep(self, p, tensors, clock):
         "The engine's own way to write: new states of `p`, and its clock. No new version"
         state = self[p]
-        for n,v in (tensors | clock.values).items(): dict.__setitem__(state, n, v)
-        if state.clock is not clock: state.join(clock)
-    def __reduce__(self): return dict,(dict(self),)
+        for n, v in (tensors | clock.values).items():
+            dict.__setitem__(state, n, v)
+        if state.clock is not clock:
+            state.join(clock)
+
+    def __reduce__(self):
+        return dict, (dict(self),)
+
 
 def bumping(name):
     method = getattr(dict, name)
+
     def write(self, *args, **kw):
         self.writes.bump()
         return method(self, *args, **kw)
+
     write.__name__ = name
     return write
 
-for name in ('__delitem__', 'clear', 'pop', 'popitem'): setattr(StateStore, name, bumping(name))
+
+for name in ('__delitem__', 'clear', 'pop', 'popitem'):
+    setattr(StateStore, name, bumping(name))
+
+
 def update(self, *args, **kw):
-    for p,s in dict(*args, **kw).items(): self[p] = s
+    for p, s in dict(*args, **kw).items():
+        self[p] = s
+
+
 StateStore.update = update
 StateStore.setdefault = lambda self, p, s=None: self[p]

@@ -6,9 +6,18 @@ where the call has them. An operation that is not here, or whose arguments do no
 
 import math
 import torch
-from .record import ELEMENTS, SINGLE, Value, aten
+from .record import CROSS, ELEMENTS, SINGLE, Value, aten
 
-__all__ = ['Dialect', 'Reduction', 'can_write', 'operand_dtype', 'reduction', 'write']
+__all__ = [
+    'Dialect',
+    'Reduction',
+    'can_write',
+    'can_write_cross',
+    'cross_kind',
+    'operand_dtype',
+    'reduction',
+    'write',
+]
 
 
 class Dialect:
@@ -179,13 +188,42 @@ def can_write(v, compute_dtype):
         or v.kind == SINGLE
         and not v.reduces
     ):
-        if v.dtype not in (compute_dtype, torch.bool):
-            return False
-        try:
-            write(v, Dialect(), lambda a, dtype: 'x', compute_dtype)
-        except (KeyError, TypeError):
-            return False
-        return True
+        return is_written(v, compute_dtype)
     if reduction(v) is None or v.dtype != compute_dtype or v.kwargs.get('dtype'):
         return False
     return all(o.dtype in (compute_dtype, torch.bool) for o in v.operands)
+
+
+def is_written(v, compute_dtype):
+    if v.dtype not in (compute_dtype, torch.bool):
+        return False
+    try:
+        write(v, Dialect(), lambda a, dtype: 'x', compute_dtype)
+    except (KeyError, TypeError):
+        return False
+    return True
+
+
+# -- Cross values, of all parameters together --
+
+folds = {torch.sum: '+', torch.amax: 'max', torch.amin: 'min'}
+
+
+def cross_kind(v):
+    """What a cross value is: `'vector'`, with a member for each parameter; `'scalar'`, arithmetic on numbers; `'reduction'` of a
+    vector; or the sign by which what all parameters have is folded into one number, `'+'`, `'max'` or `'min'`"""
+    if v.op == 'join':
+        return folds.get(v.kwargs['how'], 'vector')
+    if v.example.ndim:
+        return 'vector'
+    of_vector = any(o.kind == CROSS and cross_kind(o) == 'vector' for o in v.operands)
+    return 'reduction' if of_vector else 'scalar'
+
+
+def can_write_cross(v, compute_dtype):
+    "Whether a kernel can compute the cross value `v`"
+    if v.op == 'join':
+        return v.args[0].dtype == compute_dtype
+    if cross_kind(v) != 'reduction':
+        return is_written(v, compute_dtype)
+    return reduction(v) is not None and v.dtype == compute_dtype and not v.kwargs.get('dtype')

@@ -129,7 +129,7 @@ class Stage:
 class Program:
     """How `chain` is run, behind its `prefix` if it has one. `scalars` computes numbers by name; behind these come the reciprocals of some, and the
     values of `crosses`. `call_outs`: states with a shape of their own, name -> value that a call gives. `runs_on`: for each callback what it runs
-    on, in words. `why`: which callbacks are not launched"""
+    on, in words. `why`: which callbacks are not launched. `one_call`: a kernel can run all stages in one call"""
 
     chain: object
     prefix: object
@@ -142,6 +142,7 @@ class Program:
     call_outs: dict
     runs_on: dict
     why: tuple
+    one_call: bool = True
     kernels: dict = field(default_factory=dict)  # compiled code, kept for all who run the program
 
     @property
@@ -164,6 +165,14 @@ class Program:
         return any(c.may_fail for s in self.stages for c in s.calls) or any(
             s.joins for s in self.stages[1:]
         )
+
+    @property
+    def names_in_memory(self):
+        "The names of what its stages read and write"
+        flats = [s.flat for s in self.stages if s.flat]
+        joined = [v.args[0] for s in self.stages for v in s.joins]
+        names = [n for f in flats for n in (*f.names, *f.single_names)]
+        return tuple(dict.fromkeys([*names, *(v.name for v in joined if v.in_memory)]))
 
     def holds(self, numbers):
         "Whether the program is right for these numbers: every decision that a callback takes by them is taken as when it was recorded"

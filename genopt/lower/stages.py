@@ -1,6 +1,7 @@
 """From a recording to the stages of a program."""
 
 from .chain import OWN
+from .operations import can_write_cross, cross_kind
 from .program import Flat, Program, Round, Stage, Why
 from .record import CROSS, ELEMENTS, SCALAR, SINGLE, Value, aten, needed
 from .scalars import ScalarProgram
@@ -22,6 +23,7 @@ def program_of(recording, chain, prefix, layout, request):
         scalars=ScalarProgram(r.scalars.lines + lines, names, r.counters, r.scalars.bound),
         reciprocals=tuple(dict.fromkeys(d.name for v in order if (d := divisor(v)) is not None)),
         crosses=crosses(order, r),
+        one_call=fits_one_call(order, r, layout.compute_dtype),
         call_outs={n: v for n, v in r.outs.items() if v.kind == OWN},
         runs_on=r.runs_on,
         why=tuple(Why(c.block.name, c.why) for c in r.calls),
@@ -154,3 +156,10 @@ def crosses(order, r):
         *r.outs.values()
     }
     return tuple(v for v in order if v.kind == CROSS and v in read)
+
+
+def fits_one_call(order, r, compute_dtype):
+    "Whether a kernel can run all stages in one call: no callback is called, and what joins all parameters can be computed there"
+    joined = [v for v in order if v.kind == CROSS]
+    single = all(cross_kind(v) != 'vector' for v in crosses(order, r))
+    return not r.calls and single and all(can_write_cross(v, compute_dtype) for v in joined)

@@ -75,7 +75,7 @@ def how(chain, numbers, params, way):
     program = program_for(chain, numbers, params[0], way)
     if program.falls_back:
         return f'each parameter by itself; {program.why[0]}', {}
-    launches = max(1, sum(s.flat is not None for s in program.stages))
+    launches = 1 if program.one_call else max(1, sum(s.flat is not None for s in program.stages))
     number = 'one launch' if launches == 1 or program.why else f'{launches} launches'
     words = (
         f'{number} for all parameters'

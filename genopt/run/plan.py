@@ -43,7 +43,7 @@ class Plan:
         self.simple = (
             not self.called
             and not self.sharded
-            and all(w.simple and not w.program.prefix and not w.joins for w in self.works)
+            and all(w.simple and not w.program.prefix for w in self.works)
         )
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.fresh, self.version = True, store.version
@@ -90,6 +90,7 @@ class Plan:
 
     def aim(self, inputs):
         "`prepare`, where every program is one launch; False if a guard does not hold"
+        check_joins(self.works, self.settings)
         return all(
             self.ready(j, inputs.grads, self.settings) and self.works[j].simple
             for j in range(len(self.works))

@@ -54,6 +54,9 @@ class Sort:
         self.sort(call_globals=False)
         if self.again or any(has_globals(inputs.settings[g].chain) for _, g in self.called):
             self.sort(call_globals=True)
+        joined = [w for w in self.works.values() if w.joins]
+        for w in joined:
+            w.alone = len(joined) == 1
         for (*_, grad_dtype), work in self.works.items():
             work.bind(len(inputs.grads), grad_dtype)
 

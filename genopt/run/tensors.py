@@ -21,6 +21,9 @@ class Tensors:
         self.ps, self.states = [], []
         self.grads, self.extra = None, {}
 
+    def has(self, name):
+        return name in ('p', 'grad') or name in self.extra or name in self.states[0]
+
     def named(self, name, at):
         "Those called `name` of the parameters `at`; None where the name is none of theirs"
         if name == 'p':
@@ -100,7 +103,7 @@ class Batch:
 
     def __init__(self, at, stacked, tensors, dtype):
         self.at, self.stacked, self.of, self.dtype = at, stacked, tensors, dtype
-        self.launches, self.values, self.scratch, self.parts = {}, {}, {}, None
+        self.launch, self.values, self.scratch, self.parts = None, {}, {}, None
         self.tapes, self.numbers = {}, {}
 
     def tensors(self, name):

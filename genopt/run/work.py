@@ -17,6 +17,11 @@ from .tensors import Gradients, Tensors, batches, parts
 __all__ = ['Work']
 
 
+def moving(name):
+    "Whether the tensors of that name are others at each step: gradients, and what calls give"
+    return name == 'grad' or '@' in name
+
+
 class Work:
     """`program` for the parameters `indices`. `users`: the user's parameters, or their local parts; `kept`: their states; `rows`:
     of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only;
@@ -28,6 +33,7 @@ class Work:
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
         self.launched = program.request.backend == 'launch'
         self.joins = any(b.is_global for b in program.chain.blocks)
+        self.alone = False  # no other work has a part in what joins parameters
 
     def add(self, i, p, states, user, kept, row):
         "`p` and `states`: real and local"
@@ -45,10 +51,8 @@ class Work:
         program, tensors = self.program, self.tensors
         self.n_all = n_all
         self.compute = program.layout.compute_dtype
-        self.simple = self.launched and len(program.stages) == 1  # one launch for all
-        self.before_commit = (
-            len(program.stages) - 1 if program.holds_whole else int(bool(program.stages[0].joins))
-        )
+        self.simple = self.launched and program.one_call and (self.alone or not self.joins)
+        self.before_commit = self.stages_before_commit()
         self.scalars = ScalarTable(program, self.rows)
         self.cross = {}  # the values of what joins parameters
         tensors.extra = tensors.extra or {
@@ -70,7 +74,14 @@ class Work:
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
         self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
         self.memory = Memory(self.watched, len(self.users))
-        self.only = None
+
+    def stages_before_commit(self):
+        program = self.program
+        if self.simple:
+            return 0
+        return (
+            len(program.stages) - 1 if program.holds_whole else int(bool(program.stages[0].joins))
+        )
 
     def with_program(self, program):
         "The same parameters, run by another program"
@@ -129,50 +140,43 @@ class Work:
             self.foreach(k, batch, flat)
 
     def launch(self, k, batch, flat):
-        if k not in batch.launches:
-            batch.launches[k] = self.launching(k, batch, flat)
-        launch, moving = batch.launches[k]
-        for n in moving:
-            launch.point(n, batch.addresses(n))
-        launch()
+        if batch.launch is None:
+            batch.launch = self.launching(batch)
+        for n in (*flat.names, *flat.single_names):
+            if moving(n) or n not in batch.launch.pointed:
+                batch.launch.point(n, batch.addresses(n))
+        batch.launch(k)
         for v in flat.leaves:
-            batch.values[v] = launch.leaf(v)
+            batch.values[v] = batch.launch.leaf(v)
 
-    def launching(self, k, batch, flat):
-        "The launch of stage `k`, and the names whose tensors are others at each step"
-        kernels, names = self.program.kernels, (*flat.names, *flat.single_names)
+    def launching(self, batch):
+        "The launch for `batch`, with the addresses of what stays where it is"
+        kernels, names = self.program.kernels, self.program.names_in_memory
         dtypes = {n: self.dtypes.get(n, self.compute) for n in names}
-        key = k, *dtypes.items()
+        key = (*dtypes.items(),)
         if key not in kernels:
-            kernels[key] = Kernel(
-                flat, self.scalars.names, dtypes, self.compute, str(self.program.chain)
-            )
+            kernels[key] = Kernel(self.program, self.scalars.names, dtypes, str(self.program.chain))
+        numels = [self.tensors.ps[i].numel() for i in batch.at]
         launch = Launch(
-            kernels[key],
-            [self.tensors.ps[i].numel() for i in batch.at],
-            self.scalars.array,
-            [self.row_of[i] for i in batch.at],
+            kernels[key], numels, self.scalars.array, [self.row_of[i] for i in batch.at]
         )
-        moving = [n for n in names if n == 'grad' or '@' in n]
         for n in names:
-            if n not in moving:
+            if not moving(n) and self.tensors.has(n):
                 launch.point(n, batch.addresses(n))
-        return launch, moving
+        return launch
 
     def only_launch(self):
-        "The launch of a work that has one, with the gradients of this step"
-        if self.only is None:
-            self.only, _ = self.launching_alone()
-        if not self.gradients.pointed and self.only.reads('grad'):
-            self.only.point('grad', self.gradients.addresses)
+        "The launch of a work that is one call, with the gradients of this step"
+        batch = self.batches[0]
+        if batch.launch is None:
+            batch.launch = self.launching(batch)
+        if not self.gradients.pointed and batch.launch.reads('grad'):
+            batch.launch.point('grad', self.gradients.addresses)
         self.gradients.pointed = True
-        return self.only
-
-    def launching_alone(self):
-        return self.launching(0, self.batches[0], self.program.stages[0].flat)
+        return batch.launch
 
     def looks_bad(self):
-        "Whether a gradient is not finite; of a work that is one launch. Where it cannot be seen here, torch looks"
+        "Whether a gradient is not finite; of a work that is one call. Where it cannot be seen here, torch looks"
         launch = self.only_launch()
         return not launch.reads('grad') or launch.look() is not None
 

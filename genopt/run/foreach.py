@@ -59,134 +59,152 @@ class DeviceNumbers(TorchFunctionMode):
 
 
 class Foreach:
-    "A flat part as a sequence of operations on lists. Made once for a program, run on any tensors"
+    """A flat part as a sequence of operations on lists; it is made once for a program and run on any tensors. A value of
+    elements is a list with a tensor for each parameter. A value of single numbers is one vector with an entry for each, so
+    its arithmetic is one operation for all parameters"""
 
     def __init__(self, flat):
         self.flat = flat
-        self.order = needed(
-            [*flat.stores.values(), *flat.single_stores.values(), *flat.leaves], stop=self.given
-        )
-        self.last = {
-            o: i for i, v in enumerate(self.order) for o in (v, *v.operands)
-        }  # its last use
-        self.last |= dict.fromkeys(
-            [*flat.stores.values(), *flat.single_stores.values(), *flat.leaves], len(self.order)
-        )
-        self.in_place, self.lies_in = (
-            set(),
-            {},
-        )  # operations that write into their first operand; values that lie in a row, and in which
+        kept = [*flat.stores.values(), *flat.single_stores.values(), *flat.leaves]
+        self.order = needed(kept, stop=self.is_given)
+        self.last_use = {o: i for i, v in enumerate(self.order) for o in (v, *v.operands)}
+        self.last_use |= dict.fromkeys(kept, len(self.order))
+        self.in_place = set()  # places of operations that write into their first operand
+        self.lies_in = {}  # value -> name of the stored tensors that it overwrites
         for i, v in enumerate(self.order):
-            self.choose(i, v)
+            if self.may_write(i, v):
+                self.in_place.add(i)
 
-    def choose(self, i, v):
-        "Whether operation `i` may write into its first operand: nobody reads that again; and the result is gone when the row is written"
-        x = v.args[0] if v.args and isinstance(v.args[0], Value) else None
+    def is_given(self, v):
+        return v.kind in (SCALAR, CROSS) or v.name in (*self.flat.loads, *self.flat.single_loads)
+
+    # -- which operations may write in place --
+
+    def may_write(self, i, v):
+        """Whether operation `i` may write into its first operand: nobody reads that again, and if it is a stored tensor, the
+        result ends up there"""
+        x = v.args[0] if v.args else None
         if (
-            x is None
-            or (x.kind, v.kind) != (ELEMENTS,) * 2
+            not isinstance(x, Value)
+            or x.kind != ELEMENTS
+            or v.kind != ELEMENTS
             or x.dtype != v.dtype
-            or self.last[x] > i
-            or any(o is x for o in v.args[1:])
         ):
-            return
-        row = x.name if self.given(x) else self.lies_in.get(x)
-        if not self.given(x) and row is None and x.packet in (aten.clone, aten._to_copy):
-            return
-        if row is not None:
-            stored = self.flat.stores.get(row)
-            if (
-                stored is None
-                or v is not stored
-                and (self.given(stored) or self.last[v] > self.order.index(stored))
-            ):
-                return
-            self.lies_in[v] = row
-        self.in_place.add(i)
+            return False
+        if self.last_use[x] > i or any(o is x for o in v.args[1:]):
+            return False
+        stored = x.name if self.is_given(x) else self.lies_in.get(x)
+        if stored is None:
+            return x.packet not in (aten.clone, aten._to_copy)
+        if not self.ends_in(v, stored):
+            return False
+        self.lies_in[v] = stored
+        return True
 
-    def given(self, v):
-        return (
-            v.kind in (SCALAR, CROSS)
-            or v.name in self.flat.loads
-            or v.name in self.flat.single_loads
-        )
+    def ends_in(self, v, name):
+        "Whether `v` is what is stored as `name`, or is gone by the time that this is computed"
+        new = self.flat.stores.get(name)
+        if new is None or new is v:
+            return new is v and new is not None
+        return not self.is_given(new) and self.last_use[v] <= self.order.index(new)
+
+    # -- a run --
 
     def __call__(self, tensors, scalars):
-        """Write the stores, and return the leaves, each a list of 0-d tensors. `tensors`: lists by name, in the dtype in which they are computed;
-        `scalars`: numbers by name"""
+        """Write what is stored, and return the leaves, each a vector. `tensors`: lists by name, in the dtype in which they are
+        computed; `scalars`: numbers by name"""
         env = {}
 
         def value(v):
             if v in env:
                 return env[v]
-            return scalars[v.name] if v.kind in (SCALAR, CROSS) else tensors[v.name]
+            if v.kind in (SCALAR, CROSS):
+                return scalars[v.name]
+            return tensors[v.name] if v.kind == ELEMENTS else torch.stack(tensors[v.name])
 
         for i, v in enumerate(self.order):
             env[v] = self.run(i, v, value)
             for o in v.operands:
-                if self.last[o] <= i:
+                if self.last_use[o] <= i:
                     env.pop(o, None)
-        news = {n: value(v) for n, v in (self.flat.stores | self.flat.single_stores).items()}
-        news = {
-            n: xs
-            if isinstance(xs, list)
-            else [torch.as_tensor(xs, dtype=tensors[n][0].dtype)] * len(tensors[n])
-            for n, xs in news.items()
-        }
-        late = {
-            n: xs for n, xs in news.items() if any(map(is_not, xs, tensors[n]))
-        }  # the others have been written in place
+        self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)
+        for n, v in self.flat.single_stores.items():
+            torch._foreach_copy_(tensors[n], members(value(v), tensors[n]))
+        n = len(next(iter(tensors.values())))
+        return {v: torch.as_tensor(value(v)).expand(n) for v in self.flat.leaves}
+
+    def store(self, news, tensors):
+        "Write elements, but for what has been written in place. One stored tensor may be the new value of another"
+        news = {n: members(xs, tensors[n]) for n, xs in news.items()}
+        late = {n: xs for n, xs in news.items() if any(map(is_not, xs, tensors[n]))}
         held = {id(x) for n in news for x in tensors[n]} if late else ()
         late = {n: [x.clone() if id(x) in held else x for x in xs] for n, xs in late.items()}
         for n, xs in late.items():
             torch._foreach_copy_(tensors[n], xs)
-        return {v: value(v) for v in self.flat.leaves}
 
     def run(self, i, v, value):
-        of = lambda a: value(a) if isinstance(a, Value) else a
-        args, kwargs = [*map(of, v.args)], {k: of(a) for k, a in v.kwargs.items()}
-        name = lists.get(v.packet)
-        rows = [isinstance(a, list) for a in args]
-        n = next((len(a) for a in args if isinstance(a, list)), 0)
+        "One operation"
+        args = [value(a) if isinstance(a, Value) else a for a in v.args]
+        kwargs = {k: value(a) if isinstance(a, Value) else a for k, a in v.kwargs.items()}
         factor = kwargs.get('alpha', kwargs.get('value', 1))
-        if not n:
-            return v.packet(*args, **kwargs)  # of scalars alone: one for all
-        if (
-            v.kind == ELEMENTS
-            and name
-            and rows[0]
-            and not isinstance(factor, Tensor)
-            and self.fits(v, args, rows)
-        ):
-            f = getattr(torch, f'{name}_' if i in self.in_place else name)
-            if v.packet in (aten.addcmul, aten.addcdiv):
-                res = f(*args, value=factor)
-            else:
-                res = f(*args, **kwargs)
-            return args[0] if res is None else [*res]
-        if (
-            v.packet is aten.linalg_vector_norm
-            and v.reduces
-            and not kwargs
-            and all(not x.is_complex() for x in args[0])
-        ):
-            return [*torch._foreach_norm(args[0], *args[1:2])]
-        op = (
-            on_device.get(v.packet) if isinstance(factor, Tensor) else v.packet
-        )  # the overload depends on what is a plain number
-        if v.packet is aten.lerp:
-            op = lerp
-        member = lambda a, j: a[j] if isinstance(a, list) else a
+        if v.reduces:
+            return reduced(v, args, kwargs)
+        if v.kind != ELEMENTS:
+            return operation(v, factor)(*args, **kwargs)
+        n = next(len(a) for a in args if isinstance(a, list))
+        args = [[*a.unbind()] if is_vector(a) else a for a in args]
+        kwargs = {k: [*a.unbind()] if is_vector(a) else a for k, a in kwargs.items()}
+        if self.fits(v, args, factor):
+            f = getattr(torch, f'{lists[v.packet]}_' if i in self.in_place else lists[v.packet])
+            given = dict(value=factor) if v.packet in (aten.addcmul, aten.addcdiv) else kwargs
+            out = f(*args, **given)
+            return args[0] if out is None else [*out]
+        f = operation(v, factor)
         return [
-            op(*(member(a, j) for a in args), **{k: member(a, j) for k, a in kwargs.items()})
+            f(*(member(a, j) for a in args), **{k: member(a, j) for k, a in kwargs.items()})
             for j in range(n)
         ]
 
-    def fits(self, v, args, rows):
-        "Whether the operation on lists takes these operands: lists of tensors of one shape, or a plain number in the second place"
-        operands = [a for a in v.args if isinstance(a, Value)]
-        if any(o.kind == SINGLE for o in operands):
+    def fits(self, v, args, factor):
+        "Whether an operation on lists takes these operands: lists of tensors of one shape, or a plain number in the second place"
+        if v.packet not in lists or not isinstance(args[0], list) or isinstance(factor, Tensor):
+            return False
+        if any(o.kind == SINGLE for o in v.args if isinstance(o, Value)):
             return v.packet in (aten.mul, aten.div, aten.add, aten.sub) and not v.kwargs
         if any(isinstance(a, Tensor) for a in args):  # others than these would look into it
             return v.packet in (aten.mul, aten.div) and not v.kwargs and len(args) == 2
-        return v.packet not in (aten.maximum, aten.minimum) or all(rows)
+        return v.packet not in (aten.maximum, aten.minimum) or all(
+            isinstance(a, list) for a in args
+        )
+
+
+def operation(v, factor):
+    "The operation for one tensor; its overload depends on what is a plain number"
+    if v.packet is aten.lerp:
+        return lerp
+    return on_device[v.packet] if isinstance(factor, Tensor) else v.packet
+
+
+def reduced(v, args, kwargs):
+    "A reduction of each parameter's elements, as a vector"
+    if v.packet is aten.linalg_vector_norm and not kwargs and not args[0][0].is_complex():
+        return torch.stack(torch._foreach_norm(args[0], *args[1:2]))
+    n = next(len(a) for a in args if isinstance(a, list))
+    return torch.stack([v.packet(*(member(a, j) for a in args), **kwargs) for j in range(n)])
+
+
+def is_vector(a):
+    return isinstance(a, Tensor) and a.ndim == 1
+
+
+def member(a, j):
+    return a[j] if isinstance(a, list) else a
+
+
+def members(x, like):
+    "The new values of the tensors `like`: a list, or what is the same for all"
+    if isinstance(x, list):
+        return x
+    if is_vector(x):
+        return [*x.unbind()]
+    return [torch.as_tensor(x, dtype=like[0].dtype, device=like[0].device)] * len(like)

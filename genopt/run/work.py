@@ -1,8 +1,8 @@
 """The parameters that one program runs. `Work` runs the stages: the flat part of a stage goes to a backend, over all parameters in one launch where
 nothing is called between; its calls get tensors, stacked where they have one shape."""
 
-from collections import defaultdict
 from copy import copy
+from operator import itemgetter
 import torch
 from ..contract.sharded import local
 from ..lower.decide import lower
@@ -186,20 +186,20 @@ class Work:
             kernels[k] = Foreach(flat)
         if batch.parts is None:
             batch.parts = parts(batch, self.row_of, self.scratch_bytes)
-        cross, leaves = {v.name: x for v, x in self.cross.items()}, defaultdict(dict)
+        cross, leaves = {v.name: x for v, x in self.cross.items()}, {v: [] for v in flat.leaves}
         for r, places in batch.parts:
             stored = {n: self.of_part(batch, n, places) for n in (*flat.names, *flat.single_names)}
             wide = {
                 n: [x.to(self.compute) for x in xs] if xs[0].dtype != self.compute else xs
                 for n, xs in stored.items()
             }
-            for v, xs in kernels[k](wide, self.scalars.named(r) | cross).items():
-                leaves[v] |= dict(zip(places, xs))
+            for v, x in kernels[k](wide, self.scalars.named(r) | cross).items():
+                leaves[v] += zip(places, x.unbind())
             for n in (*flat.stores, *flat.single_stores):
                 if wide[n] is not stored[n]:
                     torch._foreach_copy_(stored[n], wide[n])
         for v, xs in leaves.items():
-            batch.values[v] = torch.stack([xs[j] for j in range(len(batch.at))])
+            batch.values[v] = torch.stack([x for _, x in sorted(xs, key=itemgetter(0))])
 
     def of_part(self, batch, name, places):
         xs = batch.tensors(name)

@@ -15,7 +15,8 @@ from .checkpoint import (
 )
 from .contract import (
     Init as Init, Range as Range, copy_of_p as copy_of_p, count as count, fraction as fraction, full as full, maximum as maximum, minimum as minimum,
-    nonneg as nonneg, ones as ones, positive as positive, rename as rename, scalar as scalar, single as single, where as where, zeros as zeros,
+    nonneg as nonneg, ones as ones, positive as positive, rename as rename, scalar as scalar, scalar_tensor as scalar_tensor, where as where,
+    zeros as zeros,
 )
 from .optim import (
     Optimizer as Optimizer, algorithm as algorithm, groups as groups,
@@ -25,6 +26,6 @@ __version__: str
 
 __all__ = [
     'Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'fraction', 'full', 'groups', 'list_algorithms', 'load_checkpoint', 'maximum',
-    'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'single', 'where', 'zeros',
+    'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'scalar_tensor', 'where', 'zeros',
 ]
 __all__ += algorithms.__all__

@@ -16,6 +16,7 @@ modules = {
     'modes': 'optim.modes', 'explain': 'optim.explain', 'learner': 'optim.learner', 'rules': 'optim.rules', 'optimizer': 'optim.optimizer',
     'check': 'optim.rehearsal', 'save': 'checkpoint', 'bench': 'tools.bench', 'catalogue': 'tools.catalogue', 'cli': 'tools.cli',
     'compare': 'tools.compare', 'data': 'tools.data', 'gallery': 'tools.gallery'}
+renamed_all = renamed | {'single': 'scalar_tensor'}
 places = 'blocks', 'contract', 'optim.hypers', 'optim.rules'                # where attributes of `genopt` have gone
 
 def warn(old, new, level=3):
@@ -25,8 +26,8 @@ def attribute(name):
     "What `genopt.name` was. Raises `AttributeError` for what never was"
     for place in places if not name.startswith('_') else ():
         module = importlib.import_module(f'genopt.{place}')
-        if hasattr(module, new := renamed.get(name, name)):
-            warn(name, f'{place}.{new}', level=4)
+        if hasattr(module, new := renamed_all.get(name, name)):
+            warn(name, new if new in sys.modules['genopt'].__all__ else f'{place}.{new}', level=4)
             return getattr(module, new)
     if name in modules: return importlib.import_module(f'genopt.{name}')
     raise AttributeError(f"module 'genopt' has no attribute {name!r}")

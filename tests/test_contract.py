@@ -583,7 +583,7 @@ def test_a_flag_set_later_is_refused_as_often_as_it_is_seen():
 
 def test_a_global_callback_reads_lists_of_any_name():
     "The plural of what callbacks before it returned, or of a state; what it returns in the plural is for each parameter"
-    def size(p, grad, travelled=single(0.)): return dict(length=grad.norm(), travelled=travelled+grad.norm())
+    def size(p, grad, travelled=scalar_tensor(0.)): return dict(length=grad.norm(), travelled=travelled+grad.norm())
     def share(lengths, travelleds, ts=scalar(0.)): return dict(parts=[l/sum(lengths) for l in lengths], ts=[t+1 for t in ts], far=torch.stack(travelleds).sum())
     def step(grad, part, far): return grad*part*far
     res = []
@@ -610,7 +610,7 @@ def test_a_state_of_a_global_callback_is_in_the_plural():
 @pytest.mark.parametrize('way', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)])
 def test_states_of_any_name(way):
     "Those of builtins and of torch, and in capitals"
-    def f(grad, G=zeros, max=zeros, mul=zeros, sum=single(1.)): return dict(G=G+grad, max=max*2+G, mul=mul+max, sum=sum+grad.sum(), update=G+mul*sum)
+    def f(grad, G=zeros, max=zeros, mul=zeros, sum=scalar_tensor(1.)): return dict(G=G+grad, max=max*2+G, mul=mul+max, sum=sum+grad.sum(), update=G+mul*sum)
     p   = torch.ones(2, dtype=torch.float64, requires_grad=True)
     opt = Optimizer([p], [f], lr=.5, **way)
     for _ in range(3):
@@ -621,8 +621,8 @@ def test_states_of_any_name(way):
     assert p.tolist()==[x]*2 and opt.state[p]['sum']==s==7.
 
 def test_one_number_for_each_parameter():
-    "`single` is a tensor of no dimensions, in the precision that is computed in, which scheduling and saving leave alone"
-    def norm_avg(grad, v=single(.5)): return dict(v=v*.5 + grad.norm()*.5)
+    "`scalar_tensor` is a tensor of no dimensions, in the precision that is computed in, which scheduling and saving leave alone"
+    def norm_avg(grad, v=scalar_tensor(.5)): return dict(v=v*.5 + grad.norm()*.5)
     for dtype,kept in ((torch.float64,)*2, (torch.float32,)*2, (torch.bfloat16, torch.float32)):
         p   = torch.ones(4, dtype=dtype, requires_grad=True)
         opt = Optimizer([p], [norm_avg], lr=.5)
@@ -630,7 +630,7 @@ def test_one_number_for_each_parameter():
         opt.step()
         v = opt.state[p]['v']
         assert v.shape==() and v.dtype==kept and v==1.25
-        assert 'v=single(0.5)' in repr(opt.explain())
+        assert 'v=scalar_tensor(0.5)' in repr(opt.explain())
 
 
 # -- Algorithms among callbacks --

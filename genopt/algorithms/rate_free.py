@@ -10,7 +10,7 @@ from ..blocks.rates import (d_adapt_distance,d_adapt_growth,debias_lr,distance_f
 from ..blocks.stats import average_grad,average_sqr_grad,debias,step_stat
 from ..blocks.steps import rms_prop_step,sgd_step
 from ..blocks.transforms import l2_reg,weight_decay as decoupled_decay
-from ..contract import single
+from ..contract import scalar_tensor
 from ..contract.names import rename
 from ..optim.algorithm import algorithm
 
@@ -38,7 +38,7 @@ def DoWG(lr=1., reps_rel=1e-6, weight_decay=0., eps=1e-8):
 def DAdaptAdam(lr=1., betas=(0.9,0.999), eps=1e-8, weight_decay=0., decouple=False, use_bias_correction=False, d0=1e-6, growth_rate=inf):
     """Adam with an estimate of the distance to the solution as its rate (Defazio and Mishchenko 2023, https://arxiv.org/abs/2301.07733), as the
     authors' package."""
-    return [weight_decay and not decouple and l2_reg, partial(scale_lr_by_distance, d=single(d0)),
+    return [weight_decay and not decouple and l2_reg, partial(scale_lr_by_distance, d=scalar_tensor(d0)),
             use_bias_correction and [step_stat, debias, debias_lr],
             root_of_sqr_mom, d_adapt_distance, average_sqr_grad, scale_grad_by_lr, average_grad, estimate_distance, d_adapt_growth,
             weight_decay and decouple and decoupled_decay, rename(rms_prop_step, grad='grad_avg'), unit_lr]
@@ -48,7 +48,7 @@ def Prodigy(lr=1., betas=(0.9,0.999), beta3=None, eps=1e-8, weight_decay=0., dec
             d0=1e-6, d_coef=1., growth_rate=inf):
     """D-Adaptation with a faster estimate (Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101), as the authors' package with `slice_p=1`:
     every element counts."""
-    return [weight_decay and not decouple and l2_reg, partial(scale_lr_by_distance, d=single(d0)),
+    return [weight_decay and not decouple and l2_reg, partial(scale_lr_by_distance, d=scalar_tensor(d0)),
             use_bias_correction and [step_stat, debias, debias_lr],
             beta3 is None and root_of_sqr_mom, prodigy_distance, scale_grad_by_distance, average_grad, average_sqr_grad,
             estimate_distance, prodigy_growth,

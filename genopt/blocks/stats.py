@@ -6,7 +6,7 @@ parameter: "like p" is a tensor of the shape of p, "0-dim" a tensor without dime
 computes with Python numbers, in double precision."""
 
 import math,torch
-from ..contract import count,fraction,full,maximum,minimum,nonneg,positive,scalar,single,where,zeros
+from ..contract import count,fraction,full,maximum,minimum,nonneg,positive,scalar,scalar_tensor,where,zeros
 
 __all__ = ['step_stat', 'debias', 'debiased_betas', 'debias_mom3', 'debias_sqr_avg', 'average_grad', 'undamped_start', 'average_sqr_grad',
            'average_belief', 'yogi_sqr_grad', 'average_sqr_norm', 'sum_sqr_grad', 'dual_averaging_sums', 'decayed_max_grad', 'max_sqr_grad',
@@ -71,7 +71,7 @@ def yogi_sqr_grad(grad, sqr_mom:fraction=0.999, sqr_avg=full(1e-6)):
     sqr = grad*grad
     return dict(sqr_avg = sqr_avg.addcmul((sqr_avg-sqr).sign(), sqr, value=sqr_mom-1))
 
-def average_sqr_norm(grad, sqr_mom:fraction=0.98, sqr_norm_avg=single(0.)):
+def average_sqr_norm(grad, sqr_mom:fraction=0.98, sqr_norm_avg=scalar_tensor(0.)):
     """Keeps one second moment for the whole tensor: `v <- sqr_mom*v + (1-sqr_mom)*|g|^2`. State: `sqr_norm_avg`, 0-dim. NovoGrad, Ginsburg et al.
     2019, https://arxiv.org/abs/1905.11286"""
     return dict(sqr_norm_avg = average(sqr_norm_avg, (grad*grad).sum(), sqr_mom))

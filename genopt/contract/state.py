@@ -7,7 +7,7 @@ from torch import Tensor
 from .names import name_of
 from .tensors import compute
 
-__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'ones', 'scalar', 'single', 'zeros']
+__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'ones', 'scalar', 'scalar_tensor', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object
@@ -29,7 +29,7 @@ class Init(Anything):
         return f'{name}({", ".join(map(str, self.args))})' if self.args else name
 
 def _scalar(p: Tensor, v: float) -> float: return v
-def _single(p: Tensor, v: float) -> Tensor: return p.new_full((), v)
+def _scalar_tensor(p: Tensor, v: float) -> Tensor: return p.new_full((), v)
 def _count(p: Tensor) -> int: return 0
 def _copy_of_p(p: Tensor) -> Tensor: return p
 
@@ -37,9 +37,9 @@ zeros,ones,copy_of_p,count = Init(torch.zeros_like),Init(torch.ones_like),Init(_
 def full(v: float) -> Init:
     "A state that starts as a tensor like `p`, filled with `v`"
     return Init(torch.full_like, v)
-def single(v: float) -> Init:
+def scalar_tensor(v: float) -> Init:
     "A state that is one number for each parameter, a 0-dim tensor where the parameter is; starts at `v`. What a norm is averaged in"
-    return Init(_single, v)
+    return Init(_scalar_tensor, v)
 def scalar(v: float) -> Init:
     "A state that is one Python number for each parameter, exact, kept on the host; starts at `v`"
     return Init(_scalar, v)

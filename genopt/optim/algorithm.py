@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from ..contract.chain import chain_of
 from ..contract.names import same
 from .hypers import engine_flags,reserved
 from .optimizer import Optimizer,policies
@@ -55,16 +56,21 @@ def signature_of_class(arguments):
     return inspect.Signature([*first, *arguments.values(), *flags])
 
 def has_no_effect(opt, k, hypers):
-    "Whether in no group a callback reads hyper-parameter `k`, and the algorithm's callbacks are the same with its default"
+    "Whether nothing reads hyper-parameter `k`: neither a callback in some group nor the algorithm, also where all that is off were on"
     groups = [(opt._recipe(g), g) for g in opt.param_groups if 'cbs' not in g]
     if not groups or hypers[k]==opt.arguments[k]: return False
-    return not any(reads(recipe, g, k) or builds_by(recipe, g, k, opt.arguments[k]) for recipe,g in groups)
+    return not any(has_effect(recipe, g, k) for recipe,group in groups for g in (group, turned_on(recipe, group, k)))
 
-def reads(recipe, group, k):
-    "Whether a callback reads `k`, in either spelling"
-    return any(n in recipe.chain(group).asks for n in (k, *recipe.view(group).aliases.get(k, ())))
+def has_effect(recipe, group, k):
+    "Whether with the values of `group` a callback reads `k`, or the algorithm returns other callbacks where `k` has its default"
+    try:
+        cbs   = recipe.build(group)
+        other = recipe.build(group | {k: recipe.arguments[k]})
+    except (TypeError, ValueError): return True                             # the algorithm refuses these values, so it reads them
+    names = k,*recipe.view(group).aliases.get(k, ())
+    return any(n in chain_of(cbs).asks for n in names) or [*map(same, cbs)]!=[*map(same, other)]
 
-def builds_by(recipe, group, k, default):
-    "Whether the algorithm returns other callbacks where `k` has its default"
-    try: return [*map(same, recipe.build(group))]!=[*map(same, recipe.build(group|{k: default}))]
-    except (TypeError, ValueError): return True                             # it refuses the default beside the other values
+def turned_on(recipe, group, k):
+    "`group` with what is off turned on, but for `k`: flags, and numbers that are zero"
+    off = [n for n in recipe.arguments if n!=k and isinstance(v := group.get(n), (int,float)) and v==0]
+    return group | {n: True if isinstance(group[n], bool) else .5 for n in off}

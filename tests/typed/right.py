@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 import genopt
 from genopt import (Adam, AdamW, Init, Lion, Muon, Optimizer, Range, SGD, algorithm, copy_of_p, count, fraction, full, groups, list_algorithms,
-                    load_checkpoint, maximum, minimum, nonneg, ones, rename, save_checkpoint, scalar, single, where, zeros)
+                    load_checkpoint, maximum, minimum, nonneg, ones, rename, save_checkpoint, scalar, scalar_tensor, where, zeros)
 from genopt.blocks import adam_step, average_grad, average_sqr_grad, debias, l2_reg, step_stat, transforms
 
 
@@ -47,7 +47,7 @@ def warm(lr: float, update: Tensor, steps_done: int = count, rate: float = scala
     rate = where(steps_done<warmup, steps_done/warmup, 1.)
     return dict(update=update*maximum(rate, 0.1), steps_done=steps_done, rate=rate)
 
-def bounded(update: Tensor, norm_avg: Tensor = single(0.), floor: Tensor = full(0.1), start: Tensor = copy_of_p,
+def bounded(update: Tensor, norm_avg: Tensor = scalar_tensor(0.), floor: Tensor = full(0.1), start: Tensor = copy_of_p,
             seen: Tensor = Init(torch.zeros_like)) -> dict[str, Tensor]:
     "All other initializers"
     return dict(update=maximum(update, -1.), norm_avg=norm_avg*0.9 + update.norm()*0.1, floor=floor, start=start, seen=where(update>0, 1., seen))

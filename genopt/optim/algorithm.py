@@ -63,12 +63,12 @@ def has_no_effect(opt, k, hypers):
 
 def has_effect(recipe, group, k):
     "Whether with the values of `group` a callback reads `k`, or the algorithm returns other callbacks where `k` has its default"
-    try:
-        cbs   = recipe.build(group)
-        other = recipe.build(group | {k: recipe.arguments[k]})
-    except (TypeError, ValueError): return True                             # the algorithm refuses these values, so it reads them
     names = k,*recipe.view(group).aliases.get(k, ())
-    return any(n in chain_of(cbs).asks for n in names) or [*map(same, cbs)]!=[*map(same, other)]
+    try:
+        cbs = recipe.build(group)
+        if any(n in chain_of(cbs).asks for n in names): return True
+        return [*map(same, cbs)]!=[*map(same, recipe.build(group | {k: recipe.arguments[k]}))]
+    except (TypeError, ValueError): return True                             # the algorithm refuses these values, so it reads them
 
 def turned_on(recipe, group, k):
     "`group` with what is off turned on, but for `k`: flags, and numbers that are zero"

@@ -398,12 +398,12 @@ class Fromage(Algorithm):
 
 class LARS(Algorithm):
     """SGD for large batches, with a step for each tensor in proportion to its norm (You et al. 2017, https://arxiv.org/abs/1708.03888). It scales the
-    gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. `clip` gives
-    LARC."""
+    gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. timm has
+    `always_adapt=False`: no ratio where nothing decays. `clip` gives LARC."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, momentum: float | Tensor = 0.9, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.001, eps: float | Tensor = 1e-08,
-        *, clip: bool = False, mom: float | Tensor = ..., wd: float | Tensor = ...,
+        *, clip: bool = False, always_adapt: bool = True, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
         nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...

@@ -20,11 +20,14 @@ def Fromage(lr=1e-2):
     return [sgd_step, transforms.scale_by_trust_ratio, fromage_rescale]
 
 @algorithm
-def LARS(lr=1., momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trust_coeff=1e-3, eps=1e-8, *, clip=False):
+def LARS(lr=1., momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trust_coeff=1e-3, eps=1e-8, *, clip=False,
+         always_adapt=True):
     """SGD for large batches, with a step for each tensor in proportion to its norm (You et al. 2017, https://arxiv.org/abs/1708.03888). It scales the
-    gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. `clip` gives
-    LARC."""
-    return [lars_ratio, clip and clip_lars_ratio, weight_decay and l2_reg, scale_grad_by_lars, SGD.build(lr, momentum, dampening, 0, nesterov)]
+    gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. timm has
+    `always_adapt=False`: no ratio where nothing decays. `clip` gives LARC."""
+    adapts = always_adapt or weight_decay
+    return [adapts and [lars_ratio, clip and clip_lars_ratio], weight_decay and l2_reg, adapts and scale_grad_by_lars,
+            SGD.build(lr, momentum, dampening, 0, nesterov)]
 
 @algorithm
 def LARC(lr=1e-3, momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trust_coeff=0.02, eps=1e-8):

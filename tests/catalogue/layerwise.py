@@ -22,7 +22,8 @@ def novograd(r): return eps_setting(r) | dict(grad_averaging=False)
 def adamp_setting(r): return eps_setting(r) | projection(r) | dict(nesterov=r.random()<.5)
 def projection(r): return dict(delta=r.choice([.1, 1., 4.]), wd_ratio=r.random())
 
-def timm_lars(params, *, clip=False, **kw): return timm.optim.Lars(params, always_adapt=True, trust_clip=clip, foreach=False, **kw)
+def timm_lars(params, *, clip=False, always_adapt=True, **kw):
+    return timm.optim.Lars(params, always_adapt=always_adapt, trust_clip=clip, foreach=False, **dict(momentum=.9)|kw)
 def timm_larc(params, **kw): return timm_lars(params, clip=True, **kw)
 def timm_lamb(params, **kw): return timm.optim.Lamb(params, max_grad_norm=None, foreach=False, **dict(weight_decay=0) | kw)
 def novograd_peer(params, **kw): return pytorch_optimizer.NovoGrad(params, foreach=False, weight_decouple=False, **kw)
@@ -59,8 +60,10 @@ defaults = [{}, dict(lr=.01)]
 rows = [
     Algorithm(genopt.Fromage, apart(lambda ps, lr=.01: pytorch_optimizer.Fromage(ps, lr=lr, foreach=False)), lr_setting, own=defaults, lr=.1,
               second=dict(maximize=False), source='pytorch_optimizer', names=full),
-    Algorithm(genopt.LARS, apart(lambda ps, **kw: timm_lars(ps, **dict(momentum=.9)|kw)), lars, own=defaults, lr=10., source='timm', names=full,
-              peers=[Peer('pytorch_optimizer', apart(kozistr_lars), why='vectors have no ratio and no decay; no eps', ours=matrix_lars)]),
+    Algorithm(genopt.LARS, apart(timm_lars), lars, own=defaults, lr=10., source='timm', names=full,
+              peers=[Peer('pytorch_optimizer', apart(kozistr_lars), why='vectors have no ratio and no decay; no eps', ours=matrix_lars),
+                     Peer('timm, as it is', apart(lambda ps, **kw: timm_lars(ps, always_adapt=False, **kw)), why='no ratio where nothing decays',
+                          ours=lambda ps, **kw: genopt.LARS(ps, always_adapt=False, **kw))]),
     Algorithm(genopt.LARC, apart(lambda ps, **kw: timm_larc(ps, **dict(lr=1e-3, momentum=.9, trust_coeff=.02)|kw)), lars, own=defaults,
               lr=.01, digits=.95, source='timm', names=full),
     Algorithm(genopt.NovoGrad, apart(novograd_peer), novograd, own=defaults, lr=.1, source='pytorch_optimizer', names=full,

@@ -108,8 +108,11 @@ def test_heaps_run_alike_or_are_refused(block):
 def test_recipes_run_alike_compiled(seed): assert ways_agree(recipe(seed), square, {}, dict(fused=True))
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(1000, 1040))
-def test_heaps_run_alike_compiled(seed): ways_agree(heap(seed), mixed if seed%2 else square, {}, dict(fused=True))
+@pytest.mark.parametrize('start', [1000, 1020])
+def test_heaps_run_alike_compiled(start):
+    "Some of them run, the others are refused alike"
+    ran = [ways_agree(heap(seed), mixed if seed%2 else square, {}, dict(fused=True)) for seed in range(start, start+20)]
+    assert sum(ran)>2
 
 def test_what_is_refused_says_why():
     "The reasons, for a reader of this file"

@@ -253,4 +253,5 @@ def test_notes_in_a_group_are_the_users():
     assert opt.param_groups[0]['name']=='head' and opt.param_groups[0]['max_momentum']==.9
 
 def test_an_integer_where_torch_takes_one():
-    Adam([P()], lr=1, betas=(0, .9), eps=0, weight_decay=1)
+    opt = Adam([P()], lr=1, betas=(0, .9), eps=0, weight_decay=1)
+    assert opt.param_groups[0]['betas']==(0, .9) and type(opt.param_groups[0]['lr']) is int

@@ -376,7 +376,8 @@ def test_states_of_other_dtypes():
 def test_true_sizes_are_tried_where_small_ones_fail():
     def in_blocks(grad): return grad.view(-1, 64).sign().view_as(grad)
     p = torch.ones(32, 40, dtype=torch.float64, requires_grad=True)
-    stepped([in_blocks], p, grads=[torch.ones(32,40).tolist()])
+    moved,_ = stepped([in_blocks], p, grads=[torch.ones(32,40).tolist()])
+    assert (moved<1).all() and len(moved.unique())==1
 
 def test_rehearsal_works_under_a_default_device():
     with torch.device('meta'): opt = Adam([torch.ones(3, device='cpu', requires_grad=True)])

@@ -18,10 +18,7 @@ quick = dict(rounds=4, patience=300)
 @pytest.fixture(autouse=True)
 def one_thread():
     "What is tested here is not speed, and threads that wait for each other are slow on a busy machine"
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+    with bench.one_thread(): yield
 
 @pytest.fixture
 def suite(monkeypatch):

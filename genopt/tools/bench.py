@@ -26,7 +26,17 @@ def pick(s: str|None, names) -> list:
     return [n for n in names if any(begins(word, n) for word in words(s))]
 
 
-# -- Patience --
+# -- Time and threads --
+
+@contextlib.contextmanager
+def one_thread():
+    "Let torch use one thread in the block: it waits for no other on a busy machine"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 class TimeUp(BaseException):
     "Raised in a step that takes too long. It is no `Exception`, which a compiler might catch"

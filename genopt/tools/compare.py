@@ -1,7 +1,6 @@
 """`genopt compare`: genopt's algorithms beside torch's, on the same model, seed and batches, in a table and a picture."""
 
 import ast,copy,inspect,math,statistics,time
-from dataclasses import dataclass,field
 import torch
 from torch.nn.functional import cross_entropy
 import genopt
@@ -10,7 +9,7 @@ from .. import algorithms
 from .choices import at_least,one_of
 from .data import cache,load_data,make_model
 
-__all__ = ['Spec', 'Run', 'compare', 'report', 'plot']
+__all__ = ['Spec', 'compare', 'report', 'plot']
 
 defaults   = 'SGD(lr=0.1), SGD(lr=0.05, momentum=0.9), RMSprop(lr=0.001), Adam(lr=0.003)'
 tolerances = dict(float64=1e-8, float32=0.01)        # the largest difference of two losses that is rounding, which training amplifies
@@ -71,46 +70,35 @@ def parse_specs(s: str) -> list:
 
 # -- Training --
 
-@dataclass
-class Run:
-    "One training: the loss of each batch, the milliseconds of each step of the optimizer, and the accuracy on the test set at the end"
-    losses: list = field(default_factory=list)
-    ms: list = field(default_factory=list)
-    accuracy: float = 0.
-
-    def summary(self, n: int) -> dict:
-        "The run as a `dict`. The final loss is the mean of the last `n` losses, the time the median"
-        return dict(final_loss=statistics.fmean(self.losses[-n:]), accuracy=self.accuracy, ms=statistics.median(self.ms), losses=self.losses)
-
 def batches(n, bs, epochs, seed):
     "The indices of each batch of `bs` among `n` items, in a new random order in each epoch"
     rand = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         yield from torch.randperm(n, generator=rand)[:n//bs*bs].view(-1, bs)
 
-def train(spec, model, data, batches, seed):
+def train(spec, model, data, batches, epochs, seed):
     """Train copies of `model`, one with genopt's algorithm and, where torch has it, one with torch's. Each batch goes to both, and they take turns in
-    going first, so that their times compare. Returns a `Run` for each."""
+    going first, so that their times compare. Returns for each the loss of every batch, the mean loss of the last epoch, the median of the optimizer's
+    milliseconds, and the accuracy on the test set."""
     (x,y),test = data
     sides = []
     for make in (spec.ours, spec.theirs):
         net = copy.deepcopy(model)
         opt = make(net.parameters())
         if opt:
-            sides.append((net, opt, Run()))
+            sides.append((net, opt, [], []))
     for i,batch in enumerate(batches):
-        for net,opt,run in sides[::-1 if i%2 else 1]:
+        for net,opt,losses,ms in sides[::-1 if i%2 else 1]:
             torch.manual_seed(seed+i)                        # the same dropout for both, where the model has dropout
             loss = cross_entropy(net(x[batch]), y[batch])
             opt.zero_grad()
             loss.backward()
             start = time.perf_counter()
             opt.step()
-            run.ms.append((time.perf_counter()-start)*1e3)
-            run.losses.append(loss.item())
-    for net,_,run in sides:
-        run.accuracy = accuracy(net, *test)
-    return [run for *_,run in sides]
+            ms.append((time.perf_counter()-start)*1e3)
+            losses.append(loss.item())
+    return [dict(final_loss=statistics.fmean(losses[-len(losses)//epochs:]), accuracy=accuracy(net, *test), ms=statistics.median(ms), losses=losses)
+            for net,_,losses,ms in sides]
 
 @torch.no_grad()
 def accuracy(net, x, y):
@@ -147,8 +135,7 @@ def compare(opts: str=defaults, data: str='digits', model: str='mlp', epochs: in
         bar = progress([*batches(n, bs, epochs, seed)], show)
         if show:
             bar.comment = f'{i+1}/{len(specs)} {spec}'
-        both = [run.summary(n//bs) for run in train(spec, net, sets, bar, seed)]
-        runs.append(dict(name=str(spec)) | side_by_side(*both, tol=tol))
+        runs.append(dict(name=str(spec)) | side_by_side(*train(spec, net, sets, bar, epochs, seed), tol=tol))
     return dict(genopt=genopt.__version__, torch=torch.__version__, data=data, model=model, epochs=epochs, bs=bs, seed=seed, dtype=dtype, tol=tol,
                 parameters=sum(p.numel() for p in params), tensors=len(params), runs=runs)
 

@@ -13,6 +13,7 @@ import torch
 import genopt
 from ..optim.tables import table
 from .. import algorithms
+from .bench import one_thread
 from .choices import at_least,one_of,words
 from .compare import parse_specs,progress
 
@@ -159,23 +160,18 @@ def gallery(names: str|None=None, opts: str|None=None, steps: int=200, show: boo
     specs = parse_specs(', '.join(algorithms.__all__) if opts is None else opts)
     at_least(2, steps=steps)
     walks,left_out = [],[]
-    bar     = progress(specs, show)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]):
-            warnings.simplefilter('ignore')                             # graphs of gradients make cycles; a high rate overflows
-            for spec in bar:
-                search = Search(spec, names, steps)
-                for name in names:
-                    about = dict(algorithm=str(spec), family=family(spec.name), function=name)
-                    if name in search.found:
-                        _,value,lr,path = search.found[name]
-                        walks.append(about | dict(lr=lr, value=value, path=path.tolist()))
-                    else:
-                        left_out.append(about | dict(why=in_short(search.why.get(name, 'every rate leads beyond all numbers'))))
-    finally:
-        torch.set_num_threads(threads)
+    bar = progress(specs, show)
+    with one_thread(), warnings.catch_warnings(), torch.random.fork_rng([]):
+        warnings.simplefilter('ignore')                                 # graphs of gradients make cycles; a high rate overflows
+        for spec in bar:
+            search = Search(spec, names, steps)
+            for name in names:
+                about = dict(algorithm=str(spec), family=family(spec.name), function=name)
+                if name in search.found:
+                    _,value,lr,path = search.found[name]
+                    walks.append(about | dict(lr=lr, value=value, path=path.tolist()))
+                else:
+                    left_out.append(about | dict(why=in_short(search.why.get(name, 'every rate leads beyond all numbers'))))
     shown = {n: dict(formula=functions[n].formula, start=functions[n].start, minima=functions[n].minima) for n in names}
     return dict(genopt=genopt.__version__, torch=torch.__version__, steps=steps, walks=walks, left_out=left_out, functions=shown)
 

@@ -97,14 +97,17 @@ def train(spec, model, data, batches, epochs, seed):
             opt.step()
             ms.append((time.perf_counter()-start)*1e3)
             losses.append(loss.item())
-    return [dict(final_loss=statistics.fmean(losses[-len(losses)//epochs:]), accuracy=accuracy(net, *test), ms=statistics.median(ms), losses=losses)
-            for net,_,losses,ms in sides]
+    runs = []
+    for net,_,losses,ms in sides:
+        last = losses[-len(losses)//epochs:]
+        runs.append(dict(final_loss=statistics.fmean(last), accuracy=accuracy(net, *test), ms=statistics.median(ms), losses=losses))
+    return runs
 
 @torch.no_grad()
 def accuracy(net, x, y):
     net.eval()
-    right = [(net(xb).argmax(1)==yb).sum().item() for xb,yb in zip(x.split(512), y.split(512))]
-    return sum(right)/len(y)
+    predicted = torch.cat([net(xb).argmax(1) for xb in x.split(512)])
+    return (predicted==y).double().mean().item()
 
 def progress(items, show):
     "`items` with fastprogress's bar if `show`. The bar writes carriage returns, so it is for terminals only"
@@ -113,10 +116,20 @@ def progress(items, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(items, leave=False)
 
-def compare(opts: str=defaults, data: str='digits', model: str='mlp', epochs: int=15, bs: int=64, seed: int=42, dtype: str='float64',
-            tol: float|None=None, root=cache, show: bool=False) -> dict:
+def compare(
+    opts: str=defaults,         # algorithms with settings
+    data: str='digits',         # one of `datasets`
+    model: str='mlp',           # or a classifier of torchvision.models
+    epochs: int=15,
+    bs: int=64,
+    seed: int=42,
+    dtype: str='float64',       # one of `tolerances`
+    tol: float|None=None,       # the largest difference of two losses that counts as equal; by default that of the dtype
+    root=cache,                 # torchvision's folder
+    show: bool=False,           # show a bar of progress
+) -> dict:
     """Train `model` with every algorithm of `opts` in both libraries. Returns all that was measured, ready for JSON: the arguments, and in `runs` an
-    entry for each algorithm. Two runs are equal if no loss differs by more than `tol`. Raises `ValueError` for an argument that cannot be."""
+    entry for each algorithm. Raises `ValueError` for an argument that cannot be."""
     specs = parse_specs(opts)
     sets  = load_data(data, root)
     type_ = getattr(torch, one_of(dtype, tolerances, 'dtype'))
@@ -135,7 +148,8 @@ def compare(opts: str=defaults, data: str='digits', model: str='mlp', epochs: in
         bar = progress([*batches(n, bs, epochs, seed)], show)
         if show:
             bar.comment = f'{i+1}/{len(specs)} {spec}'
-        runs.append(dict(name=str(spec)) | side_by_side(*train(spec, net, sets, bar, epochs, seed), tol=tol))
+        both = train(spec, net, sets, bar, epochs, seed)
+        runs.append(dict(name=str(spec)) | side_by_side(*both, tol=tol))
     return dict(genopt=genopt.__version__, torch=torch.__version__, data=data, model=model, epochs=epochs, bs=bs, seed=seed, dtype=dtype, tol=tol,
                 parameters=sum(p.numel() for p in params), tensors=len(params), runs=runs)
 
@@ -159,8 +173,11 @@ def report(res: dict) -> str:
         return format(values[key], spec) if values and key in values else '-'
     rows = []
     for r in res['runs']:
-        loss,right,ms = ([show(r[k], *what) for k in ('genopt', 'torch')] for what in (('final_loss', '.6f'), ('accuracy', '.2%'), ('ms', '.3f')))
-        rows.append([r['name'], *loss, *right, show(r, 'difference', '.1e'), *ms, show(r, 'ratio', '.2f')])
+        row = [r['name']]
+        for key,spec in ('final_loss','.6f'),('accuracy','.2%'),('difference','.1e'),('ms','.3f'),('ratio','.2f'):
+            of_both = key in r['genopt']
+            row += [show(o, key, spec) for o in ((r['genopt'], r['torch']) if of_both else (r,))]
+        rows.append(row)
     head = ['algorithm', 'final loss', 'torch', 'accuracy', 'torch', 'largest diff', 'ms/step', 'torch', 'ratio']
     what = ("{model} ({parameters:,} parameters in {tensors} tensors) on {data}, {epochs} epochs of batches of {bs}, seed {seed}, {dtype}; "
             "torch {torch}")

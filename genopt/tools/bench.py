@@ -9,9 +9,9 @@ import torch
 import genopt
 from ..optim.tables import plural,size,table
 from .choices import at_least,one_of,words
-from .contenders import *
+from .contenders import Absent,Contender,algorithms,baselines,contenders,needs,shapes
 
-__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'machine', 'measure', 'pick', 'report', 'shapes', 'usual']
+__all__ = ['machine', 'measure', 'pick', 'report']
 
 warm_up = 10        # steps. RAdam takes its other branch at the sixth step; dynamo gives up after eight recompilations
 
@@ -20,11 +20,13 @@ def pick(s: str|None, names) -> list:
     "The `names` that an item of the comma-separated `s` equals or begins, in whole words: 'genopt, torch fused'. All of them if `s` is None"
     if s is None:
         return [*names]
-    def begins(word, name): return f'{name} '.startswith(f'{word} ')
+    found = []
     for word in words(s):
-        if not any(begins(word, n) for n in names):
+        matches = [n for n in names if f'{n} '.startswith(f'{word} ')]
+        if not matches:
             raise ValueError(f"no {word!r}; there is {', '.join(names)}")
-    return [n for n in names if any(begins(word, n) for word in words(s))]
+        found += matches
+    return [n for n in names if n in found]
 
 
 # -- Time and threads --
@@ -140,7 +142,7 @@ def random_tensors(shape, device, seed, std):
     return [torch.randn(s, generator=rand, device=device)*std for s in shape.sizes]
 
 class Side:
-    "A contender with parameters and gradients of its own. Making it takes the warm-up steps, in `patience` seconds at most"
+    "A contender with parameters and gradients of its own. The constructor takes the warm-up steps, and raises `TimeUp` after `patience` seconds"
     def __init__(self, contender, algorithm, shape, grads, patience):
         self.contender,self.grads,self.cuda = contender,grads,grads[0].is_cuda
         self.times = []
@@ -273,7 +275,7 @@ def measure_crew(queue, base, make, needed, memory, rounds, peaks, rows):
     return crew[0].contender if crew else None
 
 def enlist(queue, crew, make, needed, memory, rows):
-    "Move contenders from `queue` into `crew` while memory has room, or until there are two. What goes wrong with one is written into `rows`"
+    "Move contenders from `queue` into `crew` until it has two, and then while memory has room. The error of a contender goes into `rows`"
     while queue and (len(crew)<2 or sum(needed[side.contender.name] for side in crew) + needed[queue[0].name]<=memory):
         contender = queue.pop(0)
         try:

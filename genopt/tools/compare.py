@@ -17,26 +17,31 @@ tolerances = dict(float64=1e-8, float32=0.01)        # the largest difference of
 
 # -- Which algorithms --
 
+def parse(code, s, hint):
+    "The expression `code`, which a user gave as `s`"
+    try:
+        return ast.parse(code, mode='eval').body
+    except SyntaxError:
+        raise ValueError(f"cannot read {s!r}; {hint}") from None
+
 class Spec:
     """An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`. Raises `ValueError` for an unknown algorithm, and for a setting that has no
     name, comes twice, or is no literal."""
     def __init__(self, s: str):
-        s,hint = s.strip(),'; settings are written as in SGD(lr=0.1, momentum=0.9)'
-        try:
-            call = ast.parse(s, mode='eval').body
-        except SyntaxError:
-            raise ValueError(f"cannot read {s!r}{hint}") from None
+        s     = s.strip()
+        hint  = 'settings are written as in SGD(lr=0.1, momentum=0.9)'
+        call  = parse(s, s, hint)
         func  = getattr(call, 'func', call)
         names = {n.lower(): n for n in algorithms.__all__}
         self.name = names.get(getattr(func, 'id', '').lower())
         if not self.name:
-            raise ValueError(f"no algorithm {s!r}; there is {', '.join(names.values())}{hint}")
+            raise ValueError(f"no algorithm {s!r}; there is {', '.join(names.values())}; {hint}")
         if getattr(call, 'args', ()):
             raise ValueError(f"{s!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
         self.settings = {}
         for k in getattr(call, 'keywords', ()):
             if k.arg is None or k.arg in self.settings:
-                raise ValueError(f"{s!r}: name each setting once{hint}")
+                raise ValueError(f"{s!r}: name each setting once; {hint}")
             try:
                 self.settings[k.arg] = ast.literal_eval(k.value)
             except ValueError:
@@ -58,13 +63,10 @@ class Spec:
 
 def parse_specs(s: str) -> list:
     "The algorithms of a list such as 'Adam, SGD(lr=0.1)'"
-    example = "'Adam, SGD(lr=0.1, momentum=0.9)'"
-    try:
-        items = ast.parse(f'[{s}]', mode='eval').body.elts
-    except SyntaxError:
-        raise ValueError(f"cannot read {s!r}; write algorithms as in {example}") from None
+    hint  = "write algorithms as in 'Adam, SGD(lr=0.1, momentum=0.9)'"
+    items = parse(f'[{s}]', s, hint).elts
     if not items:
-        raise ValueError(f"no algorithm given; write them as in {example}")
+        raise ValueError(f"no algorithm given; {hint}")
     return [Spec(ast.unparse(o)) for o in items]
 
 

@@ -213,13 +213,11 @@ colors = '#d1242f', '#0b63ce', '#1a8f3c', '#8b3fd1', '#e07b00', '#111111'
 
 def sheets(res):
     "The rows of the picture, each a family and its algorithms: at most six in a row, in rows as even as can be"
-    by_family = defaultdict(dict)                                       # a dict of None is an ordered set
-    for w in res['walks']:
-        by_family[w['family']][w['algorithm']] = None
-    for name,found in by_family.items():
-        found,n_rows = [*found],-(-len(found)//len(colors))
-        for i in range(n_rows):
-            yield name,found[len(found)*i//n_rows:len(found)*(i+1)//n_rows]
+    for family in dict.fromkeys(w['family'] for w in res['walks']):
+        found = [*dict.fromkeys(w['algorithm'] for w in res['walks'] if w['family']==family)]
+        n = -(-len(found)//len(colors))                                 # rounded up
+        for i in range(n):
+            yield family,found[len(found)*i//n:len(found)*(i+1)//n]
 
 def plot(res: dict, path=None):
     """The result of `gallery` as a matplotlib figure, with a column for each function and rows for each family. Written to `path` if given. Raises

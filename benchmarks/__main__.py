@@ -5,6 +5,7 @@ from pathlib import Path
 from genopt.tools import bench
 from genopt.tools.bench import machine,pick,report,with_absent
 from genopt.tools.cli import call,check_folder
+from genopt.tools.contenders import usual
 from . import cases as case,goals
 from .peers import packages
 
@@ -38,7 +39,7 @@ def run(
     elif short:
         todo = goals.plan(targets)
     else:
-        todo = everything(pick(cases, kinds), pick(algorithms or ','.join(bench.usual), bench.algorithms), pick(shapes, bench.shapes), names)
+        todo = everything(pick(cases, kinds), pick(algorithms or ','.join(usual), bench.algorithms), pick(shapes, bench.shapes), names)
     for kind,*what in todo:
         res = measure(kind, what, baseline, rounds, device, patience, memory, short)
         results = [r for r in results if key(r)!=key(res)] + [res]

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import torch
 from genopt.tools import bench
 from genopt.run import compiler
-from genopt.tools.bench import Side,TimeUp,algorithms,limit,random_tensors,shapes,why
+from genopt.tools.bench import Side,TimeUp,algorithms,limit,one_thread,random_tensors,shapes,why
 from .peers import contenders
 
 by_name = {c.name: c for c in contenders}
@@ -65,13 +65,9 @@ def steps_here(algorithm, shape, names, *options):
     return bench.measure(algorithm, shape, [by_name[n] for n in names], *options)
 
 def steps_short(algorithm, shape, names, rounds, device):
-    "The same in this process and one thread, which waits for no other on a busy machine; memory is not measured"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    "The same in this process and one thread; memory is not measured"
+    with one_thread():
         return steps_here(algorithm, shape, names, None, rounds or shapes[shape].rounds//3, device, 60., None, False)
-    finally:
-        torch.set_num_threads(threads)
 
 
 # -- First steps --

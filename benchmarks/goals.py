@@ -83,6 +83,7 @@ def check(results, goals=goals, short=False):
     return [judge(results, g, a, s, short) for g in goals for a,s in product(g.algorithms.split(), g.shapes.split())]
 
 def judge(results, goal, algorithm, shape, short):
+    "The verdict on one goal, on one algorithm and shape"
     limit  = goal.at_most*(goal.gross if short else 1.)
     ours   = find(results, goal.case, algorithm, shape, goal.contender)
     theirs = find(results, goal.case, algorithm, shape, goal.baseline) if goal.baseline else dict(ratio=1)

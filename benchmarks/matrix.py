@@ -23,19 +23,19 @@ shapes  = dict(matrices = Shape('4 layers of a transformer of width 256', layers
 muon    = dict(lr=1e-3, momentum=.95, weight_decay=.1, nesterov=True)
 shampoo = dict(lr=1e-3, momentum=0., weight_decay=0., eps=1e-4)
 soap    = dict(lr=1e-3, betas=(.95,.95), weight_decay=.01, eps=1e-8)
-often   = dict(Shampoo=10, SOAP=10)                                                 # steps between two preconditioners
-settings = dict(Muon=muon, Shampoo=shampoo | dict(precondition_frequency=often['Shampoo']), SOAP=soap | dict(precondition_frequency=often['SOAP']))
+every    = dict(precondition_frequency=10)                                          # steps
+settings = dict(Muon=muon, Shampoo=shampoo | every, SOAP=soap | every)
 
 def torch_muon(m, ps): return m.Muon(ps, **muon)
 def timm_muon(m, ps): return m.Muon(ps, **muon, ns_coefficients='original', adjust_lr_fn='original')
 def kozistr_muon(m, ps, **kw): return m.Muon([dict(params=ps, use_muon=True)], **muon, **kw)
 def heavyball_muon(m, ps, **kw): return m.Muon(ps, lr=1e-3, betas=(.95,.99), weight_decay=.1, **kw)
 def kellers_muon(m, ps): return m.SingleDeviceMuon(ps, lr=1e-3, momentum=.95, weight_decay=.1)
-def kozistr_soap(m, ps): return m.SOAP(ps, **soap, precondition_frequency=often['SOAP'])
+def kozistr_soap(m, ps): return m.SOAP(ps, **soap, **every)
 def heavyball_soap(m, ps, **kw):
-    return m.SOAP(ps, lr=1e-3, betas=(.95,.95), weight_decay=.01, precondition_frequency=often['SOAP'], merge_dims=False, **kw)
-def kozistr_shampoo(m, ps): return m.Shampoo(ps, lr=1e-3, matrix_eps=1e-4, preconditioning_compute_steps=often['Shampoo'])
-def jettify_shampoo(m, ps): return m.Shampoo(ps, lr=1e-3, epsilon=1e-4, update_freq=often['Shampoo'])
+    return m.SOAP(ps, lr=1e-3, betas=(.95,.95), weight_decay=.01, **every, merge_dims=False, **kw)
+def kozistr_shampoo(m, ps): return m.Shampoo(ps, lr=1e-3, matrix_eps=1e-4, preconditioning_compute_steps=10)
+def jettify_shampoo(m, ps): return m.Shampoo(ps, lr=1e-3, epsilon=1e-4, update_freq=10)
 
 peers = dict(Muon    = [('torch default', 'torch.optim', torch_muon), ('timm default', 'timm.optim.muon', timm_muon),
                         ('muon default', 'muon', kellers_muon),
@@ -68,7 +68,7 @@ def cost(times, period):
 def compare(algorithm, shape, rounds=None):
     "The steps of all contenders in turns; who is absent, and why"
     s      = shapes[shape]
-    period = often.get(algorithm, 1)
+    period = settings[algorithm].get('precondition_frequency', 1)
     rounds = max(1, (rounds or s.rounds)//period)*period
     bench.algorithms[algorithm] = settings[algorithm]
     grads  = random_tensors(s, torch.device('cpu'), 1, 0.01)
@@ -81,8 +81,11 @@ def compare(algorithm, shape, rounds=None):
             except (Exception, TimeUp) as e:
                 absent[c.name] = why(e)[:200]
         take_turns(sides, rounds)
-    rows    = {o.contender.name: dict(ms=cost(o.times, period)*1e3, best=min(o.times)*1e3, warm=o.warm) for o in sides}
-    fastest = min((n for n in rows if not n.startswith('genopt')), key=lambda n: rows[n]['ms'])
+    rows = {}
+    for side in sides:
+        rows[side.contender.name] = dict(ms=cost(side.times, period)*1e3, best=min(side.times)*1e3, warm=side.warm)
+    others  = [name for name in rows if not name.startswith('genopt')]
+    fastest = min(others, key=lambda name: rows[name]['ms'])
     for r in rows.values():
         r['ratio'] = r['ms']/rows[fastest]['ms']
     return dict(algorithm=algorithm, shape=shape, about=s.about, rounds=rounds, fastest=fastest, rows=rows, absent=absent, load=load(),

@@ -12,7 +12,8 @@ def plot(results, path=None):
     if not cells:
         return None
     rows,columns = (dict.fromkeys(names) for names in zip(*cells))
-    heights = [.9 + .2*max(len(measured(r)) for (a,_),r in cells.items() if a==row) for row in rows]
+    def height(row): return .9 + .2*max(len(measured(r)) for (a,_),r in cells.items() if a==row)
+    heights = [*map(height, rows)]
     fig  = Figure(figsize=(4.4*len(columns)+.4, sum(heights)), layout='constrained')
     axes = fig.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
     for a,line in zip(rows, axes):

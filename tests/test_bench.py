@@ -18,10 +18,7 @@ quick = dict(rounds=4, patience=300)
 @pytest.fixture(autouse=True)
 def one_thread():
     "What is tested here is not speed, and threads that wait for each other are slow on a busy machine"
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+    with bench.one_thread(): yield
 
 @pytest.fixture
 def suite(monkeypatch):
@@ -108,7 +105,7 @@ def test_memory_beyond_parameters_gradients_and_state():
     assert fused<10_000 and 1<=foreach/(4*shapes['k256'].numel)<1.1 and 4e6<=hoard<4.02e6
 
 def test_groups_against_few(monkeypatch):
-    monkeypatch.setitem(shapes, 'groups9', bench.Shape('9 groups', [(4,), (5,6), (7,)]*3, 3, contenders_of.three_settings))
+    monkeypatch.setitem(shapes, 'groups9', contenders_of.Shape('9 groups', [(4,), (5,6), (7,)]*3, 3, contenders_of.three_settings))
     res = measure('AdamW', 'groups9', few[-2:], rounds=2)
     assert [r['name'] for r in res['rows']]==['genopt loop', 'genopt loop, 3 groups', 'memory copy']
 

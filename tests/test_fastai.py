@@ -119,17 +119,19 @@ def test_lookahead_counts_the_steps_of_each_parameter(inner, kw, way):
     assert difference(ran(partial(make, ours, **way), {}, late=False)[0], ran(partial(make, theirs), {}, late=False)[0])<=1e-11
     assert opt.cbs[-1] is genopt.blocks.lookahead and [h['k'] for h in opt.hypers]==[7, 7] and isinstance(opt, torch.optim.Optimizer)
 
+def feed(ps, i):
+    for p in ps: p.grad = torch.cos(p.detach()*3+i)
+
+def look_ahead_by_hand(opt, ps, steps, k, alpha):
+    slow = [p.detach().clone() for p in ps]
+    for i in range(steps):
+        feed(ps, i)
+        opt.step()
+        for p,s in zip(ps, slow):
+            if (i+1)%k==0: p.data.copy_(s.add_(p.detach()-s, alpha=alpha))
+
 def test_lookahead_of_any_optimizer():
     "Groups with callbacks of their own, names, settings and state go along"
-    def by_hand(opt, ps, steps, k, alpha):
-        slow = [p.detach().clone() for p in ps]
-        for i in range(steps):
-            feed(ps, i)
-            opt.step()
-            for p,s in zip(ps, slow):
-                if (i+1)%k==0: p.data.copy_(s.add_(p.detach()-s, alpha=alpha))
-    def feed(ps, i):
-        for p in ps: p.grad = torch.cos(p.detach()*3+i)
     def make():
         ps = [torch.linspace(-1, 1, n, dtype=torch.float64, requires_grad=True) for n in (3, 4, 5)]
         groups = [dict(params=[('a', ps[0])], lr=.1), dict(params=[('b', ps[1])], weight_decay=0.), dict(params=[('c', ps[2])], cbs=genopt.Lion, lr=.01)]
@@ -145,7 +147,7 @@ def test_lookahead_of_any_optimizer():
     for i in range(22):
         feed(ps, i)
         look.step()
-    by_hand(other, qs, 22, 4, .3)
+    look_ahead_by_hand(other, qs, 22, 4, .3)
     assert all(torch.allclose(p, q, rtol=1e-12, atol=0) for p,q in zip(ps, qs)) and look.state[ps[0]]['step']==25
 
 def test_lookahead_is_a_line_in_a_list():

@@ -3,6 +3,7 @@
 from functools import partial
 import pytest,torch
 import genopt
+from genopt.tools.bench import one_thread
 
 ways = pytest.mark.parametrize('kw', [dict(foreach=False), {}, dict(fused=True)], ids=['loop','default','fused'])
 
@@ -79,10 +80,7 @@ class Items(list):
 def digits():
     x,y = pytest.importorskip('sklearn.datasets').load_digits(return_X_y=True)
     items = [*zip(torch.tensor(x/16, dtype=torch.float32), torch.tensor(y))]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)                                    # for models this small, threads wait for each other
-    yield Items(items[:1280]),Items(items[1280:])
-    torch.set_num_threads(threads)
+    with one_thread(): yield Items(items[:1280]),Items(items[1280:])        # for models this small, threads wait for each other
 
 @pytest.fixture
 def learner(digits, tmp_path):

@@ -38,25 +38,22 @@ def hyper(n, hypers):
     values = [f'{h[n]:g}' if isinstance(h[n], float) else str(h[n]) for h in hypers]
     return f"{n}={' | '.join(dict.fromkeys(values))}"
 
-def state(n, init, per_element):
-    "A state with its initializer, and where it is: bytes for each element, or the host"
-    return f"{n}={init} {f'{per_element:.3g} B' if per_element else 'host'}"
-
 def runs(b, chain, runs_on):
     "What the callback `b` runs on"
     if b in chain.evals: return 'opt.eval()'
     where = learned_of(chain).where.get(b, '')
     return where if where=='host' else runs_on.get(b, where)
 
-def rows(chain, hypers, per_element, runs_on):
-    "A row for each callback, and one for the move. A state stands in the row of the first callback that declares it"
-    left = dict(chain.state)
+def rows(chain, hypers, states, numel, runs_on):
+    """A row for each callback, and one for the move. A state stands in the row of the first callback that declares it, with its bytes for each
+    element or, if it is a number, `host`"""
+    left = {n: f"{n}={init} {f'{states[n]/numel:.3g} B' if states[n] else 'host'}" for n,init in chain.state.items()}
     for b in chain.every:
-        reads  = [n for n in b.reads if n not in hypers[0]]
-        states = [state(n, left.pop(n), per_element[n]) for n in b.state if n in left]
-        values = [hyper(n, hypers) for n in b.reads if n in hypers[0]]
-        cells  = reads,learned_of(chain).returns.get(b, []),states,values
-        yield [b.name, *map(', '.join, cells), runs(b, chain, runs_on)]
+        reads   = [n for n in b.reads if n not in hypers[0]]
+        returns = learned_of(chain).returns.get(b, [])
+        new     = [left.pop(n) for n in b.state if n in left]
+        values  = [hyper(n, hypers) for n in b.reads if n in hypers[0]]
+        yield [b.name, *map(', '.join, (reads, returns, new, values)), runs(b, chain, runs_on)]
     yield ['the move', 'p, update', 'p', '', hyper('lr', hypers), runs_on.get('move', 'each parameter')]
 
 
@@ -70,9 +67,8 @@ class Explanation:
         self.state = self.traffic = 0
         chains = {}
         for i,g in enumerate(opt.param_groups):
-            chain = opt._recipe(g).chain(g)
-            chains.setdefault(id(chain), (chain, []))[1].append(i)
-        self.parts = [self.part(opt, *o) for o in chains.values()]
+            chains.setdefault(opt._recipe(g).chain(g), []).append(i)
+        self.parts = [self.part(opt, *o) for o in chains.items()]
 
     def part(self, opt, chain, indices):
         "The table of `chain`, which runs the groups with these `indices`"
@@ -87,12 +83,11 @@ class Explanation:
         self.state   += total
         self.traffic += moved
         n = sum(p.numel() for p in params) or 1
-        per_element = {k: v/n for k,v in states.items()}
         where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
         needs = f"state {size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
-        return [*rows(chain, hypers, per_element, runs_on)],note,', '.join([opt.name, *own])
+        return [*rows(chain, hypers, states, n, runs_on)],note,', '.join([opt.name, *own])
 
     def __repr__(self):
         return '\n\n'.join(f'{name}: {note}\n{table(columns, rows)}' for rows,note,name in self.parts)

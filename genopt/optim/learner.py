@@ -36,8 +36,12 @@ class ForLearner:
 
     def all_params(self, n=slice(None), with_grad=False) -> L:
         "`(parameter, group's parameters, state, hypers)` for each parameter of the groups `n`, a slice; with `with_grad` for those with a gradient"
-        res = L((p, g['params'], self.state[p], h) for g,h in zip(self.param_groups[n], self.hypers[n]) for p in g['params'])
-        return res.filter(lambda o: o[0].grad is not None) if with_grad else res
+        res = L()
+        for group,hypers in zip(self.param_groups[n], self.hypers[n]):
+            for p in group['params']:
+                if p.grad is not None or not with_grad:
+                    res.append((p, group['params'], self.state[p], hypers))
+        return res
 
     def freeze_to(self, n: int):
         "Freeze the groups before the `n`-th. Parameters that Learner has marked `force_train`, those of norm layers, are trained in every group"

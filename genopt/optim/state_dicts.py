@@ -45,9 +45,8 @@ def checked(opt, state_dict: dict) -> dict:
 def sizes(groups): return [len(g['params']) for g in groups]
 
 def check_keys(state_dict, who):
-    keys = list(state_dict) if isinstance(state_dict, dict) else ()
-    if 'state' not in keys or 'param_groups' not in keys:
-        got = keys if isinstance(state_dict, dict) else type(state_dict).__name__
+    got = list(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__
+    if 'state' not in got or 'param_groups' not in got:
         raise ValueError(f"{who}: it must be a dict with 'state' and 'param_groups', as state_dict() gives; got {got}")
 
 def by_name(groups, saved, who):
@@ -98,8 +97,7 @@ def check_owner(state, chain, who):
 
 def check_missing(found, chain, p, who):
     "Warn where the file has some states of the chain and not others. One without elements may be missing"
-    def is_empty(v): return isinstance(v, Tensor) and not v.numel()
-    missing = [n for n,init in chain.state.items() if n not in found and not is_empty(first(init, p))]
+    missing = [n for n in chain.state if n not in found and torch.as_tensor(first(chain.state[n], p)).numel()]
     if found and missing:
         warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which starts anew: "
              "right if a callback was added since, else the file lacks a part")

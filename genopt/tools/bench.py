@@ -3,14 +3,15 @@
 import contextlib,gc,json,os,platform,signal,statistics,subprocess,tempfile,threading,time
 from datetime import datetime
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 import torch
 import genopt
 from ..optim.tables import plural,size,table
 from .choices import at_least,one_of,words
-from .contenders import *
+from .contenders import Absent,Contender,algorithms,baselines,contenders,needs,shapes
 
-__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'machine', 'measure', 'pick', 'report', 'shapes', 'usual']
+__all__ = ['machine', 'measure', 'pick', 'report']
 
 warm_up = 10        # steps. RAdam takes its other branch at the sixth step; dynamo gives up after eight recompilations
 
@@ -19,14 +20,26 @@ def pick(s: str|None, names) -> list:
     "The `names` that an item of the comma-separated `s` equals or begins, in whole words: 'genopt, torch fused'. All of them if `s` is None"
     if s is None:
         return [*names]
-    def begins(word, name): return f'{name} '.startswith(f'{word} ')
+    found = []
     for word in words(s):
-        if not any(begins(word, n) for n in names):
+        matches = [n for n in names if f'{n} '.startswith(f'{word} ')]
+        if not matches:
             raise ValueError(f"no {word!r}; there is {', '.join(names)}")
-    return [n for n in names if any(begins(word, n) for word in words(s))]
+        found += matches
+    return [n for n in names if n in found]
 
 
-# -- Patience --
+# -- Time and threads --
+
+@contextlib.contextmanager
+def one_thread():
+    "Let torch use one thread in the block: it waits for no other on a busy machine"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 class TimeUp(BaseException):
     "Raised in a step that takes too long. It is no `Exception`, which a compiler might catch"
@@ -93,11 +106,9 @@ def most_allocated(step):
         trace = Path(folder, 'trace.json')
         profile.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(errors='replace'))['traceEvents']
-    now = most = 0
-    for event in sorted((e for e in events if e.get('name')=='[memory]'), key=lambda e: e['ts']):
-        now += event['args']['Bytes']
-        most = max(most, now)
-    return most
+    changes = [e for e in events if e.get('name')=='[memory]']
+    changes.sort(key=lambda e: e['ts'])
+    return max(accumulate((e['args']['Bytes'] for e in changes), initial=0))
 
 def most_allocated_cuda(step):
     torch.cuda.synchronize()
@@ -131,7 +142,7 @@ def random_tensors(shape, device, seed, std):
     return [torch.randn(s, generator=rand, device=device)*std for s in shape.sizes]
 
 class Side:
-    "A contender with parameters and gradients of its own. Making it takes the warm-up steps, in `patience` seconds at most"
+    "A contender with parameters and gradients of its own. The constructor takes the warm-up steps, and raises `TimeUp` after `patience` seconds"
     def __init__(self, contender, algorithm, shape, grads, patience):
         self.contender,self.grads,self.cuda = contender,grads,grads[0].is_cuda
         self.times = []
@@ -146,8 +157,8 @@ class Side:
             self.made  = time.perf_counter()-start
             self.first = self.timed()
             self.warm  = self.made + self.first + sum(self.timed() for _ in range(warm_up-1))
-        if contender.library!='memory' and any(torch.equal(a, b) or not b.isfinite().all() for a,b in zip(before, ends)):
-            raise Absent("its step leaves parameters as they were, or makes them infinite")
+        if contender.library!='memory':
+            check_moved(before, ends)
         del before
         expected  = (2+needs(algorithm)[0])*sum(p.nbytes for p in self.params)                 # parameters, gradients and state
         self.held = live_bytes() - bytes_before - int(expected)
@@ -184,9 +195,14 @@ class Side:
         return max(0, self.held) + min(self.allocated(), self.allocated())
 
     def row(self):
-        low,mid,high = statistics.quantiles(self.times, n=4) if len(self.times)>1 else self.times*3
-        ms = dict(ms=mid, best=min(self.times), low=low, high=high)
-        return {k: v*1e3 for k,v in ms.items()} | dict(made=self.made, first=self.first, warm=self.warm)
+        ms = [t*1e3 for t in self.times]
+        low,mid,high = statistics.quantiles(ms, n=4) if len(ms)>1 else ms*3
+        return dict(ms=mid, best=min(ms), low=low, high=high, made=self.made, first=self.first, warm=self.warm)
+
+def check_moved(before, after):
+    for old,new in zip(before, after):
+        if torch.equal(old, new) or not new.isfinite().all():
+            raise Absent("its step leaves parameters as they were, or makes them infinite")
 
 def take_turns(sides, rounds):
     "One step of each side in every round; the order of the sides is reversed from round to round"
@@ -205,13 +221,19 @@ def variants(contender, shape):
         return [contender]
     return [contender, Contender(f'{contender.name}, {len(shape.settings)} groups', contender.make, merged=True)]
 
-def measure(algorithm: str, shape: str, contenders=contenders, baseline: str|None=None, rounds: int|None=None, device='cpu', patience: float=120.,
-            memory: float|None=None, peaks: bool=True) -> dict:
+def measure(
+    algorithm: str,
+    shape: str,
+    contenders=contenders,
+    baseline: str|None=None,    # the contender whose median is 1; by default the first of `baselines` that takes part
+    rounds: int|None=None,      # steps of each; by default those of the shape
+    device='cpu',
+    patience: float=120.,       # seconds; a contender that takes longer for its first steps is absent
+    memory: float|None=None,    # bytes to use; contenders that do not fit together come in several crews, each with the baseline
+    peaks: bool=True,           # measure memory too
+) -> dict:
     """Measure the steps of `contenders` in turns. Returns all that was measured, ready for JSON; times of a step are milliseconds, others seconds.
-
-    `baseline`: the contender whose median is 1, by default the first of `baselines` that takes part. `rounds`: steps of each, by default those of the
-    shape. `patience`: seconds for making a contender and its first steps; one that takes longer is absent. `memory`: bytes to use; contenders that do
-    not fit together come in several crews, each with the baseline. `peaks`: measure memory too. Raises `ValueError` for an unknown name."""
+    Raises `ValueError` for an unknown name, and for fewer rounds than 1."""
     s = shapes[one_of(shape, shapes, 'shape')]
     state,traffic = needs(one_of(algorithm, algorithms, 'algorithm'))
     rounds = s.rounds if rounds is None else rounds
@@ -226,7 +248,9 @@ def measure(algorithm: str, shape: str, contenders=contenders, baseline: str|Non
     if memory is None:
         memory = free_bytes(device)*0.7 - 4*nbytes                                             # what one step at a time may allocate
     needed = {c.name: nbytes*(traffic if c.library=='memory' else 3+state) for c in contenders}
-    queue  = sorted(contenders, key=lambda c: (c.name!=baseline, [*baselines, c.name].index(c.name), c.library in ('genopt','memory')))
+    def order(c):
+        return c.name!=baseline,[*baselines, c.name].index(c.name),c.library in ('genopt','memory')
+    queue  = sorted(contenders, key=order)
     make   = partial(Side, algorithm=algorithm, shape=s, grads=grads, patience=patience)
     base   = None
     with aside():
@@ -244,12 +268,14 @@ def measure_crew(queue, base, make, needed, memory, rounds, peaks, rows):
     if len(crew)>known:
         take_turns(crew, rounds)
     for side in crew[known:]:
-        row = side.row()
-        rows[side.contender.name] |= row | dict(ratio=row['ms']/crew[0].row()['ms'], peak=side.peak() if peaks else None)
+        row = rows[side.contender.name]
+        row |= side.row()
+        row['ratio'] = row['ms']/crew[0].row()['ms']
+        row['peak']  = side.peak() if peaks else None
     return crew[0].contender if crew else None
 
 def enlist(queue, crew, make, needed, memory, rows):
-    "Move contenders from `queue` into `crew` while memory has room, or until there are two. What goes wrong with one is written into `rows`"
+    "Move contenders from `queue` into `crew` until it has two, and then while memory has room. The error of a contender goes into `rows`"
     while queue and (len(crew)<2 or sum(needed[side.contender.name] for side in crew) + needed[queue[0].name]<=memory):
         contender = queue.pop(0)
         try:

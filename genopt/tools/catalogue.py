@@ -1,7 +1,7 @@
 """The catalogue as text: every algorithm by family, for `genopt list` and for the page `docs/catalogue.md`. It is made of docstrings, signatures and
 chains. How well an algorithm agrees with other libraries is in `parity.json` beside the page, which `tests/measure.py` writes."""
 
-import inspect,math,re
+import inspect,math,re,warnings
 from functools import partial
 import torch
 import genopt
@@ -68,9 +68,11 @@ def chains(name):
             other = .1
         else: continue
         try:
-            cbs = make(name, **{arg: other}).cbs
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')                                              # an argument may have no effect by itself
+                cbs = make(name, **{arg: other}).cbs
         except (ValueError, TypeError):
-            continue                                                                         # the argument needs another beside it
+            continue                                                                         # or need another beside it
         if chain(cbs)!=chain(base):
             res[f'{arg}={other}'] = cbs
     return res

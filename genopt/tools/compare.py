@@ -1,7 +1,6 @@
 """`genopt compare`: genopt's algorithms beside torch's, on the same model, seed and batches, in a table and a picture."""
 
 import ast,copy,inspect,math,statistics,time
-from dataclasses import dataclass,field
 import torch
 from torch.nn.functional import cross_entropy
 import genopt
@@ -10,7 +9,7 @@ from .. import algorithms
 from .choices import at_least,one_of
 from .data import cache,load_data,make_model
 
-__all__ = ['Spec', 'Run', 'compare', 'report', 'plot']
+__all__ = ['Spec', 'compare', 'report', 'plot']
 
 defaults   = 'SGD(lr=0.1), SGD(lr=0.05, momentum=0.9), RMSprop(lr=0.001), Adam(lr=0.003)'
 tolerances = dict(float64=1e-8, float32=0.01)        # the largest difference of two losses that is rounding, which training amplifies
@@ -18,26 +17,31 @@ tolerances = dict(float64=1e-8, float32=0.01)        # the largest difference of
 
 # -- Which algorithms --
 
+def parse(code, s, hint):
+    "The expression `code`, which a user gave as `s`"
+    try:
+        return ast.parse(code, mode='eval').body
+    except SyntaxError:
+        raise ValueError(f"cannot read {s!r}; {hint}") from None
+
 class Spec:
     """An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`. Raises `ValueError` for an unknown algorithm, and for a setting that has no
     name, comes twice, or is no literal."""
     def __init__(self, s: str):
-        s,hint = s.strip(),'; settings are written as in SGD(lr=0.1, momentum=0.9)'
-        try:
-            call = ast.parse(s, mode='eval').body
-        except SyntaxError:
-            raise ValueError(f"cannot read {s!r}{hint}") from None
+        s     = s.strip()
+        hint  = 'settings are written as in SGD(lr=0.1, momentum=0.9)'
+        call  = parse(s, s, hint)
         func  = getattr(call, 'func', call)
         names = {n.lower(): n for n in algorithms.__all__}
         self.name = names.get(getattr(func, 'id', '').lower())
         if not self.name:
-            raise ValueError(f"no algorithm {s!r}; there is {', '.join(names.values())}{hint}")
+            raise ValueError(f"no algorithm {s!r}; there is {', '.join(names.values())}; {hint}")
         if getattr(call, 'args', ()):
             raise ValueError(f"{s!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
         self.settings = {}
         for k in getattr(call, 'keywords', ()):
             if k.arg is None or k.arg in self.settings:
-                raise ValueError(f"{s!r}: name each setting once{hint}")
+                raise ValueError(f"{s!r}: name each setting once; {hint}")
             try:
                 self.settings[k.arg] = ast.literal_eval(k.value)
             except ValueError:
@@ -59,28 +63,14 @@ class Spec:
 
 def parse_specs(s: str) -> list:
     "The algorithms of a list such as 'Adam, SGD(lr=0.1)'"
-    example = "'Adam, SGD(lr=0.1, momentum=0.9)'"
-    try:
-        items = ast.parse(f'[{s}]', mode='eval').body.elts
-    except SyntaxError:
-        raise ValueError(f"cannot read {s!r}; write algorithms as in {example}") from None
+    hint  = "write algorithms as in 'Adam, SGD(lr=0.1, momentum=0.9)'"
+    items = parse(f'[{s}]', s, hint).elts
     if not items:
-        raise ValueError(f"no algorithm given; write them as in {example}")
+        raise ValueError(f"no algorithm given; {hint}")
     return [Spec(ast.unparse(o)) for o in items]
 
 
 # -- Training --
-
-@dataclass
-class Run:
-    "One training: the loss of each batch, the milliseconds of each step of the optimizer, and the accuracy on the test set at the end"
-    losses: list = field(default_factory=list)
-    ms: list = field(default_factory=list)
-    accuracy: float = 0.
-
-    def summary(self, n: int) -> dict:
-        "The run as a `dict`. The final loss is the mean of the last `n` losses, the time the median"
-        return dict(final_loss=statistics.fmean(self.losses[-n:]), accuracy=self.accuracy, ms=statistics.median(self.ms), losses=self.losses)
 
 def batches(n, bs, epochs, seed):
     "The indices of each batch of `bs` among `n` items, in a new random order in each epoch"
@@ -88,35 +78,38 @@ def batches(n, bs, epochs, seed):
     for _ in range(epochs):
         yield from torch.randperm(n, generator=rand)[:n//bs*bs].view(-1, bs)
 
-def train(spec, model, data, batches, seed):
+def train(spec, model, data, batches, epochs, seed):
     """Train copies of `model`, one with genopt's algorithm and, where torch has it, one with torch's. Each batch goes to both, and they take turns in
-    going first, so that their times compare. Returns a `Run` for each."""
+    going first, so that their times compare. Returns for each the loss of every batch, the mean loss of the last epoch, the median of the optimizer's
+    milliseconds, and the accuracy on the test set."""
     (x,y),test = data
     sides = []
     for make in (spec.ours, spec.theirs):
         net = copy.deepcopy(model)
         opt = make(net.parameters())
         if opt:
-            sides.append((net, opt, Run()))
+            sides.append((net, opt, [], []))
     for i,batch in enumerate(batches):
-        for net,opt,run in sides[::-1 if i%2 else 1]:
+        for net,opt,losses,ms in sides[::-1 if i%2 else 1]:
             torch.manual_seed(seed+i)                        # the same dropout for both, where the model has dropout
             loss = cross_entropy(net(x[batch]), y[batch])
             opt.zero_grad()
             loss.backward()
             start = time.perf_counter()
             opt.step()
-            run.ms.append((time.perf_counter()-start)*1e3)
-            run.losses.append(loss.item())
-    for net,_,run in sides:
-        run.accuracy = accuracy(net, *test)
-    return [run for *_,run in sides]
+            ms.append((time.perf_counter()-start)*1e3)
+            losses.append(loss.item())
+    runs = []
+    for net,_,losses,ms in sides:
+        last = losses[-len(losses)//epochs:]
+        runs.append(dict(final_loss=statistics.fmean(last), accuracy=accuracy(net, *test), ms=statistics.median(ms), losses=losses))
+    return runs
 
 @torch.no_grad()
 def accuracy(net, x, y):
     net.eval()
-    right = [(net(xb).argmax(1)==yb).sum().item() for xb,yb in zip(x.split(512), y.split(512))]
-    return sum(right)/len(y)
+    predicted = torch.cat([net(xb).argmax(1) for xb in x.split(512)])
+    return (predicted==y).double().mean().item()
 
 def progress(items, show):
     "`items` with fastprogress's bar if `show`. The bar writes carriage returns, so it is for terminals only"
@@ -125,10 +118,20 @@ def progress(items, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(items, leave=False)
 
-def compare(opts: str=defaults, data: str='digits', model: str='mlp', epochs: int=15, bs: int=64, seed: int=42, dtype: str='float64',
-            tol: float|None=None, root=cache, show: bool=False) -> dict:
+def compare(
+    opts: str=defaults,         # algorithms with settings
+    data: str='digits',         # one of `datasets`
+    model: str='mlp',           # or a classifier of torchvision.models
+    epochs: int=15,
+    bs: int=64,
+    seed: int=42,
+    dtype: str='float64',       # one of `tolerances`
+    tol: float|None=None,       # the largest difference of two losses that counts as equal; by default that of the dtype
+    root=cache,                 # torchvision's folder
+    show: bool=False,           # show a bar of progress
+) -> dict:
     """Train `model` with every algorithm of `opts` in both libraries. Returns all that was measured, ready for JSON: the arguments, and in `runs` an
-    entry for each algorithm. Two runs are equal if no loss differs by more than `tol`. Raises `ValueError` for an argument that cannot be."""
+    entry for each algorithm. Raises `ValueError` for an argument that cannot be."""
     specs = parse_specs(opts)
     sets  = load_data(data, root)
     type_ = getattr(torch, one_of(dtype, tolerances, 'dtype'))
@@ -147,7 +150,7 @@ def compare(opts: str=defaults, data: str='digits', model: str='mlp', epochs: in
         bar = progress([*batches(n, bs, epochs, seed)], show)
         if show:
             bar.comment = f'{i+1}/{len(specs)} {spec}'
-        both = [run.summary(n//bs) for run in train(spec, net, sets, bar, seed)]
+        both = train(spec, net, sets, bar, epochs, seed)
         runs.append(dict(name=str(spec)) | side_by_side(*both, tol=tol))
     return dict(genopt=genopt.__version__, torch=torch.__version__, data=data, model=model, epochs=epochs, bs=bs, seed=seed, dtype=dtype, tol=tol,
                 parameters=sum(p.numel() for p in params), tensors=len(params), runs=runs)
@@ -172,8 +175,11 @@ def report(res: dict) -> str:
         return format(values[key], spec) if values and key in values else '-'
     rows = []
     for r in res['runs']:
-        loss,right,ms = ([show(r[k], *what) for k in ('genopt', 'torch')] for what in (('final_loss', '.6f'), ('accuracy', '.2%'), ('ms', '.3f')))
-        rows.append([r['name'], *loss, *right, show(r, 'difference', '.1e'), *ms, show(r, 'ratio', '.2f')])
+        row = [r['name']]
+        for key,spec in ('final_loss','.6f'),('accuracy','.2%'),('difference','.1e'),('ms','.3f'),('ratio','.2f'):
+            of_both = key in r['genopt']
+            row += [show(o, key, spec) for o in ((r['genopt'], r['torch']) if of_both else (r,))]
+        rows.append(row)
     head = ['algorithm', 'final loss', 'torch', 'accuracy', 'torch', 'largest diff', 'ms/step', 'torch', 'ratio']
     what = ("{model} ({parameters:,} parameters in {tensors} tensors) on {data}, {epochs} epochs of batches of {bs}, seed {seed}, {dtype}; "
             "torch {torch}")

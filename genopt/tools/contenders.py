@@ -8,7 +8,7 @@ import torch
 import genopt
 from .. import algorithms as catalogue
 
-__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'baselines', 'contenders', 'needs', 'shapes', 'usual']
+__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'shapes']
 
 
 # -- Shapes --

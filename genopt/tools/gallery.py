@@ -13,6 +13,7 @@ import torch
 import genopt
 from ..optim.tables import table
 from .. import algorithms
+from .bench import one_thread
 from .choices import at_least,one_of,words
 from .compare import parse_specs,progress
 
@@ -33,7 +34,8 @@ class Function:
     def __call__(self, points): return self.f(*points.unbind(-1))
 
     @property
-    def lowest(self) -> float: return self(torch.tensor(self.minima, dtype=torch.float64)).min().item()
+    def lowest(self) -> float:
+        return self(torch.tensor(self.minima, dtype=torch.float64)).min().item()
 
     def shows(self, path) -> bool:
         "Whether all points of `path` (n, 2) are in the picture"
@@ -75,9 +77,11 @@ def walk(spec, jobs, steps, shape=(2,), graph=False):
     """The paths of `jobs`, each the name of a function and a learning rate, in one optimizer: (jobs, steps+1, 2). `shape`: that of a point as a
     parameter, `(2,)` or `(1,2)`. `graph`: gradients have a graph, which algorithms need that differentiate twice."""
     torch.manual_seed(0)
-    points = [torch.tensor(functions[name].start, dtype=torch.float64).reshape(shape).requires_grad_() for name,_ in jobs]
+    points = []
     by_function,by_lr = defaultdict(list),defaultdict(list)
-    for x,(name,lr) in zip(points, jobs):
+    for name,lr in jobs:
+        x = torch.tensor(functions[name].start, dtype=torch.float64).reshape(shape).requires_grad_()
+        points.append(x)
         by_function[name].append(x)
         by_lr[lr].append(x)
     opt = spec.ours([dict(params=xs, lr=lr) for lr,xs in by_lr.items()])
@@ -159,29 +163,27 @@ def gallery(names: str|None=None, opts: str|None=None, steps: int=200, show: boo
     specs = parse_specs(', '.join(algorithms.__all__) if opts is None else opts)
     at_least(2, steps=steps)
     walks,left_out = [],[]
-    bar     = progress(specs, show)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]):
-            warnings.simplefilter('ignore')                             # graphs of gradients make cycles; a high rate overflows
-            for spec in bar:
-                search = Search(spec, names, steps)
-                for name in names:
-                    about = dict(algorithm=str(spec), family=family(spec.name), function=name)
-                    if name in search.found:
-                        _,value,lr,path = search.found[name]
-                        walks.append(about | dict(lr=lr, value=value, path=path.tolist()))
-                    else:
-                        left_out.append(about | dict(why=in_short(search.why.get(name, 'every rate leads beyond all numbers'))))
-    finally:
-        torch.set_num_threads(threads)
-    shown = {n: dict(formula=functions[n].formula, start=functions[n].start, minima=functions[n].minima) for n in names}
-    return dict(genopt=genopt.__version__, torch=torch.__version__, steps=steps, walks=walks, left_out=left_out, functions=shown)
+    bar = progress(specs, show)
+    with one_thread(), warnings.catch_warnings(), torch.random.fork_rng([]):
+        warnings.simplefilter('ignore')                                 # graphs of gradients make cycles; a high rate overflows
+        for spec in bar:
+            search = Search(spec, names, steps)
+            for name in names:
+                about = dict(algorithm=str(spec), family=family(spec.name), function=name)
+                if name in search.found:
+                    _,value,lr,path = search.found[name]
+                    walks.append(about | dict(lr=lr, value=value, path=path.tolist()))
+                else:
+                    left_out.append(about | dict(why=in_short(search.why.get(name, 'every rate leads beyond all numbers'))))
+    about = {n: {k: getattr(functions[n], k) for k in ('formula', 'start', 'minima')} for n in names}
+    return dict(genopt=genopt.__version__, torch=torch.__version__, steps=steps, walks=walks, left_out=left_out, functions=about)
 
-def family(name): return next(f for f in algorithms.families if name in f.__all__).__name__.rpartition('.')[2]
+def family(name):
+    module = next(f for f in algorithms.families if name in f.__all__)
+    return module.__name__.rpartition('.')[2]
 
-def in_short(why): return ' '.join(str(why).split())[:300] or type(why).__name__
+def in_short(why):
+    return ' '.join(str(why).split())[:300] or type(why).__name__
 
 
 # -- The table --
@@ -211,13 +213,11 @@ colors = '#d1242f', '#0b63ce', '#1a8f3c', '#8b3fd1', '#e07b00', '#111111'
 
 def sheets(res):
     "The rows of the picture, each a family and its algorithms: at most six in a row, in rows as even as can be"
-    by_family = defaultdict(dict)                                       # a dict of None is an ordered set
-    for w in res['walks']:
-        by_family[w['family']][w['algorithm']] = None
-    for name,found in by_family.items():
-        found,n_rows = [*found],-(-len(found)//len(colors))
-        for i in range(n_rows):
-            yield name,found[len(found)*i//n_rows:len(found)*(i+1)//n_rows]
+    for family in dict.fromkeys(w['family'] for w in res['walks']):
+        found = [*dict.fromkeys(w['algorithm'] for w in res['walks'] if w['family']==family)]
+        n = -(-len(found)//len(colors))                                 # rounded up
+        for i in range(n):
+            yield family,found[len(found)*i//n:len(found)*(i+1)//n]
 
 def plot(res: dict, path=None):
     """The result of `gallery` as a matplotlib figure, with a column for each function and rows for each family. Written to `path` if given. Raises
@@ -254,13 +254,14 @@ def draw_function(ax, f):
     "Contours of `f`, in steps of equal ratio above its minimum; its start as a ring and its minima as stars"
     from matplotlib.colors import LinearSegmentedColormap
     left,right,bottom,top = f.box
-    xs,ys  = (torch.linspace(*ends, 160, dtype=torch.float64) for ends in ((left, right), (bottom, top)))
-    x,y    = torch.meshgrid(xs, ys, indexing='xy')
+    x = torch.linspace(left, right, 160, dtype=torch.float64)
+    y = torch.linspace(bottom, top, 160, dtype=torch.float64)[:,None]
+    points = torch.stack(torch.broadcast_tensors(x, y), -1)
     lowest = f.lowest
-    height = f(torch.stack([x, y], -1)) - lowest
+    height = f(points) - lowest
     offset = (f(torch.tensor(f.start)) - lowest)/100
     shades = LinearSegmentedColormap.from_list('sea', ['#7d9cc4', '#a9cbe4', '#d3e4f1', '#f5f9fd'])
-    ax.contourf(x, y, (height+offset).log(), 16, cmap=shades)
+    ax.contourf(*points.unbind(-1), (height+offset).log(), 16, cmap=shades)
     ax.set(xlim=(left,right), ylim=(bottom,top), xticks=[], yticks=[], box_aspect=1)
     ax.spines[:].set_visible(False)
     ax.plot(*f.start, 'o', mfc='white', mec='black', ms=6, mew=1.2, zorder=5)

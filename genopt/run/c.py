@@ -33,6 +33,21 @@ INLINE bf16 store_bf16(float f) {                       /* to the nearest, ties 
 typedef _Float16 f16;
 static inline float load_f16(f16 x) { return (float)x; }
 static inline f16 store_f16(float f) { return (f16)f; }
+#else                                                    /* clang before 15 on x86; after github.com/Maratyszcza/FP16 */
+typedef struct { uint16_t x; } f16;
+INLINE float load_f16(f16 h) {
+  const uint32_t w = (uint32_t)h.x << 16, twice = w + w;
+  const float normal = bits_as_float((twice >> 4) + (0xE0u << 23)) * 0x1.0p-112f;
+  const float small = bits_as_float((twice >> 17) | (126u << 23)) - 0.5f;
+  return bits_as_float((w & 0x80000000u) | float_as_bits(twice < (1u << 27) ? small : normal));
+}
+INLINE f16 store_f16(float f) {
+  const uint32_t w = float_as_bits(f), twice = w + w, exponent = twice & 0xFF000000u;
+  const uint32_t bias = exponent < 0x71000000u ? 0x71000000u : exponent;
+  const float rounded = bits_as_float((bias >> 1) + 0x07800000u) + (fabsf(f) * 0x1.0p+112f) * 0x1.0p-110f;
+  const uint32_t bits = float_as_bits(rounded), value = ((bits >> 13) & 0x7C00u) + (bits & 0x0FFFu);
+  const f16 r = { (uint16_t)((w >> 16 & 0x8000u) | (twice > 0xFF000000u ? 0x7E00u : value)) }; return r;
+}
 #endif
 #define load_float(x) (x)
 #define store_float(x) (x)
@@ -92,6 +107,25 @@ typedef struct {
   void* singles; void* leaves; double* partials; double* sums; /* memory for single numbers of each parameter, and of each tile */
   int64_t rows; int64_t stage; int64_t parallel;               /* rows of scalars; the stage to run, or -1: all */
 } Args;
+
+/* Parallel regions call libgomp, which torch has loaded, by name. So any compiler will do, and there is one pool of threads. */
+typedef void Tile(const Args*, int64_t);
+#ifdef GOMP
+extern void GOMP_parallel(void (*)(void*), void*, unsigned, unsigned);
+extern int omp_get_num_threads(void), omp_get_thread_num(void);
+typedef struct { const Args* a; Tile* tile; } Region;
+static void share(void* p) {
+  const Region* r = (const Region*)p;
+  const int64_t n = omp_get_num_threads(), i = omp_get_thread_num(), tiles = r->a->tiles;
+  for (int64_t k = tiles*i/n; k < tiles*(i+1)/n; k++) r->tile(r->a, k);
+}
+#endif
+static void over_tiles(const Args* a, Tile* tile) {
+#ifdef GOMP
+  if (a->parallel) { Region r = { a, tile }; GOMP_parallel(share, &r, 0, 0); return; }
+#endif
+  for (int64_t k = 0; k < a->tiles; k++) tile(a, k);
+}
 '''
 
 

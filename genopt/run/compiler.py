@@ -4,7 +4,7 @@ A library is code that this process will run. So the folder belongs to the user 
 all, and its name is a digest of all that it depends on: source, flags, compiler and processor. Where the folder cannot be written a private temporary
 one takes its place, for this process.
 
-The library is linked against nothing: `GOMP_parallel` is found in the process, which is torch's own OpenMP. So there is one pool of threads, and
+The library is linked against nothing: it finds `GOMP_parallel` in the process, which is torch's own OpenMP. So there is one pool of threads, and
 `torch.set_num_threads` holds. Tried on Linux with gcc and clang; on macOS and Windows nothing was tried, and `available()` says no."""
 
 import atexit
@@ -104,8 +104,8 @@ def missing():
 
 @functools.cache
 def openmp():
-    "The flag for OpenMP: with parallel regions where the process has them"
-    return '-fopenmp' if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else '-fopenmp-simd'
+    "The flags for OpenMP: parallel regions call libgomp, where the process has it"
+    return '-fopenmp-simd', *(['-DGOMP'] if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else [])
 
 
 @functools.cache
@@ -194,7 +194,7 @@ def build(path, command, source, name):
         c, so = Path(work) / 'kernel.c', Path(work) / 'kernel.so'
         c.write_text(source)
         done = subprocess.run(
-            [*command, *flags, openmp(), '-o', str(so), str(c)], capture_output=True, text=True
+            [*command, *flags, *openmp(), '-o', str(so), str(c)], capture_output=True, text=True
         )
         if done.returncode:
             raise NoCompiler(

@@ -178,17 +178,12 @@ class StageEmitter:
             body += self.arithmetic(r)
             if r.reduced or stores:
                 code += self.tile(k, r, stores)
-                body += self.over_tiles(k)
+                body.append(f'over_tiles(a, tile_{self.number}_{k});')
             body += self.fold(r)
         return [
             *code,
             *function(f'static void stage_{self.number}(const Args* a)', body + self.hand_out()),
         ]
-
-    def over_tiles(self, k):
-        each = f'for (int64_t k = 0; k < a->tiles; k++) tile_{self.number}_{k}(a, k);'
-        parallel = ['#pragma omp parallel for schedule(static)', each]
-        return ['if (a->parallel) {', *indent(parallel), f'}} else {each}']
 
     # -- one tile --
 
@@ -432,10 +427,7 @@ static void tile(const Args* a, int64_t k) {{
   a->partials[k] = bad;
 }}
 void run(const Args* a) {{
-  if (a->parallel) {{
-    #pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < a->tiles; k++) tile(a, k);
-  }} else for (int64_t k = 0; k < a->tiles; k++) tile(a, k);
+  over_tiles(a, tile);
   a->sums[0] = -1;
   for (int64_t k = 0; k < a->tiles; k++) if (a->partials[k] != 0) {{ a->sums[0] = a->tile_parameter[k]; return; }}
 }}

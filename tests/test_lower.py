@@ -10,7 +10,7 @@ from genopt.blocks import average_grad,clip_grad_norm,momentum_step,newton_schul
 from genopt.lower.operations import elementwise
 from genopt.lower.decide import lower
 from genopt.lower.program import Layout,Request
-from genopt.lower.record import aten
+from genopt.lower.values import aten
 from genopt.run import c,compiler
 from genopt.run.foreach import Foreach
 from genopt.run.launch import Kernel,Launch

@@ -6,8 +6,8 @@ reads must then lie in memory before the call, and what it returns are values th
 
     def centered(grad): return grad - grad.mean(-1, keepdim=True)
 
-becomes `Call(reads={'grad': grad}, gives={'update': update@0})`. Where torch knows how (`vmap`), one
-call takes a stack of parameters of one shape."""
+becomes a `Call` that reads the value `grad` and gives the value `update@0`. Where torch knows how
+(`vmap`), one call takes a stack of parameters of one shape."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -128,30 +128,44 @@ def record_call(ns, example, block, why, stack, place):
     namespace `ns` and the `example`. `why`: the reason that it cannot be recorded. Without `stack`
     it is called for each parameter"""
     small = example.before(block)
+    numbers, reads = what_is_read(ns, block)
+    with outside_of_the_recording(), Watch() as watch:
+        returned = example.returned(block, run=stack)
+    gives, old_values = what_is_given(ns, small, block, returned)
+    if number := next((n for n, v in gives.items() if not isinstance(v, Tensor)), None):
+        raise NotRecorded(f"{why}, and makes the number {number!r}")
+    stacked = stack and not watch.random and bool(gives) and example.can_stack(block, gives)
+    values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
+    small.update(gives)
+    may_fail = watch.may_fail or not stacked
+    call = Call(block, reads, numbers, values, old_values, stacked, may_fail, str(why))
+    for v in values.values():
+        v.args = call.needs
+    return call
+
+
+def what_is_read(ns, block):
+    "The numbers that `block` reads, traced, and the values, by name"
     if 'new_p' in block.reads:
         ns.move()
     numbers = ns.read_numbers(block.reads)
-    reads = {n: ns.value(n) for n in block.reads if n not in numbers}
-    with outside_of_the_recording(), Watch() as watch:
-        returned = example.returned(block, run=stack)
+    return numbers, {n: ns.value(n) for n in block.reads if n not in numbers}
+
+
+def what_is_given(ns, small, block, returned):
+    """What `block` gives, by name, where it has `returned` this on the `small` tensors; and the old
+    values of the names that it may leave out"""
     learned = learned_of(ns.chain)
-    at_times = [n for n in learned.returns.get(block, ()) if n not in returned and ns.has_value(n)]
-    gives = returned | {n: small[n] for n in at_times}
-    varies = at_times or block in learned.varying
-    old_values = {n: ns.value(n) for n in gives if ns.has_value(n)} if varies else {}
-    if odd := [n for n, v in gives.items() if not isinstance(v, Tensor)]:
-        raise NotRecorded(f"{why}, and makes the number {odd[0]!r}")
-    stacked = stack and not watch.random and bool(gives) and example.can_stack(block, gives)
-    values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
-    for v in values.values():
-        v.args = tuple(dict.fromkeys([*reads.values(), *old_values.values()]))
-    small.update(gives)
-    may_fail = watch.may_fail or not stacked
-    return Call(block, reads, numbers, values, old_values, stacked, may_fail, str(why))
+    in_other_steps = learned.returns.get(block, ())
+    left_out = [n for n in in_other_steps if n not in returned and ns.has_value(n)]
+    gives = returned | {n: small[n] for n in left_out}
+    if not left_out and block not in learned.varying:
+        return gives, {}
+    return gives, {n: ns.value(n) for n in gives if ns.has_value(n)}
 
 
 class Watch(TorchDispatchMode):
-    "Sees whether a callback draws random numbers, or does an operation that may fail on some values"
+    "Sees whether a callback draws random numbers, or does what may fail on some values"
 
     _should_skip_dynamo = classmethod(lambda cls: False)
     random = may_fail = False

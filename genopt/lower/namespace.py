@@ -61,7 +61,7 @@ class SymbolicNamespace:
                 self.recorder.input(n, x, family)
 
     def begin_state(self, n, names):
-        "A stand-in for the state `n` of the family with these `names`, by what its initializer makes"
+        "A stand-in like what its initializer makes, for the state `n` of the family `names`"
         init, p, example = self.chain.state[n], names['p'], self.layout.example()
         first = compute(init(example))
         try:

@@ -49,20 +49,22 @@ def sub(d, x, y, alpha=None): return f'({x} - {y})' if alpha is None else d.fma(
 def addcmul(d, x, a, b, value=None): return d.fma(a if value is None else f'({value}*{a})', b, x)
 def addcdiv(d, x, a, b, value=None):
     return f'({x} + {a}/{b})' if value is None else d.fma(value, f'({a}/{b})', x)
-def maximum(d, x, y): return d.choose(f'({x} > {y}) | ({x} != {x})', x, y)          # keeps a NaN, as torch does
+def maximum(d, x, y): return d.choose(f'({x} > {y}) | ({x} != {x})', x, y)    # torch keeps a NaN
 def minimum(d, x, y): return d.choose(f'({x} < {y}) | ({x} != {x})', x, y)
 def clamp(d, x, low=None, high=None):
     if low is not None: x = d.choose(f'({x} < {low})', low, x)
     return x if high is None else d.choose(f'({x} > {high})', high, x)
 def lerp(d, x, y, weight, below_half=None):
     "Starts from the end that is nearer, as torch does"
+    way, rest = f'({y} - {x})', f'({weight} - {d.one})'
     if below_half is None:
-        test = f'({weight} < {d.half}) & ({weight} > -{d.half})'
-        return d.fma(d.choose(test, weight, f'({weight} - {d.one})'), f'({y} - {x})', d.choose(test, x, y))
-    return d.fma(weight, f'({y} - {x})', x) if below_half else d.fma(f'({weight} - {d.one})', f'({y} - {x})', y)
+        near_x = f'({weight} < {d.half}) & ({weight} > -{d.half})'
+        return d.fma(d.choose(near_x, weight, rest), way, d.choose(near_x, x, y))
+    return d.fma(weight, way, x) if below_half else d.fma(rest, way, y)
 def power(d, x, y):
     if isinstance(y, str): return d.function('pow', x, y)
-    known = {1: x, 2: f'({x}*{x})', 3: f'({x}*{x}*{x})', .5: d.function('sqrt', x), -1: f'({d.one}/{x})'}
+    known = {1: x, 2: f'({x}*{x})', 3: f'({x}*{x}*{x})', .5: d.function('sqrt', x),
+             -1: f'({d.one}/{x})'}
     return known.get(y) or d.function('pow', x, d.constant(y, None))
 def sigmoid(d, x): return f'({d.one}/({d.one} + {d.function("exp", f"(-{x})")}))'
 def sign(d, x): return f'({d.number(f"{x} > {d.zero}")} - {d.number(f"{x} < {d.zero}")})'
@@ -139,7 +141,8 @@ elementwise = {
     aten._to_copy: lambda d, x: x,
     aten.copy: lambda d, x, y: y,
 }
-compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isfinite, aten.isinf}
+compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne,
+            aten.isnan, aten.isfinite, aten.isinf}
 # fmt: on
 
 # Keywords that only say how the result is stored

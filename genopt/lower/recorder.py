@@ -118,7 +118,7 @@ class Recorder(TorchDispatchMode):
             raise NotRecorded("draws random numbers")
 
     def record(self, func, pure, args, kwargs, tensors, factors):
-        "Do the operation `func`, and write down what is `pure` of it. Returns the result's stand-in"
+        "Do the operation `func`, and write it down as `pure`, which does not write in place"
         operands, named = tree_map((args, kwargs | factors), self.value)
         key = (pure, *named, *tree_leaves(operands, named))
         result = pure(*args, **kwargs)

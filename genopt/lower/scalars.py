@@ -34,7 +34,7 @@ __all__ = ['ScalarProgram', 'ScalarRecorder', 'outside_of_the_recording']
 class ScalarProgram:
     """A function of a namespace of numbers. It returns the value of each of `names`, and the new
     value of each of `counters` by name; or None where a guard does not hold. `source` has its
-    lines, to read and to compare. `steady`: it returns the same whenever the numbers are the same"""
+    lines, to read and to compare. `steady`: for the same numbers it returns the same"""
 
     def __init__(self, lines, names, counters, objects):
         self.names = names

@@ -78,14 +78,18 @@ def stages_of(order, r):
 def stage_of(k, order, calls, in_scratch):
     "Stage `k`, which hands on. `in_scratch`: the values that earlier stages have written"
     calls = tuple(c for c in calls if c.stage == k)
-    behind = [v for v in order if v.kind == CROSS and v.stage == k + 1]
+    behind = [v for v in of_kind(order, CROSS) if v.stage == k + 1]
     reductions = tuple(v for v in behind if v.is_cross_reduction)
     arithmetic = tuple(v for v in behind if not v.is_cross_reduction)
-    read = [v for c in calls for v in c.needs if not v.in_memory]
-    stores = {v.name: v for v in read if v.kind == ELEMENTS and v not in in_scratch}
-    reduced = [v.args[0] for v in reductions]
-    leaves = [v for v in (*read, *reduced) if v.kind == SINGLE and not v.in_memory]
-    return Stage(flat_of(stores, leaves, in_scratch), reductions, arithmetic, calls)
+    return Stage(flat_before(calls, reductions, in_scratch), reductions, arithmetic, calls)
+
+
+def flat_before(calls, reductions, in_scratch):
+    "What calls and cross reductions read: elements go to scratch memory, single numbers are leaves"
+    read = [v for c in calls for v in c.needs] + [v.args[0] for v in reductions]
+    made = [v for v in read if not v.in_memory and v not in in_scratch]
+    stores = {v.name: v for v in of_kind(made, ELEMENTS)}
+    return flat_of(stores, of_kind(made, SINGLE), in_scratch)
 
 
 # -- The flat part of a stage --
@@ -98,33 +102,41 @@ def flat_of(stores, leaves, in_scratch):
     outside = lambda v: v.in_memory or v in in_scratch or v.kind in (CROSS, SCALAR)
     results = [*stores.values(), *leaves]
     order = in_order(results, stop=outside)
-    rounds = rounds_of(order, stores)
-    inner = {*order}
-    read = [v for v in (*(o for v in order for o in v.operands), *results) if v not in inner]
+    read = [v for v in (*operands(order), *results) if outside(v)]
+    return Flat(
+        rounds_of(order, stores.values()),
+        loads=unique(v.name for v in of_kind(read, ELEMENTS)),
+        stores={n: v for n, v in stores.items() if v.kind == ELEMENTS},
+        single_loads=unique(v.name for v in of_kind(read, SINGLE)),
+        single_stores={n: v for n, v in stores.items() if v.kind != ELEMENTS},
+        leaves=unique(leaves),
+    )
 
-    def names(kind):
-        return unique(v.name for v in read if v.kind == kind)
 
-    elements = {n: v for n, v in stores.items() if v.kind == ELEMENTS}
-    singles = {n: v for n, v in stores.items() if v.kind != ELEMENTS}
-    return Flat(rounds, names(ELEMENTS), elements, names(SINGLE), singles, unique(leaves))
-
-
-def rounds_of(order, stores):
-    "The rounds in which the values in `order` are made, the last of which makes `stores`"
+def rounds_of(order, written):
+    "The rounds that make the values in `order`; the last one ends in those that are `written`"
     inner = {*order}
     for v in order:
         v.level = max((o.level for o in v.operands if o in inner), default=0) + v.reduces
     depth = max((v.level for v in order), default=0)
+    return tuple(round_of(k, order, inner, written) for k in range(depth + 1))
+
+
+def round_of(k, order, inner, written):
+    "Round `k`. It reduces, unless it is the last"
+    singles = of_kind([v for v in order if v.level == k and not v.reduces], SINGLE)
+    reduced = tuple(v for v in order if v.level == k + 1 and v.reduces)
+    ends = operands(reduced) if reduced else written
     elsewhere = lambda v: v not in inner or v.kind != ELEMENTS
-    rounds = []
-    for k in range(depth + 1):
-        singles = [v for v in order if v.kind == SINGLE and not v.reduces and v.level == k]
-        reduced = [v for v in order if v.reduces and v.level == k + 1]
-        wanted = [o for v in reduced for o in v.operands] if k < depth else stores.values()
-        elements = in_order([v for v in wanted if v.kind == ELEMENTS], stop=elsewhere)
-        rounds.append(Round(tuple(singles), tuple(elements), tuple(reduced)))
-    return tuple(rounds)
+    return Round(singles, tuple(in_order(of_kind(ends, ELEMENTS), stop=elsewhere)), reduced)
+
+
+def operands(values):
+    return [o for v in values for o in v.operands]
+
+
+def of_kind(values, kind):
+    return tuple(v for v in values if v.kind == kind)
 
 
 # -- Scalars --
@@ -134,7 +146,7 @@ def scalar_names(order, r, on_device):
     """The names of what the scalar program returns: scalars that tensors meet, and numbers that
     calls read. And lines that it gets for these: a tensor that a callback holds is read anew at
     each step"""
-    met = [v for v in order if v.kind == SCALAR]
+    met = of_kind(order, SCALAR)
     names, lines = [v.name for v in met], []
     for v in met:
         if v.name.startswith('constant'):
@@ -147,5 +159,5 @@ def scalar_names(order, r, on_device):
 def crosses(order, outs):
     "The cross values that operations on one parameter read, or that are written"
     of_one = [v for v in order if v.kind in (ELEMENTS, SINGLE)]
-    read = {o for v in of_one for o in v.operands} | {*outs}
-    return tuple(v for v in order if v.kind == CROSS and v in read)
+    read = {*operands(of_one), *outs}
+    return tuple(v for v in of_kind(order, CROSS) if v in read)

@@ -84,7 +84,7 @@ def as_tensors(a):
 
 
 def factor_of(kwargs):
-    "The keyword `alpha` or `value` whose value is a traced scalar. torch wants a plain number there"
+    "The keyword `alpha` or `value` that has a traced scalar, where torch wants a plain number"
     factors = ((k, kwargs[k]) for k in ('alpha', 'value') if k in kwargs)
     return next(((k, v) for k, v in factors if isinstance(v, TracedScalar)), None)
 
@@ -120,7 +120,7 @@ def define_operator(name, sign, reflected):
 
 
 def is_number(x):
-    "Whether arithmetic with `x` is a line of the program. A number that torch makes of sizes is not"
+    "Whether arithmetic with `x` can be a line of the program. A number made of sizes cannot"
     if isinstance(x, (torch.SymInt, torch.SymFloat)) and not isinstance(x, TracedScalar):
         raise NotRecorded(by_sizes)
     return isinstance(x, (TracedScalar, int, float))

@@ -156,12 +156,30 @@ def what_is_given(ns, small, block, returned):
     """What `block` gives, by name, where it has `returned` this on the `small` tensors; and the old
     values of the names that it may leave out"""
     learned = learned_of(ns.chain)
-    in_other_steps = learned.returns.get(block, ())
-    left_out = [n for n in in_other_steps if n not in returned and ns.has_value(n)]
-    gives = returned | {n: small[n] for n in left_out}
+    left_out = [n for n in learned.returns.get(block, ()) if n not in returned]
     if not left_out and block not in learned.varying:
-        return gives, {}
+        return returned, {}
+    refuse_to_keep(ns, block, {*returned, *left_out})
+    gives = returned | {n: small[n] for n in left_out if ns.has_value(n)}
     return gives, {n: ns.value(n) for n in gives if ns.has_value(n)}
+
+
+def refuse_to_keep(ns, block, names):
+    """Raise `NotRecorded` if one of `names` that `block` may leave out has no old value to keep:
+    without it `new_p` follows the update to come, and `update` the gradient to come"""
+    if 'new_p' in names and not ns.has_value('new_p'):
+        raise NotRecorded(
+            "returns 'new_p' in some steps only; in the others the move is made later"
+        )
+    if 'update' not in names or 'update' in ns.tensors[0] or 'update' in ns.own_shape:
+        return
+    returns = learned_of(ns.chain).returns
+    blocks = ns.chain.blocks
+    later = [b for b in blocks[blocks.index(block) + 1 :] if 'grad' in returns.get(b, ())]
+    if 'grad' in names or later:
+        who = 'it' if 'grad' in names else later[0]
+        what = f"in the others it is the gradient, which {who} changes"
+        raise NotRecorded(f"returns 'update' in some steps only; {what}")
 
 
 class Watch(TorchDispatchMode):

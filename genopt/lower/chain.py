@@ -7,11 +7,11 @@ What becomes of a callback:
     it does what cannot be recorded    a call for each parameter: it asks what a tensor holds,
                                        keeps a list, or only looks on
 
-For AdamW before a block that needs a shape:
+For AdamW behind `centralize`, which subtracts a mean along dimensions:
 
-    step_stat, debias             lines of the scalar program
-    average_grad, adam_step ...   values
-    centralize                    a call, which reads `update` and gives another"""
+    centralize                                       a call, which reads `grad` and gives another
+    step_stat, debias                                lines of the scalar program
+    weight_decay, average_grad ... adam_step         values"""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

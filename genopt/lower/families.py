@@ -42,7 +42,8 @@ def merge_families(values, sizes, outs):
         return
     assign_families(values, sizes)
     form = Forms()
-    if any(form(v) != form(outs[0][n]) for out in outs for n, v in out.items()):
+    forms = [{n: form(v) for n, v in out.items()} for out in outs]
+    if any(f != forms[0] for f in forms):
         raise NotRecorded("does not treat all parameters alike")
     for v in values:
         if v.terms:

@@ -10,7 +10,7 @@ A program is a sequence of stages. A stage runs three parts, in this order:
 The flat part of the last stage writes the parameters and their states. So all that can fail comes
 before all that is written. Muon, for instance, has a call, because its matrix needs a shape:
 
-    stage 0    flat     v7 = the average of gradients, averaged with the gradient: scratch memory
+    stage 0    flat     v10, Nesterov's average of the gradients, is written to scratch memory
                calls    newton_schulz, scale_by_shape
     stage 1    flat     p and grad_avg are written
 

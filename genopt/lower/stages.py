@@ -89,16 +89,15 @@ def flat_before(calls, reductions, in_scratch):
     read = [v for c in calls for v in c.needs] + [v.args[0] for v in reductions]
     made = [v for v in read if not v.in_memory and v not in in_scratch]
     stores = {v.name: v for v in of_kind(made, ELEMENTS)}
-    return flat_of(stores, of_kind(made, SINGLE), in_scratch)
+    leaves = of_kind(made, SINGLE)
+    return flat_of(stores, leaves, in_scratch) if stores or leaves else None
 
 
 # -- The flat part of a stage --
 
 
 def flat_of(stores, leaves, in_scratch):
-    "The rounds that make `stores` and `leaves`; None if there are none to make"
-    if not stores and not leaves:
-        return None
+    "The rounds that make `stores` and `leaves`"
     outside = lambda v: v.in_memory or v in in_scratch or v.kind in (CROSS, SCALAR)
     results = [*stores.values(), *leaves]
     order = in_order(results, stop=outside)

@@ -1,14 +1,14 @@
 """Values: a recording is a graph of them. The callback
 
-    def sgd_with_norm(grad, lr): return grad*(lr/grad.norm())
+    def normalized(grad, k=2.): return grad/grad.norm()*k
 
 is recorded as
 
-    grad                        input          ELEMENTS   a number for each element of the parameter
-    v1 = norm(grad)             reduction      SINGLE     a number for each parameter
-    x0                          scalar         SCALAR     what the scalar program computes, here lr
-    v3 = div(x0, v1)            arithmetic     SINGLE
-    v4 = mul(grad, v3)          elementwise    ELEMENTS
+    grad                  input          ELEMENTS    a number for each element of the parameter
+    v2 = norm(grad)       reduction      SINGLE      a number for each parameter
+    v3 = div(grad, v2)    elementwise    ELEMENTS
+    x0                    scalar         SCALAR      what the scalar program computes, here k
+    v5 = mul(v3, x0)      elementwise    ELEMENTS
 
 Two kinds are rarer. CROSS is of all parameters together: the norm of all gradients, or the vector
 of which it is the norm. OWN_SHAPE is a tensor whose shape is neither the parameter's nor ()."""

@@ -40,9 +40,9 @@ row_sizes = 37, 41, 43
 @dataclass
 class Recording:
     """What a chain does to a parameter. `outs`: the new values of the parameter and of the states
-    that change. `calls`: between operations. `scalars`: wrote down the numbers. `counters`: the
-    states that are numbers. `for_one_shape`: it holds for one shape class alone. `runs_on`: what
-    each callback runs on, in words"""
+    that change. `calls`: the callbacks that are called. `scalars`: the recorder that has the lines
+    of the scalar program. `counters`: the states that are numbers. `for_one_shape`: the recording
+    holds for one shape class alone. `runs_on`: what each callback runs on, in words"""
 
     outs: dict
     calls: list
@@ -64,8 +64,9 @@ class Recording:
 
 def record(chain, layout, numbers, known_operation):
     """The `Recording` of `chain` for parameters of `layout`, and for numbers like `numbers`:
-    hyper-parameters, and states that are numbers. Raises `NotRecorded`, with callback and reason,
-    where a callback over all parameters cannot be recorded, or one makes a number of tensors"""
+    hyper-parameters, and states that are numbers. Raises `NotRecorded`, with the callback and the
+    reason, where no program can hold the chain: a callback over all parameters cannot be recorded,
+    for instance, or one that is called makes a number"""
     over_all, refused = [b.name for b in chain.blocks if b.is_global], {}
 
     def on(n_families):
@@ -80,8 +81,9 @@ def record(chain, layout, numbers, known_operation):
 
 
 def record_known(chain, layout, numbers, known_operation, sizes, refused):
-    """Record anew until the backend knows every operation on single numbers. A callback with one
-    that it does not know is added to `refused`, and is called"""
+    """Record until the backend knows every operation on single numbers. A callback with one that it
+    does not know is added to `refused`, and is called in the next recording. An operation on
+    elements that it does not know has been refused by the recorder already"""
     while True:
         recording = ChainRecorder(chain, layout, numbers, known_operation, sizes, refused).run()
         singles = (v for v in recording.values if v.kind == SINGLE and not isinstance(v.op, str))
@@ -103,7 +105,7 @@ class ChainRecorder:
         self.scalars, self.recorder = self.ns.scalars, self.ns.recorder
         self.example = Example(self.ns)
         self.calls, self.runs_on = [], {}
-        self.here = 'the state'  # at what it is, for messages
+        self.here = 'the state'  # where it is in the chain, for messages
 
     def run(self):
         try:
@@ -122,7 +124,7 @@ class ChainRecorder:
         self.ns.begin()
         for i, b in enumerate(self.chain.blocks):
             self.here = b
-            self.take(i, b)
+            self.decide(i, b)
         self.here = 'the move'
         self.ns.move()
         return self.ns.outs()
@@ -136,22 +138,23 @@ class ChainRecorder:
 
     # -- one callback --
 
-    def take(self, i, block):
-        "Decide what becomes of `block`, the `i`-th callback"
+    def decide(self, i, block):
+        "Record `block`, the `i`-th callback, in one of the ways that there are"
         self.refuse(block)
-        ns = self.ns
-        if not {*block.names} & (given | ns.tensors[0].keys() | ns.own_shape.keys()):
-            return self.take_numbers(i, block)
+        of_tensors = given | self.ns.tensors[0].keys() | self.ns.own_shape.keys()
+        if not of_tensors & {*block.names}:
+            return self.record_arithmetic(i, block)
         changeable = changeable_object(block.cb)
         why = self.why_untried(block, changeable) or self.why_unrecorded(block)
         if why and block.is_global:
             raise why
         if why:
-            stack, place = not changeable, len(self.calls)
-            call = record_call(ns, self.example, block, why, stack, place)
-            self.calls.append(call)
-            words = 'tensors of one shape, stacked' if call.stacked else 'each tensor'
-            self.runs_on[block] = words
+            self.record_call(block, why, stack=not changeable)
+
+    def record_call(self, block, why, stack):
+        call = record_call(self.ns, self.example, block, why, stack, len(self.calls))
+        self.calls.append(call)
+        self.runs_on[block] = 'tensors of one shape, stacked' if call.stacked else 'each tensor'
 
     def refuse(self, block):
         "Raise `NotRecorded` for a callback that no program can hold"
@@ -184,7 +187,7 @@ class ChainRecorder:
 
     # -- a callback without tensors --
 
-    def take_numbers(self, i, block):
+    def record_arithmetic(self, i, block):
         "Its arithmetic becomes lines of the scalar program, or the program calls it"
         on_device = any(isinstance(self.ns.numbers.get(n), Tensor) for n in block.reads)
         out = self.run_on_numbers(block, on_device)
@@ -198,7 +201,7 @@ class ChainRecorder:
             self.example.ns.update(out)
 
     def run_on_numbers(self, block, on_device):
-        "What it makes of the numbers as they are"
+        "What `block` returns for the numbers as they are"
         with NoValueMode() if on_device else nullcontext(), outside_of_the_recording():
             out = block(self.ns.numbers)
         if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()):
@@ -206,7 +209,7 @@ class ChainRecorder:
         return out
 
     def inlined(self, block):
-        "Write its arithmetic into the scalar program. False if it needs a number itself"
+        "Write the arithmetic of `block` into the program. False if it needs a number itself"
         try:
             with self.scalars.attempt(may_guard=False):
                 for n, v in block(self.ns.read_numbers(block.reads)).items():

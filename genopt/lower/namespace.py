@@ -36,15 +36,16 @@ class StandIns:
 
 
 class SymbolicNamespace:
-    """The names of `chain` for parameters of `layout`, of which one family each has a row of
-    `sizes`. `scalars` and `recorder` write down what is done to them"""
+    """The names of `chain` for parameters of `layout`. `sizes` has the length of the row of each
+    family. `scalars` and `recorder` write down what is done to numbers and tensors"""
 
     def __init__(self, chain, layout, numbers, known_operation, sizes):
         self.chain, self.layout, self.sizes = chain, layout, sizes
         self.scalars = ScalarRecorder(layout.compute_dtype, layout.device)
         self.recorder = Recorder(self.scalars, sizes, len(layout.shape), known_operation)
         self.stand_ins = StandIns(layout)
-        self.tensors, self.own_shape, self.numbers = [{} for _ in sizes], {}, dict(numbers)
+        self.tensors = [Namespace() for _ in sizes]
+        self.own_shape, self.numbers = {}, dict(numbers)
         self.counters = tuple(n for n in chain.state if n in numbers)
 
     # -- what the chain is given --
@@ -82,14 +83,14 @@ class SymbolicNamespace:
         return {n: self.scalars.read(n, self.numbers[n]) for n in names if n in self.numbers}
 
     def has_value(self, n):
+        "Whether the name `n` stands for a tensor; `update` is `grad` until a callback returns it"
         return n in self.tensors[0] or n in self.own_shape or n == 'update'
 
-    def value(self, n):
-        "The value that the name `n` has now, in the first family"
+    def value(self, n, family=0):
+        "The value that the name `n` has now"
         if n in self.own_shape:
             return self.own_shape[n]
-        names = self.tensors[0]
-        return self.recorder.value(names['grad'] if n == 'update' and n not in names else names[n])
+        return self.recorder.value(self.tensors[family][n])
 
     # -- changing --
 
@@ -137,13 +138,12 @@ class SymbolicNamespace:
             if (n in self.numbers) != (n in self.counters):
                 raise NotRecorded(f"the state {n!r} changes between tensor and number")
         written = [n for n in ('new_p', *self.chain.state) if n not in self.counters]
-        return [self.changed(written, names) for names in self.tensors]
+        return [self.changed(written, family) for family in range(len(self.sizes))]
 
-    def changed(self, written, names):
-        "The values of the names `written`, but for those that lie there already"
-        value = lambda n: self.own_shape.get(n) or self.recorder.value(names[n])
+    def changed(self, names, family):
+        "The values of these names, but for those that lie in their place already"
         place = lambda n: 'p' if n == 'new_p' else n
-        values = {n: value(n) for n in written}
+        values = {n: self.value(n, family) for n in names}
         return {n: v for n, v in values.items() if not (v.is_input and v.name == place(n))}
 
 

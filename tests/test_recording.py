@@ -62,6 +62,7 @@ def of_rank(grad): return grad*grad.ndim
     (lambda grad: grad - grad.sum(0),                          'tensors of one shape, stacked',  'calls sum, which is not elementwise'),
     (lambda grad: grad - grad.mean(-1, keepdim=True),          'tensors of one shape, stacked',  'calls mean, which is not elementwise'),
     (lambda grad: grad.cumsum(0),                              'tensors of one shape, stacked',  'calls cumsum, which is not elementwise'),
+    (lambda grad: grad*grad.norm().reshape(1),                 'tensors of one shape, stacked',  'calls mul, which is not elementwise'),
     (lambda grad: grad*grad.shape[0],                          'tensors of one shape, stacked',  'asks for the shape of a tensor'),
     (lambda grad: grad*len(grad),                              'tensors of one shape, stacked',  'asks for the len of a tensor'),
     (lambda grad: torch.frexp(grad)[0],                        'tensors of one shape, stacked',  'calls frexp, which makes several tensors'),

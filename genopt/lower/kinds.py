@@ -51,16 +51,17 @@ def kind_of(func, args, kwargs, tensors, result, row_sizes):
     row = next((t.shape for t in tensors if t.ndim == 1 and t.numel() in row_sizes), None)
     if row is None:
         return SINGLE  # `families` makes it CROSS where it is of several parameters
-    if is_elementwise(func, tensors, result, row):
+    if is_elementwise(func, tensors, row):
         return ELEMENTS
     if reduces_whole_row(func, args, kwargs, result):
         return SINGLE
     raise NeedsShape(f"calls {func.overloadpacket.__name__}, which is not elementwise")
 
 
-def is_elementwise(func, tensors, result, row):
-    tagged = torch.Tag.pointwise in func.tags or func.overloadpacket in also_elementwise
-    return tagged and result.shape == row and all(t.shape == row or t.ndim == 0 for t in tensors)
+def is_elementwise(func, tensors, row):
+    "Whether `func` works on each element of rows, perhaps with numbers beside"
+    known = torch.Tag.pointwise in func.tags or func.overloadpacket in also_elementwise
+    return known and all(t.shape == row or t.ndim == 0 for t in tensors)
 
 
 def reduces_whole_row(func, args, kwargs, result):

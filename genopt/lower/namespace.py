@@ -14,7 +14,7 @@ from ..contract.tensors import compute
 from .reasons import NotRecorded
 from .recorder import Recorder
 from .scalars import ScalarRecorder
-from .traced import plain
+from .traced import untraced
 from .values import OWN_SHAPE, Value
 
 __all__ = ['StandIns', 'SymbolicNamespace']
@@ -102,7 +102,7 @@ class SymbolicNamespace:
         "A callback has changed the name `n` to the number `v`, a traced scalar or a plain one"
         self.forget(n)
         self.scalars.put(n, v)
-        self.numbers[n] = plain(v)
+        self.numbers[n] = untraced(v)
 
     def give(self, n, x, block, name):
         """A call of `block` gives a tensor like `x` for the name `n`. Returns its value, which

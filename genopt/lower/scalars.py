@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes as outside_of_the_recording
 from ..contract.choice import where
 from .reasons import MustBeCalled, NotRecorded, by_counter, by_float
-from .traced import TracedScalar, plain
+from .traced import TracedScalar, untraced
 
 __all__ = ['ScalarProgram', 'ScalarRecorder', 'outside_of_the_recording']
 
@@ -91,7 +91,7 @@ class ScalarRecorder:
         "The scalar `f(*args)`, and its line. `sign` is how the program writes `f`"
         try:
             with outside_of_the_recording():
-                value = f(*map(plain, args))
+                value = f(*map(untraced, args))
         except ArithmeticError as e:
             raise NotRecorded(f"{type(e).__name__}: {e}") from e
         texts = [*map(self.text, args)]
@@ -199,7 +199,7 @@ class ScalarRecorder:
         if of_tensors:
             return where(bool(condition), a, b)
         source = f'{self.text(a)} if {self.text(condition)} else {self.text(b)}'
-        return self.new(source, plain(a if condition.value else b))
+        return self.new(source, untraced(a if condition.value else b))
 
     # -- where scalars meet tensors --
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from .reasons import NotRecorded, by_sizes, plain_number_only
 
-__all__ = ['FactorMode', 'TracedScalar', 'plain']
+__all__ = ['FactorMode', 'TracedScalar', 'untraced']
 
 
 class TracedScalar(torch.SymFloat):
@@ -68,7 +68,7 @@ class TracedScalar(torch.SymFloat):
         return func(*args, **{k: as_tensors(v) for k, v in kwargs.items()})
 
 
-def plain(v):
+def untraced(v):
     "The value of a traced scalar; anything else is itself"
     return v.value if isinstance(v, TracedScalar) else v
 

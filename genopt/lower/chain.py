@@ -22,7 +22,7 @@ from ..contract.chain import Namespace
 from ..contract.names import held as changeable_object
 from ..contract.stand_ins import set_apart
 from .calls import Example, record_call
-from .families import listing, merge_families
+from .families import form_of, merge_families
 from .namespace import SymbolicNamespace
 from .questions import NoValueMode
 from .reasons import MustBeCalled, NeedsShape, NotRecorded
@@ -51,15 +51,20 @@ class Recording:
     for_one_shape: bool
     runs_on: dict
 
+    @property
+    def results(self):
+        "The values that are written or that calls read"
+        return [*self.outs.values(), *(v for c in self.calls for v in c.needs)]
+
     @cached_property
     def values(self):
-        "The values that are written or that calls read, and what they are made of, in order"
-        return in_order([*self.outs.values(), *(v for c in self.calls for v in c.needs)])
+        "These, and what they are made of, in order"
+        return in_order(self.results)
 
     @property
     def form(self):
         "What does not depend on the number of families"
-        return listing(self.values), self.scalars.lines
+        return form_of(dict(enumerate(self.results))), self.scalars.lines
 
 
 def record(chain, layout, numbers, known_operation):

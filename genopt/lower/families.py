@@ -18,9 +18,9 @@ A sum over a list comes as additions, one after the other. `terms` of each has w
 
 import torch
 from .reasons import NotRecorded
-from .values import CROSS, Value, aten, in_order, tree_leaves, tree_map
+from .values import CROSS, Value, aten, in_order, tree_map
 
-__all__ = ['listing', 'merge_families']
+__all__ = ['form_of', 'merge_families']
 
 ALL = 'all'  # the family of a value of all parameters together
 
@@ -41,13 +41,11 @@ def merge_families(values, sizes, outs):
     if len(sizes) == 1:
         return
     assign_families(values, sizes)
-    form = Forms()
-    forms = [{n: form(v) for n, v in out.items()} for out in outs]
-    if any(f != forms[0] for f in forms):
+    if not alike(outs):
         raise NotRecorded("does not treat all parameters alike")
     for v in values:
         if v.terms:
-            merge_terms(v, len(sizes), form)
+            merge_terms(v, len(sizes))
 
 
 def assign_families(values, sizes):
@@ -81,11 +79,11 @@ def terms_of(v):
     raise NotRecorded(f"joins what it has of the parameters with {v.packet.__name__}")
 
 
-def merge_terms(v, n, form):
+def merge_terms(v, n):
     """Make `v` a cross reduction if its terms are one of each of the `n` families, in order and
     alike. A part of such a sum stays as it is, and nothing reads it"""
     in_turn = [o.family for o in v.terms] == [*range(len(v.terms))]
-    if not in_turn or len({*map(form, v.terms)}) > 1:
+    if not in_turn or not alike([{0: term} for term in v.terms]):
         how = f"in a way that is not known ({v.packet.__name__})"
         raise NotRecorded(f"joins what it has of the parameters {how}")
     if len(v.terms) == n:
@@ -96,42 +94,27 @@ def merge_terms(v, n, form):
 # -- What two recordings, or two families of one, have in common --
 
 
-class Forms:
-    "What a value is, whichever family it is of"
+def alike(families):
+    "Whether the results of each family, values by name, are made in the same way"
+    forms = [form_of(results, stop=lambda v: v.family == ALL) for results in families]
+    return all(form == forms[0] for form in forms)
 
-    def __init__(self):
-        self.known, self.places = {}, {}
 
-    def __call__(self, v):
-        for o in in_order([v], stop=self.known.__contains__):
-            self.known[o] = self.of(o)
-        return self.known[v]
+def form_of(results, stop=lambda v: False):
+    """How `results`, values by name, are made of what is given, and of values at which to `stop`.
+    It has nothing that tells two families apart, or two recordings of one chain"""
+    order = in_order(results.values(), stop=lambda v: v.in_memory or stop(v))
+    places = {v: i for i, v in enumerate(order)}
 
-    def of(self, v):
-        if v.family == ALL:
-            return v
-        if isinstance(v.op, str):
-            return v.op, what(v)
-        return v.op, repr(tree_map((v.args, v.kwargs), self.place))
-
-    def place(self, a):
-        "An operand: the place of its form among all"
+    def place(a):
         if not isinstance(a, Value):
             return repr(a)
-        return self.places.setdefault(self.known[a], len(self.places))
+        return given_name(a) if a.in_memory else places.get(a, a)
+
+    made = [(v.op, tree_map((v.args, v.kwargs), place)) for v in order]
+    return made, {n: place(v) for n, v in results.items()}
 
 
-def listing(values):
-    "`values`, which are in order, without what tells two recordings of one chain apart"
-    places = {v: i for i, v in enumerate(values)}
-    place = lambda a: places.get(a, a) if isinstance(a, Value) else a
-    return [
-        (what(v), tree_map(v.args, place), [*map(place, tree_leaves(v.kwargs))]) for v in values
-    ]
-
-
-def what(v):
-    "The operation of `v`, or the name of what is given; of a constant its value"
-    if not v.in_memory:
-        return v.op
+def given_name(v):
+    "The name of what the chain or a call gives; of a number that a callback holds its value"
     return repr(v.example) if v.name.startswith('constant') else v.name

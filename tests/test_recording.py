@@ -67,6 +67,9 @@ def of_rank(grad): return grad*grad.ndim
     (lambda grad: grad*len(grad),                              'tensors of one shape, stacked',  'asks for the len of a tensor'),
     (lambda grad: torch.frexp(grad)[0],                        'tensors of one shape, stacked',  'calls frexp, which makes several tensors'),
     (lambda grad: grad*torch.ones(3),                          'tensors of one shape, stacked',  'uses a tensor of its own, of shape (3,)'),
+    (lambda grad: torch.special.i0(grad),                      'tensors of one shape, stacked',  'calls i0, which the table of operations lacks'),
+    (lambda grad, k=.5: torch.nn.functional.leaky_relu(grad, k), 'tensors of one shape, stacked', 'gives a hyper-parameter to an argument of torch that takes plain'),
+    (lambda grad, k=.5: torch.ops.aten.rsub(grad, grad, alpha=k), 'tensors of one shape, stacked', 'gives a hyper-parameter to an argument of torch that takes plain'),
     (lambda grad: grad*torch.special.i0(grad.norm()),          'tensors of one shape, stacked',  'calls i0, which the table of operations lacks'),
     (lambda grad: grad*grad.norm().item(),                     'each tensor',                    'takes a value out of a tensor'),
     (lambda grad: grad + torch.randn_like(grad),               'each tensor',                    'draws random numbers'),
@@ -162,11 +165,13 @@ def test_an_attempt_is_taken_back():
     before = [*r.lines]
     with pytest.raises(KeyError), r.attempt():
         bool(k+1>2)
+        int(k)
         r.put('k', k*2)
         raise KeyError
     assert r.lines==before and r.read('k', 4.) is k
     bool(k+1>2)
-    assert len(r.lines)==len(before)+3                                      # anew, with the guard
+    int(k)
+    assert len(r.lines)==len(before)+4                                      # anew, with both guards
     with pytest.raises(MustBeCalled), r.attempt(may_guard=False): bool(k+1>3)
     with pytest.raises(MustBeCalled), r.attempt(may_guard=False): math.sqrt(k)
 
@@ -197,6 +202,14 @@ def test_a_callback_without_tensors(cb, called):
     for n in (2., 5.):
         numbers = {k: v for k,v in dict(n=n, m=3.).items() if k in Chain([cb]).hypers()}
         assert program.scalars(dict(numbers, lr=.1))[0][0]==cb(**numbers)['q']
+
+def test_a_number_is_read_anew_where_a_callback_has_changed_it():
+    "Also where a traced scalar of that name is there from before"
+    def before(grad, q=1.): return dict(grad=grad*q)
+    def changes(grad): return dict(grad=grad, q=5.)
+    for changing,q in ((larger, 3.), (power, 7.), (changes, 5.)):
+        program = lowered(before, changing, scaled)
+        assert {1., q}<={*program.scalars(dict(q=1., n=2., m=3., lr=.1))[0]}
 
 def test_counters_are_what_the_program_returns():
     program = lowered(step_stat, lambda grad, step: grad/step, step=4)
@@ -230,6 +243,12 @@ def test_kinds_of_states():
     assert program.call_outs.keys()=={'means'} and written(program).keys()=={'p'} and 'not of the parameter' in why(program)
     assert lowered(alike) is lowered(alike, shape=(7,)) and lowered(own_shape) is not lowered(own_shape, shape=(7,6))
 
+def test_what_lies_in_its_place_is_not_written():
+    "Neither a state that nothing changes, nor the parameter; and no move is made where a callback has made it"
+    assert written(lowered(lambda grad, avg=zeros: grad+avg)).keys()=={'p'}
+    assert written(lowered(lambda p, avg=zeros: dict(new_p=p, avg=avg+p))).keys()=={'avg'}
+    assert "ns['lr']" not in lowered(lambda p, grad: dict(new_p=p-grad)).scalars.source
+
 def centered(grad): return dict(grad=grad - grad.mean(-1, keepdim=True))
 
 def test_a_call_reads_and_gives():
@@ -237,11 +256,28 @@ def test_a_call_reads_and_gives():
     assert [v.name for v in call.reads.values()]==['grad'] and [v.name for v in call.gives.values()]==['grad@0'] and call.stacked and not call.may_fail
     assert str(call)=='grad = centered(grad)' and not call.old_values
 
+def of_trace(grad): return dict(scale=grad.T.sum())
+def by_scale(grad, scale): return grad*(scale+1.)
+
+def test_a_call_gives_a_single_number():
+    "Which is no reduction of what the call has read"
+    first,last = lowered(of_trace, by_scale).stages
+    value = first.calls[0].gives['scale']
+    assert value.kind==SINGLE and not value.reduces and last.flat.single_loads==('scale@0',) and not last.flat.reduces
+
 def decomposed(grad): return torch.linalg.svd(grad, full_matrices=False)[0]*1.
 def random_rows(grad): return grad*torch.rand(grad.shape[0], 1)
+def another_each_time():
+    n = 0
+    def cb(grad):
+        nonlocal n
+        n += 1
+        return grad.T.T*n
+    return cb
 def looked_at(grad): return grad if grad.sum()>0 else -grad
 
-@pytest.mark.parametrize('cb,stacked,may_fail', [(centered, True, False), (decomposed, True, True), (random_rows, False, True), (looked_at, False, True)])
+@pytest.mark.parametrize('cb,stacked,may_fail', [(centered, True, False), (decomposed, True, True), (random_rows, False, True), (looked_at, False, True),
+                                                 (another_each_time(), False, True)])
 def test_how_a_callback_is_called(cb, stacked, may_fail):
     call = next(c for s in lowered(cb).stages for c in s.calls)
     assert (call.stacked, call.may_fail)==(stacked, may_fail)
@@ -345,6 +381,8 @@ def other_constants(grads): return [g*(i+1.) for i,g in enumerate(grads)]
 def differences(grads): return [g/(grads[0].norm()-sum(h.norm() for h in grads[1:])) for g in grads]
 def turned_around(grads): return [g*torch.stack([h.norm() for h in grads[::-1]]).norm() for g in grads]
 def first_weighs_more(grads): return [g*(2*grads[0].norm() + sum(h.norm() for h in grads[1:])) for g in grads]
+def other_terms(grads): return [g*(grads[0].norm() + sum(h.sum() for h in grads[1:])) for g in grads]
+def with_scales(scales): return lambda grads: [g*s for g,s in zip(grads, scales)]
 def counted(grads): return [g/len(grads) for g in grads]
 
 @pytest.mark.parametrize('cb,words', [
@@ -353,6 +391,8 @@ def counted(grads): return [g/len(grads) for g in grads]
     (other_constants,   'does not treat all parameters alike'),
     (differences,       'joins what it has of the parameters with sub'),
     (turned_around,     'joins what it has of the parameters in a way that is not known (stack)'),
+    (other_terms,       'joins what it has of the parameters in a way that is not known (add)'),
+    (with_scales((torch.tensor(2.), torch.tensor(3.))), 'does not treat all parameters alike'),
     (first_weighs_more, 'joins what it has of the parameters in a way that is not known (add)'),
     (counted,           'counts the parameters'),
     (lambda grads: {},  'only looks'),
@@ -403,12 +443,28 @@ def test_a_cross_reduction_behind_a_call():
     norm = program.stages[1].flat.leaves[0]
     assert program.stages[0].flat is None and program.stages[1].flat.loads==('grad@0',) and norm.stage==1
 
+def product(grad, p): return dict(q=grad*p)
+def of_product(q): return dict(grad=q - q.mean(-1, keepdim=True))
+def tripled(grad): return dict(grad=grad*3)
+def of_both(grad, q): return dict(update=grad.T.T*q)
+def both(update, q): return dict(update=update+q)
+
 def test_scratch_memory_is_written_once():
-    "What two calls read of one value, the later stage finds there"
-    def again(update, grad): return dict(update=update + grad.T.sum())
-    program = lowered(lambda grad: dict(grad=grad*2), centered, lambda grad, p: dict(grad=grad*p), lambda grad, update: dict(update=grad.T.T), again)
-    stored = [n for s in program.stages[:-1] if s.flat for n in s.flat.stores]
-    assert len(stored)==len({*stored})>=2
+    "What two calls and the last stage read is made by the first stage; the others find it there"
+    first,second,last = lowered(product, of_product, tripled, of_both, both).stages
+    (q,),(tripled_,) = first.flat.stores,second.flat.stores
+    assert [c.reads.keys() for s in (first, second) for c in s.calls]==[{'q'}, {'grad','q'}] and second.calls[0].reads['q'].name==q
+    assert second.flat.loads==('grad@0',) and {*last.flat.loads}=={'p', q, 'update@1'} and tripled_!=q
+
+def looks_on(grad):
+    if grad.sum()>1e9: raise ValueError
+    return {}
+
+@pytest.mark.parametrize('cb', [of_both, looks_on])
+def test_a_call_waits_for_what_it_reads(cb):
+    "Also one that gives nothing"
+    program = lowered(product, of_product, tripled, cb)
+    assert [[str(c.block) for c in s.calls] for s in program.stages]==[['of_product'], [cb.__name__], []]
 
 def test_dividing_by_a_scalar_takes_its_reciprocal():
     def divided(grad, k=2., by=3.): return grad/k + grad*(k/grad.norm()) + 1/by

@@ -103,7 +103,8 @@ class Example:
             return block(self.ns)
 
     def can_stack(self, block, returned):
-        "Whether torch can run `block` on a stack of parameters, with the same result for each"
+        """Whether torch can run `block` on a stack of parameters, with the same result for each.
+        `vmap` refuses one that draws random numbers"""
         shared = {n: self.ns[n] for n in block.reads}
         of_each = [n for n, x in shared.items() if isinstance(x, Tensor)]
         each = {n: shared.pop(n) for n in of_each if n not in self.symbols.numbers}
@@ -134,7 +135,7 @@ def record_call(ns, example, block, why, stack, place):
     gives, old_values = what_is_given(ns, small, block, returned)
     if number := next((n for n, v in gives.items() if not isinstance(v, Tensor)), None):
         raise NotRecorded(f"{why}, and makes the number {number!r}")
-    stacked = stack and not watch.random and bool(gives) and example.can_stack(block, gives)
+    stacked = stack and bool(gives) and example.can_stack(block, gives)
     values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
     small.update(gives)
     may_fail = watch.may_fail or not stacked
@@ -183,10 +184,10 @@ def refuse_to_keep(ns, block, names):
 
 
 class Watch(TorchDispatchMode):
-    "Sees whether a callback draws random numbers, or does what may fail on some values"
+    "Sees whether a callback does an operation that may fail on some values"
 
     _should_skip_dynamo = classmethod(lambda cls: False)
-    random = may_fail = False
+    may_fail = False
     failing = (
         'linalg_eig',
         'linalg_inv',
@@ -199,6 +200,5 @@ class Watch(TorchDispatchMode):
     )
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.random |= torch.Tag.nondeterministic_seeded in func.tags
         self.may_fail |= any(word in func.__name__ for word in self.failing)
         return func(*args, **(kwargs or {}))

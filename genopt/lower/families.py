@@ -45,7 +45,7 @@ def merge_families(values, sizes, outs):
         raise NotRecorded("does not treat all parameters alike")
     for v in values:
         if v.terms:
-            merge_terms(v, len(sizes))
+            merge_terms(v)
 
 
 def assign_families(values, sizes):
@@ -79,16 +79,15 @@ def terms_of(v):
     raise NotRecorded(f"joins what it has of the parameters with {v.packet.__name__}")
 
 
-def merge_terms(v, n):
-    """Make `v` a cross reduction if its terms are one of each of the `n` families, in order and
-    alike. A part of such a sum stays as it is, and nothing reads it"""
+def merge_terms(v):
+    """Make `v` a cross reduction, if its terms are one of each family, in order and alike. So does
+    the part of a sum become one, which nothing reads"""
     in_turn = [o.family for o in v.terms] == [*range(len(v.terms))]
     if not in_turn or not alike([{0: term} for term in v.terms]):
         how = f"in a way that is not known ({v.packet.__name__})"
         raise NotRecorded(f"joins what it has of the parameters {how}")
-    if len(v.terms) == n:
-        v.args, v.kwargs = (v.terms[0],), dict(how=cross_reductions[v.packet])
-        v.op = 'cross_reduction'
+    v.args, v.kwargs = (v.terms[0],), dict(how=cross_reductions[v.packet])
+    v.op = 'cross_reduction'
 
 
 # -- What two recordings, or two families of one, have in common --

@@ -506,6 +506,15 @@ def test_what_is_changed_late_is_found_and_handed_on():
     assert again.handed==['grad', 'ratio'] and again.numbers==dict(ratio=2.)
     assert cut(sharpness_aware, reads_them, late=dict(ratio=grad)).rest.extra==('ratio',)
 
+def with_rate(grad, rate): return grad*rate
+
+def test_what_the_program_computes_itself_is_not_watched():
+    "A callback that reads numbers alone runs in the prefix and in the program"
+    chain = chain_of([doubles_lr, sharpness_aware, with_rate])
+    learned_of(chain).saw(chain.blocks[0], ['rate'])
+    prefix = prefix_of(chain, layout(), dict(lr=.1, n=2.) | chain.hypers(), Request('launch'), {})
+    assert 'rate' not in prefix.watched and prefix.late(dict(rate=1.), dict(rate=2.))=={}
+
 def test_callbacks_over_all_are_called_on_request():
     assert cut(clip_grad_norm, sgd_step) is None and cut(clip_grad_norm, sgd_step, request=Request('launch', call_globals=True)).called==['clip_grad_norm']
 
@@ -528,6 +537,10 @@ def changes_m(grads, evaluate): return dict(grads=grads, lr=1.)
 def test_what_cannot_be_handed_on(cbs, words):
     why = cut(*cbs)
     assert isinstance(why, Why) and words in str(why) and lowered(*cbs).falls_back
+
+def test_a_rate_is_no_tensor():
+    "Also where the parameter is a single number, as it would be"
+    assert "it makes 'lr' a tensor" in str(cut(tensor_rate, sgd_step, shape=()))
 
 def test_a_prefix_takes_no_random_numbers_of_the_users():
     def noisy(grads, evaluate): return dict(grads=[g+torch.randn_like(g) for g in grads])

@@ -215,7 +215,7 @@ norms = {
     2: Reduction(0, lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc)),
     math.inf: Reduction(0, named('abs'), 'max'),
 }
-of_elements = {
+row_reductions = {
     aten.sum: total,
     aten.mean: mean,
     aten.amax: largest,
@@ -234,7 +234,7 @@ def reduction(v):
     if v.packet in (aten.linalg_vector_norm, aten.norm):
         order = v.args[1] if len(v.args) > 1 else None
         return norms.get(2 if order is None else order)
-    return of_elements.get(v.packet)
+    return row_reductions.get(v.packet)
 
 
 # -- What the table can write --

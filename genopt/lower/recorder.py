@@ -95,7 +95,7 @@ class Recorder(TorchDispatchMode):
         factors, self.scalars.factors = self.scalars.factors, {}
         self.refuse(func, args)
         name = func.overloadpacket.__name__
-        if name.startswith('_foreach_') and not factors:
+        if name.startswith('_foreach_') and not factors:  # one with a factor is refused below
             return self.on_each(name, args, kwargs)
         tensors = [a for a in tree_leaves(args, kwargs) if isinstance(a, Tensor)]
         if not (factors or any(map(self.knows, tensors))):
@@ -170,7 +170,7 @@ class Recorder(TorchDispatchMode):
         return None if met is None else self.scalars.below_half(met)
 
     def on_each(self, name, args, kwargs):
-        "An operation on lists is one on each of their members"
+        "An operation on lists, as one on each of their members, which is dispatched in turn"
         n = len(args[0])
         if name == '_foreach_norm':
             one = torch.linalg.vector_norm

@@ -280,8 +280,10 @@ def looked_at(grad): return grad if grad.sum()>0 else -grad
 @pytest.mark.parametrize('cb,stacked,may_fail', [(centered, True, False), (decomposed, True, True), (random_rows, False, True), (looked_at, False, True),
                                                  (another_each_time(), False, True)])
 def test_how_a_callback_is_called(cb, stacked, may_fail):
-    call = next(c for s in lowered(cb).stages for c in s.calls)
-    assert (call.stacked, call.may_fail)==(stacked, may_fail)
+    "If it may fail, it is called for all parameters before anything is written"
+    program = lowered(cb)
+    call = next(c for s in program.stages for c in s.calls)
+    assert (call.stacked, call.may_fail)==(stacked, may_fail) and program.holds_whole==may_fail
 
 def new_callback():
     def at_times(grad, step):

@@ -466,8 +466,8 @@ def looks_on(grad):
 @pytest.mark.parametrize('cb', [of_both, looks_on])
 def test_a_call_waits_for_what_it_reads(cb):
     "Also one that gives nothing"
-    program = lowered(product, of_product, tripled, cb)
-    assert [[str(c.block) for c in s.calls] for s in program.stages]==[['of_product'], [cb.__name__], []]
+    program = lowered(product, of_product, tripled, centered, tripled, cb)
+    assert [[str(c.block) for c in s.calls] for s in program.stages]==[['of_product'], ['centered'], [cb.__name__], []]
 
 def test_dividing_by_a_scalar_takes_its_reciprocal():
     "Of elements alone: single numbers are few"

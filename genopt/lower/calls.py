@@ -10,7 +10,6 @@ becomes a `Call` that reads the value `grad` and gives the value `update@0`. Whe
 (`vmap`), one call takes a stack of parameters of one shape."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,43 +17,10 @@ from ..contract.chain import Namespace, learned_of
 from ..contract.tensors import compute
 from .questions import NoValueMode
 from .reasons import NotRecorded
+from .recording import Call
 from .scalars import outside_of_the_recording
 
-__all__ = ['Call', 'Example', 'record_call']
-
-
-@dataclass(eq=False)
-class Call:
-    """`block` is called with the values `reads`, and with `numbers`: traced scalars and plain
-    flags. It gives the values `gives`. For names that it may leave out in some step,
-    `old_values` has their values from before.
-
-    `stacked`: one call takes several parameters of one shape. `may_fail`: it may fail on some
-    values of tensors, so nothing may be written before it. `why` it is called, in words. `stage`:
-    how many calls and cross reductions lie before it"""
-
-    block: object
-    reads: dict
-    numbers: dict
-    gives: dict
-    old_values: dict
-    stacked: bool
-    may_fail: bool
-    why: str
-    stage: int = 0
-
-    @property
-    def needs(self):
-        "The values that must lie in memory before the call"
-        return *self.reads.values(), *self.old_values.values()
-
-    @property
-    def else_(self):
-        "The name of `old_values` in genopt/run"
-        return self.old_values
-
-    def __repr__(self):
-        return f"{', '.join(self.gives)} = {self.block}({', '.join(self.reads)})"
+__all__ = ['Example', 'record_call']
 
 
 class Example:

@@ -14,57 +14,26 @@ For AdamW behind `centralize`, which subtracts a mean along dimensions:
     weight_decay, average_grad ... adam_step         values"""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from torch import Tensor
 from ..contract.block import given, of_model
 from ..contract.chain import Namespace
 from ..contract.names import held as changeable_object
 from ..contract.stand_ins import set_apart
 from .calls import Example, record_call
-from .families import form_of, merge_families
+from .families import merge_families
 from .namespace import SymbolicNamespace
 from .questions import NoValueMode
 from .reasons import MustBeCalled, NeedsShape, NotRecorded
 from .recorder import lacking
-from .scalars import ScalarRecorder, outside_of_the_recording
+from .recording import Recording
+from .scalars import outside_of_the_recording
 from .values import OWN_SHAPE as OWN  # genopt/run imports it from here
-from .values import SINGLE, in_order
+from .values import SINGLE
 
-__all__ = ['OWN', 'Recording', 'record']
+__all__ = ['OWN', 'record']
 
 # Lengths of the rows that stand for parameters; no other size is likely in a callback
 row_sizes = 37, 41, 43
-
-
-@dataclass
-class Recording:
-    """What a chain does to a parameter. `outs`: the new values of the parameter and of the states
-    that change. `calls`: the callbacks that are called. `scalars`: the recorder that has the lines
-    of the scalar program. `counters`: the states that are numbers. `for_one_shape`: the recording
-    holds for one shape class alone. `runs_on`: what each callback runs on, in words"""
-
-    outs: dict
-    calls: list
-    scalars: ScalarRecorder
-    counters: tuple
-    for_one_shape: bool
-    runs_on: dict
-
-    @property
-    def results(self):
-        "The values that are written or that calls read"
-        return [*self.outs.values(), *(v for c in self.calls for v in c.needs)]
-
-    @cached_property
-    def values(self):
-        "These, and what they are made of, in order"
-        return in_order(self.results)
-
-    @property
-    def form(self):
-        "What does not depend on the number of families"
-        return form_of(dict(enumerate(self.results))), self.scalars.lines
 
 
 def record(chain, layout, numbers, known_operation):

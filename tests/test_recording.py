@@ -46,7 +46,7 @@ def normalized(grad, k=2.): return grad/grad.norm()*k
 def test_the_example_of_values():
     "That of the module's docstring"
     first,second = lowered(normalized).stages[0].flat.rounds
-    assert [*map(str, first.reduced)]==['v2 = linalg_vector_norm(grad)'] and first.reduced[0].kind==SINGLE
+    assert [*map(str, first.reduced)]==['v2 = linalg_vector_norm(grad)'] and not first.elements and first.reduced[0].kind==SINGLE
     assert [*map(str, second.elements)][:2]==['v3 = div(grad, v2)', 'v5 = mul(v3, x0)'] and {v.kind for v in second.elements}=={ELEMENTS}
 
 def test_the_same_operation_twice_is_one(): assert operations(lowered(lambda grad: grad.abs()*grad.abs())).count(aten.abs)==1
@@ -335,6 +335,7 @@ def test_a_name_that_follows_another_has_no_old_value(step, returns, cbs, words)
     "Where it is left out, the move follows the update, and the update the gradient, and these are yet to come"
     program = at_step(step, returns, *cbs)
     assert words in why(program) and program.falls_back==bool(words)
+    if cbs==(kept_update,): assert [v.name for v in program.stages[0].calls[0].old_values.values()]==['grad']
 
 def steps_of(cbs, way, shapes=((3,3), (3,3), (4,3))):
     rand = torch.Generator().manual_seed(0)
@@ -378,13 +379,19 @@ def test_what_is_a_cross_reduction(cb, how, arithmetic):
     assert reduction.kwargs['how'] is how if how else reduction.kwargs['how'](vector := torch.ones(3)) is vector
     assert program.crosses==((*first.cross_reductions, *first.cross_arithmetic)[-1],) and last.flat.stores.keys()=={'p'}
 
+def test_equal_constants_are_alike(): assert not lowered(lambda grads: [g*torch.tensor(2.) for g in grads]).why
+
 def first_alone(grads, avgs=zeros): return dict(grads=grads, avgs=[a+1. if i==0 else a for i,a in enumerate(avgs)])
 def others_alone(grads, avgs=zeros): return dict(grads=grads, avgs=[a+1. if i else a for i,a in enumerate(avgs)])
 def other_constants(grads): return [g*(i+1.) for i,g in enumerate(grads)]
 def differences(grads): return [g/(grads[0].norm()-sum(h.norm() for h in grads[1:])) for g in grads]
 def turned_around(grads): return [g*torch.stack([h.norm() for h in grads[::-1]]).norm() for g in grads]
 def first_weighs_more(grads): return [g*(2*grads[0].norm() + sum(h.norm() for h in grads[1:])) for g in grads]
-def other_terms(grads): return [g*(grads[0].norm() + sum(h.sum() for h in grads[1:])) for g in grads]
+def other_terms(grads): return [g*torch.stack([grads[0].norm(), *(h.sum() for h in grads[1:])]).norm() for g in grads]
+def other_results(grads, avgs=zeros):
+    doubles = [g*2. for g in grads]
+    updates = [d*3. for d in doubles]
+    return dict(updates=updates, avgs=[doubles[0], *updates[1:]])
 def with_scales(scales): return lambda grads: [g*s for g,s in zip(grads, scales)]
 def counted(grads): return [g/len(grads) for g in grads]
 
@@ -394,7 +401,8 @@ def counted(grads): return [g/len(grads) for g in grads]
     (other_constants,   'does not treat all parameters alike'),
     (differences,       'joins what it has of the parameters with sub'),
     (turned_around,     'joins what it has of the parameters in a way that is not known (stack)'),
-    (other_terms,       'joins what it has of the parameters in a way that is not known (add)'),
+    (other_terms,       'joins what it has of the parameters in a way that is not known (stack)'),
+    (other_results,     'does not treat all parameters alike'),
     (with_scales((torch.tensor(2.), torch.tensor(3.))), 'does not treat all parameters alike'),
     (first_weighs_more, 'joins what it has of the parameters in a way that is not known (add)'),
     (counted,           'counts the parameters'),

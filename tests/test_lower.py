@@ -10,7 +10,7 @@ from genopt.blocks import average_grad,clip_grad_norm,momentum_step,newton_schul
 from genopt.lower.operations import elementwise
 from genopt.lower.decide import lower
 from genopt.lower.program import Layout,Request
-from genopt.lower.record import aten
+from genopt.lower.values import aten
 from genopt.run import compiler,emit
 from genopt.run.foreach import Foreach
 from genopt.run.launch import Kernel,Launch
@@ -109,7 +109,7 @@ def test_a_program_is_decided_once_and_frozen():
 def test_elementwise_parts_around_a_matrix_are_launched():
     program = lower(Chain([clip_grad_norm, average_grad, momentum_step, newton_schulz]), layout((6,5), states=['grad_avg']),
                       dict(lr=.1, mom=.9, dampening=True, max_norm=1., ns_steps=5, eps=1e-7, ns_dtype='float32'), Request('launch'))
-    assert [len(s.calls) for s in program.stages]==[0, 1, 0] and program.stages[0].joins and program.stages[2].flat.stores.keys()=={'p', 'grad_avg'}
+    assert [len(s.calls) for s in program.stages]==[0, 1, 0] and program.stages[0].cross_reductions and program.stages[2].flat.stores.keys()=={'p', 'grad_avg'}
     assert program.why[0].callback=='newton_schulz'
 
 @pytest.mark.parametrize('a', [a for a in catalogue if not a.closure and a.name!='SparseAdam'], ids=lambda a: a.name)

@@ -1,495 +1,231 @@
-"""A chain as values and calls. The callbacks are folded over a symbolic namespace, one after the other. What becomes of a callback:
+"""Recording of a chain. The callbacks are folded over a symbolic namespace, one after the other.
+What becomes of a callback:
 
     it reads numbers alone             lines of the scalar program
     its operations can be recorded     values
-    it needs a shape                   a `Call` of the callback as it is, on tensors stacked by shape where torch knows how (`vmap`)
-    it does what cannot be recorded    a `Call` for each parameter: it looks at what a tensor holds, keeps a list, or only looks on
+    it needs a shape                   a call, on parameters of one shape stacked where torch can
+    it does what cannot be recorded    a call for each parameter: it asks what a tensor holds,
+                                       keeps a list, or only looks on
 
-A call reads values, which must lie in memory by then, and gives values to what comes after it."""
+For AdamW behind `centralize`, which subtracts a mean along dimensions:
+
+    centralize                                       a call, which reads `grad` and gives another
+    step_stat, debias                                lines of the scalar program
+    weight_decay, average_grad ... adam_step         values"""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
-import torch
 from torch import Tensor
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _disable_current_modes as outside_of_the_recording,
-)
 from ..contract.block import given, of_model
-from ..contract.chain import Namespace, learned_of
-from ..contract.names import held
-from ..contract.tensors import compute
-from .families import listing, merge_families
-from .record import ELEMENTS, SINGLE, NoLookingMode, Recorder, Value, needed
-from .scalars import MustBeCalled, ScalarRecorder, TracedScalar
-from .words import NeedsShape, NotRecorded
+from ..contract.chain import Namespace
+from ..contract.names import held as changeable_object
+from ..contract.stand_ins import set_apart
+from .calls import Example, record_call
+from .families import merge_families
+from .namespace import SymbolicNamespace
+from .questions import NoValueMode
+from .reasons import MustBeCalled, NeedsShape, NotRecorded
+from .recorder import lacking
+from .recording import Recording
+from .scalars import outside_of_the_recording
+from .values import OWN_SHAPE as OWN  # genopt/run imports it from here
+from .values import SINGLE
 
-__all__ = ['Call', 'OWN', 'Recording', 'record']
+__all__ = ['OWN', 'record']
 
-OWN = 'own'  # the kind of a value with a shape of its own: neither the parameter's nor a single number
-row_sizes = 37, 41, 43  # of the stand-ins; no other size is likely in a callback
-
-
-@dataclass(eq=False)
-class Call:
-    """`block` is called as it is, with the values `reads` and with `numbers`: traced scalars, or plain flags. It gives the values `gives`; for those
-    that it does not return in some step, `else_` has the values from before. `stacked`: for several parameters of one shape at once. `may_fail`: on
-    some values of tensors, so nothing may be written before"""
-
-    block: object
-    reads: dict
-    numbers: dict
-    gives: dict
-    else_: dict
-    stacked: bool
-    may_fail: bool
-    why: str  # it is called
-    stage: int = 0
-
-    @property
-    def needs(self):
-        "The values that must lie in memory before the call"
-        return *self.reads.values(), *self.else_.values()
-
-    def __repr__(self):
-        return f"{', '.join(self.gives)} = {self.block}({', '.join(self.reads)})"
-
-
-@dataclass
-class Recording:
-    """What a chain does to a parameter: `outs`, the new values of the parameter and of the states that change, made of `values` in order, with
-    `calls` between. `scalars` writes the numbers, `counters` are the states that are numbers. `shaped`: it holds for one shape class alone.
-    `runs_on`: for each callback what it runs on, in words"""
-
-    values: list
-    calls: list
-    outs: dict
-    scalars: ScalarRecorder
-    counters: tuple
-    shaped: bool
-    runs_on: dict
-
-    def needed(self):
-        "The values that are written or called with, and what they are made of, in order"
-        return needed([*self.outs.values(), *(v for c in self.calls for v in c.needs)])
+# Lengths of the rows that stand for parameters; no other size is likely in a callback
+row_sizes = 37, 41, 43
 
 
 def record(chain, layout, numbers, known_operation):
-    """`chain` for parameters of `layout`, and numbers like `numbers` (hyper-parameters, and states that are numbers). Raises `NotRecorded`, with the
-    callback and the reason, where a callback over all parameters cannot be recorded, or one makes a number that depends on tensors"""
-    joins, refused = any(b.is_global for b in chain.blocks), {}
+    """The `Recording` of `chain` for parameters of `layout`, and for numbers like `numbers`:
+    hyper-parameters, and states that are numbers. Raises `NotRecorded`, with the callback and the
+    reason, where no program can hold the chain: a callback over all parameters cannot be recorded,
+    for instance, or one that is called makes a number"""
+    over_all, refused = [b.name for b in chain.blocks if b.is_global], {}
 
-    def families(sizes):
-        while True:
-            res = ChainRecorder(chain, layout, numbers, known_operation, sizes, refused).run()
-            operations = [
-                v
-                for v in res.needed()
-                if v.kind in (ELEMENTS, SINGLE) and not isinstance(v.op, str)
-            ]
-            odd = next((v for v in operations if not known_operation(v)), None)
-            if odd is None:
-                return res
-            why = f"calls {odd.packet.__name__}, which the table of operations lacks"
-            if not odd.block or odd.block.is_global:
-                raise NotRecorded(f"{odd.block} {why}")
-            refused[odd.block] = NotRecorded(why)
+    def on(n_families):
+        sizes = row_sizes[:n_families]
+        return record_known(chain, layout, numbers, known_operation, sizes, refused)
 
-    with (
-        torch.random.fork_rng([layout.device] if layout.device.type == 'cuda' else []),
-        torch.no_grad(),
-    ):
-        res = families(row_sizes[:2] if joins else row_sizes[:1])
-        if joins and same_for_all(families(row_sizes)) != same_for_all(res):
-            raise NotRecorded(
-                f"{', '.join(b.name for b in chain.blocks if b.is_global)} counts the parameters"
-            )
-    return res
+    with set_apart(layout.device):
+        recording = on(2 if over_all else 1)
+        if over_all and on(3).form != recording.form:
+            raise NotRecorded(f"{', '.join(over_all)} counts the parameters")
+    return recording
 
 
-def same_for_all(recording):
-    return listing(recording.needed()), recording.scalars.lines
+def record_known(chain, layout, numbers, known_operation, sizes, refused):
+    """Record until the backend knows every operation on single numbers. A callback with one that it
+    does not know is added to `refused`, and is called in the next recording. An operation on
+    elements that it does not know has been refused by the recorder already"""
+    while True:
+        recording = ChainRecorder(chain, layout, numbers, known_operation, sizes, refused).run()
+        singles = (v for v in recording.values if v.kind == SINGLE and not isinstance(v.op, str))
+        unknown = next((v for v in singles if not known_operation(v)), None)
+        if unknown is None:
+            return recording
+        if not unknown.block or unknown.block.is_global:
+            raise NotRecorded(f"{unknown.block} {lacking(unknown.op)}")
+        refused[unknown.block] = NotRecorded(lacking(unknown.op))
 
 
 class ChainRecorder:
-    """Folds the callbacks of one chain over the symbolic namespace: `spaces`, for each family the stand-in tensors by name; `own`, the values with a
-    shape of their own; `numbers`, plain ones; and `example`, small tensors in their own shape, once a callback needs one"""
+    """Folds the callbacks of one chain over the symbolic namespace `ns`. `refused`: callbacks that
+    are to be called, and why"""
 
     def __init__(self, chain, layout, numbers, known_operation, sizes, refused):
-        self.chain, self.layout, self.sizes, self.refused = chain, layout, sizes, refused
-        self.learned = learned_of(chain)
-        self.scalars = ScalarRecorder(layout.compute_dtype, layout.device)
-        self.recorder = Recorder(self.scalars, sizes, len(layout.shape), known_operation)
-        self.random = torch.Generator().manual_seed(0)
-        self.initial, self.numbers = dict(numbers), dict(numbers)
-        self.counters = tuple(n for n in chain.state if n in numbers)
-        self.spaces, self.own, self.example = [{} for _ in sizes], {}, None
+        self.chain, self.refused = chain, refused
+        self.ns = SymbolicNamespace(chain, layout, numbers, known_operation, sizes)
+        self.scalars, self.recorder = self.ns.scalars, self.ns.recorder
+        self.example = Example(self.ns)
         self.calls, self.runs_on = [], {}
+        self.here = 'the state'  # where it is in the chain, for messages
 
     def run(self):
-        b = None
         try:
-            self.begin()
-            for i, b in enumerate(self.chain.blocks):
-                self.fold(i, b)
-            b = 'the move'
-            self.move()
-            outs = self.outs()
+            outs = self.fold()
         except NotRecorded as e:
-            raise type(e)(f"{b or 'the state'} {e}") from e
+            raise type(e)(f"{self.here} {e}") from e
         except Exception as e:
-            raise NotRecorded(
-                f"{b or 'the state'} fails on small values: {type(e).__name__}: {e}"
-            ) from e
+            text = f"{self.here} fails on small values: {type(e).__name__}: {e}"
+            raise NotRecorded(text) from e
+        self.merge(outs)
+        for_one_shape = bool(self.calls or self.ns.own_shape) or self.recorder.asked_rank
+        counters = self.ns.counters
+        return Recording(outs[0], self.calls, self.scalars, counters, for_one_shape, self.runs_on)
+
+    def fold(self):
+        self.ns.begin()
+        for i, b in enumerate(self.chain.blocks):
+            self.here = b
+            self.decide(i, b)
+        self.here = 'the move'
+        self.ns.move()
+        return self.ns.outs()
+
+    def merge(self, outs):
         try:
-            merge_families(self.recorder.values, self.sizes, outs)
+            merge_families(self.recorder.values, self.ns.sizes, outs)
         except NotRecorded as e:
-            raise NotRecorded(
-                f"{', '.join(b.name for b in self.chain.blocks if b.is_global) or self.chain} {e}"
-            ) from e
-        shaped = bool(self.calls or self.own) or self.recorder.asked_rank
-        return Recording(
-            self.recorder.values,
-            self.calls,
-            outs[0],
-            self.scalars,
-            self.counters,
-            shaped,
-            self.runs_on,
-        )
-
-    # -- what the chain is given --
-
-    def begin(self):
-        "Stand-ins for the parameter, its gradient and its states"
-        for family, (space, size) in enumerate(zip(self.spaces, self.sizes)):
-            p = self.stand_in(size)
-            space |= dict(p=p, grad=self.stand_in(size)) | {
-                n: self.stand_in(size) for n in self.chain.extra
-            }
-            for n in self.chain.state:
-                if n in self.counters:
-                    continue
-                kind, x = self.state(n, p)
-                if kind == OWN:
-                    self.own[n] = Value('input', name=n, kind=OWN, example=x)
-                else:
-                    space[n] = x
-            for n, x in space.items():
-                self.recorder.input(n, x, family)
-
-    def stand_in(self, shape, dtype=None):
-        "Positive values, such as a state may have in mid-training"
-        return (torch.rand(shape, generator=self.random) + 0.5).to(
-            self.layout.device, dtype or self.layout.compute_dtype
-        )
-
-    def state(self, n, p):
-        "The kind of the state `n` of the row `p`, and a stand-in"
-        init, small = self.chain.state[n], self.layout.example()
-        like = compute(init(small))
-        try:
-            x = compute(init(p))
-        except Exception:
-            return OWN, like  # it needs the parameter's shape
-        kind = (
-            OWN
-            if x.shape not in (p.shape, ()) or like.shape != (small.shape if x.ndim else ())
-            else ELEMENTS
-            if x.ndim
-            else SINGLE
-        )
-        if kind == OWN:
-            return kind, like
-        if kind == SINGLE and x.dtype != p.dtype:
-            raise NotRecorded(f"{n!r} is a single {x.dtype}, where {p.dtype} is computed")
-        return kind, self.stand_in(x.shape, x.dtype) if x.is_floating_point() else x
-
-    def example_before(self, b):
-        "The small tensors in their own shape, as they are before callback `b`"
-        if self.example is None:
-            q = self.layout.example()
-            alike = lambda x: self.stand_in(x.shape, x.dtype) if x.is_floating_point() else x
-            ns = Namespace(
-                self.initial,
-                p=alike(q),
-                grad=alike(q),
-                rows=None,
-                **{n: alike(q) for n in self.chain.extra},
-            )
-            ns.update(
-                {
-                    n: alike(compute(init(q)))
-                    for n, init in self.chain.state.items()
-                    if n not in self.counters
-                }
-            )
-            self.example = ns
-            for o in self.chain.blocks:
-                if o is b:
-                    break
-                self.follow(o)
-        return self.example
-
-    def follow(self, b):
-        "Run callback `b` on the small tensors"
-        with outside_of_the_recording():
-            self.example.update(b.call_all([self.example])[0] if b.is_global else b(self.example))
+            over_all = ', '.join(b.name for b in self.chain.blocks if b.is_global)
+            raise NotRecorded(f"{over_all or self.chain} {e}") from e
 
     # -- one callback --
 
-    def fold(self, i, b):
-        if asked := [n for n in b.reads if n in of_model]:
-            raise NotRecorded(f"asks the model for {asked[0]!r}")
-        if 'rows' in b.reads:
-            raise NotRecorded("asks for the rows of a sparse gradient")
-        if own := [n for n in b.lists.values() if n in self.numbers]:
-            raise NotRecorded(f"asks for {own[0]!r} of each parameter, which is a number")
-        reads = {b.lists.get(n, n) for n in b.reads}
-        if not reads & (given | self.spaces[0].keys() | self.own.keys()):
-            return self.on_numbers(i, b)
-        why = (
-            NeedsShape("reads a tensor that is not of the parameter's shape")
-            if reads & self.own.keys()
-            else None
-        )
-        why = why or self.refused.get(b)
-        if what := held(b.cb):
-            why = NotRecorded(
-                f"holds {what!r}, which may change outside of the step (a tuple cannot)"
-            )
-        if not why:
-            try:
-                with self.scalars.attempt():
-                    outs, spaces = self.tried(b)
-            except NotRecorded as e:
-                why = e
-            except (TypeError, ValueError, RuntimeError, IndexError) as e:
-                why = NeedsShape(f"fails on a row of elements: {type(e).__name__}: {e}")
-        if not why:
-            return self.recorded(b, outs, spaces)
-        if b.is_global:
+    def decide(self, i, block):
+        "Record `block`, the `i`-th callback, in one of the ways that there are"
+        self.refuse(block)
+        of_tensors = given | self.ns.tensors[0].keys() | self.ns.own_shape.keys()
+        if not of_tensors & {*block.names}:
+            return self.record_arithmetic(i, block)
+        changeable = changeable_object(block.cb)
+        why = self.why_untried(block, changeable) or self.why_unrecorded(block)
+        if why and block.is_global:
             raise why
-        self.called(b, why, stack=not what)
+        if why:
+            self.record_call(block, why, stack=not changeable)
 
-    def on_numbers(self, i, b):
-        "A callback without tensors: its arithmetic stands in the scalar program, or the program calls it"
-        on_device = any(isinstance(self.numbers.get(n), Tensor) for n in b.reads)
-        with NoLookingMode() if on_device else nullcontext(), outside_of_the_recording():
-            out = b(Namespace(self.numbers))
+    def record_call(self, block, why, stack):
+        call = record_call(self.ns, self.example, block, why, stack, len(self.calls))
+        self.calls.append(call)
+        self.runs_on[block] = 'tensors of one shape, stacked' if call.stacked else 'each tensor'
+
+    def refuse(self, block):
+        "Raise `NotRecorded` for a callback that no program can hold"
+        if asked := [n for n in block.reads if n in of_model]:
+            raise NotRecorded(f"asks the model for {asked[0]!r}")
+        if 'rows' in block.reads:
+            raise NotRecorded("asks for the rows of a sparse gradient")
+        if listed := [n for n in block.lists.values() if n in self.ns.numbers]:
+            raise NotRecorded(f"asks for {listed[0]!r} of each parameter, which is a number")
+
+    def why_untried(self, block, changeable):
+        "Why the callback is called without an attempt to record it; None if there is to be one"
+        if changeable:
+            text = f"holds {changeable!r}, which may change outside of the step (a tuple cannot)"
+            return NotRecorded(text)
+        if {*block.names} & self.ns.own_shape.keys():
+            return NeedsShape("reads a tensor that is not of the parameter's shape")
+        return self.refused.get(block)
+
+    def why_unrecorded(self, block):
+        "Record the callback. Returns why that cannot be, or None when it is done"
+        try:
+            with self.scalars.attempt():
+                outs, spaces = self.try_on_rows(block)
+        except NotRecorded as e:
+            return e
+        except (TypeError, ValueError, RuntimeError, IndexError) as e:
+            return NeedsShape(f"fails on a row of elements: {type(e).__name__}: {e}")
+        self.take_over(block, outs, spaces)
+
+    # -- a callback without tensors --
+
+    def record_arithmetic(self, i, block):
+        "Its arithmetic becomes lines of the scalar program, or the program calls it"
+        on_device = any(isinstance(self.ns.numbers.get(n), Tensor) for n in block.reads)
+        out = self.run_on_numbers(block, on_device)
+        if on_device or changeable_object(block.cb) or not self.inlined(block):
+            self.scalars.call(i, block, out)
+        for n in out:
+            self.ns.forget(n)
+        self.ns.numbers |= out
+        self.runs_on[block] = 'host'
+        if self.example.ns is not None:
+            self.example.ns.update(out)
+
+    def run_on_numbers(self, block, on_device):
+        "What `block` returns for the numbers as they are"
+        with NoValueMode() if on_device else nullcontext(), outside_of_the_recording():
+            out = block(self.ns.numbers)
         if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()):
             raise NotRecorded("makes a tensor without reading one")
+        return out
+
+    def inlined(self, block):
+        "Write the arithmetic of `block` into the program. False if it needs a number itself"
         try:
-            if on_device or held(b.cb):
-                raise MustBeCalled
-            with self.scalars.attempt(inline=True):
-                for n, v in b(
-                    Namespace({n: self.scalars.read(n, self.numbers[n]) for n in b.reads})
-                ).items():
+            with self.scalars.attempt(may_guard=False):
+                for n, v in block(self.ns.read_numbers(block.reads)).items():
                     self.scalars.put(n, v)
         except (MustBeCalled, NotRecorded, TypeError, ArithmeticError):
-            self.scalars.call(i, b, out)
-        for n in out:
-            self.forget(n)
-        self.numbers |= out
-        self.runs_on[b] = 'host'
-        if self.example is not None:
-            self.example.update(out)
+            return False
+        return True
 
-    def forget(self, n):
-        for names in (*self.spaces, self.own, self.numbers):
-            names.pop(n, None)
+    # -- a callback that can be recorded --
 
-    def tried(self, b):
-        "What callback `b` returns on the stand-ins, and the namespaces in which it ran; raises `NotRecorded`"
-        moves = 'lr' in b.reads or 'new_p' in b.reads
-        seen = {
-            n: self.scalars.read(n, self.numbers[n])
-            for n in [*b.reads, *['lr'] * moves]
-            if n in self.numbers
-        }
-        spaces, decided = [Namespace(seen | s) for s in self.spaces], set(self.scalars.decided)
-        with self.recorder.watching(b):
-            outs = b.call_all(spaces) if b.is_global else [b(ns) for ns in spaces]
-        if not outs[0] and self.scalars.decided == decided:
-            raise NotRecorded("only looks at what it is given")  # no number has told it to
-        odd = [
-            n
-            for out, size in zip(outs, self.sizes)
-            for n, v in out.items()
-            if isinstance(v, Tensor) and tuple(v.shape) not in ((), (size,))
-        ]
-        if odd:
-            raise NeedsShape(f"makes {odd[0]!r}, which is not of the parameter's shape")
+    def try_on_rows(self, block):
+        "What `block` returns for each family, and the namespaces in which it ran"
+        reads_lr = 'lr' in block.reads or 'new_p' in block.reads
+        numbers = self.ns.read_numbers([*block.reads, *['lr'] * reads_lr])
+        spaces = [Namespace(numbers | names) for names in self.ns.tensors]
+        decided = {*self.scalars.guarded}
+        with self.recorder.recording(block):
+            outs = block.call_all(spaces) if block.is_global else [block(ns) for ns in spaces]
+        if not outs[0] and self.scalars.guarded == decided:  # no number has told it to
+            raise NotRecorded("only looks at what it is given")
+        for out, size in zip(outs, self.ns.sizes):
+            for n, v in out.items():
+                if isinstance(v, Tensor) and tuple(v.shape) not in ((), (size,)):
+                    raise NeedsShape(f"makes {n!r}, which is not of the parameter's shape")
         return outs, spaces
 
-    def recorded(self, b, outs, spaces):
-        "Take over what `b` has returned"
-        made = [v for v in self.recorder.values if v.block is b]
-        self.runs_on[b] = (
-            'all parameters'
-            if b.is_global
-            else 'each parameter'
-            if any(v.reduces for v in made)
-            else 'elements'
-        )
+    def take_over(self, block, outs, spaces):
+        "Put what `block` has returned into the symbolic namespace"
+        self.runs_on[block] = self.words_for(block)
         for n, v in outs[0].items():
-            self.forget(n)
-            if isinstance(v, Tensor):
-                continue
-            self.scalars.put(n, v)
-            self.numbers[n] = v.value if isinstance(v, TracedScalar) else v
-        for space, ns, out in zip(self.spaces, spaces, outs):
-            space |= {n: ns[n] for n in ('new_p',) if n in ns} | {
-                n: v for n, v in out.items() if isinstance(v, Tensor)
-            }
-        if self.example is not None:
-            self.follow(b)
+            self.ns.forget(n)
+            if not isinstance(v, Tensor):
+                self.ns.put_number(n, v)
+        for names, space, out in zip(self.ns.tensors, spaces, outs):
+            if 'new_p' in space:
+                names['new_p'] = space['new_p']
+            names |= {n: v for n, v in out.items() if isinstance(v, Tensor)}
+        self.example.advance(block)
 
-    # -- a call --
-
-    def called(self, b, why, stack):
-        ns = self.example_before(b)
-        if 'new_p' in b.reads:
-            self.move()
-        numbers = {n: self.scalars.read(n, self.numbers[n]) for n in b.reads if n in self.numbers}
-        here = {'update': self.spaces[0]['grad']} | self.spaces[0]
-        value = lambda n: self.own[n] if n in self.own else self.recorder.value(here[n])
-        reads = {n: value(n) for n in b.reads if n not in numbers}
-        with outside_of_the_recording(), Watch() as watch:
-            out = self.returned(b, ns, stack)
-        known = here.keys() | self.own.keys()
-        later = {
-            n: ns[n] for n in self.learned.returns.get(b, ()) if n not in out and n in known
-        }  # what it returns in other steps
-        if 'new_p' in later:
-            self.move()
-        else_ = (
-            {n: value(n) for n in [*out, *later] if n in known}
-            if later or b in self.learned.varying
-            else {}
-        )
-        out = out | later
-        if odd := [n for n, v in out.items() if not isinstance(v, Tensor)]:
-            raise NotRecorded(f"{why}, and makes the number {odd[0]!r}")
-        stacked = stack and not watch.random and bool(out) and self.stackable(b, ns, out)
-        for n in out:
-            self.forget(n)
-        gives = [
-            {n: self.given_value(n, x, b, family) for n, x in out.items()}
-            for family in range(len(self.sizes))
-        ]
-        for v in gives[0].values():
-            v.args = tuple(dict.fromkeys([*reads.values(), *else_.values()]))
-        self.calls.append(
-            Call(
-                b, reads, numbers, gives[0], else_, stacked, watch.may_fail or not stacked, str(why)
-            )
-        )
-        ns.update(out)
-        self.runs_on[b] = 'tensors of one shape, stacked' if stacked else 'each tensor'
-
-    def returned(self, b, ns, run):
-        "What `b` returns on the small tensors. A callback that keeps account of its calls is not run for this; a rehearsal has seen what it returns"
-        seen = self.learned.results.get((b, ns['p'].shape))
-        if not run and seen is not None:
-            return seen
-        with (
-            NoLookingMode()
-            if any(isinstance(v, Tensor) for v in self.initial.values())
-            else nullcontext()
-        ):
-            return b(Namespace({n: ns[n] for n in b.reads}))
-
-    def given_value(self, n, x, b, family):
-        "The value for what a call gives under the name `n`; its name is of this call alone"
-        if n in self.own:
-            return self.own[n]
-        name = f'{n}@{len(self.calls)}'
-        kind = ELEMENTS if x.shape == self.layout.shape else SINGLE if not x.ndim else OWN
-        if kind == OWN or x.dtype != self.layout.compute_dtype:
-            self.own[n] = Value('given', name=name, kind=OWN, example=x, block=b)
-            return self.own[n]
-        self.spaces[family][n] = y = self.stand_in(self.sizes[family] if kind == ELEMENTS else ())
-        self.recorder.block = b
-        return self.recorder.input(name, y, family, op='given')
-
-    def stackable(self, b, ns, out):
-        "Whether torch can run `b` for a stack of parameters as for each"
-        tensors = {n: ns[n] for n in b.reads if isinstance(ns[n], Tensor) and n not in self.numbers}
-        rest = {n: ns[n] for n in b.reads if n not in tensors}
-
-        def on_one(*xs):
-            return b(Namespace(rest | dict(zip(tensors, xs))))
-
-        try:
-            with outside_of_the_recording():
-                both = torch.func.vmap(on_one)(*(torch.stack([x, x]) for x in tensors.values()))
-        except Exception:
-            return False
-        near = lambda x, y: (
-            x.shape == y.shape and (x - y).norm() <= 0.1 * y.norm()
-        )  # bfloat16 is rounded in another order
-        return both.keys() <= out.keys() and all(
-            near(both[n][1].double(), out[n].double()) for n in both
-        )
-
-    # -- the move, and where it comes to --
-
-    def move(self):
-        "The move `p - lr*update`, unless a callback has made it"
-        if 'new_p' in self.spaces[0] or 'new_p' in self.own or not self.chain.moves:
-            return
-        seen = {'lr': self.scalars.read('lr', self.numbers['lr'])} if 'lr' in self.numbers else {}
-        odd = [n for n in ('p', 'update', 'lr') if n in self.own]
-        if odd:
-            raise NotRecorded(f"reads {odd[0]!r}, which is not of the parameter's shape and dtype")
-        for space in self.spaces:
-            ns = Namespace(seen | space)
-            with self.recorder.watching(None):
-                space['new_p'] = ns['new_p']
-
-    def outs(self):
-        "For each family the values that are to be written, by name"
-        for n in self.chain.state:
-            if (n in self.numbers) != (n in self.counters):
-                raise NotRecorded(f"the state {n!r} changes between tensor and number")
-        names = [n for n in ('new_p', *self.chain.state) if n not in self.counters]
-        res = [
-            {
-                n: self.own[n] if n in self.own else self.recorder.value(s[n])
-                for n in names
-                if n in self.own or n in s
-            }
-            for s in self.spaces
-        ]
-        return [
-            {
-                n: v
-                for n, v in out.items()
-                if not (v.is_input and v.name == ('p' if n == 'new_p' else n))
-            }
-            for out in res
-        ]
-
-
-class Watch(TorchDispatchMode):
-    "Sees whether a callback draws random numbers, or calls what may fail on some values"
-
-    _should_skip_dynamo = classmethod(lambda cls: False)
-    random = may_fail = False
-    words = (
-        'linalg_eig',
-        'linalg_inv',
-        'inverse',
-        'cholesky',
-        'solve_ex',
-        'svd',
-        'lu_factor',
-        'lstsq',
-    )
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.random |= torch.Tag.nondeterministic_seeded in func.tags
-        self.may_fail |= any(w in func.__name__ for w in self.words)
-        return func(*args, **(kwargs or {}))
+    def words_for(self, block):
+        "What a recorded callback runs on"
+        if block.is_global:
+            return 'all parameters'
+        made = [v for v in self.recorder.values if v.block is block]
+        return 'each parameter' if any(v.reduces for v in made) else 'elements'

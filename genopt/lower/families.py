@@ -1,22 +1,33 @@
-"""What joins all parameters. A chain with a callback over all parameters is recorded on two stand-in parameters at once, the families, which have
-rows of different sizes. If both are treated alike, the first stands for all; and what the callback made of both is a join:
+"""Cross reductions: what a callback over all parameters makes of what it has of each.
 
-    norm0 = grad0.norm()                 norm  = grad.norm()          SINGLE: one for each parameter
-    norm1 = grad1.norm()            ->   all   = join(norm)           CROSS:  the vector of all of them
-    both  = stack([norm0, norm1])        total = all.norm()           CROSS
-    total = both.norm()
+Such a callback is recorded on two parameters at once, the families, whose rows have different
+lengths. If it treats both alike, the first stands for every parameter, and what it made of the two
+is a reduction over all:
 
-It is recorded once more on three: what differs then counts the parameters, and is refused."""
+    norm0 = grad0.norm()                norm  = grad.norm()             SINGLE, for each parameter
+    norm1 = grad1.norm()          ->    norms = cross_reduction(norm)   CROSS, the vector of all
+    norms = stack([norm0, norm1])       total = norms.norm()            CROSS
+    total = norms.norm()
+
+The chain is recorded once more, on three: what differs then counts the parameters and is refused.
+
+A sum over a list comes as additions, one after the other. `terms` of each has what it adds up:
+
+    s1 = norm0 + norm1       terms [norm0, norm1]             a cross reduction, on two families
+    s2 = s1 + norm2          terms [norm0, norm1, norm2]      a cross reduction, on three"""
 
 import torch
-from .record import CROSS, Value, aten, leaves, mapped, needed
-from .words import NotRecorded
+from .reasons import NotRecorded
+from .values import CROSS, Value, aten, in_order, tree_map
 
-__all__ = ['listing', 'merge_families']
+__all__ = ['form_of', 'merge_families']
 
-joiners = {
-    aten.stack: lambda xs: xs,
-    aten.cat: lambda xs: xs,
+ALL = 'all'  # the family of a value of all parameters together
+
+# What is done to the vector that has what each parameter hands in
+cross_reductions = {
+    aten.stack: lambda vector: vector,
+    aten.cat: lambda vector: vector,
     aten.add: torch.sum,
     aten.maximum: torch.amax,
     aten.minimum: torch.amin,
@@ -24,90 +35,85 @@ joiners = {
 
 
 def merge_families(values, sizes, outs):
-    "Find joins among `values`; raise `NotRecorded` unless the families come to `outs` in the same way. `outs`: for each family values by name"
-    assign_families(values, sizes)
+    """Turn what joins families, among `values`, into cross reductions. `outs`: for each family the
+    values that are written, by name. Raises `NotRecorded` unless all families come to these in the
+    same way"""
     if len(sizes) == 1:
         return
-    form = Forms()
-    if any(form(v) != form(outs[0][n]) for other in outs for n, v in other.items()):
+    assign_families(values, sizes)
+    if not alike(outs):
         raise NotRecorded("does not treat all parameters alike")
     for v in values:
-        if not v.leaf_values:
-            continue
-        if [o.family for o in v.leaf_values] != [*range(len(v.leaf_values))] or len(
-            {*map(form, v.leaf_values)}
-        ) > 1:
-            raise NotRecorded(
-                f"joins what it has of the parameters in a way that is not known ({v.packet.__name__})"
-            )
-        if len(v.leaf_values) == len(sizes):
-            v.args, v.kwargs, v.op = (v.leaf_values[0],), dict(how=joiners[v.packet]), 'join'
+        if v.terms:
+            merge_terms(v)
 
 
 def assign_families(values, sizes):
-    "Say of each value to which family it belongs; a value of all is CROSS"
+    "Set `family` of each value; of what joins several families also `terms`"
     for v in values:
         if isinstance(v.op, str):
             continue
-        of = {o.family for o in v.operands if o.family is not None}
+        of = {o.family for o in v.operands} - {None}
         size = v.example.numel() if v.example.ndim == 1 else 0
-        joins = len(of - {'all'}) > 1 or any(
-            0 < len(o.leaf_values) < len(sizes) for o in v.operands
-        )
         if size in sizes:
             v.family = sizes.index(size)
-        elif joins:
-            v.family, v.leaf_values = 'all', joined(v)
+        elif joins(v, of, len(sizes)):
+            v.family, v.terms = ALL, terms_of(v)
         else:
-            v.family = next(iter(of - {'all'}), 'all' if of else None)
-        if v.family == 'all':
+            v.family = next(iter(of - {ALL}), ALL if of else None)
+        if v.family == ALL:
             v.kind = CROSS
 
 
-class Forms:
-    "What a value is, whichever family it is of"
-
-    def __init__(self):
-        self.known, self.numbers = {}, {}
-
-    def __call__(self, v):
-        if not isinstance(v, Value):
-            return repr(v)
-        for o in needed([v], stop=self.known.__contains__):
-            self.known[o] = self.of(o)
-        return self.known[v]
-
-    def of(self, v):
-        if v.family == 'all':
-            return v
-        if isinstance(v.op, str):
-            return v.op, what(v)
-        known = lambda a: (
-            self.numbers.setdefault(self.known[a], len(self.numbers))
-            if isinstance(a, Value)
-            else repr(a)
-        )
-        return v.op, repr(mapped((v.args, v.kwargs), known))
+def joins(v, of, n):
+    "Whether `v`, whose operands are `of` these families, joins several, or goes on with a sum"
+    return len(of - {ALL}) > 1 or any(0 < len(o.terms) < n for o in v.operands)
 
 
-def joined(v):
+def terms_of(v):
     "What `v` joins: the list of a `stack`, the terms of a sum"
     if v.packet in (aten.stack, aten.cat) and v.args[1:] in ((), (0,)) and not v.kwargs:
         return [*v.args[0]]
-    if v.packet in joiners and len(v.args) == 2 and not v.kwargs:
-        return [t for a in v.args for t in a.leaf_values or [a]]
+    if v.packet in cross_reductions and len(v.args) == 2 and not v.kwargs:
+        return [term for a in v.args for term in a.terms or [a]]
     raise NotRecorded(f"joins what it has of the parameters with {v.packet.__name__}")
 
 
-def listing(values):
-    "What two recordings of the same chain have in common"
-    place = {v: i for i, v in enumerate(values)}
-    placed = lambda a: place.get(a, a) if isinstance(a, Value) else a
-    return [(what(v), mapped(v.args, placed), [*map(placed, leaves(v.kwargs))]) for v in values]
+def merge_terms(v):
+    """Make `v` a cross reduction, if its terms are one of each family, in order and alike. So does
+    the part of a sum become one, which nothing reads"""
+    in_turn = [o.family for o in v.terms] == [*range(len(v.terms))]
+    if not in_turn or not alike([{0: term} for term in v.terms]):
+        how = f"in a way that is not known ({v.packet.__name__})"
+        raise NotRecorded(f"joins what it has of the parameters {how}")
+    v.args, v.kwargs = (v.terms[0],), dict(how=cross_reductions[v.packet])
+    v.op = 'cross_reduction'
 
 
-def what(v):
-    "An operation, or what is given: a constant by its value"
-    if v.op != 'input' and v.op != 'given':
-        return v.op
+# -- What two recordings, or two families of one, have in common --
+
+
+def alike(families):
+    "Whether the results of each family, values by name, are made in the same way"
+    forms = [form_of(results, stop=lambda v: v.family == ALL) for results in families]
+    return all(form == forms[0] for form in forms)
+
+
+def form_of(results, stop=lambda v: False):
+    """How `results`, values by name, are made of what is given, and of values at which to `stop`.
+    It has nothing that tells two families apart, or two recordings of one chain"""
+    order = in_order(results.values(), stop=lambda v: v.in_memory or stop(v))
+    places = {v: i for i, v in enumerate(order)}
+
+    def place(a):
+        if not isinstance(a, Value):
+            return repr(a)
+        return given_name(a) if a.in_memory else places.get(a, a)
+
+    made = [(v.op, tree_map((v.args, v.kwargs), place)) for v in order]
+    return made, {n: place(v) for n, v in results.items()}
+
+
+def given_name(v):
+    "The name of what the chain or a call gives; of a number that a callback holds its value"
     return repr(v.example) if v.name.startswith('constant') else v.name

@@ -1,19 +1,26 @@
-"""A program: how a chain is run for parameters of one layout, as a value that everybody reads. `lower` in `decide.py` makes it.
+"""A program: how a chain is run for parameters of one layout, as a value that everybody reads.
+`decide.lower` makes it.
 
-A program is a sequence of stages. A stage first runs its `flat` part, operations on elements and reductions, over all parameters; then what joins
-them (`joins`, and the arithmetic on that); then its calls. The flat part of the last stage writes the parameter and its states. So all that can
-fail comes before all that is written. Muon, for instance:
+A program is a sequence of stages. A stage runs three parts, in this order:
 
-    stage 0   flat   v4 = average of averages     into scratch memory
-              calls  newton_schulz, scale_to_shape
-    stage 1   flat   p, grad_avg                  written
+    flat                operations on elements, and reductions of them, over all parameters
+    cross_reductions    what joins all parameters, and the arithmetic on that
+    calls               of callbacks that cannot be part of a launch
 
-A chain that cannot be taken apart has no stages: its callbacks are called for each parameter, as the reference does. The program says why."""
+The flat part of the last stage writes the parameters and their states. So all that can fail comes
+before all that is written. Muon, for instance, has a call, because its matrix needs a shape:
+
+    stage 0    flat     v10, Nesterov's average of the gradients, is written to scratch memory
+               calls    newton_schulz, scale_by_shape
+    stage 1    flat     p and grad_avg are written
+
+A chain that cannot be taken apart has no stages: its callbacks are called for each parameter, as
+the reference does. The program says why."""
 
 from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
-from ..contract.stand_ins import small
+from ..contract.stand_ins import shape_class
 from ..contract.tensors import wide
 from .scalars import ScalarProgram
 
@@ -25,7 +32,8 @@ __all__ = ['Flat', 'Layout', 'Program', 'Request', 'Round', 'Stage', 'Why', 'fal
 
 @dataclass(frozen=True)
 class Layout:
-    "All that matters of a parameter: `shape`, its shape class; the dtypes of the parameter, its gradient and its states, all real; the device"
+    """All that matters of a parameter. `shape` is its shape class. The dtypes are those of the
+    parameter, its gradient and its states, all of them real"""
 
     shape: tuple
     dtype: torch.dtype
@@ -42,14 +50,15 @@ class Layout:
         return torch.ones(self.shape, dtype=self.compute_dtype, device=self.device)
 
     def behind(self, prefix):
-        "The layout that the rest of a chain sees, to which the prefix hands gradients as callbacks see them"
+        "The layout that the rest of a chain sees. The prefix hands on what callbacks see"
         states = tuple((n, t) for n, t in self.state_dtypes if n in prefix.rest.state)
         return replace(self, grad_dtype=self.compute_dtype, state_dtypes=states)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: `backend`, `'launch'`, `'foreach'` or `'reference'`; `capturable`; `call_globals`: callbacks over all parameters are to be
+    """What the user asks for. `backend`: `'launch'`, `'foreach'` or `'reference'`. `capturable`:
+    the step can be captured in a CUDA graph. `call_globals`: callbacks over all parameters are
     called, because for some other parameter they must be"""
 
     backend: str
@@ -58,9 +67,9 @@ class Request:
 
 
 def layout_of(p, grad_dtype, states, chain):
-    "The layout of `p`, which is real; `states` are those that are there"
+    "The layout of `p`, which is real. `states`: those that it has, by name"
     dtypes = tuple((n, states[n].dtype) for n in chain.state if isinstance(states.get(n), Tensor))
-    return Layout(small(p.shape), p.dtype, grad_dtype, dtypes, p.device)
+    return Layout(shape_class(p.shape), p.dtype, grad_dtype, dtypes, p.device)
 
 
 # -- What is decided --
@@ -68,22 +77,20 @@ def layout_of(p, grad_dtype, states, chain):
 
 @dataclass(frozen=True)
 class Why:
-    "Why a callback is not run as part of one launch"
+    "Why a callback is not run as part of a launch"
 
     callback: str
     reason: str
 
     def __str__(self):
-        return (
-            self.reason
-            if self.reason.startswith(self.callback)
-            else f'{self.callback} {self.reason}'
-        )
+        named = self.reason.startswith(self.callback)
+        return self.reason if named else f'{self.callback} {self.reason}'
 
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    "One pass over the elements: first arithmetic on `singles`, then `elements`, which end in `reduced`; in the last round in what is written"
+    """One pass over the elements. First comes arithmetic on `singles`, single numbers. Then come
+    `elements`, from which `reduced` are reduced; in the last round they end in what is written"""
 
     singles: tuple
     elements: tuple
@@ -92,8 +99,9 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Flat:
-    """Operations on elements, in rounds. `loads`: the names of what is read; `stores`: name -> value, what is written; `single_loads` and
-    `single_stores`: likewise of single numbers. `leaves`: single numbers that are handed out, for joins and calls"""
+    """Operations on elements, in rounds. `loads`: the names of what is read from memory. `stores`:
+    what is written there, name -> value. `single_loads` and `single_stores`: the same of single
+    numbers. `leaves`: single numbers that are handed out, to cross reductions and calls"""
 
     rounds: tuple
     loads: tuple
@@ -117,19 +125,34 @@ class Flat:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    "A flat part or None; `joins`, what joins all parameters, and `cross`, the arithmetic on that; `calls` of callbacks"
+    """A flat part, or None; then `cross_reductions`, and `cross_arithmetic` on what these come to;
+    then `calls` of callbacks"""
 
     flat: Flat
-    joins: tuple
-    cross: tuple
+    cross_reductions: tuple
+    cross_arithmetic: tuple
     calls: tuple
+
+    # The names in genopt/run
+
+    @property
+    def joins(self):
+        return self.cross_reductions
+
+    @property
+    def cross(self):
+        return self.cross_arithmetic
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """How `chain` is run, behind its `prefix` if it has one. `scalars` computes numbers by name; behind these come the reciprocals of some, and the
-    values of `crosses`. `call_outs`: states with a shape of their own, name -> value that a call gives. `runs_on`: for each callback what it runs
-    on, in words. `why`: which callbacks are not launched. `one_call`: a kernel can run all stages in one call"""
+    """How `chain` is run, behind its `prefix` if it has one. A row of scalars has what `scalars`
+    computes, then the reciprocals of those named in `reciprocals`, then the cross values `crosses`.
+
+    `call_outs`: states with a shape of their own, name -> value that a call gives. `runs_on`: what
+    each callback runs on, in words. `why`: which callbacks are not part of a launch.
+    `one_call`: a kernel can run all stages in one call. `kernels`: compiled code, kept for all who
+    run the program"""
 
     chain: object
     prefix: object
@@ -143,7 +166,7 @@ class Program:
     runs_on: dict
     why: tuple
     one_call: bool = True
-    kernels: dict = field(default_factory=dict)  # compiled code, kept for all who run the program
+    kernels: dict = field(default_factory=dict)
 
     @property
     def whole(self):
@@ -161,29 +184,28 @@ class Program:
 
     @property
     def holds_whole(self):
-        "Whether calls of all parameters come before anything is written: one may fail, or something joins parameters behind a call"
-        return any(c.may_fail for s in self.stages for c in s.calls) or any(
-            s.joins for s in self.stages[1:]
-        )
+        """Whether calls of all parameters come before anything is written: one of them may fail,
+        or a cross reduction lies behind one"""
+        may_fail = any(c.may_fail for s in self.stages for c in s.calls)
+        return may_fail or any(s.cross_reductions for s in self.stages[1:])
 
     @property
     def names_in_memory(self):
         "The names of what its stages read and write"
         flats = [s.flat for s in self.stages if s.flat]
-        joined = [v.args[0] for s in self.stages for v in s.joins]
         names = [n for f in flats for n in (*f.names, *f.single_names)]
-        return tuple(dict.fromkeys([*names, *(v.name for v in joined if v.in_memory)]))
+        handed_in = [v.args[0] for s in self.stages for v in s.cross_reductions]
+        return tuple(dict.fromkeys([*names, *(v.name for v in handed_in if v.in_memory)]))
 
     def holds(self, numbers):
-        "Whether the program is right for these numbers: every decision that a callback takes by them is taken as when it was recorded"
+        """Whether the program is right for these numbers: callbacks decide by them as they did when
+        it was recorded"""
         return self.falls_back or self.scalars(dict(numbers)) is not None
 
     def names_of_scalars(self):
-        return (
-            *self.scalars.names,
-            *(f'r_{n}' for n in self.reciprocals),
-            *(v.name for v in self.crosses),
-        )
+        "What a row of scalars has, in order"
+        reciprocals = (f'r_{n}' for n in self.reciprocals)
+        return *self.scalars.names, *reciprocals, *(v.name for v in self.crosses)
 
     def __repr__(self):
         if self.falls_back:
@@ -193,7 +215,8 @@ class Program:
             lines.append(f'stage {i}')
             if s.flat:
                 lines += [f'    round {k}: {r}' for k, r in enumerate(s.flat.rounds)]
-            lines += [f'    {what}' for what in (*s.joins, *s.cross, *s.calls)]
+            parts = *s.cross_reductions, *s.cross_arithmetic, *s.calls
+            lines += [f'    {part}' for part in parts]
         return '\n'.join(lines)
 
 

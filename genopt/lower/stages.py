@@ -1,165 +1,171 @@
-"""From a recording to the stages of a program."""
+"""From a recording to the stages and rounds of a program.
 
-from .chain import OWN
-from .operations import can_write_cross, cross_kind
+A stage ends where values must lie in memory: for a call, or for a cross reduction. A round of a
+flat part ends where elements are reduced, because what is reduced is known behind the last element
+only. For LAMB, whose step is scaled by the ratio of two norms:
+
+    round 0    elements   update, weight decay      reduced    their norms
+    round 1    singles    ratio of the norms        elements   the move, which is written"""
+
+from .operations import can_write_cross, cross_kind, divisor
 from .program import Flat, Program, Round, Stage, Why
-from .record import CROSS, ELEMENTS, SCALAR, SINGLE, Value, aten, needed
 from .scalars import ScalarProgram
+from .traced import TracedScalar
+from .values import CROSS, ELEMENTS, OWN_SHAPE, SCALAR, SINGLE, in_order
 
 __all__ = ['program_of']
 
 
 def program_of(recording, chain, prefix, layout, request):
     "The recording as a program"
-    r, order = recording, recording.needed()
+    r, order = recording, recording.values
     set_stages(order, r.calls)
     names, lines = scalar_names(order, r, request.capturable)
+    divisors = (by.name for v in order if (by := divisor(v)) is not None)
     return Program(
         chain,
         prefix,
         layout,
         request,
-        stages=stages(order, r),
-        scalars=ScalarProgram(r.scalars.lines + lines, names, r.counters, r.scalars.bound),
-        reciprocals=tuple(dict.fromkeys(d.name for v in order if (d := divisor(v)) is not None)),
-        crosses=crosses(order, r),
+        stages=stages_of(order, r),
+        scalars=ScalarProgram(r.scalars.lines + lines, names, r.counters, r.scalars.objects),
+        reciprocals=unique(divisors),
+        crosses=crosses(order, r.outs.values()),
         one_call=fits_one_call(order, r, layout.compute_dtype),
-        call_outs={n: v for n, v in r.outs.items() if v.kind == OWN},
+        call_outs={n: v for n, v in r.outs.items() if v.kind == OWN_SHAPE},
         runs_on=r.runs_on,
         why=tuple(Why(c.block.name, c.why) for c in r.calls),
     )
 
 
-# -- In which stage --
+def unique(xs):
+    return tuple(dict.fromkeys(xs))
+
+
+# -- Stages --
 
 
 def set_stages(order, calls):
-    "Set `stage` of each value and of each call: how many calls and joins lie before it"
-    giver = {v: c for c in calls for v in c.gives.values()}
+    "Set `stage` of each value and of each call: how many calls and cross reductions lie before it"
+    call_of = {v: c for c in calls for v in c.gives.values()}
+
+    def before(values):
+        "The stage of what reads `values`. A call may read at once what the one before it gives"
+        return max((call_of[v].stage if v in call_of else v.stage for v in values), default=0)
+
     for v in order:
-        set_stage(v, giver)
-    for c in calls:  # what a call gives, the next one may read at once
-        c.stage = max((giver[v].stage if v in giver else v.stage for v in c.needs), default=0)
-        for v in order:
-            set_stage(v, giver)
-
-
-def set_stage(v, giver):
-    if v in giver:
-        v.stage = giver[v].stage + 1
-    else:
-        v.stage = max((o.stage for o in v.operands), default=0) + (v.op == 'join')
-
-
-def stages(order, r):
-    last = max([0, *(v.stage for v in r.outs.values()), *(c.stage + 1 for c in r.calls)])
-    made, res = set(), []  # `made`: the values that an earlier stage has written to scratch memory
-    for k in range(last + 1):
-        calls = tuple(c for c in r.calls if c.stage == k)
-        later = [v for v in order if v.kind == CROSS and v.stage == k + 1]
-        joins = tuple(v for v in later if v.op == 'join')
-        cross = tuple(v for v in later if v.op != 'join')
-        if k < last:
-            stores, leaves = handed_on(calls, joins, made)
+        if v in call_of:
+            call_of[v].stage = before(call_of[v].needs)
+            v.stage = call_of[v].stage + 1
         else:
-            stores, leaves = (
-                {'p' if n == 'new_p' else n: v for n, v in r.outs.items() if v.kind != OWN},
-                [],
-            )
-        res.append(
-            Stage(flat(stores, leaves, made) if stores or leaves else None, joins, cross, calls)
-        )
-        if k < last:
-            made |= {*stores.values()}
-    return tuple(res)
+            v.stage = max((o.stage for o in v.operands), default=0) + v.is_cross_reduction
+    for c in calls:  # also those that give nothing that anybody reads
+        c.stage = before(c.needs)
 
 
-def handed_on(calls, joins, made):
-    "What a stage writes for its calls and joins: elements to scratch memory, by name, and single numbers"
-    read = [v for c in calls for v in c.needs]
-    stores = {v.name: v for v in read if v.kind == ELEMENTS and not v.in_memory and v not in made}
-    leaves = [
-        v for v in [*read, *(j.args[0] for j in joins)] if v.kind == SINGLE and not v.in_memory
-    ]
-    return stores, leaves
+def stages_of(order, r):
+    "All stages but the last hand on; the last one writes the parameter and its states"
+    last = max([0, *(v.stage for v in r.outs.values()), *(c.stage + 1 for c in r.calls)])
+    stages, in_scratch = [], set()
+    for k in range(last):
+        stages.append(stage_of(k, order, r.calls, in_scratch))
+        if stages[-1].flat:
+            in_scratch |= {*stages[-1].flat.stores.values()}
+    place = lambda n: 'p' if n == 'new_p' else n
+    stores = {place(n): v for n, v in r.outs.items() if v.kind != OWN_SHAPE}
+    return (*stages, Stage(flat_of(stores, [], in_scratch), (), (), ()))
 
 
-# -- A flat part --
+def stage_of(k, order, calls, in_scratch):
+    "Stage `k`, which hands on. `in_scratch`: the values that earlier stages have written"
+    calls = tuple(c for c in calls if c.stage == k)
+    behind = [v for v in of_kind(order, CROSS) if v.stage == k + 1]
+    reductions = tuple(v for v in behind if v.is_cross_reduction)
+    arithmetic = tuple(v for v in behind if not v.is_cross_reduction)
+    return Stage(flat_before(calls, reductions, in_scratch), reductions, arithmetic, calls)
 
 
-def flat(stores, leaves, made):
+def flat_before(calls, reductions, in_scratch):
+    "What calls and cross reductions read: elements go to scratch memory, single numbers are leaves"
+    read = [v for c in calls for v in c.needs] + [v.args[0] for v in reductions]
+    made = [v for v in read if not v.in_memory and v not in in_scratch]
+    stores = {v.name: v for v in of_kind(made, ELEMENTS)}
+    leaves = of_kind(made, SINGLE)
+    return flat_of(stores, leaves, in_scratch) if stores or leaves else None
+
+
+# -- The flat part of a stage --
+
+
+def flat_of(stores, leaves, in_scratch):
     "The rounds that make `stores` and `leaves`"
+    outside = lambda v: v.in_memory or v in in_scratch or v.kind in (CROSS, SCALAR)
+    results = [*stores.values(), *leaves]
+    order = in_order(results, stop=outside)
+    read = [v for v in (*operands(order), *results) if outside(v)]
+    return Flat(
+        rounds_of(order, stores.values()),
+        loads=unique(v.name for v in of_kind(read, ELEMENTS)),
+        stores={n: v for n, v in stores.items() if v.kind == ELEMENTS},
+        single_loads=unique(v.name for v in of_kind(read, SINGLE)),
+        single_stores={n: v for n, v in stores.items() if v.kind != ELEMENTS},
+        leaves=unique(leaves),
+    )
 
-    def given(v):
-        return v in made or v.kind in (CROSS, SCALAR) or v.op == 'given' or v.is_input
 
-    order = needed([*stores.values(), *leaves], stop=given)
+def rounds_of(order, written):
+    "The rounds that make the values in `order`; the last one ends in those that are `written`"
     inner = {*order}
     for v in order:
         v.level = max((o.level for o in v.operands if o in inner), default=0) + v.reduces
     depth = max((v.level for v in order), default=0)
-    rounds = tuple(round_of(k, depth, order, inner, stores) for k in range(depth + 1))
-    read = [o for v in order for o in v.operands if o not in inner] + [
-        v for v in [*stores.values(), *leaves] if v not in inner
-    ]
-
-    def loads(kind):
-        return tuple(dict.fromkeys(v.name for v in read if v.kind == kind))
-
-    rows = {n: v for n, v in stores.items() if v.kind == ELEMENTS}
-    singles = {n: v for n, v in stores.items() if v.kind != ELEMENTS}
-    return Flat(rounds, loads(ELEMENTS), rows, loads(SINGLE), singles, tuple(dict.fromkeys(leaves)))
+    return tuple(round_of(k, order, inner, written) for k in range(depth + 1))
 
 
-def round_of(k, depth, order, inner, stores):
-    "Round `k` of `depth`, the last of which makes what is written"
-    reduced = [v for v in order if v.reduces and v.level == k + 1]
-    singles = [v for v in order if v.kind == SINGLE and not v.reduces and v.level == k]
-    targets = [o for v in reduced for o in v.operands] if k < depth else stores.values()
-    targets = [v for v in targets if v.kind == ELEMENTS]
-    return Round(
-        tuple(singles),
-        tuple(needed(targets, stop=lambda v: v not in inner or v.kind != ELEMENTS)),
-        tuple(reduced),
-    )
+def round_of(k, order, inner, written):
+    "Round `k`. It reduces, unless it is the last"
+    singles = of_kind([v for v in order if v.level == k and not v.reduces], SINGLE)
+    reduced = tuple(v for v in order if v.level == k + 1 and v.reduces)
+    ends = operands(reduced) if reduced else written
+    elsewhere = lambda v: v not in inner or v.kind != ELEMENTS
+    return Round(singles, tuple(in_order(of_kind(ends, ELEMENTS), stop=elsewhere)), reduced)
+
+
+def operands(values):
+    return [o for v in values for o in v.operands]
+
+
+def of_kind(values, kind):
+    return tuple(v for v in values if v.kind == kind)
 
 
 # -- Scalars --
 
 
 def scalar_names(order, r, on_device):
-    "What the scalar program returns: the scalars that tensors meet, and the numbers that calls read; and lines for tensors that callbacks hold"
-    names, lines = [], []
-    for v in order:
-        if v.kind != SCALAR:
-            continue
-        names.append(v.name)
-        if not v.name.startswith('constant'):
-            continue
-        r.scalars.bound[f'tensor_{v.name}'] = v.example
-        lines.append(f'{v.name} = tensor_{v.name}' + ('' if on_device else '.item()'))
-    names += [x.name for c in r.calls for x in c.numbers.values() if hasattr(x, 'recorder')]
-    return [*dict.fromkeys(names)], lines
+    """The names of what the scalar program returns: scalars that tensors meet, and numbers that
+    calls read. And lines that it gets for these: a tensor that a callback holds is read anew at
+    each step"""
+    met = of_kind(order, SCALAR)
+    names, lines = [v.name for v in met], []
+    for v in met:
+        if v.name.startswith('constant'):
+            r.scalars.objects[f'tensor_{v.name}'] = v.example
+            lines.append(f'{v.name} = tensor_{v.name}{"" if on_device else ".item()"}')
+    numbers = (x for c in r.calls for x in c.numbers.values())
+    return unique([*names, *(x.name for x in numbers if isinstance(x, TracedScalar))]), lines
 
 
-def divisor(v):
-    "The scalar by which `v` divides elements: multiplying by its reciprocal takes a fraction of the time"
-    if v.op is not aten.div.Tensor or v.kind != ELEMENTS:
-        return None
-    x, by = v.args
-    return by if isinstance(by, Value) and by.kind == SCALAR and x is not by else None
-
-
-def crosses(order, r):
-    "The values of all parameters together that operations on one parameter read"
-    read = {o for v in order if v.kind in (ELEMENTS, SINGLE) for o in v.operands} | {
-        *r.outs.values()
-    }
-    return tuple(v for v in order if v.kind == CROSS and v in read)
+def crosses(order, outs):
+    "The cross values that operations on one parameter read, or that are written"
+    of_one = [v for v in order if v.kind in (ELEMENTS, SINGLE)]
+    read = {*operands(of_one), *outs}
+    return tuple(v for v in of_kind(order, CROSS) if v in read)
 
 
 def fits_one_call(order, r, compute_dtype):
-    "Whether a kernel can run all stages in one call: no callback is called, and what joins all parameters can be computed there"
-    joined = [v for v in order if v.kind == CROSS]
-    single = all(cross_kind(v) != 'vector' for v in crosses(order, r))
-    return not r.calls and single and all(can_write_cross(v, compute_dtype) for v in joined)
+    """Whether a kernel can run all stages in one call: no callback is called, and the kernel can
+    compute the cross values"""
+    single = all(cross_kind(v) != 'vector' for v in crosses(order, r.outs.values()))
+    cross = [v for v in order if v.kind == CROSS]
+    return not r.calls and single and all(can_write_cross(v, compute_dtype) for v in cross)

@@ -350,7 +350,7 @@ def cross_name(v, names):
     "A cross value in C; of a vector, its member of parameter `t`"
     if v.kind == SCALAR:
         return names.of(v)
-    if v.op == 'join' and cross_kind(v) == 'vector':
+    if v.is_cross_reduction and cross_kind(v) == 'vector':
         return joined_at(v, names)
     return f'c_{v.name}'
 
@@ -369,7 +369,7 @@ def cross(v, names):
         return []
     if kind == 'scalar':
         return [f'const {T} c_{v.name} = {write(v, names.d, text, names.compute_dtype)};']
-    if v.op == 'join':
+    if v.is_cross_reduction:
         sign, element, end = kind, joined_at(v, names), 'total'
         members = []
     else:
@@ -396,7 +396,7 @@ def vectors(v):
     "The vectors that `v` is made of, each after its operands, but for what the parameters hand out"
     found = []
     for o in v.operands:
-        if o.kind == CROSS and o.op != 'join' and cross_kind(o) == 'vector':
+        if o.kind == CROSS and not o.is_cross_reduction and cross_kind(o) == 'vector':
             found += [*vectors(o), o]
     return [*dict.fromkeys(found)]
 

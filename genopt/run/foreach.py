@@ -130,7 +130,7 @@ class Foreach:
         self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)
         for n, v in self.flat.single_stores.items():
             torch._foreach_copy_(tensors[n], members(value(v), tensors[n]))
-        n = len(next(iter(tensors.values())))
+        n = len(next(iter(tensors.values()), ()))
         return {v: torch.as_tensor(value(v)).expand(n) for v in self.flat.leaves}
 
     def store(self, news, tensors):

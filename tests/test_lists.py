@@ -1,12 +1,15 @@
 """Lists as people write them: any callable as a callback, an algorithm among blocks, a name that two of them have. Such a list comes to the right
 values in all ways of running, or is refused by name, and the remedy that the error gives is one that works."""
 
-import functools,math
+import functools,math,re
 from functools import partial
 import pytest,torch
 from torch import nn
-from genopt import Optimizer,rename,zeros
+import genopt
+from genopt import Optimizer,blocks,count,rename,zeros
+from genopt.contract.block import Block
 from genopt.contract.names import name_of
+from helpers import closure_of
 
 way  = dict(loop=dict(foreach=False), foreach=dict(foreach=True), fused=dict(fused=True))
 ways = pytest.mark.parametrize('kw', way.values(), ids=way)
@@ -134,3 +137,191 @@ def test_what_cannot_be_called_by_names_is_refused_by_name(cb, words): refused(T
 
 def test_a_class_is_not_renamed():
     refused(TypeError, r'rename\(SGD\): SGD is a class; only a callback can be renamed', lambda: rename(torch.optim.SGD, lr='rate'))
+
+
+# -- An algorithm among blocks --
+
+def like_first(ps, kw, cbs, n=12, **hypers):
+    "Parameters after steps of `cbs` by closure"
+    qs  = [nn.Parameter(p.detach().clone()) for p in ps]
+    opt = Optimizer(qs, cbs, **hypers, **kw) if not callable(cbs) else cbs(qs, **hypers, **kw)
+    for _ in range(n): opt.step(closure_of(qs, opt, graph=True))
+    return torch.cat([q.detach().flatten() for q in qs])
+def starts(): return [nn.Parameter(torch.randn(s, generator=torch.Generator().manual_seed(0))) for s in ((4, 3), (3,))]
+
+equal_lists = dict(
+    a_block_before    = (([partial(blocks.clip_grad_norm, max_norm=.5), genopt.AdamW], {}),      ([blocks.clip_grad_norm, genopt.AdamW], dict(max_norm=.5))),
+    a_block_behind    = (([genopt.AdamW, partial(blocks.lookahead, k=5)], {}),                   ([genopt.AdamW, blocks.lookahead], dict(k=5))),
+    one_that_asks     = (([partial(blocks.sharpness_aware, rho=.1), genopt.SGD], {}),            ([blocks.sharpness_aware, genopt.SGD], dict(rho=.1))),
+    the_algorithm     = (([partial(genopt.AdamW, betas=(.8, .9))], {}),                          (genopt.AdamW, dict(betas=(.8, .9)))),
+    its_other_spelling = (([partial(genopt.AdamW, mom=.8, wd=.1)], {}),                          (genopt.AdamW, dict(betas=(.8, .999), weight_decay=.1))),
+    without_a_list    = ((partial(genopt.SGD, momentum=.9), {}), (genopt.SGD, dict(momentum=.9))),
+    both              = (([partial(blocks.clip_grad_norm, max_norm=.5), partial(genopt.SGD, momentum=.9)], {}), ([blocks.clip_grad_norm, genopt.SGD], dict(max_norm=.5, momentum=.9))),
+    given_all_the_same = (([partial(genopt.SGD, momentum=.5)], dict(momentum=.9)),               (genopt.SGD, dict(momentum=.9))),
+)
+
+@ways
+@pytest.mark.parametrize('name', equal_lists)
+def test_a_partial_in_a_list_gives_a_default(name, kw):
+    "Of a block beside an algorithm, and of the algorithm; the same in a group"
+    (cbs,more),(plainly,given) = equal_lists[name]
+    ps = starts()
+    wanted = like_first(ps, kw, plainly, lr=.01, **given)
+    assert torch.equal(like_first(ps, kw, lambda qs, **all_: Optimizer(qs, cbs, **all_), lr=.01, **more), wanted)
+    in_a_group = lambda qs, **flags: Optimizer([dict(params=qs, cbs=cbs, lr=.01, **more)], **flags)
+    assert torch.equal(like_first(ps, kw, in_a_group), wanted)
+
+@ways
+@pytest.mark.parametrize('name', ['SOAP', 'Kron', 'Scion', 'AggMo', 'ASAM', 'Sophia'])
+def test_an_algorithm_with_partials_stands_in_a_list(name, kw):
+    "What a `partial` inside an algorithm gives is the algorithm's own affair; a block that does nothing changes nothing"
+    ps  = starts()
+    cls = getattr(genopt, name)
+    torch.manual_seed(0)
+    alone = like_first(ps, kw, cls, lr=.01)
+    for cbs in ([partial(blocks.clip_grad_value, max_value=1e6), cls], [cls, partial(blocks.ema_weights, decay=.5)]):
+        torch.manual_seed(0)
+        torch.testing.assert_close(like_first(ps, kw, cbs, lr=.01), alone, rtol=1e-5, atol=1e-6)
+
+@pytest.mark.parametrize('make,words', [
+    (lambda: partial(genopt.AdamW, bets=(.8, .9)), r"partial\(AdamW\) got an unexpected hyper-parameter 'bets', did you mean 'betas'"),
+    (lambda: partial(genopt.AdamW, betas=.9),      r"partial\(AdamW\): betas must be 2 numbers, got 0.9"),
+    (lambda: partial(genopt.AdamW, .1),            r"AdamW: partial gives 0.1 by position; name the argument"),
+    (lambda: rename(genopt.AdamW, lr='rate'),      r"rename\(AdamW\): AdamW is a class"),
+], ids='name kind position rename'.split())
+def test_a_wrong_partial_of_an_algorithm(make, words): refused(TypeError, words, lambda: Optimizer([P()], [make()], lr=.1))
+
+@pytest.mark.parametrize('name', genopt.algorithms.__all__)
+def test_every_algorithm_stands_behind_a_block_and_before_one(name):
+    cls = getattr(genopt, name)
+    for cbs in ([blocks.clip_grad_norm, cls], [partial(cls, lr=.5)], [partial(blocks.clip_grad_value, max_value=2.), cls], [cls, blocks.ema_weights]):
+        if cls is genopt.ASGD and blocks.ema_weights in cbs: continue                          # both keep weights for evaluation
+        if 'ScheduleFree' in name and blocks.ema_weights in cbs: continue
+        opt = Optimizer([P(4, 3)], cbs, **dict(lr=.1) if len(cbs)>1 else {})
+        assert opt.param_groups[0]['lr']==(.1 if len(cbs)>1 else .5)
+
+
+# -- One name, two things --
+
+shared_names = dict(
+    smoothing  = (lambda: [genopt.RMSprop, blocks.lookahead],           'lookahead', 'alpha', .5, 'RMSprop', .99),
+    power      = (lambda: [genopt.ASGD, blocks.lookahead],              'lookahead', 'alpha', .5, 'ASGD', .75),
+    weight     = (lambda: [genopt.AdEMAMix, blocks.lookahead],          'lookahead', 'alpha', .5, 'AdEMAMix', 5.),
+    radius     = (lambda: [blocks.sharpness_aware, genopt.Adadelta],    'sharpness_aware', 'rho', .05, 'Adadelta', .9),
+    correction = (lambda: [genopt.MARS, blocks.polynomial_average],     'polynomial_average', 'gamma', 8., 'MARS', .025),
+    decay      = (lambda: [blocks.weight_decay, genopt.SGD],            'weight_decay', 'wd', .01, 'SGD', 0),
+    partial_   = (lambda: [partial(blocks.weight_decay, wd=.1), genopt.AdamW], 'weight_decay', 'wd', .1, 'AdamW', .01),
+    its_own    = (lambda: [blocks.clip_update_rms, genopt.Kron],        'clip_update_rms', 'max_rms', 1., 'Kron', 1.1),
+    of_partial = (lambda: [blocks.sharpness_aware, partial(genopt.SAM, rho=.1)], 'sharpness_aware', 'rho', .05, 'SAM', .1),
+)
+
+def following(cbs, **kw):
+    "The optimizer of a list after the remedies of its errors were followed, and the errors"
+    told = []
+    for _ in range(12):
+        try: return Optimizer([P(4, 3)], cbs, **dict(lr=.1) | kw),told
+        except (TypeError, ValueError) as e: told.append(str(e))
+        cbs = better(cbs, told[-1])
+        if cbs is None: break
+    return None,told
+
+def better(cbs, error):
+    "The list that the error advises, None if it advises nothing"
+    at = lambda name: next((i for i,cb in enumerate(cbs) if name_of(cb)==name), None)
+    if m := re.search(r"(?:another|its own): (rename\((?:partial\()?(\w+).*\))$", error): return [*cbs[:(i := at(m[2]))], eval(m[1], found), *cbs[i+1:]]
+    if m := re.search(r"(\w+) reads '\w+', .*: (\w+) comes later, move", error):
+        cb = cbs[at(m[2])]
+        rest = [c for c in cbs if c is not cb]
+        i = next(i for i,c in enumerate(rest) if name_of(c)==m[1])
+        return [*rest[:i], cb, *rest[i:]]
+    if m := re.search(r"(\w+) reads '\w+', .*: add (\w+)$", error) or re.search(r"(\w+) reads '\w+', .*: .* comes later, in \w+; put (\w+) before", error):
+        if m[2]=='a': return None
+        return [*cbs[:(i := at(m[1]))], found[m[2]], *cbs[i:]]
+found = vars(blocks)|dict(rename=rename, partial=partial)
+
+@pytest.mark.parametrize('name', shared_names)
+def test_two_things_of_one_name_are_refused(name):
+    "Also where a value is given, which would be that of both; and the remedy keeps them apart"
+    make,block,n,mine,alg,theirs = shared_names[name]
+    words = rf"{block} has {n}={mine} and {alg} has {n}={theirs}, which are two things of one name; give that of {block} another: rename\("
+    for given in ({}, {n: .5}): refused(ValueError, words, lambda: Optimizer([P(4, 3)], make(), lr=.1, **given))
+    refused(ValueError, words, lambda: Optimizer([dict(params=[P(4, 3)], cbs=make(), lr=.1)]))
+    opt,told = following(make())
+    assert len(told)==1 and opt.hypers[0][f'{block}_{n}']==mine and opt.hypers[0][n]==theirs
+
+@ways
+def test_what_is_kept_apart_has_its_own_value(kw):
+    "lookahead behind RMSprop, which is all but off where it has RMSprop's smoothing"
+    ps = starts()
+    slow,renamed = partial(blocks.lookahead, k=2),rename(partial(blocks.lookahead, k=2), alpha='slow_alpha')
+    wanted = like_first(ps, kw, [blocks.average_sqr_grad, blocks.rms_prop_step, slow], lr=.01, sqr_mom=.99, eps=1e-8)
+    torch.testing.assert_close(like_first(ps, kw, [genopt.RMSprop, renamed], lr=.01), wanted)
+
+def test_the_same_default_is_one_thing():
+    opt = Optimizer([P()], [genopt.NAdam, blocks.heavy_ball], lr=.1)
+    assert opt.hypers[0]['mom']==.9
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', genopt.algorithms.__all__)
+def test_no_block_takes_the_value_of_an_algorithm(name):
+    "With every block before and behind it: each has the default that it has by itself, or the list is refused, and what the error advises can be followed"
+    cls   = getattr(genopt, name)
+    alone = dict(cls([P(4, 3)], lr=.1).hypers[0])
+    for n in blocks.__all__:
+        for cbs in ([found[n], cls], [cls, found[n]]):
+            opt,told = following(cbs)
+            assert opt or better(cbs, told[-1]) is None, (n, told)
+            if not opt: continue
+            for k,v in alone.items(): assert opt.hypers[0][k]==v, (n, k, told)
+            if not told:
+                for k,v in Block(found[n]).hypers.items(): assert opt.hypers[0][k]==v, (n, k)
+
+
+# -- One state, two that advance it --
+
+@ways
+def test_a_counter_that_stands_twice_counts_once(kw):
+    "MARS as a list, with AdamW's own counter behind the one that the correction needs: the same callback is one"
+    ps,kept = starts(),dict(lr=.01, betas=(.95, .99), eps=1e-8)
+    cbs = [blocks.step_stat, blocks.grad_change, blocks.mars_correction, blocks.clip_tensor_norm, genopt.AdamW]
+    torch.testing.assert_close(like_first(ps, kw, cbs, weight_decay=0., **kept), like_first(ps, kw, genopt.MARS, **kept))
+    opt = took(ps, Optimizer(ps, [blocks.step_stat, blocks.step_stat, genopt.AdamW, blocks.step_stat, blocks.polynomial_average], lr=.1, **kw), (1.,)*3)
+    assert {s['step'] for s in opt.state.values()}=={3} and opt.cbs.count(blocks.step_stat)==1
+    opt = took(ps, Optimizer([dict(params=ps, cbs=[blocks.average_grad, blocks.sgd_step, blocks.average_grad], lr=.1, mom=.5)], **kw), (1.,))
+    assert torch.equal(opt.state[ps[1]]['grad_avg'], torch.full((3,), .5))
+
+def counts(step=count): return dict(step=step+2)
+def looks_at(step=count): return dict(steps_seen=step)
+
+@pytest.mark.parametrize('cbs,words', [
+    ([blocks.average_grad, blocks.clip_grad_value, genopt.AdamW], r"average_grad stands twice in the list, and clip_grad_value changes 'grad' in between, so it would advance "
+                                                                  r"'grad_avg' twice; leave one out, or give one a state of its own: rename\(average_grad, grad_avg='average_grad_grad_avg'\)"),
+    ([genopt.SGD, blocks.lookahead, blocks.lookahead],            r"lookahead stands twice in the list, and it changes 'new_p' in between"),
+    ([blocks.sgd_step, blocks.heavy_ball, blocks.heavy_ball],     r"heavy_ball stands twice in the list, and it changes 'update' in between"),
+    ([counts, genopt.AdamW],                                      r"counts and step_stat both advance the state 'step', which would be advanced twice a step; .* rename\(counts, step='counts_step'\)"),
+    ([genopt.AdamW, counts],                                      r"counts and step_stat both advance the state 'step'"),
+    ([blocks.average_grad, rename(blocks.average_grad, mom='slow_mom'), blocks.momentum_step], r"average_grad and average_grad both advance the state 'grad_avg'"),
+    ([blocks.average_sqr_grad, blocks.average_grad, partial(blocks.average_belief, sqr_mom=.99), blocks.momentum_step], r"average_belief and average_sqr_grad both advance the state 'sqr_avg'|average_sqr_grad and average_belief both"),
+], ids='clipped lookahead heavy_ball before behind renamed belief'.split())
+def test_two_that_advance_one_state_are_refused(cbs, words):
+    refused(ValueError, words, lambda: Optimizer([P(4, 3)], cbs, lr=.1))
+
+def test_two_that_share_a_state_and_one_advances_it(): Optimizer([P()], [looks_at, genopt.AdamW], lr=.1)
+
+@pytest.mark.parametrize('cbs,words', [
+    ([blocks.grad_change, blocks.mars_correction, genopt.AdamW], r"grad_change reads 'step', which nothing before it provides: step_stat comes later, in AdamW; put step_stat before grad_change as well$"),
+    ([blocks.adam_step],                                         r"adam_step reads 'grad_avg', .*: add average_grad$"),
+    ([blocks.momentum_step, blocks.average_grad],                r"average_grad comes later, move it before momentum_step \(or declare grad_avg=zeros there, to read the last step's value\)$"),
+    ([blocks.warmup_lr, blocks.step_stat, blocks.sgd_step],      r"step_stat comes later, move it before warmup_lr \(or declare step=count there"),
+    ([genopt.SGD, blocks.polynomial_average],                    r"polynomial_average reads 'step', .*: add step_stat$"),
+], ids='inside several later counter lacking'.split())
+def test_advice_can_be_followed(cbs, words):
+    opt,told = following(cbs)
+    assert re.search(words, told[0]) and opt, told
+
+def test_advice_that_would_not_run_is_not_given():
+    "A hyper-parameter of a block that cannot stand in a list without averages; a name that is provided too late for the list to run"
+    refused(ValueError, r"polynomial_average reads 'step', which nothing before it provides: add a callback that returns it",
+            lambda: Optimizer([P()], [blocks.polynomial_average, genopt.SGD], lr=.1))
+    with pytest.raises(TypeError, match="'nu1'") as e: Optimizer([P()], [blocks.sgd_step], lr=.1, nu1=.5)
+    assert 'qhadam_step' not in str(e.value)

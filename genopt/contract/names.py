@@ -18,6 +18,11 @@ def name_of(cb):
     cb = inside(cb)
     return getattr(cb, '__name__', type(cb).__name__)
 
+def shown(cb):
+    "How a callback is written"
+    if isinstance(cb, partial): return f"partial({shown(cb.func)}, {', '.join(f'{k}={v!r}' for k,v in cb.keywords.items())})"
+    return repr(cb) if isinstance(cb, rename) else name_of(cb)
+
 def signature(cb):
     "What `cb` declares; annotations that are strings (`from __future__ import annotations`) are looked up"
     if isinstance(cb, partial):
@@ -99,6 +104,6 @@ class rename:
     def __eq__(self, o): return isinstance(o, rename) and same(self)==same(o)
     def __hash__(self): return hash((name_of(self), *self.names.items()))
     def __reduce__(self): return _rename,(self.func, self.names)
-    def __repr__(self): return f"rename({name_of(self.func)}, {', '.join(f'{k}={v!r}' for k,v in self.names.items())})"
+    def __repr__(self): return f"rename({shown(self.func)}, {', '.join(f'{k}={v!r}' for k,v in self.names.items())})"
 
 def _rename(func, names): return rename(func, **names)

@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from ..contract.names import same
 from .hypers import engine_flags,reserved
 from .optimizer import Optimizer,policies
 from .recipe import Recipe
@@ -66,5 +65,5 @@ def reads(recipe, group, k):
 
 def builds_by(recipe, group, k, default):
     "Whether the algorithm returns other callbacks where `k` has its default"
-    try: return [*map(same, recipe.build(group))]!=[*map(same, recipe.build(group|{k: default}))]
+    try: return recipe.build(group).key!=recipe.build(group|{k: default}).key
     except (TypeError, ValueError): return True                             # it refuses the default beside the other values

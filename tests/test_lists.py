@@ -212,7 +212,7 @@ shared_names = dict(
     decay      = (lambda: [blocks.weight_decay, genopt.SGD],            'weight_decay', 'wd', .01, 'SGD', 0),
     partial_   = (lambda: [partial(blocks.weight_decay, wd=.1), genopt.AdamW], 'weight_decay', 'wd', .1, 'AdamW', .01),
     its_own    = (lambda: [blocks.clip_update_rms, genopt.Kron],        'clip_update_rms', 'max_rms', 1., 'Kron', 1.1),
-    of_partial = (lambda: [blocks.sharpness_aware, partial(genopt.SAM, rho=.1)], 'sharpness_aware', 'rho', .05, 'SAM', .1),
+    of_partial = (lambda: [blocks.sharpness_aware, partial(genopt.Adadelta, rho=.8)], 'sharpness_aware', 'rho', .05, 'Adadelta', .8),
 )
 
 def following(cbs, **kw):
@@ -221,22 +221,22 @@ def following(cbs, **kw):
     for _ in range(12):
         try: return Optimizer([P(4, 3)], cbs, **dict(lr=.1) | kw),told
         except (TypeError, ValueError) as e: told.append(str(e))
-        cbs = better(cbs, told[-1])
+        cbs = better([*cbs], told[-1])
         if cbs is None: break
     return None,told
 
 def better(cbs, error):
     "The list that the error advises, None if it advises nothing"
-    at = lambda name: next((i for i,cb in enumerate(cbs) if name_of(cb)==name), None)
-    if m := re.search(r"(?:another|its own): (rename\((?:partial\()?(\w+).*\))$", error): return [*cbs[:(i := at(m[2]))], eval(m[1], found), *cbs[i+1:]]
+    def at(name): return next((i for i,cb in enumerate(cbs) if name_of(cb)==name), None)
+    if m := re.search(r"(?:another|its own): (rename\(.*\))$", error):
+        renamed = eval(m[1], found)
+        i = at(name_of(renamed))
+        return [*cbs[:i], renamed, *cbs[i+1:]]
     if m := re.search(r"(\w+) reads '\w+', .*: (\w+) comes later, move", error):
-        cb = cbs[at(m[2])]
-        rest = [c for c in cbs if c is not cb]
-        i = next(i for i,c in enumerate(rest) if name_of(c)==m[1])
-        return [*rest[:i], cb, *rest[i:]]
-    if m := re.search(r"(\w+) reads '\w+', .*: add (\w+)$", error) or re.search(r"(\w+) reads '\w+', .*: .* comes later, in \w+; put (\w+) before", error):
-        if m[2]=='a': return None
-        return [*cbs[:(i := at(m[1]))], found[m[2]], *cbs[i:]]
+        cb  = cbs.pop(at(m[2]))
+        return [*cbs[:at(m[1])], cb, *cbs[at(m[1]):]]
+    if m := re.search(r"(\w+) reads '\w+', .*: add (\w+)$", error) or re.search(r"(\w+) reads '\w+', .* comes later, in \w+; put (.*) before", error):
+        return [*cbs[:at(m[1])], eval(m[2], found), *cbs[at(m[1]):]]
 found = vars(blocks)|dict(rename=rename, partial=partial)
 
 @pytest.mark.parametrize('name', shared_names)
@@ -266,14 +266,15 @@ def test_the_same_default_is_one_thing():
 def test_no_block_takes_the_value_of_an_algorithm(name):
     "With every block before and behind it: each has the default that it has by itself, or the list is refused, and what the error advises can be followed"
     cls   = getattr(genopt, name)
-    alone = dict(cls([P(4, 3)], lr=.1).hypers[0])
+    alone = dict((opt := cls([P(4, 3)], lr=.1)).hypers[0])
+    own   = opt.cbs
     for n in blocks.__all__:
         for cbs in ([found[n], cls], [cls, found[n]]):
             opt,told = following(cbs)
-            assert opt or better(cbs, told[-1]) is None, (n, told)
+            assert opt or not re.search("another: |its own: |: add (?!a callback)|comes later", told[-1]), (n, told)
             if not opt: continue
             for k,v in alone.items(): assert opt.hypers[0][k]==v, (n, k, told)
-            if not told:
+            if not told and found[n] not in own:
                 for k,v in Block(found[n]).hypers.items(): assert opt.hypers[0][k]==v, (n, k)
 
 
@@ -325,3 +326,103 @@ def test_advice_that_would_not_run_is_not_given():
             lambda: Optimizer([P()], [blocks.polynomial_average, genopt.SGD], lr=.1))
     with pytest.raises(TypeError, match="'nu1'") as e: Optimizer([P()], [blocks.sgd_step], lr=.1, nu1=.5)
     assert 'qhadam_step' not in str(e.value)
+
+
+# -- What an optimizer says of itself --
+
+@pytest.mark.parametrize('name', genopt.algorithms.__all__)
+def test_an_optimizer_is_made_again_of_its_defaults(name):
+    "As ZeroRedundancyOptimizer and others do, `type(opt)(params, **opt.defaults)`; and with other values than the defaults"
+    cls   = getattr(genopt, name)
+    other = {k: v for k,v in dict(lr=.3, weight_decay=.1, momentum=.5, amsgrad=True, nesterov=True).items() if k in cls.arguments}
+    for given in ({}, other):
+        opt = cls([P(4, 3)], **given)
+        new = type(opt)([P(4, 3)], **opt.defaults)
+        assert new.defaults==opt.defaults and new.cbs==opt.cbs and [*map(dict, new.hypers)]==[*map(dict, opt.hypers)]
+
+@ways
+def test_what_a_callback_has_beyond_the_signature_is_taken(kw):
+    "`dampening`, which a group may give as well"
+    ps = starts()
+    assert torch.equal(like_first(ps, kw, genopt.Lion, lr=.1, dampening=.5), like_first(ps, kw, lambda qs, **h: genopt.Lion([dict(params=qs, dampening=.5)], **h), lr=.1))
+    refused(TypeError, "Lion got an unexpected hyper-parameter 'debias1'", lambda: genopt.Lion([P()], debias1=1.))
+    refused(TypeError, "unexpected hyper-parameter 'debias1'", lambda: genopt.Adam([P()], debias1=1.))
+
+
+# -- Values that change nothing, and those of torch --
+
+without_decay = 'Rprop SparseAdam SM3 Fromage LBFGS'.split()
+
+@ways
+@pytest.mark.parametrize('name', without_decay)
+def test_no_decay_for_an_algorithm_that_has_none(name, kw):
+    "As every helper sets for biases and norms; what it lacks, it cannot be given"
+    if name in ('LBFGS','SparseAdam') and kw.get('fused'): return                               # they cannot be fused
+    cls,ps = getattr(genopt, name),starts()
+    halves = lambda more: lambda qs, **h: cls([dict(params=qs[:1]), dict(params=qs[1:], **more)], **h)
+    for more in (dict(weight_decay=0.), dict(wd=0), dict(weight_decay=torch.tensor(0.))):
+        assert torch.equal(like_first(ps, kw, halves(more), n=3, lr=.01), like_first(ps, kw, halves({}), n=3, lr=.01))
+    refused(TypeError, "param group 0 has an unexpected key 'weight_decay'; it has lr", lambda: cls([dict(params=[P()], weight_decay=.1)]))
+
+def test_no_decay_in_a_list_and_in_a_group_of_its_own():
+    for cbs in ([blocks.sgd_step], [blocks.clip_grad_norm, genopt.Fromage]):
+        Optimizer([dict(params=[P()], weight_decay=0.)], cbs, lr=.1)
+        Optimizer([dict(params=[P()], weight_decay=0., cbs=cbs, lr=.1)])
+    refused(TypeError, "unexpected key 'momentum'", lambda: genopt.Adam([dict(params=[P()], momentum=0.)]))        # it has one, under another name
+
+taken_by_torch = [('SGD', dict(momentum=1)), ('SGD', dict(momentum=1.5, dampening=.5)), ('SGD', dict(momentum=1., nesterov=True)), ('RMSprop', dict(alpha=1., eps=1.)), ('RMSprop', dict(momentum=1.)),
+                  ('Adadelta', dict(rho=1.)), ('Muon', dict(momentum=1.)), ('ASGD', dict(lambd=-.1)), ('ASGD', dict(alpha=-1.)), ('LBFGS', dict(tolerance_grad=-1., max_iter=3)),
+                  ('LBFGS', dict(tolerance_change=-1., max_iter=3))]
+
+@ways
+@pytest.mark.parametrize('name,hypers', taken_by_torch, ids=lambda o: o if isinstance(o, str) else '-'.join(f'{k}={v}' for k,v in o.items()))
+def test_what_torch_takes_is_taken(name, hypers, kw):
+    "By torch's own algorithms, and by them in a list; with torch's numbers"
+    if name=='LBFGS' and kw.get('fused'): return                                                # it cannot be fused
+    ps = [nn.Parameter(p.detach().double()) for p in starts()[:1]]
+    wanted = like_first(ps, {}, getattr(torch.optim, name), n=5, lr=.01, **hypers)
+    torch.testing.assert_close(like_first(ps, kw, getattr(genopt, name), n=5, lr=.01, **hypers), wanted)
+    torch.testing.assert_close(like_first(ps, kw, [partial(blocks.clip_grad_value, max_value=1e6), getattr(genopt, name)], n=5, lr=.01, **hypers), wanted)
+
+@pytest.mark.parametrize('make,words', [
+    (lambda: genopt.SGD([P()], momentum=-1.),                            'Invalid momentum value: -1.0'),
+    (lambda: genopt.SGD([P()], momentum=math.inf),                       'Invalid momentum value: inf'),
+    (lambda: genopt.SGD([P()], weight_decay=math.nan),                   'Invalid weight_decay value: nan'),
+    (lambda: genopt.Adam([P()], betas=(.9, 1.)),                         'Invalid beta parameter at index 1: 1.0'),
+    (lambda: genopt.Signum([P()], momentum=1.),                          'Invalid momentum value: 1.0'),
+    (lambda: Optimizer([P()], [genopt.SGD, blocks.lookahead], lr=.1, alpha=2.), 'Invalid alpha value: 2.0'),
+    (lambda: Optimizer([P()], [blocks.average_grad, blocks.momentum_step], lr=.1, mom=1.), 'Invalid mom value: 1.0|Invalid momentum value: 1.0')], ids='negative inf nan adam signum block list'.split())
+def test_what_torch_does_not_take_is_refused(make, words): refused(ValueError, words, make)
+
+
+# -- Values that groups have in common --
+
+in_common = dict(
+    radius   = (genopt.SAM, dict(rho=.05), dict(rho=.1), r"sharpness_aware runs once over all parameters, so 'rho' must be the same for every parameter; got 0.05 and 0.1; the first is that of param group 0"),
+    kind     = (genopt.AdaHessian, dict(n_samples=1), dict(n_samples=2), r"hutchinson runs once over all parameters, so 'n_samples'"),
+    distance = (genopt.Prodigy, dict(d_coef=1.), dict(d_coef=2.), r"estimate_distance runs once over all parameters, so 'd_coef'"),
+    rate     = (genopt.LBFGS, dict(lr=1.), dict(lr=.1), r"lbfgs_step runs once over all parameters, so 'lr'"),
+    limit    = (lambda ps, **kw: Optimizer(ps, [blocks.clip_grad_norm, genopt.AdamW], lr=.1, **kw), dict(max_norm=1.), dict(max_norm=torch.tensor(.1)), r"clip_grad_norm runs once over all parameters, so 'max_norm'"),
+)
+
+@pytest.mark.parametrize('kw', [*way.values(), {}], ids=[*way, 'default'])
+@pytest.mark.parametrize('name', in_common)
+def test_values_that_must_be_common_are_refused_at_once(name, kw):
+    "At construction, and when a group is added, which leaves the optimizer as it was"
+    cls,one,other,words = in_common[name]
+    if cls is genopt.LBFGS and kw.get('fused'): return                                          # it cannot be
+    if kw.get('foreach') and torch.is_tensor(other.get('max_norm')): other = dict(max_norm=.1)
+    refused(ValueError, words, lambda: cls([dict(params=[P()], **one), dict(params=[P()], **other)], **kw))
+    opt = cls([dict(params=[P()], **one)], **kw)
+    before = repr(opt.state_dict())
+    refused(ValueError, words, lambda: opt.add_param_group(dict(params=[P()], **other)))
+    assert repr(opt.state_dict())==before
+    opt.add_param_group(dict(params=[P()], **one))
+    opt.add_param_group(dict(params=[], **other))                                               # an empty group has no say
+
+def test_values_of_other_callbacks_may_differ():
+    "Also of one that is in another group's list alone, and of a rate that a callback before has made common"
+    genopt.SAM([dict(params=[P()]), dict(params=[P()], lr=.5, momentum=.9)])
+    Optimizer([dict(params=[P()], cbs=[blocks.clip_grad_norm, genopt.SGD], lr=.1, max_norm=1.), dict(params=[P()], cbs=[blocks.clip_tensor_norm, genopt.SGD], lr=.1, max_norm=2.)])
+    words = "'max_norm' must be the same for every parameter; got 1.0 and 2.0"
+    refused(ValueError, words, lambda: Optimizer([dict(params=[P()], cbs=[blocks.clip_grad_norm, cls], lr=.1, max_norm=v) for cls,v in ((genopt.SGD, 1.), (genopt.Lion, 2.))]))

@@ -8,7 +8,7 @@ from ..contract.chain import hashable
 from ..contract.names import inside,name_of,rename,same,shown
 from .hypers import Hypers,assign,check_kinds
 
-__all__ = ['Built', 'arguments_of', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
+__all__ = ['Built', 'algorithm_of', 'arguments_of', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
 
 
 def flatten(cbs):
@@ -67,9 +67,10 @@ class Built:
         self.key = tuple(hashable(same(cb)) for cb in self.cbs)
 
     def has_inside(self, cb):
-        "Whether `cb` comes from the algorithm alone, so that a user cannot move or rename it"
-        among = lambda cbs: any(same(cb)==same(o) for o in cbs)
-        return among(self.inner) and not among(self.outer)
+        "Whether `cb` comes from the algorithm alone, where a user can neither move nor rename it"
+        return among(cb, self.inner) and not among(cb, self.outer)
+
+def among(cb, cbs): return any(same(cb)==same(o) for o in cbs)
 
 def once(cbs):
     """`cbs` without those that keep a state and stand before as well: the same callback under the same names is one, because a state is advanced
@@ -100,17 +101,17 @@ def fixed(cb):
     if isinstance(cb, rename): return {cb.names.get(n,n) for n in fixed(cb.func)}
     return cb.keywords.keys()|fixed(cb.func) if isinstance(cb, partial) else set()
 
-def check_apart(built, arguments, who):
-    """Refuse a hyper-parameter that the algorithm and a callback beside it both have, with different defaults: they are two things, and a group keeps
-    one value of a name"""
+def check_apart(inner, outer, arguments, algorithm, who):
+    """Refuse a hyper-parameter that the `algorithm`, or one of its callbacks `inner`, and one of the callbacks `outer` beside it both have, with
+    different defaults: they are two things, and a group keeps one value of a name. A callback that is one of the algorithm's has the algorithm's"""
     further = {}                                                            # what the algorithm's callbacks have besides its `arguments`
-    for b in map(Block, built.inner):
+    for b in map(Block, inner):
         for n,v in b.hypers.items(): further.setdefault(n, []).append(v)
-    for b in map(Block, built.outer):
+    for b in [Block(cb) for cb in outer if not among(cb, inner)]:
         for n,v in b.hypers.items():
             others = [arguments[n]] if n in arguments else further.get(n, [])
             for other in others:
-                if other!=v: raise ValueError(f"{who}: {b} has {n}={v!r} and {built.algorithm} has {n}={other!r}, which are two things of one name; "
+                if other!=v: raise ValueError(f"{who}: {b} has {n}={v!r} and {algorithm} has {n}={other!r}, which are two things of one name; "
                                               f"give that of {b} another: {apart(b.cb, n)}")
 
 def check_repeats(chain, repeats, returns, who):

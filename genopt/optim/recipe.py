@@ -8,7 +8,7 @@ from ..contract.names import name_of,same
 from ..contract.tensors import number,plain
 from ..run.choose import on_device
 from .hypers import Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,ranges,reserved,to_short,to_torch
-from .lists import Built,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
+from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
 from .rehearsal import Unprovided,rehearse,remedy,unexpected
 
 __all__ = ['Recipe', 'flatten', 'taken']
@@ -54,6 +54,7 @@ class Recipe:
     def __init__(self, name, cbs, hypers):
         self.name,self.cbs,self.items = name,cbs,cbs if isinstance(cbs, tuple) else (cbs,)
         self.arguments = arguments_of(self.items, name)
+        self.algorithm    = next((cls.__name__ for cls in map(algorithm_of, self.items) if cls), '')
         self.of_algorithm = Hypers(to_torch(self.arguments))
         self.built,self.fine,self.known,self.seen,self.own = set(),set(),{},{},None
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
@@ -106,7 +107,7 @@ class Recipe:
     def check_values_anew(self, group, who):
         check_flags(group, who)
         check_kinds(group, self.declared, self.strict, who)
-        check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who)
+        check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who, self.algorithm)
 
     def check_set(self, group, key, chain):
         "The same for values that were set since, by a schedule perhaps: quick if only numbers have changed, and are in their ranges"
@@ -125,7 +126,7 @@ class Recipe:
         built = self.build(group)
         if built.key not in self.built:
             check_built(built, self.build(group), self.of_algorithm, self.name)
-            check_apart(built, self.of_algorithm, self.name)
+            check_apart(built.inner, built.outer, self.of_algorithm, self.algorithm, self.name)
             self.built.add(built.key)
         return built
     def chain(self, group, rehearsed=True):
@@ -145,13 +146,22 @@ class Recipe:
         for p in params:
             if (p.shape, p.dtype, p.device, kind) in learned.rehearsed: continue
             try: rehearse(chain, p, hypers, kind, self.name)
-            except Unprovided as e: raise ValueError(f"{e}{remedy(e, built)}") from None
+            except Unprovided as e: raise ValueError(f"{e}{remedy(e, built, self.of_algorithm)}") from None
         check_repeats(chain, built.repeats, learned.returns, self.name)
         check_advances(chain, learned.advances, built, self.name)
     def hypers(self, group, chain, read=number):
         "The values of `group` that `chain` reads, as plain numbers"
         hypers = Hypers(group, self.own|chain.asks&ambiguous)
         return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
+    def in_common(self, group):
+        "What callbacks that run once over all parameters read of `group`, and so must find the same in all groups: (callback, name) -> value"
+        if not group['params']: return {}
+        res,provided,chain = {},set(),self.chain(group)
+        hypers = self.hypers(group, chain)
+        for b in chain.blocks:
+            if b.is_global: res |= {(b, n): hypers[n] for n in b.reads if n in hypers and n not in b.lists and n not in provided}
+            provided |= {*learned_of(chain).returns.get(b, ())}
+        return res
     def settings(self, group):
         "Chain, numbers and way of running of `group`: one object for all groups that are alike"
         key = tuple([group[k] for k in self.defaults])

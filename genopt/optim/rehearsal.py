@@ -9,10 +9,10 @@ from torch import Tensor
 from ..contract.block import Block,given,of_model,plurals
 from ..contract.chain import Namespace,chain_of,learned_of
 from ..contract.messages import did_you_mean
-from ..contract.names import rename,signature
+from ..contract.names import rename,shown,signature
 from ..contract.stand_ins import StandIn,add_states,small,stand_in
 from .hypers import aliases
-from .lists import check_advances,once
+from .lists import check_advances,check_apart,check_repeats,once
 from .. import blocks
 
 __all__ = ['Unprovided', 'rehearse', 'remedy', 'returned_by', 'unexpected']
@@ -172,20 +172,31 @@ class Unprovided(ValueError):
         super().__init__(f"{who}: {chain.every[i]} reads {name!r}, which nothing before it provides")
         self.chain,self.i,self.name,self.known = chain,i,name,known
 
-def remedy(e, built):
-    "What to do about the unprovided name of `e`, in a list that is `built` from callbacks and an algorithm"
-    b,cbs,trials = e.chain.every[e.i],[*e.chain.cbs],Trials(e.p, e.hypers)
-    for j,o in enumerate(e.chain.every[e.i+1:], e.i+1):
-        if e.name not in o.state and e.name not in returned_by(o): continue
-        if built.has_inside(o.cb):
-            if trials.lead(put(cbs, e.i, o.cb)): return f": {o} comes later, in {built.algorithm}; put {o} before {b} as well"
-        elif trials.lead(put(cbs[:j]+cbs[j+1:], e.i, o.cb)):
-            last = f" (or declare {e.name}={o.state[e.name]} there, to read the last step's value)" if e.name in o.state else ''
-            return f": {o} comes later, move it before {b}{last}"
-    for o in providers(n := e.name):
-        if o!=b and trials.lead(put(cbs, e.i, o.cb)): return f": add {o}"
+def remedy(e, built, arguments):
+    """What to do about the unprovided name of `e`, in a list that is `built` from callbacks and an algorithm with `arguments`. It is what leads to a
+    list that runs in the fewest steps, so following one remedy after the other comes to an end"""
+    trials,ways = Trials(e.p, e.hypers, built, arguments),[*places(e, built), *additions(e)]
+    for further in range(4):
+        for cbs,words in ways:
+            if trials.lead(cbs, further): return f": {words}"
+    n = e.name
     known = did_you_mean(n, e.known)
     return known or f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
+
+def places(e, built):
+    "Lists in which a later callback that provides the name stands before the one that reads it, each with what to do"
+    b,cbs = e.chain.every[e.i],[*e.chain.cbs]
+    for j,o in enumerate(e.chain.every[e.i+1:], e.i+1):
+        if e.name not in o.state and e.name not in returned_by(o): continue
+        if built.has_inside(o.cb): yield put(cbs, e.i, o.cb),f"{o} comes later, in {built.algorithm}; put {shown(o.cb)} before {b} as well"
+        else:
+            last = f" (or declare {e.name}={o.state[e.name]} there, to read the last step's value)" if e.name in o.state else ''
+            yield put(cbs[:j]+cbs[j+1:], e.i, o.cb),f"{o} comes later, move it before {b}{last}"
+
+def additions(e):
+    "Lists with one more callback of genopt, that provides the name, each with what to do"
+    cbs = [*e.chain.cbs]
+    return [(put(cbs, e.i, o.cb), f"add {o}") for o in providers(e.name) if o!=e.chain.every[e.i]]
 
 def put(cbs, i, cb): return [*cbs[:i], cb, *cbs[i:]]
 
@@ -194,21 +205,24 @@ def providers(n):
     return [o for has in (lambda o: o.state, returned_by, lambda o: o.hypers) for o in library() if n in has(o)]
 
 class Trials:
-    "Lists that are tried, on a stand-in of `p` with `hypers`, before they are advised; so many at most"
-    most = 60
-    def __init__(self, p, hypers): self.p,self.hypers,self.left = p,hypers,self.most
-    def lead(self, cbs, further=4):
+    "Lists that are tried, on a stand-in of `p` with `hypers`, before they are advised; so many at most. They have the algorithm of `built`, if any"
+    most = 200
+    def __init__(self, p, hypers, built=None, arguments=()):
+        self.p,self.hypers,self.built,self.arguments,self.left = p,hypers,built,arguments,self.most
+    def lead(self, cbs, further):
         "Whether the list `cbs` runs, perhaps after `further` callbacks were added for what it still lacks"
         self.left -= 1
         if self.left<0: return False
-        try: self.run(once(cbs)[0])
+        try: self.run(*once(cbs))
         except Unprovided as e: return further>0 and any(self.lead(put([*e.chain.cbs], e.i, o.cb), further-1) for o in providers(e.name))
         except (TypeError, ValueError): return False
         return True
-    def run(self, cbs):
+    def run(self, cbs, repeats):
         chain  = chain_of(cbs)
+        if self.built: check_apart(self.built.inner, [cb for cb in cbs if not self.built.has_inside(cb)], self.arguments, '', '')
         hypers = {n: v for b in chain.every for n,v in b.hypers.items()} | self.hypers
         with quiet(self.p): rehearse_on(small(self.p.shape), chain, self.p, hypers, '')
+        check_repeats(chain, repeats, learned_of(chain).returns, '')
         check_advances(chain, learned_of(chain).advances, None, '')
 
 @lru_cache(4096)

@@ -426,3 +426,7 @@ def test_values_of_other_callbacks_may_differ():
     Optimizer([dict(params=[P()], cbs=[blocks.clip_grad_norm, genopt.SGD], lr=.1, max_norm=1.), dict(params=[P()], cbs=[blocks.clip_tensor_norm, genopt.SGD], lr=.1, max_norm=2.)])
     words = "'max_norm' must be the same for every parameter; got 1.0 and 2.0"
     refused(ValueError, words, lambda: Optimizer([dict(params=[P()], cbs=[blocks.clip_grad_norm, cls], lr=.1, max_norm=v) for cls,v in ((genopt.SGD, 1.), (genopt.Lion, 2.))]))
+
+def test_an_alias_of_what_an_algorithm_has_is_not_taken():
+    refused(TypeError, "Adam got an unexpected hyper-parameter 'momentum'", lambda: genopt.Adam([P()], momentum=.9))
+    refused(TypeError, "unexpected hyper-parameter 'alpha'", lambda: genopt.Adam([P()], alpha=.9))

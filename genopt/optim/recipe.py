@@ -81,7 +81,7 @@ class Recipe:
         assign(view, {k: v for k,v in given.items() if k in view}, self.name)
         check_kinds(values, to_torch(self.arguments), self.strict, self.name)
         chain  = chain_of(self.together(values|engine_flags).cbs)
-        more   = {k: v for k,v in given.items() if k not in view and asked(k, v, chain.asks)}
+        more   = {k: v for k,v in given.items() if asked(k, v, chain.asks) and not any(n in view for n in (k, *aliases.get(k, ())))}
         names  = [*to_short(more, chain.asks)]
         beside = chain.hypers(known={*view, *names}) if len(self.items)>1 else {}
         return self.arguments | beside | {n: chain.default(n, None) for n in names}

@@ -237,7 +237,7 @@ def better(cbs, error):
         return [*cbs[:at(m[1])], cb, *cbs[at(m[1]):]]
     if m := re.search(r"(\w+) reads '\w+', .*: add (\w+)$", error) or re.search(r"(\w+) reads '\w+', .* comes later, in \w+; put (.*) before", error):
         return [*cbs[:at(m[1])], eval(m[2], found), *cbs[at(m[1]):]]
-found = vars(blocks)|dict(rename=rename, partial=partial)
+found = vars(genopt)|vars(blocks)|dict(partial=partial)
 
 @pytest.mark.parametrize('name', shared_names)
 def test_two_things_of_one_name_are_refused(name):

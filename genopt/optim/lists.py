@@ -4,7 +4,7 @@ from functools import partial
 from fastcore.basics import is_iter
 from ..blocks.transforms import maximize
 from ..contract.block import Block
-from ..contract.chain import hashable
+from ..contract.chain import hashable,key_of
 from ..contract.names import inside,name_of,rename,same,shown
 from .hypers import Hypers,assign,check_kinds
 
@@ -64,7 +64,7 @@ class Built:
             else: self.outer.append(item)
             cbs += self.inner if cls else [item]
         self.cbs,self.repeats = once(cbs)
-        self.key = tuple(hashable(same(cb)) for cb in self.cbs)
+        self.key = key_of(self.cbs)
 
     def has_inside(self, cb):
         "Whether `cb` comes from the algorithm alone, where a user can neither move nor rename it"
@@ -104,6 +104,7 @@ def fixed(cb):
 def check_apart(inner, outer, arguments, algorithm, who):
     """Refuse a hyper-parameter that the `algorithm`, or one of its callbacks `inner`, and one of the callbacks `outer` beside it both have, with
     different defaults: they are two things, and a group keeps one value of a name. A callback that is one of the algorithm's has the algorithm's"""
+    if not outer: return
     further = {}                                                            # what the algorithm's callbacks have besides its `arguments`
     for b in map(Block, inner):
         for n,v in b.hypers.items(): further.setdefault(n, []).append(v)

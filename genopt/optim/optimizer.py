@@ -101,7 +101,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             self._known = []
             check_params(group['params'], who)
             chain = recipe.check(group, who)
-            self._check_common(recipe.in_common(group), n, who)
+            self._check_common(recipe.in_common(group, chain), n, who)
             if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
             if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
         except BaseException:

@@ -153,11 +153,11 @@ class Recipe:
         "The values of `group` that `chain` reads, as plain numbers"
         hypers = Hypers(group, self.own|chain.asks&ambiguous)
         return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
-    def in_common(self, group):
+    def in_common(self, group, chain=None):
         "What callbacks that run once over all parameters read of `group`, and so must find the same in all groups: (callback, name) -> value"
-        if not group['params']: return {}
-        res,provided,chain = {},set(),self.chain(group)
-        hypers = self.hypers(group, chain)
+        chain = chain or self.chain(group)
+        if not group['params'] or not any(b.is_global for b in chain.blocks): return {}
+        res,provided,hypers = {},set(),self.hypers(group, chain)
         for b in chain.blocks:
             if b.is_global: res |= {(b, n): hypers[n] for n in b.reads if n in hypers and n not in b.lists and n not in provided}
             provided |= {*learned_of(chain).returns.get(b, ())}

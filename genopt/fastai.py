@@ -38,6 +38,11 @@ class Optimizer(Plain):
         super().__init__(params, cbs, **first | flags)
         self.set_hypers(**later)
 
+    def zero_grad(self, set_to_none=False):
+        """Make the gradients zeros, as fastai does: a parameter that the next backward pass does not reach goes on by its momentum and its decay.
+        `set_to_none=True` removes them, as torch does, and such a parameter rests"""
+        super().zero_grad(set_to_none)
+
 sum_grad   = partial(average_grad, dampening=0)                             # fastai's momentum: `m <- mom*m + g`, from zero
 adam_stats = [average_grad, average_sqr_grad, step_stat, debias]
 
@@ -93,23 +98,30 @@ class Lamb(Optimizer):
 
 class Lookahead(Optimizer):
     """Lookahead (Zhang et al. 2019) around `opt`, any optimizer of genopt: the callbacks that it has now with `lookahead` behind them, over the same
-    parameters, with the same hyper-parameters and state. `opt` itself is not to be used any more; https://docs.fast.ai/optimizer.html#lookahead"""
+    parameters, with the same hyper-parameters and state. `opt` itself is not to be used any more; https://docs.fast.ai/optimizer.html#lookahead
+
+    It counts the steps of each parameter. fastai counts those of the optimizer, so a parameter whose first gradient comes later, or that is frozen
+    for a while, is moved to its slow weights at other steps than in fastai. The numbers are fastai's where every parameter has a gradient in each
+    step"""
     def __init__(self, opt, k=6, alpha=0.5):
         chains = [opt._recipe(g).chain(g) for g in opt.param_groups]
         first  = chains[0]
+        names  = {n: f'slow_{n}' for n in ('alpha', 'k') if any(n in chain.asks for chain in chains)}        # what `opt` calls something else
+        behind = rename(lookahead, **names) if names else lookahead
+        slow   = {names.get(n, n): v for n,v in (('k', k), ('alpha', alpha))}
         groups = []
         for g,hypers,chain in zip(opt.param_groups, opt.hypers, chains):
             group = {n: v for n,v in hypers.items() if n in chain.asks}
             group['params'] = [*zip(g['param_names'], g['params'])] if 'param_names' in g else g['params']
             if chain is not first:
-                group |= dict(cbs=[*chain.cbs, lookahead], k=k, alpha=alpha)
+                group |= dict(cbs=[*chain.cbs, behind]) | slow
             groups.append(group)
         hypers = {n: v for n,v in groups[0].items() if n!='params'}
         flags  = {n: opt.defaults[n] for n in engine_flags if n!='maximize'}            # `maximize` is one of the callbacks by now
-        super().__init__(groups, [*first.cbs, lookahead], flags | dict(nonfinite=opt.nonfinite), **hypers, k=k, alpha=alpha)
+        super().__init__(groups, [*first.cbs, behind], flags | dict(nonfinite=opt.nonfinite), **hypers, **slow)
         self.state.update(opt.state)
 
 @delegates(RAdam)
 def ranger(params, lr, mom=0.95, wd=0.01, eps=1e-6, k=6, alpha=0.5, **kwargs):
-    "`Lookahead` of `RAdam`; https://docs.fast.ai/optimizer.html#ranger"
+    "`Lookahead` of `RAdam`, which counts the steps of each parameter; https://docs.fast.ai/optimizer.html#ranger"
     return Lookahead(RAdam(params, lr=lr, mom=mom, wd=wd, eps=eps, **kwargs), k=k, alpha=alpha)

@@ -220,7 +220,8 @@ def test_global_partials_made_anew_still_meet():
 
 def test_global_callback_needs_one_value():
     p,q = param(3.),param(4.)
-    opt = Optimizer([dict(params=[p]), dict(params=[q], max_norm=2.)], [clip_norm], lr=1.)
+    opt = Optimizer([dict(params=[p]), dict(params=[q])], [clip_norm], lr=1.)
+    opt.param_groups[1]['max_norm'] = 2.                                    # as a schedule may; at construction it is refused
     p.grad = q.grad = tensor([3.]).double()
     with pytest.raises(ValueError, match="clip_norm runs once over all parameters, so 'max_norm' must be the same for every parameter; got 1.0 and 2.0"): opt.step()
     close(p.detach(), 3.)

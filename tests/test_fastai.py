@@ -192,3 +192,52 @@ def test_wrong_values_are_told():
     with pytest.raises(ValueError, match="Invalid beta parameter at index 0: 1.0; Adam needs it in"): ours.Adam([p], 1e-3, mom=1.)
     with pytest.raises(ValueError, match="Adam has 1 groups, got 2 values for 'lr'"): ours.Adam([p], [1e-3, 1e-2])
     with pytest.raises(TypeError, match='lr'): ours.Adam([p])
+
+
+def missing(module, name, way):
+    "Parameters after training in which `second` gets no gradient in every other backward pass; gradients are cleared by `zero_grad`"
+    torch.manual_seed(0)
+    ps  = dict(first=torch.randn(4, 3, dtype=torch.float64, requires_grad=True), second=torch.randn(3, dtype=torch.float64, requires_grad=True))
+    opt = getattr(module, name)([*ps.values()], lr=.01, wd=.1, **dict(mom=.9) if name!='QHAdam' else {}, **way)
+    for i in range(20):
+        loss = (ps['first']**2).sum()
+        if i%2==0: loss = loss + (ps['second']**4).sum()
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+    return {n: p.detach() for n,p in ps.items()}
+
+@pytest.mark.parametrize('way', [dict(foreach=False), dict(foreach=True), dict(fused=True)], ids=['loop','foreach','fused'])
+@pytest.mark.parametrize('name', settings)
+def test_a_parameter_that_backward_misses_goes_on(name, way):
+    "zero_grad leaves zeros, as fastai's: momentum and decay go on, and lookahead counts"
+    assert difference(missing(ours, name, way), missing(theirs, name, {}))<1e-12
+
+def test_zero_grad_to_none_is_torchs():
+    p = torch.ones(3, requires_grad=True)
+    opt = ours.SGD([p], lr=.1)
+    p.grad = torch.ones(3)
+    opt.zero_grad()
+    assert torch.equal(p.grad, torch.zeros(3))
+    opt.zero_grad(set_to_none=True)
+    assert p.grad is None
+
+@pytest.mark.parametrize('name', ['ASGD', 'AdEMAMix', 'RMSprop'])
+def test_lookahead_keeps_its_weight_apart(name):
+    "Around an algorithm that has an `alpha` of its own"
+    p   = torch.nn.Parameter(torch.ones(3))
+    opt = ours.Lookahead(getattr(genopt, name)([p], lr=.1), k=2, alpha=.25)
+    slow = 'slow_alpha' if name!='RMSprop' else 'alpha'
+    assert opt.hypers[0][slow]==.25 and genopt.blocks.lookahead.__name__ in map(genopt.contract.names.name_of, opt.cbs)
+    start = p.detach().clone()
+    steps = []
+    for _ in range(2):
+        p.grad = torch.ones(3)
+        opt.step()
+        steps.append(p.detach().clone())
+    q     = torch.nn.Parameter(torch.ones(3))
+    plain = getattr(genopt, name)([q], lr=.1)
+    for _ in range(2):
+        q.grad = torch.ones(3)
+        plain.step()
+    torch.testing.assert_close(steps[1], start + .25*(q.detach()-start))

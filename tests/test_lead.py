@@ -4,7 +4,7 @@ from functools import partial
 import pytest,torch
 from torch import nn
 import genopt
-from genopt import Optimizer,zeros
+from genopt import Optimizer,rename,zeros
 from genopt.blocks import average_grad,clip_grad_norm,sgd_step
 from genopt.run import compiler
 from genopt.blocks import add_decayed_weights,centralize,hutchinson,momentum_step,polyak_rate,sharpness_aware,step_stat
@@ -57,7 +57,7 @@ def shaped(grad): return dict(grad=grad - grad.mean(-1, keepdim=True) if grad.nd
 chains = dict(
     one_kernel      = of_list(sharpness_aware, genopt.AdamW),
     norms_behind    = of_list(sharpness_aware, clip_grad_norm, genopt.AdamW, max_norm=.1),
-    decay_before    = of_list(add_decayed_weights, sharpness_aware, genopt.SGD, wd=.1),
+    decay_before    = of_list(rename(add_decayed_weights, wd='added'), sharpness_aware, genopt.SGD, wd=.1, added=.1),
     shapes_behind   = of_list(sharpness_aware, centralize, average_grad, momentum_step),
     shapes_before   = of_list(shaped, sharpness_aware, average_grad, momentum_step),
     numbers         = of_list(step_stat, sometimes, average_grad, momentum_step, doubled),

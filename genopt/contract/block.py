@@ -5,8 +5,9 @@
 reads `grad`, declares the hyper-parameter `mom` with its range, and the state `grad_avg`. What it returns is learned by running it; see
 `genopt.optim.rehearsal`."""
 
+from inspect import isfunction
 from torch import Tensor
-from .names import name_of,same,signature
+from .names import inside,name_of,same,signature
 from .ranges import range_of
 from .state import Init
 
@@ -14,7 +15,8 @@ __all__ = ['Block', 'given', 'of_model', 'plurals']
 
 plurals  = dict(params='p', grads='grad', updates='update', new_ps='new_p')      # what a global callback reads and returns: lists over all parameters
 of_model = {'loss', 'evaluate', 'hvp'}                                             # what a callback may ask of the model
-given    = {'p', 'grad', 'rows', 'update', 'new_p', *plurals, *of_model}           # names that the optimizer provides
+of_one    = {'p', 'grad', 'rows', 'update', 'new_p'}                                # names of one parameter that the optimizer provides
+given    = {*of_one, *plurals, *of_model}                                           # all names that it provides
 
 
 class Block:
@@ -25,17 +27,22 @@ class Block:
         self.name = name_of(cb)
         arguments = self._arguments()
         self.reads = [a.name for a in arguments]
-        self.lists = {n: plurals.get(n, n[:-1]) for n in self.reads if n in plurals or is_plural(n, known)}
+        self.lists = {n: plurals.get(n, n[:-1]) for n in lists_in(arguments, known)}
         self.is_global = bool(self.lists)
         self.state,self.hypers,self.ranges = {},{},{}
         for a in arguments: self._declare(a)
         self._check_reads()
 
     def _arguments(self):
-        if not callable(self.cb) or isinstance(self.cb, (type,Init)):
-            raise TypeError(f"a callback is a function of names like p, grad, update; {no_callback(self.cb)}")
-        try: return [*signature(self.cb).parameters.values()]
+        cb = inside(self.cb)
+        if not callable(cb) or isinstance(cb, (type,Init)):
+            raise TypeError(f"a callback is a function of names like p, grad, update; {no_callback(cb)}")
+        try: arguments = [*signature(self.cb).parameters.values()]
         except ValueError as e: raise TypeError(f"{self.name}: {e}; wrap it in a function whose arguments say what it reads") from None
+        if isfunction(cb) and arguments and arguments[0].name=='self':
+            cls = cb.__qualname__.split('.')[-2:-1] or ['its_class']
+            raise TypeError(f"{self.name} is a method without its object; give that of an object: {cls[0]}(...).{self.name}")
+        return arguments
 
     def _declare(self, a):
         "Read one argument of the signature"
@@ -115,6 +122,14 @@ class Block:
     def __hash__(self): return hash(self.name)
     def __repr__(self): return self.name
 
+
+def lists_in(arguments, known):
+    """Names of the arguments that are lists over all parameters: `grads`, and `norms` where `norm` is in `known`. A hyper-parameter is none, whatever
+    its name, and beside `p` or `grad`, which are of one parameter, there is none"""
+    names = [a.name for a in arguments]
+    lists = [n for n in names if n in plurals]
+    if any(n in of_one for n in names): return lists
+    return lists + [a.name for a in arguments if (a.default is a.empty or isinstance(a.default, Init)) and is_plural(a.name, known)]
 
 def is_plural(name, known):
     "Whether `name` is the list of a known name: `norms` of `norm`"

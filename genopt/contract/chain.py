@@ -107,10 +107,11 @@ def hashable(x):
 
 @dataclass
 class Learned:
-    """What running the callbacks of a chain has shown. `returns`: block -> names it has returned; `where`: block -> what it runs on, in words;
-    `results`: block and shape -> what it returned in a rehearsal; `varying`: blocks that do not always return the same names; `rehearsed`: shapes,
-    dtypes, devices and flags with which the chain has been run"""
+    """What running the callbacks of a chain has shown. `returns`: block -> names it has returned; `advances`: block -> names that it has given
+    another value; `where`: block -> what it runs on, in words; `results`: block and shape -> what it returned in a rehearsal; `varying`: blocks that
+    do not always return the same names; `rehearsed`: shapes, dtypes, devices and flags with which the chain has been run"""
     returns: dict = field(default_factory=dict)
+    advances: dict = field(default_factory=dict)
     where: dict = field(default_factory=dict)
     results: dict = field(default_factory=dict)
     varying: set = field(default_factory=set)

@@ -3,7 +3,6 @@
 import inspect
 import warnings
 from ..contract.chain import chain_of
-from ..contract.names import same
 from .hypers import engine_flags,reserved
 from .optimizer import Optimizer,policies
 from .recipe import Recipe
@@ -65,9 +64,9 @@ def has_effect(recipe, group, k):
     "Whether with the values of `group` a callback reads `k`, or the algorithm returns other callbacks where `k` has its default"
     names = k,*recipe.view(group).aliases.get(k, ())
     try:
-        cbs = recipe.build(group)
-        if any(n in chain_of(cbs).asks for n in names): return True
-        return [*map(same, cbs)]!=[*map(same, recipe.build(group | {k: recipe.arguments[k]}))]
+        built = recipe.build(group)
+        asks  = chain_of(built.cbs).asks
+        return any(n in asks for n in names) or built.key!=recipe.build(group | {k: recipe.arguments[k]}).key
     except (TypeError, ValueError): return True                             # the algorithm refuses these values, so it reads them
 
 def turned_on(recipe, group, k):

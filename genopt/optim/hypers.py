@@ -3,8 +3,9 @@
 `param_groups` is the only store, and it speaks torch (`betas`, `momentum`, `weight_decay`), so that torch's schedulers and
 checkpoints understand it. Callbacks and fastai say `mom`, `sqr_mom`, `wd`. `aliases` is the one place that knows both."""
 
-import difflib,math
+import difflib,inspect,math
 from collections.abc import MutableMapping
+from functools import lru_cache
 from itertools import takewhile
 from numbers import Real
 from torch import Tensor
@@ -18,6 +19,7 @@ __all__ = ['aliases', 'Hypers']
 # torch's spelling = ours; a tuple has a name for each of its members
 aliases      = dict(betas=('mom','sqr_mom',*(f'mom{i}' for i in range(3,10))), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',),
                     eps=('eps','eps2'), etas=('eta_minus','eta_plus'), step_sizes=('min_step','max_step'), nus=('nu1','nu2'))
+additive     = {'wd', 'mom'}                   # of which 0 is none, also for an algorithm that has no such thing
 ambiguous    = {'alpha'}                       # spellings that mean something else where a callback asks for them: a lookahead's alpha
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)      # every optimizer has these
 reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                  # what a callback cannot declare
@@ -95,6 +97,12 @@ def assign(hypers, values, who):
         hypers[k] = v
 
 
+def lacks(k, v, hypers):
+    "Whether `v` for `k` asks for nothing of what the algorithm with `hypers` lacks: no weight decay, which every helper sets for biases and norms"
+    names = {k, *aliases.get(k, ())}
+    v     = number(v)
+    return not names.isdisjoint(additive) and not any(n in hypers for n in names) and isinstance(v, Real) and v==0
+
 def misplaced(k, hypers):
     "Why `k` is probably no note of the user's: a misspelling, or a hyper-parameter of other algorithms. Not a scheduler's `max_lr`"
     if not isinstance(k, str): return
@@ -158,10 +166,25 @@ def at(group, key, i):
     "A number of `group`, in a tuple if there is an `i`"
     return number(group[key] if i is None else group[key][i])
 
-def check_ranges(hypers, declared, chain, who):
-    "Refuse a value outside the range that a callback declares for it or, where none does, a number that is not finite"
+def check_ranges(hypers, declared, chain, who, algorithm):
+    """Refuse a value outside the range that a callback declares for it or, where none does, a number that is not finite. Where torch.optim has the
+    `algorithm`, what that takes is taken"""
     for key,i,r,by in ranges(hypers, declared, chain):
-        if isinstance(v := at(hypers.group, key, i), Real) and v not in r:
+        if isinstance(v := at(hypers.group, key, i), Real) and v not in r and not torch_takes(algorithm, key, frozen(hypers.group[key])):
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
             why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")
+
+def frozen(v):
+    "A value as plain numbers, which can be compared"
+    return tuple(map(number, v)) if isinstance(v, (tuple,list)) else number(v)
+
+@lru_cache(4096)
+def torch_takes(algorithm, key, v):
+    "Whether torch.optim has an algorithm of that name, and it takes the finite value `v` for its argument `key`"
+    cls = getattr(torch.optim, algorithm, None)
+    if not isinstance(cls, type) or key not in inspect.signature(cls).parameters: return False
+    if not all(math.isfinite(x) for x in (v if isinstance(v, tuple) else (v,)) if isinstance(x, Real)): return False
+    try: cls([torch.zeros(1, 1, requires_grad=True)], **{key: v})
+    except (TypeError, ValueError): return False
+    return True

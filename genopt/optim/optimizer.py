@@ -14,7 +14,7 @@ from ..run.sort import Inputs
 from ..run.store import StateStore
 from . import watch
 from .explain import Explanation
-from .hypers import assign,check_flags,engine_flags,misplaced
+from .hypers import assign,check_flags,engine_flags,lacks,misplaced
 from .learner import ForLearner
 from .model import Model
 from .modes import Modes
@@ -88,6 +88,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             if k=='cbs': continue
             if k in view: given[k] = plain(v)
             elif k in ('params', 'param_names'): group[k] = v
+            elif lacks(k, plain(v), view): group[k] = plain(v)
             elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
             else: group[k] = v                                                           # the user's own notes, such as a name
         assign(view, given, who)
@@ -100,12 +101,21 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             self._known = []
             check_params(group['params'], who)
             chain = recipe.check(group, who)
+            self._check_common(recipe.in_common(group, chain), n, who)
             if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
             if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
         except BaseException:
             del self.param_groups[n:]
             self._recipes,self.defaults = known,defaults
             raise
+
+    def _check_common(self, mine, n, who):
+        "Refuse values that callbacks over all parameters cannot have beside those of the first `n` groups"
+        for i,g in enumerate(self.param_groups[:n]):
+            if not mine: return
+            for (b,k),v in self._recipe(g).in_common(g).items():
+                other = mine.pop((b,k), v)
+                if other!=v: raise ValueError(f"{who}: {b.one_value(k, v, other)}; the first is that of param group {i}")
 
     def _bring(self, group, who):
         "The recipe of a group with `cbs` of its own, and the name by which the group keeps it: one that is there, if it is the same"

@@ -2,46 +2,27 @@
 a group that brings `cbs` of its own has another."""
 
 from operator import itemgetter
-from fastcore.basics import is_iter
 from torch import Tensor
-from ..contract.chain import chain_of,hashable,learned_of
+from ..contract.chain import chain_of,learned_of
 from ..contract.names import name_of,same
 from ..contract.tensors import number,plain
 from ..run.choose import on_device
-from ..blocks.transforms import maximize
 from .hypers import Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,ranges,reserved,to_short,to_torch
-from .rehearsal import check_built,rehearse,unexpected
+from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
+from .rehearsal import Unprovided,rehearse,remedy,unexpected
 
 __all__ = ['Recipe', 'flatten', 'taken']
 
 
-def is_algorithm(c): return isinstance(c, type) and bool(getattr(c, 'arguments', None))
-def arguments(items, who):
-    "The arguments of the algorithm in a list, if there is one, with defaults"
-    found = [*filter(is_algorithm, items)]
-    if len(found)>1:
-        raise TypeError(f"{who}: {found[0].__name__} and {found[1].__name__} in one list would each move every parameter; "
-                        "give each a group of its own: dict(params=..., cbs=...)")
-    return found[0].arguments if found else {}
-def expand(items, values):
-    "The callbacks of a list, with those of an algorithm in it at `values`"
-    def built(cls):
-        cbs = cls.build(**{n: values[n] for n in cls.arguments})
-        if callable(cbs) or is_iter(cbs) and not isinstance(cbs, (str,dict)): return cbs
-        raise TypeError(f"{cls.__name__} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
-    return flatten([built(c) if is_algorithm(c) else c for c in items])
-
 def taken(items, group, who):
     "The values of `group` that the callbacks `items` take as hyper-parameters"
-    args = arguments(items, who)
-    asks = chain_of(expand(items, args)).asks
-    return {k: v for k,v in group.items() if k in args or k in asks or k in aliases and asks.issuperset(names_in(k, v))}
+    args = arguments_of(items, who)
+    asks = chain_of(Built(items, args).cbs).asks
+    return {k: v for k,v in group.items() if k in args or asked(k, v, asks)}
 
-def flatten(cbs):
-    "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
-    if callable(cbs) or isinstance(cbs, str): return cbs,
-    if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
-    return (cbs,) if cbs else ()
+def asked(k, v, asks):
+    "Whether callbacks that ask for the names `asks` take the value `v` of `k`, in either spelling"
+    return k in asks or k in aliases and asks.issuperset(names_in(k, v))
 
 def of_callbacks(cbs, hypers, who):
     "The hyper-parameters that the callbacks `cbs` declare or are given, with defaults; and those given, in the spelling of callbacks"
@@ -49,7 +30,7 @@ def of_callbacks(cbs, hypers, who):
     short = to_short(hypers, chain.asks)
     declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
     declared|= chain.hypers(known=short)
-    if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, who))
+    if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, chain, who))
     if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=...")
     return declared,short
 
@@ -67,20 +48,19 @@ class Settings:
         self.way = 'launch' if group['fused'] else 'reference' if group['foreach'] is False else 'foreach' if group['foreach'] else None
 
 class Recipe:
-    """The callbacks `cbs`: a flat list, in which an algorithm's class stands for its callbacks, or the class of an algorithm. `arguments`: those of
-    such classes. `defaults`: the hyper-parameters of a group that says nothing, in torch's spelling, with `hypers` set. `own`: names that
-    callbacks read themselves and that so are no other's spelling"""
+    """The callbacks `cbs`: a flat list, in which an algorithm's class, or a `partial` of it, stands for its callbacks, or the class of an algorithm.
+    `arguments`: those of that class, with defaults. `defaults`: the hyper-parameters of a group that says nothing, in torch's spelling, with `hypers`
+    set. `own`: names that callbacks read themselves and that so are no other's spelling"""
     def __init__(self, name, cbs, hypers):
         self.name,self.cbs,self.items = name,cbs,cbs if isinstance(cbs, tuple) else (cbs,)
-        self.arguments = arguments(self.items, name)
+        self.arguments = arguments_of(self.items, name)
+        self.algorithm    = next((cls.__name__ for cls in map(algorithm_of, self.items) if cls), '')
+        self.of_algorithm = Hypers(to_torch(self.arguments))
         self.built,self.fine,self.known,self.seen,self.own = set(),set(),{},{},None
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
-        declared = self.arguments
-        if not self.arguments: declared,given = of_callbacks(cbs, given, name)
-        elif len(self.items)>1:                                 # beside an algorithm other callbacks, with hyper-parameters of their own
-            chain,view = chain_of(expand(self.items, declared|given)),Hypers(to_torch(declared))
-            declared = declared | chain.hypers(known=view) | {n: chain.default(n, None) for n in given if n in chain.asks and n not in view}
+        if self.arguments: declared = self._declared(given)
+        else: declared,given = of_callbacks(cbs, given, name)
         if bad := declared.keys()&reserved: raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
         own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self.own:                                    # whose spelling an ambiguous name is depends on the chain, and that on the values
@@ -94,11 +74,23 @@ class Recipe:
         self.defaults = {k: plain(v) for k,v in (values|to_torch(more, own)).items()}
         self.values_of = itemgetter(*self.defaults)                                       # what a group says, as a tuple
 
+    def _declared(self, given):
+        "The hyper-parameters of the algorithm, those of the callbacks beside it, and any that its callbacks have and that is among the `given`"
+        values = to_torch(self.arguments)
+        view   = Hypers(values)
+        assign(view, {k: v for k,v in given.items() if k in view}, self.name)
+        check_kinds(values, to_torch(self.arguments), self.strict, self.name)
+        chain  = chain_of(self.together(values|engine_flags).cbs)
+        more   = {k: v for k,v in given.items() if asked(k, v, chain.asks) and not any(n in view for n in (k, *aliases.get(k, ())))}
+        names  = [*to_short(more, chain.asks)]
+        beside = chain.hypers(known={*view, *names}) if len(self.items)>1 else {}
+        return self.arguments | beside | {n: chain.default(n, None) for n in names}
+
     @property
     def strict(self): return {'lr', *self.arguments, *engine_flags}
     def view(self, group):
         "The hyper-parameters of `group` in either spelling, live"
-        return Hypers(group, self.own)
+        return Hypers(group, self.own or ())
     def check(self, group, who):
         "The chain of `group`, if that and its values can work"
         self.check_values(group, who)
@@ -115,7 +107,7 @@ class Recipe:
     def check_values_anew(self, group, who):
         check_flags(group, who)
         check_kinds(group, self.declared, self.strict, who)
-        check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who)
+        check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who, self.algorithm)
 
     def check_set(self, group, key, chain):
         "The same for values that were set since, by a schedule perhaps: quick if only numbers have changed, and are in their ranges"
@@ -128,28 +120,48 @@ class Recipe:
     def build(self, group):
         "The callbacks of `group`"
         hypers = self.view(group)
-        return flatten([group['maximize'] and maximize, expand(self.items, {n: group[n] if n in group else hypers[n] for n in self.arguments})])
+        return Built(self.items, {n: group[n] if n in group else hypers[n] for n in self.arguments}, group['maximize'])
+    def together(self, group):
+        "The callbacks of `group`, if they can stand together"
+        built = self.build(group)
+        if built.key not in self.built:
+            check_built(built, self.build(group), self.of_algorithm, self.name)
+            check_apart(built.inner, built.outer, self.of_algorithm, self.algorithm, self.name)
+            self.built.add(built.key)
+        return built
     def chain(self, group, rehearsed=True):
         "The chain of `group`, which may depend on its hyper-parameters; the same object for the same callbacks"
-        cbs = self.build(group)
-        key = tuple(hashable(same(cb)) for cb in cbs)
-        if key not in self.built:
-            check_built(cbs, self.build(group), self.view(self.declared) if self.arguments else (), self.name)
-            self.built.add(key)
-        chain = chain_of(cbs)
+        built = self.together(group)
+        chain = chain_of(built.cbs)
         if not rehearsed or not group.get('params'): return chain
-        known = learned_of(chain).rehearsed
         hypers = self.hypers(group, chain)
-        kind   = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))               # flags and names; a number may be another
-        for p in group['params']:
-            if (p.shape, p.dtype, p.device, kind) not in known: rehearse(chain, p, hypers, kind, self.name)
-        chain = chain_of(cbs)
-        if not self.arguments and (bad := [n for n in hypers if n not in chain.asks]): raise TypeError(unexpected(bad[0], chain.asks, self.name))
+        self.rehearse(chain, group['params'], hypers, built)
+        chain,named = chain_of(built.cbs),{*self.arguments, *self.of_algorithm}
+        if bad := [n for n in hypers if n not in chain.asks and n not in named]: raise TypeError(unexpected(bad[0], chain.asks, chain, self.name))
         return chain
+    def rehearse(self, chain, params, hypers, built):
+        "Try the callbacks on each kind of parameter that they have not been tried on"
+        kind    = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))              # flags and names; a number may be another
+        learned = learned_of(chain)
+        for p in params:
+            if (p.shape, p.dtype, p.device, kind) in learned.rehearsed: continue
+            try: rehearse(chain, p, hypers, kind, self.name)
+            except Unprovided as e: raise ValueError(f"{e}{remedy(e, built, self.of_algorithm)}") from None
+        check_repeats(chain, built.repeats, learned.returns, self.name)
+        check_advances(chain, learned.advances, built, self.name)
     def hypers(self, group, chain, read=number):
         "The values of `group` that `chain` reads, as plain numbers"
         hypers = Hypers(group, self.own|chain.asks&ambiguous)
         return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
+    def in_common(self, group, chain=None):
+        "What callbacks that run once over all parameters read of `group`, and so must find the same in all groups: (callback, name) -> value"
+        chain = chain or self.chain(group)
+        if not group['params'] or not any(b.is_global for b in chain.blocks): return {}
+        res,provided,hypers = {},set(),self.hypers(group, chain)
+        for b in chain.blocks:
+            if b.is_global: res |= {(b, n): hypers[n] for n in b.reads if n in hypers and n not in b.lists and n not in provided}
+            provided |= {*learned_of(chain).returns.get(b, ())}
+        return res
     def settings(self, group):
         "Chain, numbers and way of running of `group`: one object for all groups that are alike"
         key = tuple([group[k] for k in self.defaults])

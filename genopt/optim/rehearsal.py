@@ -1,35 +1,46 @@
 """The rehearsal: at construction a chain is run for three steps on a small stand-in of each kind of parameter. This shows what its callbacks return,
 and its faults are reported there, by callback, argument and remedy, and not in training."""
 
-from functools import partial
+from contextlib import contextmanager
+from functools import lru_cache
 from numbers import Real
 import torch
 from torch import Tensor
 from ..contract.block import Block,given,of_model,plurals
 from ..contract.chain import Namespace,chain_of,learned_of
 from ..contract.messages import did_you_mean
-from ..contract.names import name_of,rename,same,signature
+from ..contract.names import rename,shown,signature
 from ..contract.stand_ins import StandIn,add_states,small,stand_in
 from .hypers import aliases
+from .lists import check_advances,check_apart,check_repeats,once
 from .. import blocks
 
-__all__ = ['check_built', 'rehearse', 'returned_by', 'unexpected']
+__all__ = ['Unprovided', 'rehearse', 'remedy', 'returned_by', 'unexpected']
 
 
 def rehearse(chain, p, hypers, kind, who):
     """Run `chain` for three steps on a stand-in of `p`, once for each shape class, and learn what each callback returns and where it runs. `kind`:
-    the flags in `hypers`. Raises `ValueError` or `TypeError` for a name that nothing provides, a write in place, or a result that does not fit"""
+    the flags in `hypers`. Raises `Unprovided` for a name that nothing provides, `ValueError` or `TypeError` for a write in place, or a result that
+    does not fit"""
     shape,known = small(p.shape),learned_of(chain).rehearsed
     key = shape,p.dtype,p.device,kind
-    with torch.random.fork_rng([p.device] if p.is_cuda else []), torch.inference_mode(False), torch.no_grad():
+    with quiet(p):
         failed = False
         try:
             if key not in known: rehearse_on(shape, chain, p, hypers, who)
+        except Unprovided as e:
+            e.p,e.hypers = p,hypers
+            raise
         except (TypeError, ValueError):
             failed = shape!=tuple(p.shape)
             if not failed: raise
         if failed: rehearse_on(tuple(p.shape), chain, p, hypers, who)              # perhaps a callback needs the true sizes
     known |= {key, (p.shape, p.dtype, p.device, kind)}
+
+@contextmanager
+def quiet(p):
+    "Within, random numbers and autograd are as if nothing had been run"
+    with torch.random.fork_rng([p.device] if p.is_cuda else []), torch.inference_mode(False), torch.no_grad(): yield
 
 def rehearse_on(shape, chain, p, hypers, who):
     chain = chain_of(chain.cbs)                                            # more may be known of it by now
@@ -60,6 +71,7 @@ def watched_step(chain, ns, hypers, who):
         learned.results[b, shape] = dict(out)
         learned.where[b] = runs_on(b, ns)
         for n in out: check_result(chain, i, out, n, ns, who)
+        learned.advances.setdefault(b, set()).update(n for n in out.keys()&ns.keys() if differs(out[n], ns[n]))
         ns.update(out)
         known |= out.keys()
     ns['new_p']                                                             # noqa: B018 -- the move, if no callback has asked for it
@@ -92,6 +104,8 @@ def differ(a, b):
     try: return not torch.equal(a, b) and not torch.equal(a.nan_to_num(), b.nan_to_num())      # NaN differs from itself
     except (RuntimeError, NotImplementedError): return False
 
+def differs(new, old): return new is not old if isinstance(new, Tensor) or isinstance(old, Tensor) else new!=old
+
 def watched_eval(chain, b, ns, hypers, who):
     "Run `b`, which returns the weights to evaluate, as `opt.eval()` does"
     if bad := [n for n in b.reads if n not in {'p'}|chain.state.keys()|hypers.keys()]:
@@ -108,7 +122,7 @@ def check_reads(chain, i, known, who):
     "Refuse a name that the `i`-th callback reads and nothing before it provides"
     b = chain.every[i]
     for n,m in zip(b.reads, b.names):
-        if m not in known: raise ValueError(f"{who}: {b} reads {n!r}, which nothing before it provides{advice(chain, i, n, known)}")
+        if m not in known: raise Unprovided(who, chain, i, n, known)
 
 def check_result(chain, i, out, n, ns, who):
     "Refuse what the `i`-th callback returned for `n`, if it does not fit what is kept or read there, or can have no effect"
@@ -150,32 +164,68 @@ def check_renamed(b, returned, who):
         if hint := did_you_mean(old, [*reads, *returned]):
             raise TypeError(f"{who}: {b.cb!r} renames {old!r}, which {b} neither reads nor returns{hint}")
 
-def check_built(cbs, again, declared, who):
-    "Refuse callbacks that an algorithm makes anew whenever it is asked, and `partial`s that give what the algorithm has as an argument"
-    for a,b in zip(cbs, again):
-        if same(a)!=same(b): raise TypeError(f"{who} makes {name_of(a)} anew at each call; define it outside, so that it is the same for all groups")
-    for cb in cbs:
-        for k in fixed(cb):
-            if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")
+# -- Advice: what is said has been tried --
 
-def fixed(cb):
-    "Names that a `partial` gives a value, under what it is called in the chain"
-    if isinstance(cb, rename): return {cb.names.get(n,n) for n in fixed(cb.func)}
-    return cb.keywords.keys()|fixed(cb.func) if isinstance(cb, partial) else set()
+class Unprovided(ValueError):
+    "The `i`-th callback of `chain` reads `name`, which is not among the `known`. It was tried on the parameter `p` with `hypers`"
+    def __init__(self, who, chain, i, name, known):
+        super().__init__(f"{who}: {chain.every[i]} reads {name!r}, which nothing before it provides")
+        self.chain,self.i,self.name,self.known = chain,i,name,known
 
+def remedy(e, built, arguments):
+    """What to do about the unprovided name of `e`, in a list that is `built` from callbacks and an algorithm with `arguments`. It is what leads to a
+    list that runs in the fewest steps, so following one remedy after the other comes to an end"""
+    trials,ways = Trials(e.p, e.hypers, built, arguments),[*places(e, built), *additions(e)]
+    for further in range(4):
+        for cbs,words in ways:
+            if trials.lead(cbs, further): return f": {words}"
+    n = e.name
+    known = did_you_mean(n, e.known)
+    return known or f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
 
-# -- Advice --
+def places(e, built):
+    "Lists in which a later callback that provides the name stands before the one that reads it, each with what to do"
+    b,cbs = e.chain.every[e.i],[*e.chain.cbs]
+    for j,o in enumerate(e.chain.every[e.i+1:], e.i+1):
+        if e.name not in o.state and e.name not in returned_by(o): continue
+        if built.has_inside(o.cb): yield put(cbs, e.i, o.cb),f"{o} comes later, in {built.algorithm}; put {shown(o.cb)} before {b} as well"
+        else:
+            last = f" (or declare {e.name}={o.state[e.name]} there, to read the last step's value)" if e.name in o.state else ''
+            yield put(cbs[:j]+cbs[j+1:], e.i, o.cb),f"{o} comes later, move it before {b}{last}"
 
-def advice(chain, i, n, known):
-    "What to do about `n`, which the `i`-th callback reads and nothing before it provides"
-    b = chain.every[i]
-    for o in chain.every[i+1:]:
-        if n in o.state or n in returned_by(o):
-            return f": {o} comes later, move it before {b} (or declare {n}=zeros there, to read the last step's value)"
-    for names in (lambda o: o.state, returned_by, lambda o: o.hypers):
-        if found := [o for o in library() if n in names(o) and o!=b]: return f": add {found[0]}"
-    return did_you_mean(n, known) or f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
+def additions(e):
+    "Lists with one more callback of genopt, that provides the name, each with what to do"
+    cbs = [*e.chain.cbs]
+    return [(put(cbs, e.i, o.cb), f"add {o}") for o in providers(e.name) if o!=e.chain.every[e.i]]
 
+def put(cbs, i, cb): return [*cbs[:i], cb, *cbs[i:]]
+
+def providers(n):
+    "The callbacks of genopt that keep `n` as a state, then those that return it, then those that declare it as a hyper-parameter"
+    return [o for has in (lambda o: o.state, returned_by, lambda o: o.hypers) for o in library() if n in has(o)]
+
+class Trials:
+    "Lists that are tried, on a stand-in of `p` with `hypers`, before they are advised; so many at most. They have the algorithm of `built`, if any"
+    most = 200
+    def __init__(self, p, hypers, built=None, arguments=()):
+        self.p,self.hypers,self.built,self.arguments,self.left = p,hypers,built,arguments,self.most
+    def lead(self, cbs, further):
+        "Whether the list `cbs` runs, perhaps after `further` callbacks were added for what it still lacks"
+        self.left -= 1
+        if self.left<0: return False
+        try: self.run(*once(cbs))
+        except Unprovided as e: return further>0 and any(self.lead(put([*e.chain.cbs], e.i, o.cb), further-1) for o in providers(e.name))
+        except (TypeError, ValueError): return False
+        return True
+    def run(self, cbs, repeats):
+        chain  = chain_of(cbs)
+        if self.built: check_apart(self.built.inner, [cb for cb in cbs if not self.built.has_inside(cb)], self.arguments, '', '')
+        hypers = {n: v for b in chain.every for n,v in b.hypers.items()} | self.hypers
+        with quiet(self.p): rehearse_on(small(self.p.shape), chain, self.p, hypers, '')
+        check_repeats(chain, repeats, learned_of(chain).returns, '')
+        check_advances(chain, learned_of(chain).advances, None, '')
+
+@lru_cache(4096)
 def returned_by(b):
     "The names that `b` returns, found by trying it on tensors and on numbers; none where it fails"
     q = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)) + .5
@@ -189,13 +239,19 @@ def returned_by(b):
         except Exception: continue
     return set()
 
-def unexpected(n, known, who):
-    "That `n` is no hyper-parameter of these callbacks, and whose it is"
-    found = [b.name for b in library() if n in b.hypers]
-    some  = found[:3] + [f'{len(found)-3} others']*(len(found)>3)
-    remedy = did_you_mean(n, known) or (f"; add {' or '.join(some)}, which {'have' if len(some)>1 else 'has'} it" if found else '')
-    return f"{who} got an unexpected hyper-parameter {n!r}{remedy}; its callbacks have {', '.join(known) or 'none'}"
+def unexpected(n, known, chain, who):
+    "That `n` is no hyper-parameter of the callbacks of `chain`, which have those in `known`, and whose it is"
+    found  = [o.name for o in library() if n in o.hypers and fits(o, chain)]
+    some   = found[:3] + [f'{len(found)-3} others']*(len(found)>3)
+    advice = did_you_mean(n, known) or (f"; add {' or '.join(some)}, which {'have' if len(some)>1 else 'has'} it" if found else '')
+    return f"{who} got an unexpected hyper-parameter {n!r}{advice}; its callbacks have {', '.join(known) or 'none'}"
 
+def fits(o, chain):
+    "Whether the callback `o` can stand before or behind those of `chain`"
+    cbs,example = [*chain.cbs],(torch.zeros(2, 2), dict(lr=.1))
+    return any(Trials(*example).lead(with_it, 0) for with_it in ([o.cb, *cbs], [*cbs, o.cb]))
+
+@lru_cache
 def library():
     "The callbacks that come with genopt"
     return [Block(getattr(blocks, n)) for n in blocks.__all__]

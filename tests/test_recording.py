@@ -260,6 +260,43 @@ def test_a_call_reads_and_gives():
 def of_trace(grad): return dict(scale=grad.T.sum())
 def by_scale(grad, scale): return grad*(scale+1.)
 
+@pytest.mark.parametrize('between,last', [(lambda grad: dict(q=grad*2), lambda q: q - q.mean(-1, keepdim=True)), (power, lambda grad, q: grad*q*grad.shape[0])])
+def test_a_call_reads_what_was_made_since_the_one_before(between, last):
+    "Tensors and numbers: the small tensors follow the recording"
+    program = lowered(centered, between, last)
+    assert [len(s.calls) for s in program.stages if s.calls] in ([1, 1], [2]) and not program.falls_back
+
+@pytest.mark.parametrize('cb,words', [
+    (lambda grad: dict(grad=grad*grad.shape[0], k=3.),              "asks for the shape of a tensor, and makes the number 'k'"),
+    (lambda grad: grad.T,                                           "the move reads 'update', which is not of the parameter's shape and dtype"),
+    (lambda grad, s=Init(lambda p: torch.zeros((), dtype=torch.float64)): dict(update=grad, s=s+1), "'s' is a single torch.float64"),
+    (lambda grad, k=2.: grad*grad.shape[0]*(2. if k>1 else 1.),     'decides by the value of a number, which capturable=True keeps'),
+], ids=lambda x: x if isinstance(x, str) else '')
+def test_what_no_call_can_be(cb, words):
+    chain   = Chain([cb])
+    numbers = dict(lr=.1) | {n: torch.tensor(v) for n,v in chain.hypers().items()}
+    program = lower(chain, layout(), numbers, Request('foreach', capturable=bool(chain.hypers())))
+    assert program.falls_back and words in why(program)
+
+def test_a_result_of_another_shape_needs_the_shape():
+    assert "makes 'q', which is not of the parameter's shape" in why(lowered(lambda grad: dict(grad=grad, q=grad.norm().reshape(1))))
+
+def test_a_callback_that_keeps_account_is_not_run():
+    "If a rehearsal has seen what it returns"
+    seen = []
+    def tap(grad):
+        seen.append(1)
+        return grad
+    chain = chain_of([tap])
+    learned_of(chain).results[chain.blocks[0], torch.Size((4,3))] = dict(update=torch.ones(4, 3))
+    assert len(lower(chain, layout(), dict(lr=.1), Request('foreach')).stages[0].calls)==1 and not seen
+
+def test_the_move_is_made_when_it_is_read():
+    "An update that is returned afterwards has no part in it"
+    def follows(new_p, ema=zeros): return dict(ema=ema+new_p)
+    program = lowered(follows, lambda grad: dict(update=grad*3))
+    assert [v.name for v in written(program)['p'].operands[:2]]==['p', 'grad']
+
 def test_a_call_gives_a_single_number():
     "Which is no reduction of what the call has read"
     first,last = lowered(of_trace, by_scale).stages

@@ -2,6 +2,7 @@
 latter into the parameters, `opt.train()` the former back, to the bit; with an algorithm that has one set both do nothing."""
 
 import torch
+from .._torch import quietly
 from ..contract.chain import Namespace
 from ..contract.tensors import compute,real
 from ..run.reference import own
@@ -13,7 +14,7 @@ class Modes:
     "The part of `Optimizer` that knows which weights the parameters hold"
     training = True
 
-    @torch.no_grad()
+    @quietly
     def eval(self):
         """Put the weights to evaluate into the parameters: the state `eval_p`, or what a callback returns as `eval_p`. Those to train are kept in the
         state, and in checkpoints. A parameter that has not been trained yet stays. No step can be taken until `train()`"""
@@ -32,7 +33,7 @@ class Modes:
             real(p.detach()).copy_(value)
         self.training = not news and self.training
 
-    @torch.no_grad()
+    @quietly
     def train(self, mode=True):
         "Put the weights to train back into the parameters. `train(False)` is `eval()`, as of a model"
         if not mode: return self.eval()

@@ -4,7 +4,7 @@ import warnings
 from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
-from .._torch import add_param_group,hooked,quiet,watched_from_outside,without_dynamo
+from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.tensors import compute,number,plain
@@ -73,6 +73,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "What `group` runs: the optimizer's own recipe, or that of the `cbs` it came with"
         return self._recipes[group.get('cbs')]
 
+    @quietly
     def add_param_group(self, param_group):
         """Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied. A group
         may bring its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`, whose defaults it then has; in the group, and
@@ -165,10 +166,10 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                 plan.commit()
                 self._steps += 1
                 return loss
-        with quiet(): return self._long_step(inputs, closure, loss)
+        with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
 
-    def _long_step(self, inputs, closure, loss):
-        grads = inputs.grads
+    def _long_step(self, inputs, model):
+        grads,loss = inputs.grads,model.returned
         if not self.state and self._allocates(grads):
             self.init_state()
             return loss
@@ -179,7 +180,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             return loss
         self._steps += 1
         lost  = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
-        model,arrived = Model(closure, loss, self.name),None
+        arrived = None
         for _ in range(8):
             if (arrived := self._plan.prepare(inputs, model, arrived)) is None: break
             self._replan(inputs, arrived)                                   # a guard does not hold any more
@@ -218,8 +219,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
         return not agree(any((g._values() if g.is_sparse else local(g)).any() for g in given), given)
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
+    @quietly
     def init_state(self):
         "Allocate the state of all parameters that require a gradient, as it is before the first step; what is there stays"
         for g in self.param_groups:
@@ -255,6 +255,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         try: return super().state_dict()
         finally: self.__dict__['_store'] = store
 
+    @quietly
     def torch_state_dict(self):
         "A state dict that torch.optim's algorithm of the same name loads, to go on there. Raises `ValueError` if torch has none"
         return torch_state_dict(self)
@@ -274,7 +275,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def explain(self):
         "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
-        return Explanation(self)
+        with quiet(): return Explanation(self)
 
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
@@ -297,6 +298,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
+    @quietly
     def load_state_dict(self, state_dict):
         """As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`. Also
         loads what torch.optim's algorithm of the same name has saved, or fastai's, and finds parameters by name where both know their names

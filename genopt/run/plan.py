@@ -89,10 +89,9 @@ class Plan:
     # -- a step --
 
     def aim(self, inputs):
-        "`prepare`, where every program is one launch; False if a guard does not hold"
+        "`prepare`, where every program is one launch. False if a guard does not hold: `prepare` then finds another program"
         return all(
-            self.ready(j, inputs.grads, self.settings) and self.works[j].simple
-            for j in range(len(self.works))
+            w.simple and w.take(inputs.grads) and w.prepare(self.settings) for w in self.works
         )
 
     def looks_bad(self):

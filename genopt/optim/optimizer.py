@@ -73,7 +73,6 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "What `group` runs: the optimizer's own recipe, or that of the `cbs` it came with"
         return self._recipes[group.get('cbs')]
 
-    @quietly
     def add_param_group(self, param_group):
         """Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied. A group
         may bring its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`, whose defaults it then has; in the group, and
@@ -99,14 +98,18 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         try:
             add_param_group(self, group)
             self._known = []
-            check_params(group['params'], who)
-            chain = recipe.check(group, who)
-            if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
-            if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
+            with quiet(): self._check_group(group, recipe, who)
         except BaseException:
             del self.param_groups[n:]
             self._recipes,self.defaults = known,defaults
             raise
+
+    def _check_group(self, group, recipe, who):
+        "Refuse a group whose parameters, or whose callbacks with these, cannot work"
+        check_params(group['params'], who)
+        chain = recipe.check(group, who)
+        if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
+        if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
 
     def _bring(self, group, who):
         "The recipe of a group with `cbs` of its own, and the name by which the group keeps it: one that is there, if it is the same"
@@ -170,6 +173,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def _long_step(self, inputs, model):
         grads,loss = inputs.grads,model.returned
+        if self._expected: self._check_weights()
         if not self.state and self._allocates(grads):
             self.init_state()
             return loss
@@ -251,7 +255,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def state_dict(self):
         """As torch's. What is kept for a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
         store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
-        self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
+        weights = self._weights()
+        told = lambda p, s: s | weights.get(id(p), {}) if isinstance(s, dict) else s
+        self.__dict__['_store'] = {p: told(p, s) for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
         try: return super().state_dict()
         finally: self.__dict__['_store'] = store
 
@@ -286,7 +292,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','_late','skipped_steps'
+    kept = '_recipes','_flags','_nonfinite','_late','_expected','skipped_steps','last_step_skipped'
     def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
@@ -298,18 +304,19 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for g in self.param_groups:                                         # a group saved by an older version, or by torch
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
-    @quietly
     def load_state_dict(self, state_dict):
         """As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`. Also
         loads what torch.optim's algorithm of the same name has saved, or fastai's, and finds parameters by name where both know their names
         (`named_parameters()`). How a step is run, `foreach` and `fused`, stays as it is. Raises `ValueError`, by parameter, for a state that
         does not fit; then nothing has changed"""
-        box = self.register_load_state_dict_pre_hook(Boxed.all)             # the last of the hooks, after the user's own
-        try: super().load_state_dict(state_dict)
-        finally: box.remove()
-        for p,s in self.state.items():
-            if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
+        with quiet():
+            box = self.register_load_state_dict_pre_hook(Boxed.all)         # the last of the hooks, after the user's own
+            try: super().load_state_dict(state_dict)
+            finally: box.remove()
+            for p,s in self.state.items():
+                if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
+        self._expect_weights()
 
 
 hooked_step = hooked(Optimizer._step)

@@ -1,6 +1,6 @@
 """Weights to train and weights to evaluate."""
 
-import copy,pickle
+import copy,pickle,warnings
 from functools import partial
 import pytest,torch
 import genopt,schedulefree
@@ -251,3 +251,38 @@ def test_a_model_and_an_optimizer_that_were_saved_in_different_modes(name, model
         steps_of(qs, other, 1)
         steps_of(ps, opt, 1)
         assert all(map(torch.equal, qs, ps))
+
+@pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=str)
+@pytest.mark.parametrize('apart', [True, False], ids=['functions','one'])
+def test_a_compiled_loop_evaluates_and_goes_on(kw, apart):
+    "torch.compile goes around eval(), train(), init_state() and explain(), as around a step. It would warn of what it traces"
+    def run(compiled):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        opt = genopt.AdamWScheduleFree(model.parameters(), lr=.1, **kw)
+        def train(x):
+            opt.init_state()
+            opt.train()
+            opt.zero_grad()
+            model(x).square().mean().backward()
+            opt.step()
+        def evaluate(x):
+            opt.eval()
+            opt.explain()
+            return model(x).sum().detach()
+        def both(x):
+            train(x)
+            return evaluate(x)
+        if compiled: train,evaluate,both = (torch.compile(f, backend='eager') for f in (train, evaluate, both))
+        out = []
+        for i in range(3):
+            x = torch.ones(4, 3)*(i+1)
+            if apart:
+                train(x)
+                out.append((opt.training, evaluate(x), opt.training))
+            else: out.append((both(x), opt.training))
+        return out
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert run(True)==run(False)

@@ -2,7 +2,7 @@
 latter into the parameters, `opt.train()` the former back, to the bit; with an algorithm that has one set both do nothing."""
 
 import torch
-from .._torch import quietly
+from .._torch import quietly,without_dynamo
 from ..contract.chain import Namespace
 from ..contract.messages import name_in
 from ..contract.sharded import is_sharded
@@ -20,6 +20,7 @@ class Modes:
     training  = True
     _expected = {}                                                      # parameter -> bits of its weights to train and to evaluate, from a file
 
+    @without_dynamo
     @quietly
     def eval(self):
         """Put the weights to evaluate into the parameters: the state `eval_p`, or what a callback returns as `eval_p`. Those to train are kept in the
@@ -33,6 +34,7 @@ class Modes:
             if has_bits(p): state['eval_bits'] = bits(p)
         self.training = not news
 
+    @without_dynamo
     @quietly
     def train(self, mode=True, *, written='raise'):
         """Put the weights to train back into the parameters. `train(False)` is `eval()`, as of a model. `written`: what becomes of a parameter

@@ -223,6 +223,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
         return not agree(any((g._values() if g.is_sparse else local(g)).any() for g in given), given)
 
+    @without_dynamo
     @quietly
     def init_state(self):
         "Allocate the state of all parameters that require a gradient, as it is before the first step; what is there stays"
@@ -279,9 +280,11 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "fastai's view: for each group a live mapping of its hyper-parameters, in either spelling"
         return [self._recipe(g).view(g) for g in self.param_groups]
 
+    @without_dynamo
+    @quietly
     def explain(self):
         "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
-        with quiet(): return Explanation(self)
+        return Explanation(self)
 
     def __repr__(self):
         g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)

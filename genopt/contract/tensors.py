@@ -1,11 +1,12 @@
 """How callbacks see a stored tensor, and what a message says of one."""
 
+from collections.abc import Sequence
 import torch
 from torch import Tensor
 from numbers import Integral,Real
 from .sharded import local
 
-__all__ = ['compute', 'describe', 'fit', 'is_finite', 'number', 'plain', 'real', 'storage', 'wide']
+__all__ = ['compute', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'shared', 'storage', 'wide']
 
 
 def wide(dtype):
@@ -27,11 +28,29 @@ def is_finite(grad):
 
 # -- Plain values --
 
-def plain(v):
-    "Python's own numbers (NumPy's break `torch.load(weights_only=True)`), tuples of them, and tensors of our own"
-    if isinstance(v, (tuple,list)): return tuple(map(plain, v))
-    if isinstance(v, Tensor): return v.detach().clone()
+def is_sequence(v): return isinstance(v, Sequence) and not isinstance(v, (str,bytes))
+
+def shared(v):
+    """Python's own numbers (NumPy's break `torch.load(weights_only=True)`), flags, words and tuples of them, whatever kind of sequence or array they
+    come in. A tensor is the caller's: what is written into it counts, as in torch"""
+    if isinstance(v, Tensor): return v.detach() if v.requires_grad else v
+    dims = getattr(v, 'ndim', None)
+    if dims==0 and hasattr(v, 'item'): v = v.item()
+    if dims==1 and hasattr(v, 'tolist'): v = v.tolist()
+    if is_sequence(v): return tuple(map(shared, v))
     return v if isinstance(v, bool) or not isinstance(v, Real) else int(v) if isinstance(v, Integral) else float(v)
+
+def plain(v):
+    "The same, with tensors of our own"
+    v = shared(v)
+    if isinstance(v, tuple): return tuple(map(plain, v))
+    return v.detach().clone() if isinstance(v, Tensor) else v
+
+own_types = int,float,bool,str,type(None)
+def is_plain(v):
+    "Whether `v` is as `shared` makes it; a list may be one"
+    if type(v) in (tuple,list): return all(map(is_plain, v))
+    return type(v) in own_types or isinstance(v, Tensor) and v.numel()==1
 
 def number(v): return v.item() if isinstance(v, Tensor) else v
 

@@ -81,24 +81,26 @@ class Modes:
 
     @quietly
     def _weights(self):
-        "For a state dict: bits of the weights to train and of those to evaluate, by the parameter's id"
-        if not self.training: return {}
-        stored = lambda p, value: real(torch.empty_like(p)).copy_(value)
-        return {id(p): dict(train_bits=bits(p), eval_bits=bits(stored(p, value))) for p,_,value in self._to_evaluate() if has_bits(p)}
-
-    def _expect_weights(self):
-        "Take what `_weights` has told out of a state that was loaded; it is looked at when the model is loaded too, at the next step"
-        both = 'train_bits','eval_bits'
-        states = [(p, s) for p,s in self.state.items() if isinstance(s, dict) and 'train_bits' in s]
-        self._expected = {p: [s.pop(n, None) for n in both] for p,s in states}
+        "For a state dict saved in training: `bits` of the weights to train and of those to evaluate, by the parameter's number"
+        numbers = {id(p): i for i,p in enumerate(p for g in self.param_groups for p in g['params'])}
+        told = {}
+        for p,_,value in self._to_evaluate() if self.training else ():
+            if has_bits(p): told[numbers[id(p)]] = [bits(p), bits(real(torch.empty_like(p)).copy_(value))]
+        return dict(weights=told) if told else {}
 
     def _check_weights(self):
         "Refuse a step where the parameters are the weights to evaluate, but the state was saved in training"
-        bad = [p for p,(train,other) in self._expected.items() if other not in (None, train) and bits(p)==other]
+        bad = [p for p,(train,other) in self._expected.items() if train!=other and bits(p)==other]
         if bad:
             raise RuntimeError(f"{self.name}: {self._names(bad)} holds the weights to evaluate, but the state that was loaded was saved in training: "
                                f"save model and optimizer both after opt.eval(), or both in training. Nothing has changed. {both_ways}")
         self._expected = {}
+
+def told_weights(groups, state_dict):
+    "What `_weights` has told, by parameter. It is looked at when the model is loaded too, at the next step"
+    told = state_dict.get('weights', {})
+    saved = [i for g in state_dict['param_groups'] for i in g['params']]
+    return {p: told[i] for i,p in zip(saved, (p for g in groups for p in g['params'])) if i in told}
 
 def kept(v): return compute(v) if isinstance(v, torch.Tensor) else v
 

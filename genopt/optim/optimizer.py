@@ -1,5 +1,6 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
+import copy
 import warnings
 from operator import attrgetter,is_
 from fastcore.basics import is_iter
@@ -7,7 +8,7 @@ import torch
 from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
-from ..contract.tensors import compute,number,plain
+from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import check_way
 from ..run.plan import Plan
 from ..run.sort import Inputs
@@ -17,9 +18,9 @@ from .explain import Explanation
 from .hypers import assign,check_flags,engine_flags,misplaced
 from .learner import ForLearner
 from .model import Model
-from .modes import Modes
+from .modes import Modes,told_weights
 from .parameters import as_groups,check_params,is_module
-from .recipe import Recipe,flatten,taken
+from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -82,11 +83,11 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
         if is_module(param_group['params']): raise TypeError(f"{who}: params is a module; pass its parameters()")
         recipe,label = self._bring(param_group, who)
-        group,given  = {k: plain(v) for k,v in (recipe.defaults|self._flags).items()},{}
+        group,given  = {k: shared(v) for k,v in (recipe.defaults|self._flags).items()},{}
         view = recipe.view(group)
         for k,v in param_group.items():
             if k=='cbs': continue
-            if k in view: given[k] = plain(v)
+            if k in view: given[k] = entered(k, v)
             elif k in ('params', 'param_names'): group[k] = v
             elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
             else: group[k] = v                                                           # the user's own notes, such as a name
@@ -202,6 +203,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             values_of,values,settings = known[i]
             if settings is None or not all(map(is_, now := values_of(g), values)):
                 recipe = self._recipe(g)
+                keep_plain(g, recipe.defaults)
                 settings = recipe.settings(g)
                 values_of = recipe.values_of
                 now = values_of(g)
@@ -256,10 +258,10 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def state_dict(self):
         """As torch's. What is kept for a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
         store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
+        for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
         weights = self._weights()
-        told = lambda p, s: s | weights.get(id(p), {}) if isinstance(s, dict) else s
-        self.__dict__['_store'] = {p: told(p, s) for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
-        try: return super().state_dict()
+        self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
+        try: return super().state_dict() | weights
         finally: self.__dict__['_store'] = store
 
     @quietly
@@ -315,11 +317,13 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         with quiet():
             box = self.register_load_state_dict_pre_hook(Boxed.all)         # the last of the hooks, after the user's own
             try: super().load_state_dict(state_dict)
-            finally: box.remove()
+            finally:
+                box.remove()
+                told = self.__dict__.pop('_told', {})
             for p,s in self.state.items():
                 if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
-        self._expect_weights()
+        self._expected = told
 
 
 hooked_step = hooked(Optimizer._step)
@@ -331,7 +335,8 @@ class Boxed:
     @classmethod
     def all(cls, opt, state_dict):
         state_dict = checked(opt, state_dict)
-        boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else s
+        opt._told  = told_weights(opt.param_groups, state_dict)
+        boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 
 

@@ -6,13 +6,13 @@ from fastcore.basics import is_iter
 from torch import Tensor
 from ..contract.chain import chain_of,hashable,learned_of
 from ..contract.names import name_of,same
-from ..contract.tensors import number,plain
+from ..contract.tensors import is_plain,number,plain,shared
 from ..run.choose import on_device
 from ..blocks.transforms import maximize
 from .hypers import Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,ranges,reserved,to_short,to_torch
 from .rehearsal import check_built,rehearse,unexpected
 
-__all__ = ['Recipe', 'flatten', 'taken']
+__all__ = ['Recipe', 'entered', 'flatten', 'keep_plain', 'taken']
 
 
 def is_algorithm(c): return isinstance(c, type) and bool(getattr(c, 'arguments', None))
@@ -53,6 +53,15 @@ def of_callbacks(cbs, hypers, who):
     if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=...")
     return declared,short
 
+def entered(k, v):
+    "The value `v` for `k` as a group keeps it. A tensor may hold all members of a tuple"
+    several = isinstance(v, Tensor) and v.ndim==1 and len(v)>1 and len(aliases.get(k, ()))>1
+    return shared(tuple(v.unbind()) if several else v)
+
+def keep_plain(group, keys):
+    "Bring the values of `keys` in `group` into that form: a schedule may have set NumPy's, which a checkpoint would carry"
+    for k in keys:
+        if not is_plain(group[k]): group[k] = entered(k, group[k])
 
 
 class Settings:
@@ -74,6 +83,7 @@ class Recipe:
         self.name,self.cbs,self.items = name,cbs,cbs if isinstance(cbs, tuple) else (cbs,)
         self.arguments = arguments(self.items, name)
         self.built,self.fine,self.known,self.seen,self.own = set(),set(),{},{},None
+        hypers = {k: entered(k, v) for k,v in hypers.items()}
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         declared = self.arguments
@@ -91,7 +101,7 @@ class Recipe:
             check_kinds(values, self.declared, self.strict, name)
             own = own|self.chain(values, rehearsed=False).asks&ambiguous
         more = self.check(values, name).hypers(known=Hypers(values, own))                 # of callbacks that say more than the signature
-        self.defaults = {k: plain(v) for k,v in (values|to_torch(more, own)).items()}
+        self.defaults = {k: shared(v) for k,v in (values|to_torch(more, own)).items()}
         self.values_of = itemgetter(*self.defaults)                                       # what a group says, as a tuple
 
     @property
@@ -113,7 +123,7 @@ class Recipe:
         self.check_values_anew(group, who)
         if key is not None: self.fine.add(key)
     def check_values_anew(self, group, who):
-        check_flags(group, who)
+        check_flags(group, who, self.name)
         check_kinds(group, self.declared, self.strict, who)
         check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who)
 

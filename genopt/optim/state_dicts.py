@@ -8,6 +8,7 @@ from ..contract.messages import names_of
 from ..contract.sharded import local
 from ..contract.state import as_declared,first
 from ..contract.tensors import plain
+from .recipe import keep_plain
 
 __all__ = ['checked', 'torch_state_dict']
 
@@ -35,6 +36,7 @@ def checked(opt, state_dict: dict) -> dict:
     states = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
         old = old | {k: group[k] for k in ('foreach', 'fused')}  # the file does not choose how a step is run
+        keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
         chain = check_group(opt, group, old, f"{who}, param group {n}")
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
             if i in states:

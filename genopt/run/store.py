@@ -146,6 +146,10 @@ class StateStore(dict):
         return res
 
     def __setitem__(self, p, s):
+        if isinstance(p, Tensor) and not isinstance(s, dict):
+            raise TypeError(
+                f"the state of a parameter is a dict, got {s!r}; a note of yours goes under a name: opt.state['note']"
+            )
         self.writes.bump()
         if isinstance(s, dict):
             s = ParameterState(s)

@@ -6,6 +6,7 @@ from .._torch import quietly,without_dynamo
 from ..contract.chain import Namespace
 from ..contract.messages import name_in
 from ..contract.sharded import is_sharded
+from ..contract.state import as_declared
 from ..contract.tensors import compute,real
 from ..run.reference import own
 
@@ -64,7 +65,8 @@ class Modes:
             for p in group['params'] if chain.evals or 'eval_p' in chain.state else ():
                 state = self.state.of(p)
                 if not chain.state.keys()<=state.keys(): continue
-                ns = Namespace(own(recipe.hypers(group, chain), state), p=compute(p), **{n: kept(state[n]) for n in chain.state})
+                values = {n: kept(as_declared(state[n], init, p)) for n,init in chain.state.items()}
+                ns = Namespace(own(recipe.hypers(group, chain), state), p=compute(p), **values)
                 for b in chain.evals: ns.update(b(ns))
                 res.append((p, self.state[p], ns['eval_p']))
         return res

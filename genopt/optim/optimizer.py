@@ -12,7 +12,7 @@ from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import check_way
 from ..run.plan import Plan
 from ..run.sort import Inputs
-from ..run.store import StateStore
+from ..run.store import StateStore,shared_cell
 from . import watch
 from .explain import Explanation
 from .hypers import assign,check_flags,engine_flags,misplaced
@@ -235,6 +235,23 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                 if p.requires_grad and (new := {n: init for n,init in chain.state.items() if n not in self.state[p]}):
                     x = compute(p)
                     self.state[p].update({n: init(x) for n,init in new.items()})
+
+    @quietly
+    def share_memory(self):
+        """Move what is kept for the parameters into memory that processes share, to train one model together (Hogwild, A3C): `model.share_memory()`,
+        then this, then start the processes. Counters too: from now on they are 0-dim tensors there. State that is made or loaded later is not shared
+        until this is called again"""
+        if any(g['capturable'] for g in self.param_groups):
+            raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
+        self.init_state()
+        for g in self.param_groups:
+            chain = self._recipe(g).chain(g)
+            for p in g['params']:
+                state = self.state.of(p)
+                for v in state.values():
+                    if torch.is_tensor(v): v.share_memory_()
+                counters = {n: v for n,v in state.items() if n in chain.state and not torch.is_tensor(v)}
+                if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
 
     def _replan(self, inputs, arrived=None):
         self._plan = None

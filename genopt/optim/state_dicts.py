@@ -212,6 +212,8 @@ def to_torch(state, example, to_ours):
 def value_in_torch(v, example):
     """A value of our state in the form of torch's `example`: a number becomes a tensor where torch keeps one, a float a float64 tensor, so that only
     torch's loading rounds it. A tensor is copied, because that loading would share it"""
+    if isinstance(v, Tensor) and isinstance(example, Tensor) and not v.is_floating_point():
+        return v.to(example.dtype)                               # a counter in shared memory
     if isinstance(v, Tensor):
         return v.clone()
     if isinstance(example, Tensor):

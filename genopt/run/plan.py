@@ -20,7 +20,6 @@ from .joins import check_joins, run_before
 from .reference import Item, loop
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
-from .store import Clock
 
 __all__ = ['Inputs', 'Plan']
 
@@ -212,17 +211,11 @@ class Plan:
         increment_versions(self.moved)  # written in a way of which autograd does not know
         for it in self.items:
             kept = it.write()
-            self.store.keep(
-                it.p,
-                {n: v for n, v in kept.items() if n not in it.chain.state or isinstance(v, Tensor)},
-                Clock(
-                    {
-                        n: v
-                        for n, v in kept.items()
-                        if n in it.chain.state and not isinstance(v, Tensor)
-                    }
-                ),
-            )
+            counters = [
+                n for n, v in kept.items() if n in it.chain.state and not isinstance(v, Tensor)
+            ]
+            tensors = {n: v for n, v in kept.items() if n not in counters}
+            self.store.count(it.p, tensors, {n: kept[n] for n in counters})
         if self.fresh:
             self.attach()
 

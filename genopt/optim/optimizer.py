@@ -5,9 +5,11 @@ import warnings
 from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
+from torch.nn.parameter import is_lazy
 from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
+from ..contract.stand_ins import small
 from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import check_way
 from ..run.plan import Plan
@@ -19,7 +21,7 @@ from .hypers import assign,check_flags,engine_flags,misplaced
 from .learner import ForLearner
 from .model import Model
 from .modes import Modes,told_weights
-from .parameters import as_groups,check_params,is_module
+from .parameters import as_groups,check_complex,check_params,is_module
 from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
@@ -107,10 +109,18 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def _check_group(self, group, recipe, who):
         "Refuse a group whose parameters, or whose callbacks with these, cannot work"
-        check_params(group['params'], who)
+        check_params(group, who)
         chain = recipe.check(group, who)
+        self._check_complex(group, recipe, chain, who)
         if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
         if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
+
+    def _check_complex(self, group, recipe, chain, who):
+        seen = {}
+        for i,p in enumerate(group['params']):
+            if p.is_complex() and not is_lazy(p): seen.setdefault(small(p.shape), (i, p))
+        names = group.get('param_names')
+        for i,p in seen.values(): check_complex(chain, p, recipe.hypers(group, chain), f"{who}: {names[i] if names else f'parameter {i}'}")
 
     def _bring(self, group, who):
         "The recipe of a group with `cbs` of its own, and the name by which the group keeps it: one that is there, if it is the same"
@@ -175,7 +185,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def _long_step(self, inputs, model):
         grads,loss = inputs.grads,model.returned
         if self._expected: self._check_weights()
-        if not self.state and self._allocates(grads):
+        if self._plan is None and not self.state and self._allocates(grads):
             self.init_state()
             return loss
         if not self._plan or not self._plan.valid_for(inputs): self._replan(inputs)
@@ -232,7 +242,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for g in self.param_groups:
             chain = self._recipe(g).chain(g)
             for p in g['params']:
-                if p.requires_grad and (new := {n: init for n,init in chain.state.items() if n not in self.state[p]}):
+                if p.requires_grad and not is_lazy(p) and (new := {n: init for n,init in chain.state.items() if n not in self.state.of(p)}):
                     x = compute(p)
                     self.state[p].update({n: init(x) for n,init in new.items()})
 
@@ -287,6 +297,11 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         return torch_state_dict(self)
 
     # -- what a user looks at --
+
+    @property
+    def is_second_order(self):
+        "Whether a callback asks for the curvature, so that `loss.backward(create_graph=True)` is needed; timm's training loop looks here"
+        return any('hvp' in b.reads for g in self.param_groups for b in self._recipe(g).chain(g, rehearsed=False).blocks)
 
     @property
     def name(self): return type(self).__name__

@@ -4,6 +4,7 @@ a group that brings `cbs` of its own has another."""
 from operator import itemgetter
 from fastcore.basics import is_iter
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from ..contract.chain import chain_of,hashable,learned_of
 from ..contract.names import name_of,same
 from ..contract.tensors import is_plain,number,plain,shared
@@ -152,7 +153,7 @@ class Recipe:
         hypers = self.hypers(group, chain)
         kind   = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))               # flags and names; a number may be another
         for p in group['params']:
-            if (p.shape, p.dtype, p.device, kind) not in known: rehearse(chain, p, hypers, kind, self.name)
+            if not is_lazy(p) and (p.shape, p.dtype, p.device, kind) not in known: rehearse(chain, p, hypers, kind, self.name)
         chain = chain_of(cbs)
         if not self.arguments and (bad := [n for n in hypers if n not in chain.asks]): raise TypeError(unexpected(bad[0], chain.asks, self.name))
         return chain

@@ -88,6 +88,11 @@ class Sort:
 
     def check_sparse(self, i, p, settings):
         "Refuse a sparse gradient of a parameter whose chain cannot take one"
+        if not p.ndim:
+            raise RuntimeError(
+                f"{self.who} does not support sparse gradients of {name_in(self.inputs.groups, i)}: it has no dimensions, "
+                "and so no rows. Let p.grad = p.grad.to_dense()"
+            )
         if why := why_not_sparse(settings.chain, settings.numbers, p):
             raise RuntimeError(
                 f"{self.who} does not support sparse gradients of {name_in(self.inputs.groups, i)}: {why}. "

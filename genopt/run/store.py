@@ -3,6 +3,7 @@ parameters are in one `Clock`, and are read when somebody looks. Whoever writes 
 
 import torch
 from torch import Tensor
+from ..contract.state import torch_names
 from ..contract.tensors import plain
 
 __all__ = ['Clock', 'ParameterState', 'SharedClock', 'StateStore', 'cells', 'shared_cell']
@@ -106,6 +107,13 @@ class ParameterState(dict):
             self.clock.parameters -= 1
         self.clock = None
 
+    def __missing__(self, n):
+        known = f'; here are {", ".join(map(repr, self))}' if len(self) else ''
+        ours = torch_names.get(n)
+        raise KeyError(
+            f"{n!r}, which torch.optim keeps, is {ours!r} here" if ours in self else f'{n!r}{known}'
+        )
+
     def __reduce__(self):
         return dict, (dict(self),)
 
@@ -199,6 +207,8 @@ class StateStore(dict):
 
     def keep(self, p, tensors, clock):
         "The engine's own way to write: new states of `p`, and its clock. No new version"
+        if not tensors and not clock.kept() and p not in self:
+            return  # as torch's SGD without momentum
         state = self[p]
         for n, v in (tensors | clock.kept()).items():
             dict.__setitem__(state, n, v)

@@ -115,8 +115,8 @@ def test_an_algorithm_that_looks_at_the_shape_takes_no_complex_parameters(a, dty
     else: a.cls([z], **kw)
 
 def test_a_callback_of_ones_own_that_looks_at_the_shape_is_found():
-    def rows(grad): return grad/grad.norm(dim=-1, keepdim=True)
-    def whole(grad): return grad/grad.norm()
+    def rows(grad): return dict(grad=grad/grad.norm(dim=-1, keepdim=True))
+    def whole(grad): return dict(grad=grad/grad.norm())
     z = nn.Parameter(torch.ones(4, dtype=torch.complex64))
     refused(ValueError, 'parameter 0 is complex, and rows > average_grad > momentum_step looks at its shape', lambda: Optimizer([z], [rows, average_grad, momentum_step], lr=0., mom=.9))
     Optimizer([z], [whole, average_grad, momentum_step], lr=0., mom=.9)

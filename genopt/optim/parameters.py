@@ -67,12 +67,16 @@ def check_complex(chain, p, hypers, name):
                          "parameter, as torch.view_as_real makes it, or another algorithm in a group of its own")
 
 def moves(chain, p, hypers):
-    "By how much `chain` moves the elements of a stand-in of `p` in three steps"
+    "By how much `chain` moves the elements of a stand-in of `p` in three steps. Each pair has a gradient across it, so that what projects does"
+    def across(x):
+        a,b = x.reshape(-1, 2).unbind(1)
+        return torch.stack([-b, a], 1).mul((a*a + b*b)[:, None]).reshape(x.shape)
     with torch.random.fork_rng([p.device] if p.is_cuda else []):
         torch.manual_seed(0)
         ns = stand_in(p.shape, chain, p, hypers, str(chain))
         start = ns['p']
+        ns['grad'] = across(start)
         for _ in range(3):
             interpret(chain, ns, lambda b, ns: b.call_all([ns], StandIn())[0] if b.is_global else b(ns))
-            ns = Namespace(hypers, rows=None, loss=ns['loss'], p=ns['new_p'], grad=ns['new_p'].square(), **{n: ns[n] for n in chain.state})
+            ns = Namespace(hypers, rows=None, loss=ns['loss'], p=ns['new_p'], grad=across(ns['new_p']), **{n: ns[n] for n in chain.state})
     return (ns['p']-start).flatten()

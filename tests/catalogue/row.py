@@ -8,7 +8,7 @@ import references
 
 
 # what looks at the shape of a parameter, and so takes no complex one
-shaped = {'SM3', 'SGDP', 'Adafactor', 'CAME', 'Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron'}
+shaped = {'SM3', 'SGDP', 'AdamP', 'Adafactor', 'CAME', 'Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron'}
 
 @dataclass
 class Peer:

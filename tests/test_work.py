@@ -94,6 +94,17 @@ def test_a_look_does_not_make_later_steps_slower(look, kw, monkeypatch):
 
 # -- Freeing --
 
+def step(m, opt):
+    def closure():
+        opt.zero_grad()
+        loss = m(torch.ones(2, 4)).square().sum()
+        if not opt.is_second_order: loss.backward()
+        else:
+            for p,g in zip(m.parameters(), torch.autograd.grad(loss, [*m.parameters()], create_graph=True)): p.grad = g
+        return loss
+    opt.step(closure)
+    opt.zero_grad()
+
 @ways
 @pytest.mark.parametrize('name', ['SGD','Adam','LAMB','SOAP','Muon','Adafactor','SAM','AdamWScheduleFree','AdaHessian','LBFGS'])
 def test_what_is_deleted_is_freed_at_once(name, kw):
@@ -101,25 +112,14 @@ def test_what_is_deleted_is_freed_at_once(name, kw):
     if kw.get('fused') and name in ('SOAP','Muon','Adafactor','SAM','AdaHessian','LBFGS'): kw = {}
     m   = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     opt = getattr(genopt, name)(m.parameters(), lr=.1, **kw)
-    graph = opt.is_second_order
-    def step():
-        def closure():
-            opt.zero_grad()
-            loss = m(torch.ones(2, 4)).square().sum()
-            if graph:
-                for p,g in zip(m.parameters(), torch.autograd.grad(loss, [*m.parameters()], create_graph=True)): p.grad = g
-            else: loss.backward()
-            return loss
-        opt.step(closure)
-        opt.zero_grad()
     gc.collect()
     gc.disable()
     try:
-        for _ in range(3): step()
+        for _ in range(3): step(m, opt)
         for look in ('key', 'state_dict', 'explain', 'repr', 'load', 'modes'):
             if look!='key': looks[look](opt, m[0].weight)
-            step()
+            step(m, opt)
         gone = [weakref.ref(o) for o in (*m.parameters(), opt, *(v for v in opt.state[m[0].weight].values() if torch.is_tensor(v)))]
-        del m,opt,step
+        del m,opt
         assert [type(r()) for r in gone if r() is not None]==[]
     finally: gc.enable()

@@ -2,6 +2,7 @@
 
 import copy,gc,pickle,weakref
 import pytest,torch
+import torch._dynamo                                                       # its import leaves a cycle, with the frames that were there
 from torch import nn
 import genopt
 from genopt import Optimizer,count

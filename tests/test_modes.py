@@ -266,6 +266,12 @@ def test_a_model_and_an_optimizer_that_were_saved_in_different_modes(name, model
         steps_of(ps, opt, 1)
         assert all(map(torch.equal, qs, ps))
 
+def test_a_parameter_of_another_shape_is_saved_all_the_same():
+    ps,opt = half_way()
+    assert [*opt.state_dict()['weights']]==[0, 1, 2]
+    ps[0].data = torch.ones(7)
+    assert 'weights' not in opt.state_dict()
+
 @pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=str)
 @pytest.mark.parametrize('apart', [True, False], ids=['functions','one'])
 def test_a_compiled_loop_evaluates_and_goes_on(kw, apart):

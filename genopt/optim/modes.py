@@ -85,9 +85,9 @@ class Modes:
     def _weights(self):
         "For a state dict saved in training: `bits` of the weights to train and of those to evaluate, by the parameter's number"
         numbers = {id(p): i for i,p in enumerate(p for g in self.param_groups for p in g['params'])}
-        told = {}
-        for p,_,value in self._to_evaluate() if self.training else ():
-            if has_bits(p): told[numbers[id(p)]] = [bits(p), bits(real(torch.empty_like(p)).copy_(value))]
+        try: news = self._to_evaluate() if self.training else ()
+        except (RuntimeError, ValueError, TypeError): news = ()         # a parameter has got another shape: the next step says so
+        told = {numbers[id(p)]: [bits(p), bits(real(torch.empty_like(p)).copy_(value))] for p,_,value in news if has_bits(p)}
         return dict(weights=told) if told else {}
 
     def _check_weights(self):

@@ -1,12 +1,12 @@
 """Every use of a torch internal: what it is for, with which versions it was tried, what happens without it.
 
-    addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14      without: in Python, 50 ns a tensor
-    handles             the same through libtorch's C interface, 4 ns a tensor       2.14           without: `addresses_hold`
-    any_autocast        a step that is not under autocast asks no device for it      2.14           without: each kind of device is asked
-    hooked              a step without hooks pays nothing for them                2.6, 2.14      without: torch wraps the step itself
-    no_autocast         turns autocast off for all kinds of devices at once           2.14           without: one by one
-    strong_wolfe        L-BFGS searches along a line as torch.optim does         2.6, 2.14      without: lbfgs_step with a line search raises
-    without_dynamo      torch.compile of a train step goes around a method           2.6, 2.14      without: it is traced, slowly, and right"""
+    addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14   without: in Python, 50 ns a tensor
+    any_autocast        a step that is not under autocast asks no device for it           2.14   without: each kind of device is asked
+    handles             the same through libtorch's C interface, 4 ns a tensor            2.14   without: `addresses_hold`
+    hooked              a step without hooks pays nothing for them                   2.6, 2.14   without: torch wraps the step itself
+    no_autocast         turns autocast off for all kinds of devices at once               2.14   without: one by one
+    strong_wolfe        L-BFGS searches along a line as torch.optim does             2.6, 2.14   without: lbfgs_step with a line search raises
+    without_dynamo      torch.compile of a train step goes around a method           2.6, 2.14   without: it is traced, slowly, and right"""
 
 import ctypes
 import functools

@@ -1,21 +1,23 @@
 """Every use of a torch internal: what it is for, with which versions it was tried, what happens without it.
 
-    addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14      without: in Python, 50 ns a tensor
-    handles             the same through libtorch's C interface, 4 ns a tensor       2.14           without: `addresses_hold`
-    hooked              a step without hooks pays nothing for them                2.6, 2.14      without: torch wraps the step itself
-    strong_wolfe        L-BFGS searches along a line as torch.optim does         2.6, 2.14      without: lbfgs_step with a line search raises
-    without_dynamo      torch.compile of a whole train step goes around a step       2.6, 2.14      without: it is traced, slowly, and right"""
+    addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14   without: in Python, 50 ns a tensor
+    any_autocast        a step that is not under autocast asks no device for it           2.14   without: each kind of device is asked
+    handles             the same through libtorch's C interface, 4 ns a tensor            2.14   without: `addresses_hold`
+    hooked              a step without hooks pays nothing for them                   2.6, 2.14   without: torch wraps the step itself
+    no_autocast         turns autocast off for all kinds of devices at once               2.14   without: one by one
+    strong_wolfe        L-BFGS searches along a line as torch.optim does             2.6, 2.14   without: lbfgs_step with a line search raises
+    without_dynamo      torch.compile of a train step goes around a method           2.6, 2.14   without: it is traced, slowly, and right"""
 
 import ctypes
 import functools
 import os
 import sys
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack,contextmanager
 import torch
 from torch.optim import optimizer as torch_optimizer
 
-__all__ = ['add_param_group', 'addresses_hold', 'handles', 'hooked', 'increment_versions', 'quiet', 'strong_wolfe',
+__all__ = ['add_param_group', 'addresses_hold', 'handles', 'hooked', 'increment_versions', 'quiet', 'quietly', 'strong_wolfe',
            'watched_from_outside', 'without_dynamo']
 
 
@@ -82,17 +84,65 @@ def add_param_group(opt, group):
 
 # -- What is on around a step --
 
-@contextmanager
+class Around:
+    "What is on around a step, for as long as it is off: autocast of each kind of device, and the default device"
+    def __init__(self):
+        self.device = torch.get_default_device()
+        self.casts  = [d for d in kinds_of_device() if torch.is_autocast_enabled(d)] if any_autocast() else []
+        self.dtypes = [torch.get_autocast_dtype(d) for d in self.casts]
+
+    @contextmanager
+    def off(self):
+        with no_autocast(), torch.inference_mode(False), torch.no_grad():
+            if self.device.type=='cpu': yield self
+            else:
+                with torch.device('cpu'): yield self
+
+    @contextmanager
+    def on(self):
+        "Put it back, for the user's closure. autocast keeps copies of weights, which are others before and after: they are forgotten"
+        with ExitStack() as stack:
+            for d,dtype in zip(self.casts, self.dtypes): stack.enter_context(torch.autocast(d, dtype))
+            if self.device.type!='cpu': stack.enter_context(self.device)
+            if self.casts:
+                torch.clear_autocast_cache()
+                stack.callback(torch.clear_autocast_cache)
+            yield
+
+def kinds_of_device():
+    accelerator = torch.accelerator.current_accelerator()
+    return ('cpu', accelerator.type) if accelerator else ('cpu',)
+
 def quiet():
-    "A step, and all that is recorded for it, does not depend on what is on around it: gradients, inference mode, autocast"
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False): yield
+    """A step, and all that is recorded for it, does not depend on what is on around it: gradients, inference mode, autocast, the default device.
+    `with quiet() as around`: `around.on()` puts that back. The default dtype is the process's, which other threads see: it stays, and whatever
+    genopt makes names its own"""
+    return Around().off()
+
+def quietly(method):
+    "`method` of an optimizer, run so"
+    @functools.wraps(method)
+    def run(*args, **kw):
+        with quiet(): return method(*args, **kw)
+    return run
+
+no_autocast = getattr(torch._C, '_DisableAutocast', None)
+if no_autocast is None:
+    @contextmanager
+    def no_autocast():
+        with ExitStack() as stack:
+            for d in kinds_of_device(): stack.enter_context(torch.autocast(d, enabled=False))
+            yield
+any_autocast = getattr(torch._C, '_is_any_autocast_enabled', lambda: True)
 
 
 # -- torch.compile --
 
 def without_dynamo(step):
-    """`step` as torch.compile goes around it. Dynamo is not imported for this, which takes a second: while it is not there nothing can be compiled"""
+    """`step`, or another method of an optimizer, as torch.compile goes around it. Dynamo is not imported for this, which takes a second: while it is
+    not there nothing can be compiled"""
     aside = []
+    @functools.wraps(step)
     def goes_around(self, *args, **kw):
         if 'torch._dynamo' not in sys.modules: return step(self, *args, **kw)
         if not aside: aside.append(torch._dynamo.disable(step))

@@ -63,13 +63,8 @@ class NAdam(torch.optim.NAdam):
 
 
 class Adafactor(torch.optim.Adafactor):
-    "torch's own, which passes over empty parameters, where it would divide by zero, and takes complex ones, which it refuses, as pairs of reals"
-    def _init_group(self, group, *lists): return super()._init_group(dict(params=[self.real(p) for p in group['params'] if p.numel()]), *lists)
-    def real(self, p):
-        if not p.is_complex(): return p
-        x = self.__dict__.setdefault('reals', {}).setdefault(p, torch.view_as_real(p.detach()))
-        x.grad = None if p.grad is None else torch.view_as_real(p.grad)
-        return x
+    "torch's own, which passes over empty parameters, where it would divide by zero"
+    def _init_group(self, group, *lists): return super()._init_group(dict(params=[p for p in group['params'] if p.numel()]), *lists)
 
 def in_double(cls):
     "`cls`, but with what it keeps in the default dtype, rates and weights of averages, in double precision"

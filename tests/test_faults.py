@@ -222,12 +222,14 @@ def test_020_the_callers_groups_are_written_into():
 
 @ways
 def test_021_one_tensor_lr_shared_by_groups_and_user(kw):
-    lr = tensor(.1)
-    opt = SGD([dict(params=[P()]), dict(params=[P()])], lr=lr, **kw)
-    schedule = lr_scheduler.StepLR(opt, 1, .5)
+    "As in torch it is shared: a schedule writes it, but once; groups with tensors of their own, copies and what is loaded stay apart"
+    lr,own = tensor(.1),tensor(.1)
+    opt = SGD([dict(params=[P()]), dict(params=[P()]), dict(params=[P()], lr=own)], lr=lr, **kw)
+    schedule,other = lr_scheduler.StepLR(opt, 1, .5),copy.deepcopy(opt)
     opt.step(); schedule.step()
-    opt.param_groups[1]['lr'].fill_(3.)
-    assert lr.item()==tensor(.1).item() and float(opt.param_groups[0]['lr'])==pytest.approx(.05) and float(opt.defaults['lr'])==pytest.approx(.1)
+    assert [float(g['lr']) for g in opt.param_groups]==pytest.approx([.05]*3) and lr.item()==pytest.approx(.05)
+    own.fill_(3.)
+    assert [float(g['lr']) for g in opt.param_groups]==pytest.approx([.05, .05, 3.]) and [float(g['lr']) for g in other.param_groups]==pytest.approx([.1]*3)
 
 def test_022_callbacks_in_the_groups_cannot_be_saved():
     f = lambda grad: grad*2

@@ -1,6 +1,6 @@
 """Weights to train and weights to evaluate."""
 
-import copy,pickle
+import copy,pickle,warnings
 from functools import partial
 import pytest,torch
 import genopt,schedulefree
@@ -153,3 +153,156 @@ def test_weights_to_evaluate_are_found_however_they_are_returned(evals):
     assert p.tolist()==[1.5 + (1.9-1.5)*(1-1/.5)]*3
     opt.train()
     assert p.tolist()==[1.5]*3 and 'opt.eval()' in str(opt.explain())
+
+
+# -- Weights that somebody writes between eval() and train() --
+
+def half_way(name='AdamWScheduleFree', dtype=torch.float32, **kw):
+    "Parameters, one of them with two sets of weights, and their optimizer, which has trained"
+    g  = torch.Generator().manual_seed(0)
+    ps = [torch.nn.Parameter(torch.randn(s, generator=g).to(dtype)) for s in ((4, 3), (3,), (0,))]
+    if name=='ema': opt = Optimizer(ps, [AdamW, ema_weights], lr=.1, decay=.9, **kw)
+    else: opt = getattr(genopt, name)(ps, lr=.1, **kw)
+    steps_of(ps, opt)
+    return ps,opt
+def steps_of(ps, opt, n=3):
+    for i in range(n):
+        for p in ps: p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(i)).to(p.dtype)
+        opt.step()
+
+def by_data(p):
+    p.data.clamp_(-.1, .1)
+def by_no_grad(p):
+    with torch.no_grad(): p.clamp_(-.1, .1)
+def in_inference_mode(p):
+    with torch.inference_mode(): p.clamp_(-.1, .1)
+def other_memory(p): p.data = p.data.flip(0)
+def loading(p):
+    m = torch.nn.ParameterList([p])
+    m.load_state_dict({'0': torch.zeros_like(p)})
+writers = pytest.mark.parametrize('write', [by_data, by_no_grad, in_inference_mode, other_memory, loading], ids=lambda f: f.__name__)
+
+@writers
+@pytest.mark.parametrize('name,dtype', [('AdamWScheduleFree', torch.float32), ('ema', torch.float32), ('ema', torch.bfloat16), ('ema', torch.complex64)], ids=str)
+@pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=str)
+def test_what_is_written_while_evaluating_is_not_undone_in_silence(kw, name, dtype, write):
+    if dtype.is_complex and 'clamp' in str(write.__code__.co_names): pytest.skip('there is no clamp of complex numbers')
+    ps,opt = half_way(name, dtype, **kw)
+    trained = [p.detach().clone() for p in ps]
+    opt.eval()
+    write(ps[0])
+    written = [p.detach().clone() for p in ps]
+    state = copy.deepcopy(opt.state_dict())
+    with pytest.raises(RuntimeError, match=r"parameter 0 in param group 0 was written after opt.eval\(\).*written='keep'"): opt.train()
+    assert not opt.training and all(map(torch.equal, ps, written)) and str(opt.state_dict())==str(state)
+    other = copy.deepcopy(opt)
+    other.train(written='undo')
+    assert all(map(torch.equal, (p for g in other.param_groups for p in g['params']), trained))
+    opt.train(written='keep')
+    assert torch.equal(ps[0], written[0]) and torch.equal(ps[1], trained[1]) and opt.training
+    assert not any({'train_p', 'eval_bits'}&s.keys() for s in opt.state.values())
+    steps_of(ps, opt, 1)
+    with pytest.raises(ValueError, match="written must be one of 'raise', 'keep', 'undo'; got 'no'"): opt.train(written='no')
+
+def test_what_was_not_written_raises_nothing():
+    "Rates that are scheduled, a state that is loaded and weights to train that are put back by hand are no writes"
+    ps,opt = half_way()
+    trained = [p.detach().clone() for p in ps]
+    opt.eval()
+    opt.param_groups[0].update(lr=.5, betas=(.5, .9))
+    opt.load_state_dict(opt.state_dict())
+    opt.train()
+    assert all(map(torch.equal, ps, trained))
+    opt.eval()
+    for p,t in zip(ps, trained): p.data.copy_(t)
+    opt.train()
+    assert all(map(torch.equal, ps, trained))
+
+def test_a_file_of_other_weights_goes_by_names():
+    "Parameters in another order: what the file says of each goes with its name"
+    def named(order):
+        ps  = {n: torch.nn.Parameter(torch.full((3,), float(ord(n)))) for n in order}
+        opt = genopt.AdamWScheduleFree(ps.items(), lr=.1)
+        for i in range(3):
+            for n,p in ps.items(): p.grad = torch.full_like(p, ord(n)-97.5+i)
+            opt.step()
+        return ps,opt
+    (ps,opt),(qs,other) = named('ab'),named('ba')
+    other.load_state_dict(opt.state_dict())
+    opt.eval()
+    for n in 'ab': qs[n].data.copy_(ps[n].data)
+    with pytest.raises(RuntimeError, match='b in param group 0 .and 1 more. holds the weights to evaluate'): other.step()
+
+@pytest.mark.parametrize('first', ['model','optimizer'])
+@pytest.mark.parametrize('model,optimizer', [('eval','train'), ('train','eval'), ('eval','eval'), ('train','train')])
+@pytest.mark.parametrize('name', ['AdamWScheduleFree', 'ema'])
+def test_a_model_and_an_optimizer_that_were_saved_in_different_modes(name, model, optimizer, first, tmp_path):
+    ps,opt = half_way(name)
+    def save(what):
+        getattr(opt, what)()
+        return [p.detach().clone() for p in ps],copy.deepcopy(opt.state_dict())
+    weights,state = save(model)[0],save(optimizer)[1]
+    opt.train()
+    want = [p.detach().clone() for p in ps]
+    torch.save((weights, state), tmp_path/'c.pt')
+    weights,state = torch.load(tmp_path/'c.pt', weights_only=True)
+    qs,other = half_way(name)
+    def load_model():
+        for q,w in zip(qs, weights): q.data.copy_(w)
+    if first=='model': load_model()
+    other.load_state_dict(state)
+    if first!='model': load_model()
+    if (model,optimizer)==('eval','train'):
+        for again in (other, copy.deepcopy(other)):
+            with pytest.raises(RuntimeError, match='parameter 0 in param group 0 .and 1 more. holds the weights to evaluate.*saved in training'): again.step()
+            with pytest.raises(RuntimeError, match='holds the weights to evaluate'): again.eval()
+        assert all(map(torch.equal, qs, weights))
+        other.train(written='keep')
+        steps_of(qs, other, 1)
+    else:
+        other.train()
+        assert all(map(torch.equal, qs, want))
+        steps_of(qs, other, 1)
+        steps_of(ps, opt, 1)
+        assert all(map(torch.equal, qs, ps))
+
+def test_a_parameter_of_another_shape_is_saved_all_the_same():
+    ps,opt = half_way()
+    assert [*opt.state_dict()['weights']]==[0, 1, 2]
+    ps[0].data = torch.ones(7)
+    assert 'weights' not in opt.state_dict()
+
+@pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=str)
+@pytest.mark.parametrize('apart', [True, False], ids=['functions','one'])
+def test_a_compiled_loop_evaluates_and_goes_on(kw, apart):
+    "torch.compile goes around eval(), train(), init_state() and explain(), as around a step. It would warn of what it traces"
+    def run(compiled):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        opt = genopt.AdamWScheduleFree(model.parameters(), lr=.1, **kw)
+        def train(x):
+            opt.init_state()
+            opt.train()
+            opt.zero_grad()
+            model(x).square().mean().backward()
+            opt.step()
+        def evaluate(x):
+            opt.eval()
+            opt.explain()
+            return model(x).sum().detach()
+        def both(x):
+            train(x)
+            return evaluate(x)
+        if compiled: train,evaluate,both = (torch.compile(f, backend='eager') for f in (train, evaluate, both))
+        out = []
+        for i in range(3):
+            x = torch.ones(4, 3)*(i+1)
+            if apart:
+                train(x)
+                out.append((opt.training, evaluate(x), opt.training))
+            else: out.append((both(x), opt.training))
+        return out
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert run(True)==run(False)

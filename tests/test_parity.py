@@ -49,6 +49,7 @@ def test_signature_is_that_of_the_reference(a):
 @each
 @pytest.mark.parametrize('dtype', [torch.complex64, torch.complex128])
 def test_complex(a, dtype):
+    if not a.takes_complex: pytest.skip('it looks at the shape; torch refuses these too, in the step')
     for kw in a.inputs(): assert difference_complex(a, kw, dtype) <= (1e-5 if dtype==torch.complex64 else 1e-12)
 
 def difference_complex(a, kw, dtype):
@@ -80,6 +81,7 @@ def test_low_precision_computes_in_float32(a, dtype):
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64])
 def test_state_round_trip(a, dtype, tmp_path):
     "Saved to a file in mid-run and loaded with weights_only, the run goes on bit for bit"
+    if dtype.is_complex and not a.takes_complex: pytest.skip('it looks at the shape')
     kw = a.settings(1)[0]
     def fresh():
         ps = awkward(dtype)

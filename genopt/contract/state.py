@@ -7,7 +7,7 @@ from torch import Tensor
 from .names import name_of
 from .tensors import compute
 
-__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'ones', 'scalar', 'scalar_tensor', 'zeros']
+__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'ones', 'scalar', 'scalar_tensor', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object
@@ -56,3 +56,9 @@ def as_declared(v: Any, init: Init, p: Tensor) -> Any:
     "A state as its initializer has it: a counter that comes in a tensor, as torch keeps it, is a number"
     if not isinstance(v, Tensor) or v.ndim or isinstance(number := first(init, p), Tensor): return v
     return type(number)(v.item())
+
+
+# torch's name of a state = ours
+torch_names = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg',
+                   sum='sqr_sum', acc_delta='sqr_update_avg', exp_inf='grad_max', ax='eval_p', prev='prev_grad',
+                   row_var='row_avg', col_var='col_avg', variance='row_avg')

@@ -1,11 +1,12 @@
 """Tensors and numbers as callbacks see them, as state dicts store them, and as messages describe them."""
 
+from collections.abc import Sequence
 import torch
 from torch import Tensor
 from numbers import Integral,Real
 from .sharded import local
 
-__all__ = ['compute', 'describe', 'fit', 'is_finite', 'number', 'plain', 'real', 'storage', 'wide']
+__all__ = ['compute', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'shared', 'storage', 'wide']
 
 
 def wide(dtype):
@@ -29,11 +30,29 @@ def is_finite(grad):
 
 # -- Plain values --
 
-def plain(v):
-    "`v` as it can be stored: a Python number (NumPy's break `torch.load(weights_only=True)`), a tuple of them, or a copy of a tensor"
-    if isinstance(v, (tuple,list)): return tuple(map(plain, v))
-    if isinstance(v, Tensor): return v.detach().clone()
+def is_sequence(v): return isinstance(v, Sequence) and not isinstance(v, (str,bytes))
+
+def shared(v):
+    """Python's own numbers (NumPy's break `torch.load(weights_only=True)`), flags, words and tuples of them, whatever kind of sequence or array they
+    come in. A tensor is the caller's: what is written into it counts, as in torch"""
+    if isinstance(v, Tensor): return v.detach() if v.requires_grad else v
+    dims = getattr(v, 'ndim', None)
+    if dims==0 and hasattr(v, 'item'): v = v.item()
+    if dims==1 and hasattr(v, 'tolist'): v = v.tolist()
+    if is_sequence(v): return tuple(map(shared, v))
     return v if isinstance(v, bool) or not isinstance(v, Real) else int(v) if isinstance(v, Integral) else float(v)
+
+def plain(v):
+    "The same, with tensors of our own"
+    v = shared(v)
+    if isinstance(v, tuple): return tuple(map(plain, v))
+    return v.detach().clone() if isinstance(v, Tensor) else v
+
+own_types = int,float,bool,str,type(None)
+def is_plain(v):
+    "Whether `v` is as `shared` makes it; a list may be one"
+    if type(v) in (tuple,list): return all(map(is_plain, v))
+    return type(v) in own_types or isinstance(v, Tensor) and v.numel()==1
 
 def number(v):
     "The number in a tensor of one; a plain number is itself"

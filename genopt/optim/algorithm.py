@@ -5,7 +5,7 @@ import warnings
 from ..contract.chain import chain_of
 from .hypers import engine_flags,reserved
 from .optimizer import Optimizer,policies
-from .recipe import Recipe
+from .recipe import Recipe,entered
 
 __all__ = ['algorithm']
 
@@ -30,6 +30,7 @@ def algorithm(f):
         for k,v in zip(positional, args):
             if k in hypers: raise TypeError(f"{self.name} got multiple values for argument {k!r}")
             hypers[k] = v
+        hypers = {k: entered(k, v) for k,v in hypers.items()}
         recipe = Recipe(self.name, type(self), hypers)
         self._start(params, {None: recipe}, recipe.defaults, nonfinite)
         if unread := next((k for k in hypers if k in arguments and has_no_effect(self, k, hypers)), None):

@@ -2,6 +2,7 @@
 
 from html import escape
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from ..contract.chain import learned_of
 from ..contract.state import first
 from ..run.choose import how
@@ -73,7 +74,7 @@ class Explanation:
     def part(self, opt, chain, indices):
         "The table of `chain`, which runs the groups with these `indices`"
         groups = [opt.param_groups[i] for i in indices]
-        params = [p for g in groups for p in g['params']]
+        params = [p for g in groups for p in g['params'] if not is_lazy(p)]
         hypers = [opt._recipe(g).hypers(g, chain) for g in groups]
         way    = opt._recipe(groups[0]).settings(groups[0]).way
         method,runs_on = how(chain, hypers[0], params, way)

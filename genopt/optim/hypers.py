@@ -114,7 +114,9 @@ def misplaced(k, hypers):
 # -- Values --
 
 
-def check_flags(group, who):
+no_tensors = 'Adam','AdamW'                   # with foreach=True: torch refuses them so in these algorithms, and in no other
+
+def check_flags(group, who, algorithm=''):
     "Refuse flags that contradict each other, as torch does, and what torch has and genopt not yet"
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
     tensors = [(name,x) for k,v in group.items() if k!='params'
@@ -126,7 +128,7 @@ def check_flags(group, who):
             if (p := next((p for p in group.get('params', ()) if p.device!=x.device), None)) is not None:
                 raise ValueError(f"{who}: capturable=True reads {name} where the parameters are, on {p.device}; it is on {x.device}, move it there")
         return
-    for name,_ in tensors if group['foreach'] else ():
+    for name,_ in tensors if group['foreach'] and algorithm in no_tensors else ():
         raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; leave foreach out, or pass a number")
 
 def check_kinds(group, declared, strict, who):

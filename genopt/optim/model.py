@@ -10,13 +10,14 @@ __all__ = ['Model']
 
 
 class Model:
-    "The model behind a step: `closure` evaluates it, and gave `loss` at the values from which the step starts"
-    def __init__(self, closure, loss, who): self.closure,self._loss,self.who = closure,loss,who
+    """The model behind a step: `closure` evaluates it, and has `returned` the loss at the values from which the step starts. `around`: what is on
+    around the step, and so was when it did"""
+    def __init__(self, closure, returned, who, around): self.closure,self.returned,self.who,self.around = closure,returned,who,around
 
     def loss(self, items, by):
         "The loss at the start of the step, a 0-dim tensor"
-        if self._loss is None: raise RuntimeError(f"{self.who}: {by} reads the loss; call step(closure), where closure returns it")
-        return signed(items, torch.as_tensor(self._loss).detach())
+        if self.returned is None: raise RuntimeError(f"{self.who}: {by} reads the loss; call step(closure), where closure returns it")
+        return signed(items, as_tensor(self.returned))
 
     def evaluate(self, items, by):
         """`evaluate(values)`: loss and gradients with the parameters at `values`, a list of tensors like `params`. Parameters and their `grad` are
@@ -28,9 +29,9 @@ class Model:
         def evaluate(values):
             with kept(ps, items):
                 for p,v in zip(ps, values, strict=True): real(p.detach()).copy_(v)
-                with torch.enable_grad(): loss = self.closure()
+                with self.around.on(), torch.enable_grad(): loss = self.closure()
                 grads = [compute(torch.zeros_like(p) if p.grad is None else p.grad).clone() for p in ps]
-            return signed(items, torch.as_tensor(loss).detach().clone()),[signed(items, g) for g in grads]
+            return signed(items, as_tensor(loss).clone()),[signed(items, g) for g in grads]
         return evaluate
 
     def hvp(self, items, by):
@@ -44,6 +45,8 @@ class Model:
             return [signed(items, compute(torch.zeros_like(p) if r is None else r)) for p,r in zip(ps, res)]
         return hvp
 
+
+def as_tensor(loss): return loss.detach() if isinstance(loss, torch.Tensor) else torch.as_tensor(loss)
 
 def signed(items, x):
     "`x`, or with the other sign where a chain goes up instead of down"

@@ -1,25 +1,28 @@
 """`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
 
+import copy
 import warnings
 from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
-from .._torch import add_param_group,hooked,quiet,watched_from_outside,without_dynamo
+from torch.nn.parameter import is_lazy
+from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
-from ..contract.tensors import compute,number,plain
+from ..contract.stand_ins import small
+from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import check_way
 from ..run.plan import Plan
 from ..run.sort import Inputs
-from ..run.store import StateStore
+from ..run.store import StateStore,shared_cell
 from . import watch
 from .explain import Explanation
 from .hypers import assign,check_flags,engine_flags,lacks,misplaced
 from .learner import ForLearner
 from .model import Model
-from .modes import Modes
-from .parameters import as_groups,check_params,is_module
-from .recipe import Recipe,flatten,taken
+from .modes import Modes,told_weights
+from .parameters import as_groups,check_complex,check_params,is_module
+from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -82,11 +85,11 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
         if is_module(param_group['params']): raise TypeError(f"{who}: params is a module; pass its parameters()")
         recipe,label = self._bring(param_group, who)
-        group,given  = {k: plain(v) for k,v in (recipe.defaults|self._flags).items()},{}
+        group,given  = {k: shared(v) for k,v in (recipe.defaults|self._flags).items()},{}
         view = recipe.view(group)
         for k,v in param_group.items():
             if k=='cbs': continue
-            if k in view: given[k] = plain(v)
+            if k in view: given[k] = entered(k, v)
             elif k in ('params', 'param_names'): group[k] = v
             elif lacks(k, plain(v), view): group[k] = plain(v)
             elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
@@ -99,11 +102,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         try:
             add_param_group(self, group)
             self._known = []
-            check_params(group['params'], who)
-            chain = recipe.check(group, who)
-            self._check_common(recipe.in_common(group, chain), n, who)
-            if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
-            if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
+            with quiet(): self._check_group(group, recipe, n, who)
         except BaseException:
             del self.param_groups[n:]
             self._recipes,self.defaults = known,defaults
@@ -116,6 +115,22 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             for (b,k),v in self._recipe(g).in_common(g).items():
                 other = mine.pop((b,k), v)
                 if other!=v: raise ValueError(f"{who}: {b.one_value(k, v, other)}; the first is that of param group {i}")
+
+    def _check_group(self, group, recipe, n, who):
+        "Refuse a group whose parameters, or whose callbacks with these, cannot work"
+        check_params(group, who)
+        chain = recipe.check(group, who)
+        self._check_common(recipe.in_common(group, chain), n, who)
+        self._check_complex(group, recipe, chain, who)
+        if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
+        if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
+
+    def _check_complex(self, group, recipe, chain, who):
+        seen = {}
+        for i,p in enumerate(group['params']):
+            if p.is_complex() and not is_lazy(p): seen.setdefault(small(p.shape), (i, p))
+        names = group.get('param_names')
+        for i,p in seen.values(): check_complex(chain, p, recipe.hypers(group, chain), f"{who}: {names[i] if names else f'parameter {i}'}")
 
     def _bring(self, group, who):
         "The recipe of a group with `cbs` of its own, and the name by which the group keeps it: one that is there, if it is the same"
@@ -175,11 +190,12 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                 plan.commit()
                 self._steps += 1
                 return loss
-        with quiet(): return self._long_step(inputs, closure, loss)
+        with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
 
-    def _long_step(self, inputs, closure, loss):
-        grads = inputs.grads
-        if not self.state and self._allocates(grads):
+    def _long_step(self, inputs, model):
+        grads,loss = inputs.grads,model.returned
+        if self._expected: self._check_weights()
+        if self._plan is None and not self.state and self._allocates(grads):
             self.init_state()
             return loss
         if not self._plan or not self._plan.valid_for(inputs): self._replan(inputs)
@@ -189,7 +205,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             return loss
         self._steps += 1
         lost  = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
-        model,arrived = Model(closure, loss, self.name),None
+        arrived = None
         for _ in range(8):
             if (arrived := self._plan.prepare(inputs, model, arrived)) is None: break
             self._replan(inputs, arrived)                                   # a guard does not hold any more
@@ -207,6 +223,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             values_of,values,settings = known[i]
             if settings is None or not all(map(is_, now := values_of(g), values)):
                 recipe = self._recipe(g)
+                keep_plain(g, recipe.defaults)
                 settings = recipe.settings(g)
                 values_of = recipe.values_of
                 now = values_of(g)
@@ -228,16 +245,33 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
         return not agree(any((g._values() if g.is_sparse else local(g)).any() for g in given), given)
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
+    @without_dynamo
+    @quietly
     def init_state(self):
         "Allocate the state of all parameters that require a gradient, as it is before the first step; what is there stays"
         for g in self.param_groups:
             chain = self._recipe(g).chain(g)
             for p in g['params']:
-                if p.requires_grad and (new := {n: init for n,init in chain.state.items() if n not in self.state[p]}):
+                if p.requires_grad and not is_lazy(p) and (new := {n: init for n,init in chain.state.items() if n not in self.state.of(p)}):
                     x = compute(p)
                     self.state[p].update({n: init(x) for n,init in new.items()})
+
+    @quietly
+    def share_memory(self):
+        """Move what is kept for the parameters into memory that processes share, to train one model together (Hogwild, A3C): `model.share_memory()`,
+        then this, then start the processes. Counters too: from now on they are 0-dim tensors there. State that is made or loaded later is not shared
+        until this is called again"""
+        if any(g['capturable'] for g in self.param_groups):
+            raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
+        self.init_state()
+        for g in self.param_groups:
+            chain = self._recipe(g).chain(g)
+            for p in g['params']:
+                state = self.state.of(p)
+                for v in state.values():
+                    if torch.is_tensor(v): v.share_memory_()
+                counters = {n: v for n,v in state.items() if n in chain.state and not torch.is_tensor(v)}
+                if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
 
     def _replan(self, inputs, arrived=None):
         self._plan = None
@@ -261,15 +295,23 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def state_dict(self):
         """As torch's. What is kept for a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
         store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
+        for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
+        weights = self._weights()
         self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
-        try: return super().state_dict()
+        try: return super().state_dict() | weights
         finally: self.__dict__['_store'] = store
 
+    @quietly
     def torch_state_dict(self):
         "A state dict that torch.optim's algorithm of the same name loads, to go on there. Raises `ValueError` if torch has none"
         return torch_state_dict(self)
 
     # -- what a user looks at --
+
+    @property
+    def is_second_order(self):
+        "Whether a callback asks for the curvature, so that `loss.backward(create_graph=True)` is needed; timm's training loop looks here"
+        return any('hvp' in b.reads for g in self.param_groups for b in self._recipe(g).chain(g, rehearsed=False).blocks)
 
     @property
     def name(self): return type(self).__name__
@@ -282,6 +324,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "fastai's view: for each group a live mapping of its hyper-parameters, in either spelling"
         return [self._recipe(g).view(g) for g in self.param_groups]
 
+    @without_dynamo
+    @quietly
     def explain(self):
         "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
         return Explanation(self)
@@ -295,7 +339,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','_late','skipped_steps'
+    kept = '_recipes','_flags','_nonfinite','_late','_expected','skipped_steps','last_step_skipped'
     def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
@@ -312,12 +356,16 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         loads what torch.optim's algorithm of the same name has saved, or fastai's, and finds parameters by name where both know their names
         (`named_parameters()`). How a step is run, `foreach` and `fused`, stays as it is. Raises `ValueError`, by parameter, for a state that
         does not fit; then nothing has changed"""
-        box = self.register_load_state_dict_pre_hook(Boxed.all)             # the last of the hooks, after the user's own
-        try: super().load_state_dict(state_dict)
-        finally: box.remove()
-        for p,s in self.state.items():
-            if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
+        with quiet():
+            box = self.register_load_state_dict_pre_hook(Boxed.all)         # the last of the hooks, after the user's own
+            try: super().load_state_dict(state_dict)
+            finally:
+                box.remove()
+                told = self.__dict__.pop('_told', {})
+            for p,s in self.state.items():
+                if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
+        self._expected = told
 
 
 hooked_step = hooked(Optimizer._step)
@@ -329,7 +377,8 @@ class Boxed:
     @classmethod
     def all(cls, opt, state_dict):
         state_dict = checked(opt, state_dict)
-        boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else s
+        opt._told  = told_weights(opt.param_groups, state_dict)
+        boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 
 

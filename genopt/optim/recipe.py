@@ -3,15 +3,16 @@ a group that brings `cbs` of its own has another."""
 
 from operator import itemgetter
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from ..contract.chain import chain_of,learned_of
 from ..contract.names import name_of,same
-from ..contract.tensors import number,plain
+from ..contract.tensors import is_plain,number,plain,shared
 from ..run.choose import on_device
 from .hypers import Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,ranges,reserved,to_short,to_torch
 from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
 from .rehearsal import Unprovided,rehearse,remedy,unexpected
 
-__all__ = ['Recipe', 'flatten', 'taken']
+__all__ = ['Recipe', 'entered', 'flatten', 'keep_plain', 'taken']
 
 
 def taken(items, group, who):
@@ -34,6 +35,15 @@ def of_callbacks(cbs, hypers, who):
     if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=...")
     return declared,short
 
+def entered(k, v):
+    "The value `v` for `k` as a group keeps it. A tensor may hold all members of a tuple"
+    several = isinstance(v, Tensor) and v.ndim==1 and len(v)>1 and len(aliases.get(k, ()))>1
+    return shared(tuple(v.unbind()) if several else v)
+
+def keep_plain(group, keys):
+    "Bring the values of `keys` in `group` into that form: a schedule may have set NumPy's, which a checkpoint would carry"
+    for k in keys:
+        if not is_plain(group[k]): group[k] = entered(k, group[k])
 
 
 class Settings:
@@ -57,6 +67,7 @@ class Recipe:
         self.algorithm    = next((cls.__name__ for cls in map(algorithm_of, self.items) if cls), '')
         self.of_algorithm = Hypers(to_torch(self.arguments))
         self.built,self.fine,self.known,self.seen,self.own = set(),set(),{},{},None
+        hypers = {k: entered(k, v) for k,v in hypers.items()}
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         if self.arguments: declared = self._declared(given)
@@ -71,7 +82,7 @@ class Recipe:
             check_kinds(values, self.declared, self.strict, name)
             own = own|self.chain(values, rehearsed=False).asks&ambiguous
         more = self.check(values, name).hypers(known=Hypers(values, own))                 # of callbacks that say more than the signature
-        self.defaults = {k: plain(v) for k,v in (values|to_torch(more, own)).items()}
+        self.defaults = {k: shared(v) for k,v in (values|to_torch(more, own)).items()}
         self.values_of = itemgetter(*self.defaults)                                       # what a group says, as a tuple
 
     def _declared(self, given):
@@ -105,7 +116,7 @@ class Recipe:
         self.check_values_anew(group, who)
         if key is not None: self.fine.add(key)
     def check_values_anew(self, group, who):
-        check_flags(group, who)
+        check_flags(group, who, self.name)
         check_kinds(group, self.declared, self.strict, who)
         check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who, self.algorithm)
 
@@ -144,7 +155,7 @@ class Recipe:
         kind    = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))              # flags and names; a number may be another
         learned = learned_of(chain)
         for p in params:
-            if (p.shape, p.dtype, p.device, kind) in learned.rehearsed: continue
+            if is_lazy(p) or (p.shape, p.dtype, p.device, kind) in learned.rehearsed: continue
             try: rehearse(chain, p, hypers, kind, self.name)
             except Unprovided as e: raise ValueError(f"{e}{remedy(e, built, self.of_algorithm)}") from None
         check_repeats(chain, built.repeats, learned.returns, self.name)

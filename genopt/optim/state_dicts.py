@@ -3,18 +3,15 @@
 import inspect,warnings
 from itertools import islice
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 import torch
 from ..contract.messages import names_of
 from ..contract.sharded import local
-from ..contract.state import as_declared,first
+from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import plain
+from .recipe import keep_plain
 
 __all__ = ['checked', 'torch_state_dict']
-
-# torch's name of a state = ours
-torch_names = dict(exp_avg='grad_avg', exp_avg_sq='sqr_avg', max_exp_avg_sq='max_sqr_avg', square_avg='sqr_avg', momentum_buffer='grad_avg',
-                   sum='sqr_sum', acc_delta='sqr_update_avg', exp_inf='grad_max', ax='eval_p', prev='prev_grad',
-                   row_var='row_avg', col_var='col_avg', variance='row_avg')
 
 
 # -- Checks before loading --
@@ -29,12 +26,12 @@ def checked(opt, state_dict: dict) -> dict:
     check_keys(state_dict, who)
     groups = opt.param_groups
     saved  = state_dict['param_groups']
-    if sizes(groups)!=sizes(saved):
-        return state_dict                                        # torch's own load_state_dict raises the error
+    check_sizes(groups, saved, who)
     res    = []
     states = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
         old = old | {k: group[k] for k in ('foreach', 'fused')}  # the file does not choose how a step is run
+        keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
         chain = check_group(opt, group, old, f"{who}, param group {n}")
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
             if i in states:
@@ -48,6 +45,22 @@ def check_keys(state_dict, who):
     got = list(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__
     if 'state' not in got or 'param_groups' not in got:
         raise ValueError(f"{who}: it must be a dict with 'state' and 'param_groups', as state_dict() gives; got {got}")
+
+def check_sizes(groups, saved, who):
+    "Refuse other groups than there are, in torch's words and with their numbers and names"
+    ours,theirs = sizes(groups),sizes(saved)
+    if len(ours)!=len(theirs):
+        raise ValueError(f"{who}: loaded state dict has a different number of parameter groups: {len(theirs)}, with {listed(theirs)} parameters; "
+                         f"the optimizer has {len(ours)}, with {listed(ours)}")
+    for n,(a,b) in enumerate(zip(ours, theirs)):
+        if a==b: continue
+        known = names(groups[n:n+1]),names(saved[n:n+1])
+        here,there = ([k for k in known[i] if k not in known[1-i]] for i in (0, 1)) if all(known) else ([], [])
+        told = ''.join(f"; {what}: {', '.join(ks[:5])}" for what,ks in (('only in the optimizer', here), ('only in the state dict', there)) if ks)
+        raise ValueError(f"{who}: loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
+                         f"param group {n} has {b} parameters, that of the optimizer {a}{told}")
+
+def listed(sizes): return ', '.join(map(str, sizes)) or 'no'
 
 def by_name(groups, saved, who):
     "The `saved` groups with their parameters in the order of `groups`, where every parameter has a name of its own in both"
@@ -79,6 +92,8 @@ def check_group(opt, group, saved, who):
 
 def check_state(state, chain, p, who, nonfinite):
     "The saved `state` of the parameter `p` under the names and in the types of `chain`"
+    if is_lazy(p):
+        raise ValueError(f"{who}: it has no shape yet; load the model first, or run it once")
     if not isinstance(state, dict):
         raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
     state = from_torch(state, chain)
@@ -208,6 +223,8 @@ def to_torch(state, example, to_ours):
 def value_in_torch(v, example):
     """A value of our state in the form of torch's `example`: a number becomes a tensor where torch keeps one, a float a float64 tensor, so that only
     torch's loading rounds it. A tensor is copied, because that loading would share it"""
+    if isinstance(v, Tensor) and isinstance(example, Tensor) and not v.is_floating_point():
+        return v.to(example.dtype)                               # a counter in shared memory
     if isinstance(v, Tensor):
         return v.clone()
     if isinstance(example, Tensor):

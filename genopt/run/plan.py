@@ -20,7 +20,6 @@ from .joins import check_joins, run_before
 from .reference import Item, loop
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
-from .store import Clock
 
 __all__ = ['Inputs', 'Plan']
 
@@ -89,11 +88,10 @@ class Plan:
     # -- a step --
 
     def aim(self, inputs):
-        "`prepare`, where every program is one launch; False if a guard does not hold"
+        "`prepare`, where every program is one launch. False if a guard does not hold: `prepare` then finds another program"
         check_joins(self.works, self.settings)
         return all(
-            self.ready(j, inputs.grads, self.settings) and self.works[j].simple
-            for j in range(len(self.works))
+            w.simple and w.take(inputs.grads) and w.prepare(self.settings) for w in self.works
         )
 
     def looks_bad(self):
@@ -214,17 +212,11 @@ class Plan:
         increment_versions(self.moved)  # written in a way of which autograd does not know
         for it in self.items:
             kept = it.write()
-            self.store.keep(
-                it.p,
-                {n: v for n, v in kept.items() if n not in it.chain.state or isinstance(v, Tensor)},
-                Clock(
-                    {
-                        n: v
-                        for n, v in kept.items()
-                        if n in it.chain.state and not isinstance(v, Tensor)
-                    }
-                ),
-            )
+            counters = [
+                n for n, v in kept.items() if n in it.chain.state and not isinstance(v, Tensor)
+            ]
+            tensors = {n: v for n, v in kept.items() if n not in counters}
+            self.store.count(it.p, tensors, {n: kept[n] for n in counters})
         if self.fresh:
             self.attach()
 

@@ -12,7 +12,7 @@ from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
 from .memory import aligned, dense, real, real_dtype
-from .store import Clock
+from .store import Clock, SharedClock, cells
 from .scalars import Row
 from .work import Work
 
@@ -91,6 +91,11 @@ class Sort:
 
     def check_sparse(self, i, p, settings):
         "Refuse a sparse gradient of a parameter whose chain cannot take one"
+        if not p.ndim:
+            raise RuntimeError(
+                f"{self.who} does not support sparse gradients of {name_in(self.inputs.groups, i)}: it has no dimensions, "
+                "and so no rows. Let p.grad = p.grad.to_dense()"
+            )
         if why := why_not_sparse(settings.chain, settings.numbers, p):
             raise RuntimeError(
                 f"{self.who} does not support sparse gradients of {name_in(self.inputs.groups, i)}: {why}. "
@@ -168,6 +173,8 @@ class Sort:
         "The row of scalars for a parameter of `group` with counters `hosts`: it shares one with those that count alike"
         state = self.store.of(p)
         undecayed = state.get('do_wd') is False
+        if hosts and len(mine := cells(state, hosts)) == len(hosts):
+            return Row(group, SharedClock(mine), undecayed)
         on_host = not any(isinstance(v, Tensor) for v in hosts.values())
         key = group, undecayed, *((n, v if on_host else float(v)) for n, v in hosts.items())
         if key not in self.rows:

@@ -1,10 +1,12 @@
 """What is kept for each parameter: `opt.state`, a dict of dicts as torch's. Tensors lie in it. Counters do not: between steps those of many
 parameters are in one `Clock`, and are read when somebody looks. Whoever writes bumps `version`, so that the plan is made anew."""
 
+import torch
 from torch import Tensor
+from ..contract.state import torch_names
 from ..contract.tensors import plain
 
-__all__ = ['Clock', 'ParameterState', 'StateStore']
+__all__ = ['Clock', 'ParameterState', 'SharedClock', 'StateStore', 'cells', 'shared_cell']
 
 
 class Clock:
@@ -23,6 +25,43 @@ class Clock:
                 old.copy_(v)
             else:
                 self.values[n] = v if type(v) in (int, float) else plain(v)
+
+    def kept(self):
+        "What the state of its parameters has of it"
+        return self.values
+
+
+class SharedClock(Clock):
+    "The counters of one parameter, in shared memory: `cells`, 0-dim tensors. Other processes count there as well, so it remembers no value"
+
+    __slots__ = ('cells',)
+
+    def __init__(self, cells):
+        self.cells, self.parameters = cells, 0
+
+    @property
+    def values(self):
+        return {n: c.item() for n, c in self.cells.items()}
+
+    def advance(self, new):
+        for n, v in new.items():
+            self.cells[n].fill_(v)
+
+    def kept(self):
+        return self.cells
+
+
+def shared_cell(v):
+    "The number `v` as a tensor in shared memory, as exact as it is"
+    return torch.tensor(
+        v, dtype=None if isinstance(v, (bool, int)) else torch.float64
+    ).share_memory_()
+
+
+def cells(state, counters):
+    "Those of `counters` that `state` has in shared memory, by name"
+    found = {n: state.get(n) for n in counters}
+    return {n: v for n, v in found.items() if isinstance(v, Tensor) and v.is_cpu and v.is_shared()}
 
 
 class Version:
@@ -49,7 +88,7 @@ class ParameterState(dict):
     def read(self):
         "Bring the counters up to date"
         if self.clock is not None:
-            dict.update(self, self.clock.values)
+            dict.update(self, self.clock.kept())
 
     def written(self):
         "Somebody writes: what is here counts, and the store has another version"
@@ -67,6 +106,13 @@ class ParameterState(dict):
         if self.clock is not None:
             self.clock.parameters -= 1
         self.clock = None
+
+    def __missing__(self, n):
+        known = f'; here are {", ".join(map(repr, self))}' if len(self) else ''
+        ours = torch_names.get(n)
+        raise KeyError(
+            f"{n!r}, which torch.optim keeps, is {ours!r} here" if ours in self else f'{n!r}{known}'
+        )
 
     def __reduce__(self):
         return dict, (dict(self),)
@@ -146,6 +192,10 @@ class StateStore(dict):
         return res
 
     def __setitem__(self, p, s):
+        if isinstance(p, Tensor) and not isinstance(s, dict):
+            raise TypeError(
+                f"the state of a parameter is a dict, got {s!r}; a note of yours goes under a name: opt.state['note']"
+            )
         self.writes.bump()
         if isinstance(s, dict):
             s = ParameterState(s)
@@ -157,11 +207,21 @@ class StateStore(dict):
 
     def keep(self, p, tensors, clock):
         "The engine's own way to write: new states of `p`, and its clock. No new version"
+        if not tensors and not clock.kept() and p not in self:
+            return  # as torch's SGD without momentum
         state = self[p]
-        for n, v in (tensors | clock.values).items():
+        for n, v in (tensors | clock.kept()).items():
             dict.__setitem__(state, n, v)
         if state.clock is not clock:
             state.join(clock)
+
+    def count(self, p, tensors, counters):
+        "The same for a parameter that is called: its new counters go where the old ones are"
+        clock = Clock(counters)
+        if counters and len(found := cells(self.of(p), counters)) == len(counters):
+            clock = SharedClock(found)
+            clock.advance(counters)
+        self.keep(p, tensors, clock)
 
     def __reduce__(self):
         return dict, (dict(self),)

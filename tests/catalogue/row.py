@@ -7,6 +7,9 @@ import torch.testing._internal.common_optimizers as common
 import references
 
 
+# what looks at the shape of a parameter, and so takes no complex one
+shaped = {'SM3', 'SGDP', 'AdamP', 'Adafactor', 'CAME', 'Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron'}
+
 @dataclass
 class Peer:
     """Another library's version. `make`: `(params, **settings)` -> its optimizer. Where it differs by design, `why` says how, and `ours` makes
@@ -50,6 +53,8 @@ class Algorithm:
 
     @property
     def name(self): return self.cls.__name__
+    @property
+    def takes_complex(self): return self.name not in shaped
     @property
     def info(self):
         "torch's own record of the reference, or of what it derives from; None if it has none"

@@ -16,7 +16,7 @@ from ..contract.tensors import describe, storage, wide
 from ..lower.chain import OWN
 from ..lower.decide import note_change
 from ..lower.record import CROSS, ELEMENTS, SINGLE
-from .foreach import DeviceNumbers
+from .foreach import DeviceScalars
 from .memory import aligned, as_strided_like
 from .reference import wrote_in_place
 from .tape import Tape
@@ -30,7 +30,7 @@ def run_call(work, batch, c):
     "Run the call `c`. False if the callback has returned other names than before"
     shared, each = arguments(work, batch, c)
     before = versions(each)
-    with DeviceNumbers() if work.program.request.capturable else nullcontext():
+    with DeviceScalars() if work.program.request.capturable else nullcontext():
         out = result(batch, c, shared, each)
     if versions(each) != before:
         raise wrote_in_place(work.who, work.program.chain)

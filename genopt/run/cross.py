@@ -26,7 +26,7 @@ def run_before_commit(works):
     other names than before"""
     progress = Progress(works)
     moved = [*progress.at]
-    while moved:
+    while progress.at:
         if not all(w.run_stage(progress.at[w]) for w in moved):
             return False
         moved = progress.advance()
@@ -45,17 +45,17 @@ class Progress:
     def advance(self):
         "Let all works go on that wait for nothing. Returns those that have another stage to run"
         ready = [w for w in self.at if all(self.computed(v, w) for v in self.reductions(w))]
-        if self.at and not ready:
-            raise out_of_order(
-                next(v.block for w in self.at for v in self.reductions(w) if v.block)
-            )
+        if not ready:
+            raise out_of_order(next(v.block for w in self.at for v in self.reductions(w)))
         for w in ready:
-            vectors = {v: self.vectors[place(v, w)] for v in self.reductions(w)}
-            take_over(w, self.at[w], vectors)
-            self.at[w] += 1
-            if self.at[w] == w.before_commit:
-                del self.at[w]
+            self.go_on(w)
         return [w for w in ready if w in self.at]
+
+    def go_on(self, w):
+        take_over(w, self.at[w], {v: self.vectors[place(v, w)] for v in self.reductions(w)})
+        self.at[w] += 1
+        if self.at[w] == w.before_commit:
+            del self.at[w]
 
     def reductions(self, w):
         "The cross reductions behind the stage at which work `w` is"

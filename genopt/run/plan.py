@@ -40,21 +40,24 @@ class Plan:
         sort = Sort(inputs, store, who, scratch_bytes, late, finished or {})
         self.works, self.fallback, self.parts = [*sort.works.values()], sort.fallback, sort.parts
         self.store, self.who, self.late = store, who, late
-        self.params, self.settings, self.groups = inputs.params, inputs.settings, inputs.groups
-        self.missing = [g is None for g in inputs.grads]
-        self.sparse = {i for i, g in enumerate(inputs.grads) if g is not None and g.is_sparse}
+        self.remember(inputs)
         self.written_by_c = [self.params[i] for w in self.works if w.launched for i in w.indices]
-        self.sharded = any(map(is_sharded, self.params))
-        self.simple = (
-            not self.fallback
-            and not self.sharded
-            and all(w.simple and not w.program.prefix for w in self.works)
-        )
+        self.behind_prefix = [j for j, w in enumerate(self.works) if w.program.prefix]
+        simple = all(w.simple for w in self.works) and not self.behind_prefix
+        self.simple = simple and not self.fallback and not self.sharded
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
-        self.fresh, self.version = True, store.version
+        self.fresh = True  # nothing is committed yet
 
     # -- Valid --
+
+    def remember(self, inputs):
+        "Note what `valid_for` compares with"
+        self.params, self.settings, self.groups = inputs.params, inputs.settings, inputs.groups
+        self.missing = [g is None for g in inputs.grads]
+        self.sparse = places_of_sparse(inputs.grads)
+        self.sharded = any(map(is_sharded, inputs.params))
+        self.version = self.store.version
 
     def valid_for(self, inputs):
         params, grads = inputs.params, inputs.grads
@@ -74,7 +77,7 @@ class Plan:
             return False
         if not self.sparse and not self.fallback:
             return True  # a work takes no sparse gradient
-        return self.sparse == {i for i, g in enumerate(grads) if g is not None and g.is_sparse}
+        return self.sparse == places_of_sparse(grads)
 
     def same_settings(self, settings):
         "Whether chains and backends are the same. Numbers may be others"
@@ -107,11 +110,11 @@ class Plan:
         finished = finished or {}
         grads = [*map(local, inputs.grads)] if self.sharded else inputs.grads
         check_shared_numbers(self.works, self.settings)
-        behind = [bool(w.program.prefix) for w in self.works]
-        if not all(self.ready(j, grads) for j, prefix in enumerate(behind) if not prefix):
+        places = range(len(self.works))
+        if not all(j in self.behind_prefix or self.ready(j, grads) for j in places):
             return finished
         items = self.run_reference(inputs, model, finished)
-        if not all(self.take_over(j, items) for j, prefix in enumerate(behind) if prefix):
+        if not all(self.take_over(j, items) for j in self.behind_prefix):
             return items
         self.items = [items[i] for i, _ in self.fallback]
         for it in self.items:
@@ -146,9 +149,8 @@ class Plan:
         """Take the fallback through its chains and other parameters through their prefixes, unless
         they have `finished`. Returns the items, by the place of the parameter"""
         items = self.fallback_items(inputs)
-        for w in self.works:
-            if w.program.prefix:
-                items |= prefix_items(w, self.params, self.store, self.settings)
+        for j in self.behind_prefix:
+            items |= prefix_items(self.works[j], self.params, self.store, self.settings)
         items |= {i: it for i, it in finished.items() if i in items}
         new = [items[i] for i in sorted(items) if i not in finished]
         try:
@@ -206,7 +208,6 @@ class Plan:
         """The places of gradients that are not finite, or have squares that are not. [None] if only
         another process has one"""
         parts = [*map(local, grads)] if self.sharded else grads
-        parts = [g._values() if g is not None and g.is_sparse else g for g in parts]
         bad = [g is not None and not all_finite(g) for g in parts]
         if self.sharded:
             bad = [agree(b, [g]) for b, g in zip(bad, grads)]
@@ -215,12 +216,18 @@ class Plan:
         return places or [None] * bool(elsewhere)
 
 
+def places_of_sparse(grads):
+    return {i for i, g in enumerate(grads) if g is not None and g.is_sparse}
+
+
 def kind(settings):
+    "What of the settings of a group decides about its program"
     return settings.chain, settings.way, settings.capturable
 
 
 def all_finite(g):
     "Whether all of `g` and its squares are finite: by their sum, and if that is too large exactly"
+    g = g._values() if g.is_sparse else g
     if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))):
         return True
     return bool(is_finite(g).all())

@@ -111,15 +111,20 @@ class Walk:
 def loop(items, model=None):
     "Take `items` through their chains, in their order. `model`: what callbacks may ask"
     for it in items:
-        if asking := next((b for b in it.chain.blocks if 'loss' in b.reads), None):
-            it.ns['loss'] = model.loss([it], asking)
+        give_loss(it, model)
     walks = [Walk(it) for it in items]
     while waiting := [w for w in walks if w.block]:
         block = next_block(waiting)
         here = [w for w in waiting if w.block == block]
-        items = [w.item for w in here]
-        for w, out in zip(here, block.call_all([it.ns for it in items], model, items)):
+        outs = block.call_all([w.item.ns for w in here], model, [w.item for w in here])
+        for w, out in zip(here, outs):
             w.advance(out)
+
+
+def give_loss(item, model):
+    "Ask the model for the loss, if a callback reads it"
+    if asking := next((b for b in item.chain.blocks if 'loss' in b.reads), None):
+        item.ns['loss'] = model.loss([item], asking)
 
 
 def next_block(waiting):

@@ -14,5 +14,6 @@ memory       how tensors lie in memory, and whether they still do
 choose       which backend runs a chain, before there is a plan
 sparse       sparse gradients
 
-The backend in C: `launch` binds compiled code to memory; `look` sees gradients that are not finite;
-`emit`, `emit_cross` and `c_names` write the C source, in the dialect `c`; `compiler` compiles it."""
+The backend in C: `launch` binds compiled code to memory; `look` finds gradients that are not
+finite; `emit`, `emit_cross` and `c_names` write the C source, in the dialect `c`; `compiler`
+compiles it."""

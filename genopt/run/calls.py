@@ -99,7 +99,7 @@ def read(work, batch, v):
 
 
 def check_shape(work, batch, c, n, v, x):
-    "Refuse what the callback gives for `n`, if it is not of the shape of the parameter or the state"
+    "Refuse what the callback gives for `n`, if that is not of the shape of parameter or state"
     first = batch.at[0]
     like = work.tensors.states[first].get(n, work.tensors.ps[first] if v.kind == ELEMENTS else None)
     shape = like.shape if like is not None else () if v.kind == SINGLE else None

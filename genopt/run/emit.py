@@ -1,9 +1,9 @@
 """Kernels: the stages of a program as C functions over a table of pointers.
 
-A kernel goes over all parameters of a program, wherever they lie in memory. The table has a row of
-addresses for each name: `p`, `grad`, the states, scratch memory. Parameters are cut into tiles of at
-most `block` elements; a tile knows its parameter and its place in it. Each parameter has a row of
-scalars. SGD with momentum, for instance, becomes a function for one tile with the loop
+A kernel goes over all parameters of a program, wherever they lie in memory. The table has a row
+of addresses for each name: `p`, `grad`, the states, scratch memory. Parameters are cut into tiles
+of at most `block` elements; a tile knows its parameter and its place in it. Each parameter has a
+row of scalars. SGD with momentum, for instance, becomes a function for one tile with the loop
 
     for (i = 0; i < n; i++) {
       const T e0 = m0[i], e1 = m1[i], e2 = m2[i];     // p, grad, grad_avg
@@ -14,8 +14,8 @@ scalars. SGD with momentum, for instance, becomes a function for one tile with t
       m2[i] = v7;
     }
 
-A round is a loop over tiles. Where it reduces, each tile leaves a partial result. These are added up
-in order, so the result does not depend on the number of threads.
+A round is a loop over tiles. Where it reduces, each tile leaves a partial result. These are added
+up in order, so the result does not depend on the number of threads.
 
 A stage is a C function. `run` calls the stage that it is told, or all of them with the cross
 reductions between (`emit_cross.py`). `c_names.py` says what is called how."""

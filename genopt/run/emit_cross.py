@@ -1,13 +1,17 @@
 """All stages of a program in one call of C, with the cross reductions between. Clipping by the norm
 of all gradients, for instance:
 
-    stage_0(a);                                           // leaf 0 of each parameter: v3, a norm
-    double total_v6 = 0;                                  // v6 = vector_norm(stack of all v3)
-    for (int64_t t = 0; t < a->n; t++) { const double x = ...; total_v6 += x; }
-    const T c_v6 = (T)(sqrt(total_v6));
-    const T c_v8 = ...;                                   // arithmetic on it
-    for (int64_t r = 0; r < a->rows; r++) a->scalars[r*a->width + 4] = (double)c_v8;
-    stage_1(a);                                           // reads c_v8 as a scalar
+    stage_0(a);                                   // leaf 0 of each parameter: the norm of its grad
+    double total_v7 = 0;                          // v7: the norm of the vector of these norms
+    for (t = 0; t < a->n; t++) {
+      const double x = leaves[t]*leaves[t];
+      total_v7 += x;
+    }
+    const T c_v7 = (T)(sqrt(total_v7));
+    const T c_v8 = (c_v7 + ((float)1e-06));       // arithmetic: the factor for all gradients
+    ...
+    for (r = 0; r < a->rows; r++) a->scalars[r*a->width + 2] = (double)c_v12;
+    stage_1(a);                                   // reads the factor as a scalar
 
 A vector, with a member for each parameter, is not kept: whoever reduces it computes its members."""
 

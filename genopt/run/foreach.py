@@ -1,5 +1,5 @@
-"""The foreach backend: the operations of a flat part as `torch._foreach_*`, on lists with a tensor for
-each parameter. It needs no compiler, and runs on any device. SGD with momentum, for instance:
+"""The foreach backend: the operations of a flat part as `torch._foreach_*`, on lists with a tensor
+for each parameter. It needs no compiler, and runs on any device. SGD with momentum, for instance:
 
     v5 = grad * 0.1                  _foreach_mul                       the gradient stays as it is
     v7 = v5 + 0.9 * grad_avg         _foreach_add_(v5, ..., alpha)      v5 is not needed again
@@ -58,8 +58,8 @@ def lerp(x, y, weight):
 
 
 class DeviceScalars(TorchFunctionMode):
-    """Lets a callback that is called use scalars on the device as `alpha=` and `value=`. Torch wants
-    plain numbers there, and would wait for the device to look at them"""
+    """Lets a callback that is called use scalars on the device as `alpha=` and `value=`. Torch
+    wants plain numbers there, and would wait for the device to look at them"""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(func, '__name__', '')

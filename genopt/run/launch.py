@@ -1,6 +1,6 @@
-"""A launch: compiled code, bound to the memory of its parameters. What the code reads beside that is
-made once: the table of addresses, the tiles, arrays of single numbers. Two parameters of Adam, for
-instance, with 5000 and 10 elements:
+"""A launch: compiled code, bound to the memory of its parameters. What the code reads beside that
+is made once: the table of addresses, the tiles, arrays of single numbers. Two parameters of Adam,
+for instance, with 5000 and 10 elements:
 
     table      p         address of 0, of 1          tiles    parameter 0, place 0
                grad      address of 0, of 1                   parameter 0, place 1

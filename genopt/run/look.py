@@ -1,5 +1,5 @@
-"""A look at gradients: is one of them not finite, or its square? It goes over the tiles of a launch,
-and finds the first parameter of which it is so."""
+"""A look at gradients: is one of them not finite, or its square? It goes over the tiles of a
+launch, and finds the first parameter of which it is so."""
 
 import ctypes
 from array import array
@@ -40,7 +40,10 @@ static void tile(const Args* a, int64_t k) {{
   const {stored}* m = (const {stored}*)a->table[t] + o;
   int bad = 0;
   #pragma omp simd reduction(|:bad)
-  for (int64_t i = 0; i < n; i++) {{ const {T} x = load_{stored}(m[i]); bad |= !(x*x <= {largest}); }}
+  for (int64_t i = 0; i < n; i++) {{
+    const {T} x = load_{stored}(m[i]);
+    bad |= !(x*x <= {largest});
+  }}
   a->partials[k] = bad;
 }}
 void run(const Args* a) {{

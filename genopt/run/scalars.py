@@ -1,6 +1,6 @@
-"""Rows of scalars. Numbers are what the scalar program of a chain reads: hyper-parameters, counters.
-Scalars are what it computes from them; kernels read these. Parameters of one group that count alike
-share a row. All rows of a work lie in one array:
+"""Rows of scalars. Numbers are what the scalar program of a chain reads: hyper-parameters and
+counters. Scalars are what it computes from them; kernels read these. Parameters of one group that
+count alike share a row. All rows of a work lie in one array:
 
     group 0: lr 0.1, mom 0.9    parameters with step 7, 7, 3
     group 1: lr 0.01, mom 0.9   a parameter with step 7

@@ -169,8 +169,8 @@ class Sort:
     # -- rows of scalars --
 
     def row(self, group, p, hosts):
-        """The row of scalars for a parameter of `group` with counters `hosts`. Parameters of a group
-        that count alike share one"""
+        """The row of scalars for a parameter of `group` with counters `hosts`. Parameters of one
+        group that count alike share it"""
         state = self.store.of(p)
         undecayed = state.get('do_wd') is False
         on_host = not any(isinstance(v, Tensor) for v in hosts.values())

@@ -31,7 +31,7 @@ def run_call(work, batch, c):
     shared, each = arguments(work, batch, c)
     before = versions(each)
     with DeviceScalars() if work.program.request.capturable else nullcontext():
-        out = result(batch, c, shared, each)
+        out = result(work, batch, c, shared, each)
     if versions(each) != before:
         raise wrote_in_place(work.who, work.program.chain)
     if out.keys() - c.gives.keys() or c.gives.keys() - out.keys() - c.else_.keys():
@@ -61,24 +61,37 @@ def versions(tensors):
     return [x._version for x in tensors.values() if not x.is_inference()]
 
 
-def result(batch, c, shared, each):
-    "What the callback returns. On a stack it is a tape, if its numbers are those of last time"
+def result(work, batch, c, shared, each):
+    "What the callback returns. On a stack a tape runs, if the numbers are those of last time"
     if not batch.stacked:
         return c.block(shared | each)
     numbers = (*shared.values(),)
     if (c, numbers) in batch.tapes:
         names, run = batch.tapes[c, numbers]
         return dict(zip(names, run(*each.values())))
-    one = torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))), randomness='different')
+
+    def one(*xs):
+        return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
+
+    run = torch.func.vmap(one, randomness='different')
     if batch.last_numbers.get(c) != numbers or any(isinstance(x, Tensor) for x in numbers):
         batch.last_numbers[c] = numbers
-        return one(*each.values())
+        return run(*each.values())
     with Tape([*each.values()]) as tape:
-        out = one(*each.values())
+        out = run(*each.values())
     if len(batch.tapes) > most_tapes:
         batch.tapes.clear()
     batch.tapes[c, numbers] = [*out], tape.function([*out.values()])
     return out
+
+
+def only_tensors(work, batch, c, out):
+    "What the callback returns on a stack, where `vmap` takes no numbers"
+    for n, x in out.items():
+        if n in c.gives and not isinstance(x, Tensor):
+            raise misfit(work, batch, c, n, c.gives[n], x)
+    # of a name that is new `run_call` looks at the name only
+    return {n: x if isinstance(x, Tensor) else torch.zeros(()) for n, x in out.items()}
 
 
 def read(work, batch, v):
@@ -100,13 +113,23 @@ def read(work, batch, v):
 
 def check_shape(work, batch, c, n, v, x):
     "Refuse what the callback gives for `n`, if that is not of the shape of parameter or state"
-    first = batch.at[0]
-    like = work.tensors.states[first].get(n, work.tensors.ps[first] if v.kind == ELEMENTS else None)
-    shape = like.shape if like is not None else () if v.kind == SINGLE else None
-    if isinstance(x, Tensor) and (shape is None or x.shape[batch.stacked :] == shape):
-        return
-    expected = 'a tensor' if shape is None else f'of shape {tuple(shape)}'
-    raise ValueError(f"{work.who}: {c.block} made {n} {describe(x)}; it was {expected}")
+    shape = expected_shape(work, batch, n, v)
+    if not isinstance(x, Tensor) or shape is not None and x.shape[batch.stacked :] != shape:
+        raise misfit(work, batch, c, n, v, x)
+
+
+def expected_shape(work, batch, n, v):
+    "The shape of what a call gives for `n`, of one parameter. None if any will do"
+    states, p = work.tensors.states[batch.at[0]], work.tensors.ps[batch.at[0]]
+    if n in states:
+        return states[n].shape
+    return p.shape if v.kind == ELEMENTS else () if v.kind == SINGLE else None
+
+
+def misfit(work, batch, c, n, v, x):
+    shape = expected_shape(work, batch, n, v)
+    was = 'a tensor' if shape is None else f'of shape {tuple(shape)}'
+    return ValueError(f"{work.who}: {c.block} made {n} {describe(x)}; it was {was}")
 
 
 def give(work, batch, v):

@@ -12,6 +12,7 @@ from genopt.lower.program import Layout,Request
 from genopt.lower.record import Value
 from genopt.run import tensors
 from genopt.run.calls import write_call_outs
+from genopt.run.cross import run_before_commit
 from genopt.run.gradients import Gradients
 from genopt.run.scalars import Row,ScalarTable
 from genopt.run.sort import Inputs
@@ -64,7 +65,7 @@ def test_counters_go_on_when_the_step_is_committed():
     p   = program(*chain, states=('grad_avg', 'sqr_avg'), step=0, **adam)
     row = Row(0, Clock(dict(step=7)), False)
     table = ScalarTable(p, [row])
-    for _ in range(2): assert table.prepare([settings(**adam)]) and row.clock.values==dict(step=7)
+    for _ in range(2): assert table.prepare([settings(**adam)]) and row.clock.values==dict(step=7) and len(table.counters)==1
     table.advance()
     assert row.clock.values==dict(step=8)
 
@@ -209,10 +210,10 @@ def test_stacks_fit_into_scratch_memory():
 
 def test_parts_have_one_row_and_fit_into_scratch_memory():
     "But for a parameter that is too large by itself"
-    ts = held([(10,), (10,), (10,), (100,), (10,), (10,)])
+    ts = held([(100,), (10,), (10,), (10,), (100,), (10,), (10,)])
     b, = tensors.batches(stub(), ts, None, 0)
-    assert tensors.parts(b, [0, 1, 0, 0, 0, 0], 6*4*20)==[(0, [0, 2]), (0, [3]), (0, [4, 5]), (1, [1])]
-    assert tensors.parts(b, [0]*6, 2**20)==[(0, [0, 1, 2, 3, 4, 5])]
+    assert tensors.parts(b, [0, 0, 1, 0, 0, 0, 0], 6*4*20)==[(0, [0]), (0, [1, 3]), (0, [4]), (0, [5, 6]), (1, [2])]
+    assert tensors.parts(b, [0]*7, 2**20)==[(0, [0, 1, 2, 3, 4, 5, 6])]
 
 def test_scratch_memory_lies_as_the_parameters_do():
     ts = held([(4,3)]*3)
@@ -234,6 +235,7 @@ def total_of(f):
 unit    = total_of(lambda grads: torch.stack([g.abs().max() for g in grads]).max())
 summed  = total_of(lambda grads: sum((g*g).sum() for g in grads))
 curved  = total_of(lambda grads: (torch.stack([g.norm() for g in grads])**2 + 1).sum().sqrt())
+several = total_of(lambda grads: torch.stack([g.norm() for g in grads]).norm() + 2*torch.stack([g.abs().max() for g in grads]).max())
 
 def stepped(make, shapes=((3,4), (5,), (3,4), (2,2)), steps=4, change=None, **kw):
     "Parameters and optimizer after some steps; `change(plan)` before the second"
@@ -256,7 +258,11 @@ def close(ps, qs): return all(torch.allclose(p, q, rtol=1e-12, atol=1e-14) for p
     ([unit, clip_grad_norm, sgd_step], [clip_grad_norm, sgd_step]),
     ([unit, centered, clip_grad_norm, sgd_step], [unit, sgd_step], [clip_grad_norm, sgd_step]),
     ([clip_grad_norm, sgd_step], [sgd_step]),
-], ids=['stages_0_0', 'stages_0_1', 'three', 'more_before', 'more_before_the_first', 'two_pairs', 'alone'])
+    ([several, sgd_step], [centered, several, sgd_step]),                                                   # two in one callback
+    ([curved, curved, sgd_step],),                                                                          # the same callback twice
+    ([curved, unit, curved, sgd_step], [centered, curved, sgd_step]),
+    ([curved, curved, unit, sgd_step], [curved, unit, sgd_step]),
+], ids=['stages_0_0', 'stages_0_1', 'three', 'more_before', 'more_before_the_first', 'two_pairs', 'alone', 'two_in_one', 'twice', 'twice_and_once', 'twice_first'])
 def test_works_that_share_a_cross_reduction(chains, kw):
     "Whatever lies before it: each waits for the others. As in the reference, where the callback is called once, with parameters in order"
     (ps,opt),(qs,_) = stepped(groups(*chains), **kw),stepped(groups(*chains), foreach=False)
@@ -272,6 +278,40 @@ def test_the_norm_is_of_all_works():
     scale = 1/(torch.stack([g.norm() for g in gs]).norm()+1e-6)
     assert close(ps, [q-.1*g*scale for q,g in zip(qs, gs)])
 
+@way
+def test_who_waits_is_not_run_again(kw):
+    seen = []
+    def tap(p):
+        seen.append(p)
+        return {}
+    ps,opt = stepped(groups([clip_grad_norm, tap, sgd_step], [centered, centered, clip_grad_norm, sgd_step]), steps=1, **kw)
+    seen.clear()
+    give(ps)
+    opt.step()
+    assert len(seen)==2 and not opt._plan.fallback
+
+class FakeWork:
+    "At stage `k` of a program with the cross reduction `v`; its parameters `indices` hand out `singles`"
+    launched,before_commit,compute_dtype = False,1,torch.float64
+    def __init__(self, v, indices, singles):
+        self.indices,self.singles,self.cross,self.ran = indices,singles,{},0
+        self.program = SimpleNamespace(stages=[SimpleNamespace(joins=(v,), cross=())])
+        self.scalars = SimpleNamespace(named=lambda r: {})
+    def run_stage(self, k):
+        self.ran += 1
+        return True
+    def handed_out(self, v): return self.singles
+
+def test_what_is_reduced_comes_in_the_order_of_parameters():
+    "So that its bits are the reference's; in the widest dtype, and to each work in its own"
+    seen = []
+    v = Value('join', [None], dict(how=lambda x: seen.append(x) or x.sum()), block='norm')
+    a,b = FakeWork(v, [0, 3], [torch.tensor(1.), torch.tensor([4.])]),FakeWork(v, [1, 2], [torch.tensor(2.).double(), torch.tensor(3.).double()])
+    a.compute_dtype = torch.float32
+    assert run_before_commit([a, b]) and a.ran==b.ran==1
+    assert [x.tolist() for x in seen]==[[1., 2., 3., 4.]] and seen[0].dtype==torch.float64
+    assert a.cross[v]==b.cross[v]==10. and a.cross[v].dtype==torch.float32 and b.cross[v].dtype==torch.float64
+
 def one_by_one(plan):
     "Run the stages of the works of `plan` one by one, as if another work took part in their cross reductions"
     for w in plan.works:
@@ -281,7 +321,7 @@ def one_by_one(plan):
         assert not w.simple and w.before_commit
     plan.simple = False
 
-@pytest.mark.parametrize('cb', [clip_grad_norm, unit, summed, curved], ids=['clip', 'maximum', 'sum', 'vector'])
+@pytest.mark.parametrize('cb', [clip_grad_norm, unit, summed, curved, several], ids=['clip', 'maximum', 'sum', 'vector', 'several'])
 @pytest.mark.parametrize('second', [(), (clip_grad_norm,)], ids=['one', 'two'])
 def test_one_call_is_the_stages_one_by_one(cb, second):
     make = lambda ps, **kw: Optimizer(ps, [cb, average_grad, *second, momentum_step], lr=.1, **kw)
@@ -361,6 +401,36 @@ def test_what_is_called_may_not_return_another_shape_later(cbs, words, shapes, k
     before,states = [p.detach().clone() for p in ps],kept(opt)
     with pytest.raises(ValueError, match=words): opt.step()
     assert all(map(torch.equal, ps, before)) and all(map(same, kept(opt), states)) and states[0]['step']==3
+
+def later_a_tensor(grad, step): return dict(grad=grad*grad.shape[0]) if step<4 else dict(grad=grad*grad.shape[0], more=grad*2)
+def later_a_number(grad, step): return dict(grad=grad*grad.shape[0]) if step<4 else dict(grad=grad*grad.shape[0], more=2.)
+def plus(update, more=0.): return update+more
+
+@pytest.mark.parametrize('kw', [dict(foreach=True), {}], ids=['foreach', 'default'])
+@pytest.mark.parametrize('shapes', [((3,4), (4,4)), ((4,4), (4,4)), ((4,4),)*3], ids=['alone', 'stacked', 'both'])
+@pytest.mark.parametrize('cb', [later_a_tensor, later_a_number], ids=lambda c: c.__name__)
+def test_what_is_called_may_return_another_name_later(cb, shapes, kw):
+    "It decides by a counter. That is seen before anything is written, and there is another program, or the reference"
+    def train(**kw):
+        ps  = parameters(*shapes)
+        opt = Optimizer(ps, [step_stat, average_grad, cb, plus], lr=.1, **kw)
+        for i in range(7):
+            give(ps, i)
+            opt.step()
+        return ps,kept(opt)
+    (ps,states),(qs,want) = train(**kw),train(foreach=False)
+    assert close(ps, qs) and all(map(same, states, want))
+
+def test_scratch_memory_is_for_one_batch_and_one_of_each_set_of_numbers():
+    "Of a callback that reads `mom`, which two of four groups share, and no counter"
+    def scaled(grad, mom=.9): return dict(grad=grad*mom*grad.shape[0])
+    ps  = parameters(*[(3,4)]*4)
+    opt = Optimizer([dict(params=[p], mom=m, lr=.1*i) for i,(p,m) in enumerate(zip(ps, (.9, .9, .8, .8)), 1)], [average_grad, scaled], lr=.1, foreach=True)
+    give(ps)
+    opt.step()
+    work, = opt._plan.works
+    with torch.no_grad(): assert opt._plan.prepare(inputs(opt)) is None
+    assert [b.tried for b in work.batches]==[True, False, True, False]
 
 def swapped(grad, a=own_shape(1.), b=own_shape(2.)): return dict(a=b, b=a, update=grad*(a.mean() + 3*b.mean())*grad.shape[0])
 def shifted(grad, a=own_shape(1.), b=own_shape(2.)): return dict(a=grad.mean(-1) if grad.ndim>1 else grad*2, b=a, update=grad*(a.mean() + 3*b.mean()))

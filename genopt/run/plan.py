@@ -119,7 +119,9 @@ class Plan:
         self.items = [items[i] for i, _ in self.fallback]
         for it in self.items:
             it.check(self.who)
-        return None if run_before_commit(self.works) else items
+        if not run_before_commit(self.works):
+            return items
+        return None if all(w.simple or w.try_calls() for w in self.works) else items
 
     def ready(self, j, grads, handed=None):
         """Whether work `j` can go on: it has taken its gradients, and its program, or another that

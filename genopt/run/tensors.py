@@ -45,12 +45,14 @@ class Batch:
     """Parameters that go through the stages together: `at`, their places in the work. `stacked`:
     they have one shape and one row, and calls get a stack. `values`: what the stages have computed
     in this step; `scratch`: memory for what one stage hands to the next, by name. `tapes`: of calls
-    on the stack; `last_numbers`: with which each was called last"""
+    on the stack; `last_numbers`: with which each was called last. `tried`: its stages have been run
+    before `commit`, but for the last"""
 
     def __init__(self, at, stacked, tensors, dtype):
         self.at, self.stacked, self.of, self.dtype = at, stacked, tensors, dtype
         self.launch, self.values, self.scratch, self.parts = None, {}, {}, None
         self.tapes, self.last_numbers = {}, {}
+        self.tried = False
 
     def tensors(self, name):
         return self.of.named(name, self.at) if self.of.has(name) else [*self.scratch[name]]

@@ -1,11 +1,14 @@
 """A work: the parameters that one program runs, and what they do in a step.
 
-    take       the gradients of the step
-    prepare    its scalars; the program's guards are checked
-    run_stage  the stages before `commit`, which write scratch memory only (`cross.py` runs them)
-    commit     all other stages; the last one writes parameters and states
+    take        the gradients of the step
+    prepare     its scalars; the program's guards are checked
+    run_stage   the stages before `commit`, which write scratch memory only (`cross.py` runs them)
+    try_calls   of later stages those of a few parameters: do callbacks return what they returned?
+    commit      all other stages; the last one writes parameters and states
 
-Where a program is one call of C, there are no stages before `commit`, and `commit` is that call."""
+Where a program is one call of C, there are no stages before `commit`, and `commit` is that call.
+Where callbacks are called, `commit` takes one batch after the other through them, so that scratch
+memory is needed for one batch only."""
 
 from copy import copy
 from ..contract.sharded import local
@@ -76,6 +79,12 @@ class Work:
             of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
+        calls = [c for s in program.stages for c in s.calls]
+        numbers = [x for c in calls for x in c.numbers.values()]
+        self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
+        self.batch_of_row = {}  # the first batch that has it
+        for b in self.batches:
+            self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
         self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
         self.memory = Memory(self.watched, len(self.users))
 
@@ -117,6 +126,7 @@ class Work:
         "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"
         for b in self.batches:
             b.values.clear()
+            b.tried = False
         return self.scalars.prepare(settings, handed)
 
     def looks_bad(self):
@@ -150,15 +160,33 @@ class Work:
         self.scalars.advance()
 
     def commit_batches(self):
-        last = len(self.program.stages) - 1
         for b in self.batches:
-            for k in range(self.before_commit, last):
-                if not self.run_stage_of(k, b):
-                    raise other_names(self.who, self.program.chain)
-            run_flat(self, last, b)
+            if not b.tried and not self.run_middle(b):
+                raise other_names(self.who, self.program.chain)
+            run_flat(self, len(self.program.stages) - 1, b)
             write_call_outs(self, b)
             b.values.clear()
         self.cross.clear()
+
+    def run_middle(self, batch):
+        "Run the stages behind those before `commit`, but the last"
+        stages = range(self.before_commit, len(self.program.stages) - 1)
+        return all(self.run_stage_of(k, batch) for k in stages)
+
+    def try_calls(self):
+        """A callback may decide by numbers which names it returns. So call it, before anything is
+        written, for one batch with each set of numbers. False if it returns others than before"""
+        seen = set()
+        for r, batch in self.batch_of_row.items():
+            scalars = self.scalars.named(r)
+            numbers = (*(scalars[n] for n in self.read_by_calls),)
+            if numbers in seen:
+                continue
+            if not self.run_middle(batch):
+                return False
+            batch.tried = True
+            seen.add(numbers)
+        return True
 
 
 def other_names(who, chain):

@@ -475,10 +475,11 @@ def test_all_is_written_by_commit(cbs, kw):
             assert plan.valid_for(inputs(opt)) and plan.prepare(inputs(opt)) is None
             assert all(map(torch.equal, ps, before)) and all(map(same, kept(opt), states))
         plan.commit()
-    assert close(ps, qs) and all(map(same, kept(opt), kept(ref)))
+    assert close(ps, qs) and all(map(same, kept(opt), kept(ref))) and kept(opt)[0]['step']==3
 
 changes = dict(
     other_parameter = lambda opt, ps: opt.add_param_group(dict(params=[torch.ones(2).double().requires_grad_()])),
+    replaced        = lambda opt, ps: (opt.param_groups[0]['params'].__setitem__(1, parameters((5,))[0]), give(opt.param_groups[0]['params'])),
     moved           = lambda opt, ps: setattr(ps[1], 'data', ps[1].data.clone()),
     reshaped        = lambda opt, ps: setattr(ps[1], 'data', ps[1].data.reshape(1, 5)),
     no_gradient     = lambda opt, ps: setattr(ps[1], 'grad', None),

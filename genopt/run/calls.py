@@ -159,9 +159,11 @@ def as_stack_like(p, x):
 def write_call_outs(work, batch):
     """Write the states with a shape of their own that calls have given. A callback may return one
     state as the new value of another, `dict(a=b, b=a)`: all are read before one is written"""
+    call_outs, pairs = work.program.call_outs, []
+    if not call_outs:
+        return
     held = {storage(s) for k in batch.at for s in work.tensors.states[k].values()}
-    pairs = []
-    for n, v in work.program.call_outs.items():
+    for n, v in call_outs.items():
         new = read(work, batch, v)
         for old, x in zip(batch.tensors(n), new.unbind() if batch.stacked else [new]):
             if not same_memory(x, old):

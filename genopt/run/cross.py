@@ -83,8 +83,8 @@ def all_reductions(w):
 
 
 def place(v, w):
-    """What tells the cross reduction `v` of work `w` from others: the callback that makes it, which
-    may stand in the chain twice, and which of the callback's it is. All works that share it agree"""
+    """What tells the cross reduction `v` of work `w` from others: the callback that makes it, and
+    which of that one's it is. The callback may stand in the chain twice"""
     same_block = [u for _, u in all_reductions(w) if u.block == v.block]
     return v.block, same_block.index(v)
 

@@ -14,7 +14,7 @@ from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from ..lower.record import CROSS, ELEMENTS, SCALAR, SINGLE, Value, aten, needed
+from ..lower.record import CROSS, ELEMENTS, SCALAR, Value, aten, needed
 
 __all__ = ['DeviceScalars', 'Foreach']
 
@@ -87,8 +87,11 @@ class Foreach:
         self.last_use = {o: i for i, v in enumerate(self.order) for o in (v, *v.operands)}
         self.last_use |= dict.fromkeys(kept, len(self.order))
         self.lies_in = {}  # value -> name of the stored tensors that it overwrites
-        # the operations that write into their first operand, by their place
-        self.in_place = {i for i, v in enumerate(self.order) if self.may_write(i, v)}
+        # of each operation: whether it writes into its first operand, and what it reads last
+        self.in_place = [self.may_write(i, v) for i, v in enumerate(self.order)]
+        self.read_last = [
+            [o for o in v.operands if self.last_use[o] <= i] for i, v in enumerate(self.order)
+        ]
 
     def is_given(self, v):
         return v.kind in (SCALAR, CROSS) or v.name in (*self.flat.loads, *self.flat.single_loads)
@@ -134,12 +137,11 @@ class Foreach:
                 return scalars[v.name]
             return tensors[v.name] if v.kind == ELEMENTS else torch.stack(tensors[v.name])
 
-        for i, v in enumerate(self.order):
+        for v, in_place, read_last in zip(self.order, self.in_place, self.read_last):
             args, kwargs = [*map(value, v.args)], {k: value(a) for k, a in v.kwargs.items()}
-            computed[v] = run_operation(v, args, kwargs, i in self.in_place)
-            for o in v.operands:
-                if self.last_use[o] <= i:
-                    computed.pop(o, None)
+            computed[v] = run_operation(v, args, kwargs, in_place)
+            for o in read_last:
+                computed.pop(o, None)
         self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)
         for n, v in self.flat.single_stores.items():
             torch._foreach_copy_(tensors[n], members(value(v), tensors[n]))
@@ -167,22 +169,23 @@ def run_operation(v, args, kwargs, in_place):
         return reduced(v, args, kwargs)
     if v.kind != ELEMENTS:
         return operation(v, factor)(*args, **kwargs)
-    args = [*map(unbound, args)]
-    kwargs = {k: unbound(a) for k, a in kwargs.items()}
-    if not takes_lists(v, args, factor):
-        return for_each(operation(v, factor), args, kwargs)
+    vectors = any(map(is_vector, args))
+    if vectors:
+        args = [*map(unbound, args)]
+    if not takes_lists(v, args, factor, vectors):
+        return for_each(operation(v, factor), args, {k: unbound(a) for k, a in kwargs.items()})
     f = getattr(torch, f'{lists[v.packet]}_' if in_place else lists[v.packet])
     named = dict(value=factor) if v.packet in (aten.addcmul, aten.addcdiv) else kwargs
     res = f(*args, **named)
     return args[0] if res is None else [*res]
 
 
-def takes_lists(v, args, factor):
+def takes_lists(v, args, factor, vectors):
     """Whether torch's operation on lists takes these operands: lists of tensors of one shape, or a
-    plain number in the second place"""
+    plain number in the second place. `vectors`: some are lists of single numbers"""
     if v.packet not in lists or not isinstance(args[0], list) or isinstance(factor, Tensor):
         return False
-    if any(o.kind == SINGLE for o in v.operands):
+    if vectors:
         return v.packet in arithmetic and not v.kwargs
     if any(isinstance(a, Tensor) for a in args):  # others than these would look into it
         return v.packet in (aten.mul, aten.div) and not v.kwargs

@@ -117,11 +117,8 @@ class Plan:
         if not all(self.take_over(j, items) for j in self.behind_prefix):
             return items
         self.items = [items[i] for i, _ in self.fallback]
-        for it in self.items:
-            it.check(self.who)
-        if not run_before_commit(self.works):
-            return items
-        return None if all(w.simple or w.try_calls() for w in self.works) else items
+        done = run_before_commit(self.works) and all(w.try_calls() for w in self.works)
+        return None if done else items
 
     def ready(self, j, grads, handed=None):
         """Whether work `j` can go on: it has taken its gradients, and its program, or another that
@@ -161,6 +158,8 @@ class Plan:
             if not self.sharded:
                 raise
             raise not_for_shards(self.who, new, e) from e
+        for it in items.values():
+            it.check(self.who)
         return items
 
     def fallback_items(self, inputs):
@@ -180,7 +179,7 @@ class Plan:
         if late := late_changes(work.program.prefix, mine):
             self.late.update(late)
             return False
-        grads, handed = hand_over(work, mine, self.who)
+        grads, handed = hand_over(work, mine)
         return self.ready(j, grads, handed)
 
     # -- Commit: all that writes --

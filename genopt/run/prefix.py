@@ -41,21 +41,20 @@ def late_changes(prefix, items):
     return next((late for it in items if (late := prefix.late(it.begun, it.ns))), {})
 
 
-def hand_over(work, items, who):
+def hand_over(work, items):
     """Give `work` the tensors beside the gradients to which its prefix has come. Returns the
     gradients, by the place of the parameter, and the numbers, by name"""
     prefix = work.program.prefix
     for it in items:
-        check(prefix, it, who)
+        check_handed(prefix, it, work.who)
     for n in prefix.rest.extra:
         torch._foreach_copy_(work.tensors.extra[n], [local(it.ns[n]) for it in items])
     grads = {i: local(it.ns['grad']) for i, it in zip(work.indices, items)}
     return grads, {n: items[0].ns[n] for n in prefix.numbers}
 
 
-def check(prefix, item, who):
+def check_handed(prefix, item, who):
     "Refuse what the program cannot take: a name without a value, another shape than expected"
-    item.check(who)
     for n in prefix.handed:
         made, expected = item.ns.get(n), prefix.numbers.get(n, item.ns['p'])
         if n not in item.ns or fit(made) != fit(expected):

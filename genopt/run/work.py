@@ -63,6 +63,7 @@ class Work:
         self.scalars = ScalarTable(self.program, self.rows)
         self.cross = {}  # the values of cross reductions, and of arithmetic on them, in this step
         self.bind_tensors()
+        self.bind_calls()
 
     def bind_tensors(self):
         program, tensors, grad_dtype = self.program, self.tensors, self.program.layout.grad_dtype
@@ -79,14 +80,16 @@ class Work:
             of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
-        calls = [c for s in program.stages for c in s.calls]
+        self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
+        self.memory = Memory(self.watched, len(self.users))
+
+    def bind_calls(self):
+        calls = [c for s in self.program.stages for c in s.calls]
         numbers = [x for c in calls for x in c.numbers.values()]
         self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
         self.batch_of_row = {}  # the first batch that has it
-        for b in self.batches:
+        for b in self.batches if calls else ():
             self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
-        self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
-        self.memory = Memory(self.watched, len(self.users))
 
     def count_before_commit(self):
         "How many stages come before `commit`"

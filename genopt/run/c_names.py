@@ -1,10 +1,12 @@
 """What the values of a program are called in C:
 
-m3    where the elements of slot 3 lie in memory; `p`, `grad`, states, scratch memory
-e3    one of these elements, loaded
-s3    a scalar                  r3    its reciprocal
-w3    a single number of the parameter, kept from round to round
-v3    a value that is computed, by its own name"""
+    m3    where the elements of slot 3 lie in memory: `p`, `grad`, a state, scratch memory
+    e3    one of these elements, loaded
+    s3    a scalar                  r3    the reciprocal of another scalar
+    w3    a single number of the parameter, kept from round to round
+    v3    a value that is computed, by its own name
+
+The lines at the start of `emit.py` show them together."""
 
 from copy import copy
 import torch
@@ -63,9 +65,9 @@ class Names:
 
     def single_at(self, v):
         "Where a single number of parameter `t` is kept"
-        return (
-            self.kept_at(v) if v in self.kept else f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
-        )
+        if v in self.kept:
+            return self.kept_at(v)
+        return f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of a scalar, if it has one"

@@ -70,7 +70,7 @@ def check_way(chain, numbers, params, who, fused, capturable):
 
 
 def how(chain, numbers, params, asked):
-    "How `chain` is run for `params`, in words; and of each callback, what it runs on"
+    "How `chain` is run for `params`, in words. Also of each callback what it runs on"
     if asked == 'reference' or not params:
         return 'each parameter by itself (foreach=False)', {}
     program = program_for(chain, numbers, params[0], asked)

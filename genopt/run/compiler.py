@@ -71,7 +71,8 @@ def off():
 
 @functools.cache
 def compiler_named(name):
-    "The command of the compiler `name`, or if that is empty of the first that is found; or None"
+    """The command of the compiler `name`; if that is empty, of the first that is found. None if
+    there is none"""
     for command in [shlex.split(name)] if name else [['cc'], ['gcc'], ['clang']]:
         if path := shutil.which(command[0]):
             return (path, *command[1:])
@@ -110,7 +111,7 @@ def missing():
 
 @functools.cache
 def openmp():
-    "The flag for OpenMP: with parallel regions where the process has them"
+    "The flag for OpenMP. Only where the process has libgomp, loops can run on several threads"
     return '-fopenmp' if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else '-fopenmp-simd'
 
 

@@ -34,7 +34,7 @@ def run_before_commit(works):
 
 
 class Progress:
-    """How far `works` are. `at`: work -> the stage that it has run last, of those before `commit`.
+    """How far `works` are. `at`: work -> its stage, of those before `commit`, that is run now.
     `vectors`: place of a cross reduction -> the vector that it has come to"""
 
     def __init__(self, works):

@@ -184,7 +184,7 @@ class StageEmitter:
         )
 
     def hand_out(self):
-        "Single numbers that are written, or handed out"
+        "Hand out single numbers as leaves, and write those that are states"
         names, f = self.names, self.flat
 
         def value(v):
@@ -202,7 +202,7 @@ class StageEmitter:
 
 
 def clauses(signs):
-    "What OpenMP must know of the accumulators"
+    "The clauses of OpenMP for the accumulators of a loop"
     found = []
     for j, sign in enumerate(signs):
         found.append(f'reduction({sign}:a{j})')

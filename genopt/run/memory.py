@@ -9,7 +9,7 @@ __all__ = ['Memory', 'aligned', 'as_strided_like', 'dense', 'real', 'real_dtype'
 
 
 def real(x):
-    "`x`, complex numbers as pairs of reals; nothing in it is conjugated or negated lazily"
+    "`x` with complex numbers as pairs of reals, and without torch's lazy conjugation and negation"
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
 
 

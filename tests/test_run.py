@@ -7,10 +7,10 @@ import genopt
 from genopt import Init,Optimizer,count
 from genopt.blocks import adam_step,average_grad,average_sqr_grad,clip_grad_norm,debias,momentum_step,sgd_step,step_stat
 from genopt.contract.chain import Chain
-from genopt.lower.decide import lower
+from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
 from genopt.lower.record import Value
-from genopt.run import tensors
+from genopt.run import tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
 from genopt.run.gradients import Gradients
@@ -406,10 +406,19 @@ def later_a_tensor(grad, step): return dict(grad=grad*grad.shape[0]) if step<4 e
 def later_a_number(grad, step): return dict(grad=grad*grad.shape[0]) if step<4 else dict(grad=grad*grad.shape[0], more=2.)
 def plus(update, more=0.): return update+more
 
+@pytest.fixture
+def fresh_programs():
+    "Without what other tests have had decided"
+    others = dict(programs)
+    programs.clear()
+    yield
+    programs.clear()
+    programs.update(others)
+
 @pytest.mark.parametrize('kw', [dict(foreach=True), {}], ids=['foreach', 'default'])
-@pytest.mark.parametrize('shapes', [((3,4), (4,4)), ((4,4), (4,4)), ((4,4),)*3], ids=['alone', 'stacked', 'both'])
+@pytest.mark.parametrize('shapes', [((3,4), (4,4)), ((4,4), (4,4)), ((4,4), (4,4), (3,4))], ids=['alone', 'stacked', 'both'])
 @pytest.mark.parametrize('cb', [later_a_tensor, later_a_number], ids=lambda c: c.__name__)
-def test_what_is_called_may_return_another_name_later(cb, shapes, kw):
+def test_what_is_called_may_return_another_name_later(cb, shapes, kw, fresh_programs):
     "It decides by a counter. That is seen before anything is written, and there is another program, or the reference"
     def train(**kw):
         ps  = parameters(*shapes)
@@ -428,9 +437,19 @@ def test_scratch_memory_is_for_one_batch_and_one_of_each_set_of_numbers():
     opt = Optimizer([dict(params=[p], mom=m, lr=.1*i) for i,(p,m) in enumerate(zip(ps, (.9, .9, .8, .8)), 1)], [average_grad, scaled], lr=.1, foreach=True)
     give(ps)
     opt.step()
-    work, = opt._plan.works
+    w, = opt._plan.works
     with torch.no_grad(): assert opt._plan.prepare(inputs(opt)) is None
-    assert [b.tried for b in work.batches]==[True, False, True, False]
+    assert [b.tried for b in w.batches]==[True, False, True, False]
+
+@way
+def test_each_batch_is_called_once_in_a_step(kw, monkeypatch):
+    "Also one that is tried before anything is written"
+    ps,opt = stepped(lambda ps, **kw: Optimizer(ps, [average_grad, centered], lr=.1, **kw), ((3,4), (4,5), (3,4)), **kw)
+    calls,run_call = [],work.run_call
+    monkeypatch.setattr(work, 'run_call', lambda w, batch, c: calls.append(batch) or run_call(w, batch, c))
+    give(ps)
+    opt.step()
+    assert len(calls)==len({*calls})==sum(len(w.batches) for w in opt._plan.works)==2
 
 def swapped(grad, a=own_shape(1.), b=own_shape(2.)): return dict(a=b, b=a, update=grad*(a.mean() + 3*b.mean())*grad.shape[0])
 def shifted(grad, a=own_shape(1.), b=own_shape(2.)): return dict(a=grad.mean(-1) if grad.ndim>1 else grad*2, b=a, update=grad*(a.mean() + 3*b.mean()))

@@ -121,7 +121,7 @@ def both(cbs, kw, shapes=((3,4),(5,),(200,50),()), steps=4, **hypers):
         res.append(ps)
     return max(((p-q).abs().max()/p.abs().max()).item() for p,q in zip(*res)),opt
 
-def called(opt): return len(opt._plan.called)
+def called(opt): return len(opt._plan.fallback)
 
 def unit_rms(update): return update/(update.square().mean().sqrt()+1e-8)
 def largest(grad): return dict(grad=grad/(grad.abs().max()+1e-8))

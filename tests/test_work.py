@@ -83,7 +83,7 @@ def test_a_look_does_not_make_later_steps_slower(look, kw, monkeypatch):
         for _ in range(n):
             for p in ps: p.grad = torch.ones_like(p)
             opt.step()
-    def together(): return [(len(w.indices), len(w.rows)) for w in opt._plan.works],len(opt._plan.called)
+    def together(): return [(len(w.indices), len(w.rows)) for w in opt._plan.works],len(opt._plan.fallback)
     steps(3)
     plans,make,before = [],plan.Plan.__init__,together()
     monkeypatch.setattr(plan.Plan, '__init__', lambda self, *args, **more: (plans.append(1), make(self, *args, **more))[1])

@@ -291,6 +291,8 @@ def can_write_cross(v, compute_dtype):
     "Whether a kernel can compute the cross value `v`"
     if v.is_cross_reduction:
         return v.args[0].dtype == compute_dtype
+    if v.in_memory:
+        return False
     if cross_kind(v) != 'reduction':
         return can_write_expression(v, compute_dtype)
     return reduction(v) is not None and v.dtype == compute_dtype and not v.kwargs.get('dtype')

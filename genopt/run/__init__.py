@@ -1,1 +1,19 @@
-"""Running programs: in C, by `torch._foreach`, by calls on stacks. Nothing here knows the optimizer."""
+"""From a `Program` to a step. Nothing here knows the optimizer. In the order of reading:
+
+plan         a step: `valid_for`, `prepare`, `commit`
+sort         gives each parameter to the work of its program, or to the fallback
+work         the parameters of one program, and what they do in a step
+reference    calls the callbacks for each parameter: the fallback, and the truth for all others
+prefix       the callbacks that are called before a program
+flat         runs the flat part of a stage on a backend: `launch` or `foreach`
+cross        runs the cross reductions, such as a norm over all parameters
+calls        calls the callbacks between launches; `tape` makes that quick on stacks
+tensors      the tensors of a work, in batches; `gradients` takes those of a step
+scalars      the rows of scalars of a work; `store` keeps states and counters
+memory       how tensors lie in memory, and whether they still do
+choose       which backend runs a chain, before there is a plan
+sparse       sparse gradients
+
+The backend in C: `launch` binds compiled code to memory; `look` finds gradients that are not
+finite; `emit`, `emit_cross` and `c_names` write the C source, in the dialect `c`; `compiler`
+compiles it."""

@@ -1,13 +1,24 @@
-"""C as a dialect: how it writes what the table of operations asks for, and the lines that come before every kernel. `emit.py` writes
-the kernels."""
+"""C as a dialect: how it writes what the table of operations asks for. Beside that: the lines with
+which every kernel starts, and the pieces of which kernels are made. `emit.py` writes kernels."""
 
 import math
 import torch
 from ..lower.operations import Dialect
 
-__all__ = ['C', 'block', 'prelude', 'starts', 'types']
+__all__ = [
+    'C',
+    'block',
+    'each_parameter',
+    'folded',
+    'function',
+    'indent',
+    'prelude',
+    'starts',
+    'types',
+]
 
-block = 2048  # elements of a tile; of 1,024 to 131,072 tried, 1,024 to 4,096 are the quickest for ResNets, by a tenth
+# Elements of a tile. 1,024 to 4,096 are the quickest for ResNets, of 1,024 to 131,072, by a tenth
+block = 2048
 types = {
     torch.float32: 'float',
     torch.float64: 'double',
@@ -25,9 +36,10 @@ typedef struct { uint16_t x; } bf16;
 INLINE float bits_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 INLINE uint32_t float_as_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 INLINE float load_bf16(bf16 x) { return bits_as_float((uint32_t)x.x << 16); }
-INLINE bf16 store_bf16(float f) {                       /* to the nearest, ties to even; NaN stays */
+INLINE bf16 store_bf16(float f) {              /* to the nearest, ties to even; NaN stays */
   const uint32_t u = float_as_bits(f), rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  const bf16 r = { (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded) }; return r;
+  const bf16 r = { (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded) };
+  return r;
 }
 #ifdef __FLT16_MAX__
 typedef _Float16 f16;
@@ -60,14 +72,18 @@ INLINE f16 store_f16(float f) {
 #define FMA_float(a, b, c) ((a)*(b) + (c))
 #define FMA_double(a, b, c) ((a)*(b) + (c))
 #endif
-/* exp, exp2, log and log2 in float, which a compiler can vectorize; within two units in the last place */
-INLINE float two_to(float n, float x) {                 /* x * 2^n in two steps, so that what is too small for a float comes out as zero */
+/* exp, exp2, log and log2 in float, as a compiler can vectorize them; within two units in the last
+   place */
+/* x * 2^n in two steps, so that what is too small for a float becomes zero */
+INLINE float two_to(float n, float x) {
   const int32_t k = (int32_t)n, half = k >> 1;
-  return x * bits_as_float((uint32_t)(half + 127) << 23) * bits_as_float((uint32_t)(k - half + 127) << 23);
+  const float a = bits_as_float((uint32_t)(half + 127) << 23);
+  return x * a * bits_as_float((uint32_t)(k - half + 127) << 23);
 }
 INLINE float exp_small(float r) {
   float q = 1.9875691500e-4f;
-  q = q*r + 1.3981999507e-3f; q = q*r + 8.3334519073e-3f; q = q*r + 4.1665795894e-2f; q = q*r + 1.6666665459e-1f; q = q*r + 5.0000001201e-1f;
+  q = q*r + 1.3981999507e-3f; q = q*r + 8.3334519073e-3f; q = q*r + 4.1665795894e-2f;
+  q = q*r + 1.6666665459e-1f; q = q*r + 5.0000001201e-1f;
   return q*r*r + r + 1.0f;
 }
 INLINE float fast_expf(float x) {
@@ -81,7 +97,8 @@ INLINE float fast_exp2f(float x) {
   return two_to(n, exp_small((x - n)*0.693147180559945f));
 }
 INLINE float log_of(float x, int base2) {
-  const float big = x < 1.17549435e-38f ? x*8388608.0f : x;    /* below it the exponent is not to be seen */
+  /* the smallest numbers do not show their exponent */
+  const float big = x < 1.17549435e-38f ? x*8388608.0f : x;
   const uint32_t u = float_as_bits(big);
   float e = (float)((int32_t)(u >> 23) - 126) - (x < 1.17549435e-38f ? 23.0f : 0.0f);
   float m = bits_as_float((u & 0x007fffff) | 0x3f000000);
@@ -89,23 +106,35 @@ INLINE float log_of(float x, int base2) {
   e -= low; m = m + low*m - 1.0f;
   const float z = m*m;
   float q = 7.0376836292e-2f;
-  q = q*m - 1.1514610310e-1f; q = q*m + 1.1676998740e-1f; q = q*m - 1.2420140846e-1f; q = q*m + 1.4249322787e-1f;
-  q = q*m - 1.6668057665e-1f; q = q*m + 2.0000714765e-1f; q = q*m - 2.4999993993e-1f; q = q*m + 3.3333331174e-1f;
+  q = q*m - 1.1514610310e-1f; q = q*m + 1.1676998740e-1f; q = q*m - 1.2420140846e-1f;
+  q = q*m + 1.4249322787e-1f; q = q*m - 1.6668057665e-1f; q = q*m + 2.0000714765e-1f;
+  q = q*m - 2.4999993993e-1f; q = q*m + 3.3333331174e-1f;
   const float y = q*m*z - 0.5f*z;
-  const float r = base2 ? (m + y)*1.44269504088896341f + e : (m + (y - e*2.12194440e-4f)) + e*0.693359375f;
-  return r + (x > 0.0f ? 0.0f : x == 0.0f ? -INFINITY : NAN) + (x > FLT_MAX ? INFINITY : 0.0f);       /* gcc 12 does not vectorize other forms */
+  const float r = base2 ? (m + y)*1.44269504088896341f + e
+                        : (m + (y - e*2.12194440e-4f)) + e*0.693359375f;
+  /* gcc 12 does not vectorize other forms of this */
+  return r + (x > 0.0f ? 0.0f : x == 0.0f ? -INFINITY : NAN) + (x > FLT_MAX ? INFINITY : 0.0f);
 }
 INLINE float fast_logf(float x) { return log_of(x, 0); }
 INLINE float fast_log2f(float x) { return log_of(x, 1); }
 
 typedef struct {
-  const int64_t* table;                                        /* addresses[name][parameter] */
-  int64_t n;                                                   /* parameters */
-  const int64_t* numel;                                        /* of each */
-  const int32_t* tile_parameter; const int32_t* tile_place; int64_t tiles;
-  double* scalars; int64_t width; const int32_t* row;    /* scalars[row][k], and the row of each parameter */
-  void* singles; void* leaves; double* partials; double* sums; /* memory for single numbers of each parameter, and of each tile */
-  int64_t rows; int64_t stage; int64_t parallel;               /* rows of scalars; the stage to run, or -1: all */
+  const int64_t* table;                 /* addresses[name][parameter] */
+  int64_t n;                            /* parameters */
+  const int64_t* numel;                 /* elements of each parameter */
+  const int32_t* tile_parameter;        /* of each tile its parameter, and its place in that */
+  const int32_t* tile_place;
+  int64_t tiles;
+  double* scalars;                      /* scalars[row][width] */
+  int64_t width;
+  const int32_t* row;                   /* of each parameter */
+  void* singles;                        /* single numbers of each parameter, kept between rounds */
+  void* leaves;                         /* and those that are handed out */
+  double* partials;                     /* what each tile has reduced */
+  double* sums;                         /* and what these come to for each parameter */
+  int64_t rows;                         /* of scalars */
+  int64_t stage;                        /* which is run; -1: all */
+  int64_t parallel;                     /* whether threads share the tiles */
 } Args;
 
 /* Parallel regions call libgomp, which torch has loaded, by name. So any compiler will do, and there is one pool of threads. */
@@ -166,4 +195,26 @@ class C(Dialect):
         return f'FMA_{self.T}({a}, {b}, {c})'
 
 
+# -- Pieces of C --
+
 starts = {'+': '0', 'max': '-INFINITY', 'min': 'INFINITY'}  # what a reduction begins with
+
+
+def function(head, body):
+    return [f'{head} {{', *indent(body), '}']
+
+
+def indent(lines):
+    return [f'  {line}' for line in lines]
+
+
+def each_parameter(body):
+    return function('for (int64_t t = 0; t < a->n; t++)', body) if body else []
+
+
+def folded(total, x, sign):
+    "The statement that takes `x` into the result `total` of a reduction. NaN stays"
+    if sign == '+':
+        return f'{total} += {x};'
+    better = '>' if sign == 'max' else '<'
+    return f'{total} = ({x} {better} {total}) | ({x} != {x}) ? {x} : {total};'

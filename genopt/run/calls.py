@@ -1,5 +1,13 @@
-"""Calling callbacks that cannot be part of a launch. A call gets the tensors of one parameter, or a stack of those of a batch. What it gives is
-brought to where the launch behind it reads. `work` holds the tensors, `batch` says which of them go together."""
+"""Calling callbacks that cannot be part of a launch. A call gets the tensors of one parameter, or a
+stack of those of a batch. What it gives is brought to where the launch behind it reads.
+
+Muon on three matrices of shape (8, 4), for instance:
+
+    read      update    the launch before has written it to scratch memory, a stack (3, 8, 4)
+    call      newton_schulz, by `vmap` over the stack; from the third step on by a `Tape` of that
+    give      update    as a stack whose members lie as the parameters do
+
+`work` holds the tensors, `batch` says which of them go together, `c` is the call."""
 
 from contextlib import nullcontext
 import torch
@@ -8,26 +16,22 @@ from ..contract.tensors import describe, storage, wide
 from ..lower.chain import OWN
 from ..lower.decide import note_change
 from ..lower.record import CROSS, ELEMENTS, SINGLE
-from .foreach import DeviceNumbers
+from .foreach import DeviceScalars
 from .memory import aligned, as_strided_like
 from .reference import wrote_in_place
 from .tape import Tape
 
-__all__ = ['call', 'write_own']
+__all__ = ['run_call', 'write_call_outs']
 
 most_tapes = 32  # of one stack; numbers that change often have none
 
 
-def call(work, batch, c):
+def run_call(work, batch, c):
     "Run the call `c`. False if the callback has returned other names than before"
-    values = work.scalars_of(batch)
-    reads = {n: read(work, batch, v) for n, v in c.reads.items()}
-    shared = {n: values[x.name] if hasattr(x, 'recorder') else x for n, x in c.numbers.items()}
-    shared.update((n, x) for n, x in reads.items() if c.reads[n].kind == CROSS)
-    each = {n: x for n, x in reads.items() if c.reads[n].kind != CROSS}
+    shared, each = arguments(work, batch, c)
     before = versions(each)
-    with DeviceNumbers() if work.program.request.capturable else nullcontext():
-        out = result(batch, c, shared, each)
+    with DeviceScalars() if work.program.request.capturable else nullcontext():
+        out = result(work, batch, c, shared, each)
     if versions(each) != before:
         raise wrote_in_place(work.who, work.program.chain)
     if out.keys() - c.gives.keys() or c.gives.keys() - out.keys() - c.else_.keys():
@@ -37,10 +41,19 @@ def call(work, batch, c):
         x = out[n] if n in out else read(work, batch, c.else_[n])
         check_shape(work, batch, c, n, v, x)
         batch.values[v] = x
-    for v in c.gives.values():
         if v.kind != OWN:
             give(work, batch, v)
     return True
+
+
+def arguments(work, batch, c):
+    "What the callback reads, by name: what all parameters share, and tensors of each"
+    scalars = work.scalars.named(work.row_of[batch.at[0]])
+    shared = {n: scalars[x.name] if hasattr(x, 'recorder') else x for n, x in c.numbers.items()}
+    each = {}
+    for n, v in c.reads.items():
+        (shared if v.kind == CROSS else each)[n] = read(work, batch, v)
+    return shared, each
 
 
 def versions(tensors):
@@ -48,24 +61,37 @@ def versions(tensors):
     return [x._version for x in tensors.values() if not x.is_inference()]
 
 
-def result(batch, c, shared, each):
-    "What call `c` returns. On a stack it is a tape, if its numbers are those of the step before"
+def result(work, batch, c, shared, each):
+    "What the callback returns. On a stack a tape runs, if the numbers are those of last time"
     if not batch.stacked:
         return c.block(shared | each)
-    key = (*shared.values(),)
-    if (c, key) in batch.tapes:
-        names, run = batch.tapes[c, key]
+    numbers = (*shared.values(),)
+    if (c, numbers) in batch.tapes:
+        names, run = batch.tapes[c, numbers]
         return dict(zip(names, run(*each.values())))
-    one = torch.func.vmap(lambda *xs: c.block(shared | dict(zip(each, xs))), randomness='different')
-    if batch.numbers.get(c) != key or any(isinstance(x, Tensor) for x in key):
-        batch.numbers[c] = key
-        return one(*each.values())
+
+    def one(*xs):
+        return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
+
+    run = torch.func.vmap(one, randomness='different')
+    if batch.last_numbers.get(c) != numbers or any(isinstance(x, Tensor) for x in numbers):
+        batch.last_numbers[c] = numbers
+        return run(*each.values())
     with Tape([*each.values()]) as tape:
-        out = one(*each.values())
+        out = run(*each.values())
     if len(batch.tapes) > most_tapes:
         batch.tapes.clear()
-    batch.tapes[c, key] = [*out], tape.function([*out.values()])
+    batch.tapes[c, numbers] = [*out], tape.function([*out.values()])
     return out
+
+
+def only_tensors(work, batch, c, out):
+    "What the callback returns on a stack, where `vmap` takes no numbers"
+    for n, x in out.items():
+        if n in c.gives and not isinstance(x, Tensor):
+            raise misfit(work, batch, c, n, c.gives[n], x)
+    # of a name that is new `run_call` looks at the name only
+    return {n: x if isinstance(x, Tensor) else torch.zeros(()) for n, x in out.items()}
 
 
 def read(work, batch, v):
@@ -73,11 +99,9 @@ def read(work, batch, v):
     if v.kind == CROSS:
         return work.cross[v]
     if v in batch.values:
-        return (
-            batch.values[v]
-            if batch.stacked or v.op == 'given' or v.kind != SINGLE
-            else batch.values[v][0]
-        )
+        x = batch.values[v]
+        one_of_vector = not batch.stacked and v.op != 'given' and v.kind == SINGLE
+        return x[0] if one_of_vector else x
     if v.name in batch.scratch:
         return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
     xs = [x.to(wide(x.dtype)) for x in batch.tensors(v.name)]
@@ -88,50 +112,65 @@ def read(work, batch, v):
 
 
 def check_shape(work, batch, c, n, v, x):
-    "Refuse what call `c` has given for `n`, if it is not of the shape of the parameter or the state"
-    first = batch.at[0]
-    like = work.tensors.states[first].get(n, work.tensors.ps[first] if v.kind == ELEMENTS else None)
-    shape = like.shape if like is not None else () if v.kind == SINGLE else None
-    if isinstance(x, Tensor) and (shape is None or x.shape[batch.stacked :] == shape):
-        return
-    raise ValueError(
-        f"{work.who}: {c.block} made {n} {describe(x)}; it was of shape {tuple(shape)}"
-    )
+    "Refuse what the callback gives for `n`, if that is not of the shape of parameter or state"
+    shape = expected_shape(work, batch, n, v)
+    if not isinstance(x, Tensor) or shape is not None and x.shape[batch.stacked :] != shape:
+        raise misfit(work, batch, c, n, v, x)
+
+
+def expected_shape(work, batch, n, v):
+    "The shape of what a call gives for `n`, of one parameter. None if any will do"
+    states, p = work.tensors.states[batch.at[0]], work.tensors.ps[batch.at[0]]
+    if n in states:
+        return states[n].shape
+    return p.shape if v.kind == ELEMENTS else () if v.kind == SINGLE else None
+
+
+def misfit(work, batch, c, n, v, x):
+    shape = expected_shape(work, batch, n, v)
+    was = 'a tensor' if shape is None else f'of shape {tuple(shape)}'
+    return ValueError(f"{work.who}: {c.block} made {n} {describe(x)}; it was {was}")
 
 
 def give(work, batch, v):
-    "Bring what a call has given into memory as the parameter lies, for the launches that read it"
-    x, p = batch.values[v].to(work.compute), work.tensors.ps[batch.at[0]]
+    "Bring what a call has given into memory as the parameters lie, for the launches that read it"
+    x, p = batch.values[v].to(work.compute_dtype), work.tensors.ps[batch.at[0]]
     if not batch.stacked:
         fits = v.kind != ELEMENTS or aligned(x, p) and not x.is_neg()
         batch.scratch[v.name] = [x if fits else as_strided_like(p, x)]
     elif v.kind != ELEMENTS:
         batch.scratch[v.name] = x.contiguous()
     else:
-        layout = p.numel(), *p.stride()
-        if x.stride() != layout:
-            x = (
-                torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-                .as_strided(x.shape, layout)
-                .copy_(x)
-            )
-        batch.scratch[v.name] = x
+        batch.scratch[v.name] = as_stack_like(p, x)
 
 
-def write_own(work, batch):
-    "Write the states with a shape of their own that calls have made"
-    for n, v in work.program.call_outs.items():
-        new = batch.values[v] if v in batch.values else read(work, batch, v)
-        news = [*new.unbind()] if batch.stacked else [new]
-        pairs = [
-            (y, x)
-            for x, y in zip(news, batch.tensors(n))
-            if x.data_ptr() != y.data_ptr() or x.stride() != y.stride()
-        ]
-        held = {
-            storage(s) for k in batch.at for s in work.tensors.states[k].values()
-        }  # a state that is another's old value
-        if pairs:
-            torch._foreach_copy_(
-                [y for y, _ in pairs], [x.clone() if storage(x) in held else x for _, x in pairs]
-            )
+def as_stack_like(p, x):
+    "The stack `x`, or a copy of it, whose members lie as `p`"
+    layout = p.numel(), *p.stride()
+    if x.stride() == layout:
+        return x
+    room = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+    return room.as_strided(x.shape, layout).copy_(x)
+
+
+# -- States with a shape of their own --
+
+
+def write_call_outs(work, batch):
+    """Write the states with a shape of their own that calls have given. A callback may return one
+    state as the new value of another, `dict(a=b, b=a)`: all are read before one is written"""
+    call_outs, pairs = work.program.call_outs, []
+    if not call_outs:
+        return
+    held = {storage(s) for k in batch.at for s in work.tensors.states[k].values()}
+    for n, v in call_outs.items():
+        new = read(work, batch, v)
+        for old, x in zip(batch.tensors(n), new.unbind() if batch.stacked else [new]):
+            if not same_memory(x, old):
+                pairs.append((old, x.clone() if storage(x) in held else x))
+    if pairs:
+        torch._foreach_copy_(*map(list, zip(*pairs)))
+
+
+def same_memory(x, y):
+    return x.data_ptr() == y.data_ptr() and x.stride() == y.stride()

@@ -1,4 +1,4 @@
-"""How a chain is run, before there is a plan: on which backend, and whether it can be what the user asked for."""
+"""How a chain is run, before there is a plan: on which backend, and whether as the user asks."""
 
 from dataclasses import replace
 import torch
@@ -25,26 +25,28 @@ __all__ = [
 plain_types = torch.Tensor, torch.nn.Parameter
 
 
-def backend_of(way, device, capturable=False):
-    "Which backend runs a group of parameters on `device`; `way` is what the user asked for, `'launch'`, `'foreach'`, `'reference'` or None"
-    if way == 'reference':
-        return way
-    launches = device.type == 'cpu' and not capturable and way != 'foreach'
+def backend_of(asked, device, capturable=False):
+    """The backend for parameters on `device`. The user has `asked` for `'launch'`, `'foreach'` or
+    `'reference'`, or for none"""
+    if asked == 'reference':
+        return asked
+    launches = device.type == 'cpu' and not capturable and asked != 'foreach'
     return 'launch' if launches and compiler.available() else 'foreach'
 
 
 def on_device(v, device):
+    "The number `v` as a tensor on `device`"
     return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
 
 
-def program_for(chain, numbers, p, way, capturable=False):
+def program_for(chain, numbers, p, asked, capturable=False):
     "The program for `chain` and a parameter like `p`, with states as they are at first"
     x, q = compute(p), real(p.detach())
     values = {n: init(x) for n, init in chain.state.items()}
     hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
     if capturable:
         hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
-    request = Request(backend_of(way, p.device, capturable), capturable)
+    request = Request(backend_of(asked, p.device, capturable), capturable)
     layout = layout_of(q, q.dtype, values, chain)
     program = lower(chain, layout, numbers | hosts, request)
     if not program.falls_back or not any(b.is_global for b in chain.blocks):
@@ -54,25 +56,24 @@ def program_for(chain, numbers, p, way, capturable=False):
 
 
 def check_way(chain, numbers, params, who, fused, capturable):
-    "Raise `ValueError` if `chain` cannot be launched, or captured, for one of `params`; says which callback, and why"
+    """Raise `ValueError` if `chain` cannot be launched (`fused`), or captured, for one of `params`.
+    The error says which callback is the reason, and why"""
     flag = 'capturable=True' if capturable else 'fused=True'
     if fused and not capturable and not compiler.available():
         raise ValueError(f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out")
-    for p in {
-        (p.dtype, p.device, small(p.shape)): p for p in params if type(p) in plain_types
-    }.values():
+    plain = [p for p in params if type(p) in plain_types]
+    for p in {(p.dtype, p.device, small(p.shape)): p for p in plain}.values():
         program = program_for(chain, numbers, p, 'launch', capturable)
         if program.falls_back:
-            raise ValueError(
-                f"{who}: {flag} cannot be: {program.why[0]}; leave {flag.partition('=')[0]} out"
-            )
+            name = flag.partition('=')[0]
+            raise ValueError(f"{who}: {flag} cannot be: {program.why[0]}; leave {name} out")
 
 
-def how(chain, numbers, params, way):
-    "How `chain` is run for `params`, in words, and for each callback what it runs on"
-    if way == 'reference' or not params:
+def how(chain, numbers, params, asked):
+    "How `chain` is run for `params`, in words. Also of each callback what it runs on"
+    if asked == 'reference' or not params:
         return 'each parameter by itself (foreach=False)', {}
-    program = program_for(chain, numbers, params[0], way)
+    program = program_for(chain, numbers, params[0], asked)
     if program.falls_back:
         return f'each parameter by itself; {program.why[0]}', {}
     launches = 1 if program.one_call else max(1, sum(s.flat is not None for s in program.stages))
@@ -90,11 +91,9 @@ def how(chain, numbers, params, way):
 def before(prefix):
     "What is called first, in words"
     called = prefix.called if prefix else []
-    return (
-        f'{" > ".join(called)} as {"they are" if len(called) > 1 else "it is"}, then '
-        if called
-        else ''
-    )
+    if not called:
+        return ''
+    return f'{" > ".join(called)} as {"they are" if len(called) > 1 else "it is"}, then '
 
 
 def why_not_sparse(chain, numbers, p):

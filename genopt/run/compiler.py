@@ -1,11 +1,15 @@
-"""C source to a function: the compiler is found as Python's own build tools find it, and what it made is kept on disk.
+"""From C source to a function. The compiler is found as Python's own build tools find it. What it
+makes is a library, a file that is kept:
 
-A library is code that this process will run. So the folder belongs to the user alone (mode 0700, owner checked), a file comes into it whole or not at
-all, and its name is a digest of all that it depends on: source, flags, compiler and processor. Where the folder cannot be written a private temporary
-one takes its place, for this process.
+    ~/.cache/genopt/3f0c...e1.so     the name is a digest of source, flags, compiler and processor
 
-The library is linked against nothing: it finds `GOMP_parallel` in the process, which is torch's own OpenMP. So there is one pool of threads, and
-`torch.set_num_threads` holds. Tried on Linux with gcc and clang; on macOS and Windows nothing was tried, and `available()` says no."""
+A library is code that this process will run. So the folder belongs to the user alone: its mode is
+0700, and its owner is checked. A file comes into it whole or not at all. Where the folder cannot be
+written, a private temporary one takes its place, for this process.
+
+A library is linked against nothing. It finds `GOMP_parallel` in the process, which is torch's own
+OpenMP. So there is one pool of threads, and `torch.set_num_threads` holds, whatever the compiler.
+This was tried on Linux, with gcc and clang. Nothing was tried on macOS and Windows, and `available()` is false there."""
 
 import atexit
 import ctypes
@@ -24,7 +28,7 @@ from pathlib import Path
 
 __all__ = ['NoCompiler', 'available', 'compilations', 'library', 'parallel_may']
 
-compilations = []  # the chains whose code this process has compiled
+compilations = []  # the chains whose code this process has compiled, in words
 flags = (
     '-O3',
     '-march=native',
@@ -37,7 +41,7 @@ flags = (
     '-Wl,--unresolved-symbols=ignore-all',
 )
 lock = threading.Lock()
-forked = False  # libgomp does not survive a fork: a child runs without a parallel region
+forked = False  # libgomp does not survive a fork: a forked child runs without threads
 
 
 class NoCompiler(RuntimeError):
@@ -53,6 +57,7 @@ os.register_at_fork(after_in_child=after_fork)
 
 
 def parallel_may():
+    "Whether code may run on several threads"
     return not forked
 
 
@@ -60,12 +65,14 @@ def parallel_may():
 
 
 def off():
+    "Whether the user has turned compiling off"
     return os.environ.get('GENOPT_COMPILE', '1') == '0'
 
 
 @functools.cache
 def compiler_named(name):
-    "The command of the compiler that the environment names, or the first that is found; None if there is none"
+    """The command of the compiler `name`; if that is empty, of the first that is found. None if
+    there is none"""
     for command in [shlex.split(name)] if name else [['cc'], ['gcc'], ['clang']]:
         if path := shutil.which(command[0]):
             return (path, *command[1:])
@@ -76,7 +83,7 @@ def compiler():
 
 
 def available():
-    "Whether C can be compiled here: there is a compiler, and it has compiled something small, now or before"
+    "Whether C can be compiled here: there is a compiler, and it compiles something small"
     return (
         not off()
         and sys.platform.startswith('linux')
@@ -94,7 +101,7 @@ def works(command):
 
 
 def missing():
-    "What to do about it, in words"
+    "Why C cannot be compiled here, and what to do about it"
     if off():
         return "GENOPT_COMPILE=0 is set; unset it"
     if not sys.platform.startswith('linux'):
@@ -104,21 +111,20 @@ def missing():
 
 @functools.cache
 def openmp():
-    "The flags for OpenMP: parallel regions call libgomp, where the process has it"
+    "The flags for OpenMP: vector loops, and threads where the process has libgomp"
     return '-fopenmp-simd', *(['-DGOMP'] if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else [])
 
 
 @functools.cache
 def machine(command):
-    "What a library depends on beside its source: the compiler, by its file, and the processor, by its features"
+    """What a library depends on beside its source: the compiler, which its file tells, and the
+    processor, which its features tell"""
     info = os.stat(os.path.realpath(command[0]))
-    features = ''
     try:
-        features = next(
-            line for line in open('/proc/cpuinfo') if line.startswith(('flags', 'Features'))
-        )
-    except (OSError, StopIteration):
-        pass
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    features = next((line for line in lines if line.startswith(('flags', 'Features'))), '')
     return repr(
         (command, info.st_size, info.st_mtime_ns, flags, openmp(), platform.machine(), features)
     )
@@ -146,6 +152,7 @@ def folder_named(name):
 
 @functools.cache
 def private():
+    "A folder that is removed when the process ends"
     path = Path(tempfile.mkdtemp(prefix='genopt-'))
     owner = os.getpid()
     atexit.register(
@@ -165,7 +172,8 @@ loaded = {}
 
 
 def library(source, name=None):
-    "The function `run` of `source`, compiled now or before. Raises `NoCompiler`. `name`: of the chain that it is the code of, if it is of one"
+    """The function `run` of `source`, compiled now or before. `name`: the chain whose code it is,
+    if it is one's. Raises `NoCompiler`"""
     if not available():
         raise NoCompiler(missing())
     return library_of(source, name, compiler())
@@ -189,7 +197,7 @@ def load(key, command, source, name):
 
 
 def build(path, command, source, name):
-    "Compile into a folder beside, then move: several processes may do so at once"
+    "Compile in a folder beside, then move the file: several processes may do so at once"
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         c, so = Path(work) / 'kernel.c', Path(work) / 'kernel.so'
         c.write_text(source)
@@ -197,9 +205,8 @@ def build(path, command, source, name):
             [*command, *flags, *openmp(), '-o', str(so), str(c)], capture_output=True, text=True
         )
         if done.returncode:
-            raise NoCompiler(
-                f"{' '.join(command)} could not compile {name or 'a small program'}: {done.stderr.strip()[:500]}"
-            )
+            what = f"{' '.join(command)} could not compile {name or 'a small program'}"
+            raise NoCompiler(f"{what}: {done.stderr.strip()[:500]}")
         os.replace(so, path)
     if name:
         compilations.append(name)

@@ -1,42 +1,52 @@
-"""A launch: a kernel, bound to the memory of its parameters. The table of addresses, the tiles and the arrays of single numbers
-are made once; between steps only addresses of gradients move."""
+"""A launch: compiled code, bound to the memory of its parameters. What the code reads beside that
+is made once: the table of addresses, the tiles, arrays of single numbers. Two parameters of Adam,
+for instance, with 5000 and 10 elements:
+
+    table      p         address of 0, of 1          tiles    parameter 0, place 0
+               grad      address of 0, of 1                   parameter 0, place 1
+               grad_avg  address of 0, of 1                   parameter 0, place 2
+               sqr_avg   address of 0, of 1                   parameter 1, place 0
+
+From step to step only addresses of gradients change."""
 
 import ctypes
 from array import array
 import torch
 from . import compiler
 from .c import block
-from .emit import look_source, source
+from .emit import source
+from .look import Look
 
 __all__ = ['Kernel', 'Launch']
 
 serial = 32_768  # elements: below, starting threads takes longer than the work
 all_stages = -1
 
-
-fields = 'table n numel tile_parameter tile_place tiles scalars width row singles leaves partials sums rows stage parallel'
-order = fields.split()
+fields = (
+    'table n numel tile_parameter tile_place tiles scalars width row '
+    'singles leaves partials sums rows stage parallel'
+).split()
 integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel'
-kinds = [ctypes.c_int64 if n in integers else ctypes.c_void_p for n in order]
 
 
 class Args(ctypes.Structure):
     "As `Args` in the C source: pointers, and 64-bit integers"
 
-    _fields_ = [*zip(order, kinds)]
+    _fields_ = [(n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields]
 
 
 class Kernel:
-    "The compiled code of a program; shared by all that run the program on the same dtypes. `dtypes`: of what lies in memory, by name"
+    """The compiled code of a program. All that run the program on the same `dtypes` share it.
+    `dtypes`: of what lies in memory, by name; `slots` and `leaves`: which row of the table, and
+    which column of what is handed out, is whose"""
 
     def __init__(self, program, scalars, dtypes, name):
         flats = [s.flat for s in program.stages if s.flat]
         rounds = [r for f in flats for r in f.rounds]
         self.dtype, self.dtypes = program.layout.compute_dtype, dtypes
         self.slots = {n: i for i, n in enumerate(program.names_in_memory)}
-        self.leaves = {
-            v: i for i, v in enumerate(dict.fromkeys(v for f in flats for v in f.leaves))
-        }
+        leaves = dict.fromkeys(v for f in flats for v in f.leaves)
+        self.leaves = {v: i for i, v in enumerate(leaves)}
         self.width = max(1, len(scalars))
         self.n_singles = len({v for r in rounds for v in (*r.singles, *r.reduced)})
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
@@ -44,23 +54,24 @@ class Kernel:
 
 
 class Launch:
-    """A kernel for parameters of `numels` elements. `scalars`: the array of rows of scalars; `row`: for each parameter its row
-    there"""
+    """`kernel` for parameters of `numels` elements. `scalars`: the array of all rows of scalars;
+    `row_of`: which row each parameter has. `pointed`: the names whose addresses are in the table"""
 
-    def __init__(self, kernel, numels, scalars, row):
-        self.kernel, self.n, self.numels = kernel, len(numels), numels
+    def __init__(self, kernel, numels, scalars, row_of):
+        self.kernel, self.run, self.n = kernel, kernel.run, len(numels)
         tiles = [(t, k) for t, size in enumerate(numels) for k in range(-(-size // block))]
         self.table = (ctypes.c_int64 * max(1, len(kernel.slots) * self.n))()
-        self.numel, self.row = array('q', numels), array('i', row)
-        self.tile_parameter, self.tile_place = (
-            array('i', [t for t, _ in tiles]),
-            array('i', [k for _, k in tiles]),
-        )
-        self.singles = torch.zeros(self.n, max(1, kernel.n_singles), dtype=kernel.dtype)
         self.leaves = torch.zeros(self.n, max(1, len(kernel.leaves)), dtype=kernel.dtype)
-        self.partials = array('d', bytes(8 * max(1, len(tiles) * kernel.n_reduced)))
-        self.sums = array('d', bytes(8 * max(1, self.n * kernel.n_reduced)))
-        self.scalars = scalars
+        self.singles = torch.zeros(self.n, max(1, kernel.n_singles), dtype=kernel.dtype)
+        arrays = dict(
+            numel=array('q', numels),
+            row=array('i', row_of),
+            tile_parameter=array('i', [t for t, _ in tiles]),
+            tile_place=array('i', [k for _, k in tiles]),
+            partials=array('d', bytes(8 * max(1, len(tiles) * kernel.n_reduced))),
+            sums=array('d', bytes(8 * max(1, self.n * kernel.n_reduced))),
+        )
+        self.alive = arrays, scalars  # `args` has their addresses
         self.args = Args(
             table=ctypes.addressof(self.table),
             n=self.n,
@@ -70,13 +81,9 @@ class Launch:
             rows=len(scalars) // kernel.width,
             singles=self.singles.data_ptr(),
             leaves=self.leaves.data_ptr(),
-            **{
-                n: address(getattr(self, n))
-                for n in ('numel', 'row', 'tile_parameter', 'tile_place', 'partials', 'sums')
-            },
+            **{n: xs.buffer_info()[0] for n, xs in arrays.items()},
         )
         self.at = ctypes.addressof(self.args)
-        self.run = kernel.run
         self.parallel = sum(numels) > serial
         self.looks = None
         self.pointed = set()
@@ -93,23 +100,14 @@ class Launch:
         self.run(self.at)
 
     def look(self):
-        "The first parameter with a gradient that is not finite, or whose square is not; None if there is none"
+        "The first parameter with a gradient that is not finite, or its square; None if none is so"
         if self.looks is None:
-            self.flags = array('d', bytes(8 * max(1, self.args.tiles))), array('d', [0.0])
-            self.looks = Args(*(getattr(self.args, n) for n in order))
-            self.looks.table += 8 * self.n * self.kernel.slots['grad']
-            self.looks.partials, self.looks.sums = map(address, self.flags)
-            self.look_run = compiler.library(look_source(self.kernel.dtypes['grad']))
-        self.looks.parallel = self.parallel and compiler.parallel_may()
-        self.look_run(ctypes.addressof(self.looks))
-        return int(self.flags[1][0]) if self.flags[1][0] >= 0 else None
+            self.looks = Look(self.args, self.kernel.slots['grad'], self.kernel.dtypes['grad'])
+        return self.looks(self.parallel and compiler.parallel_may())
 
     def reads(self, name):
         return name in self.kernel.slots
 
     def leaf(self, v):
+        "What is handed out as `v`, a vector with an entry for each parameter"
         return self.leaves[:, self.kernel.leaves[v]]
-
-
-def address(xs):
-    return xs.buffer_info()[0]

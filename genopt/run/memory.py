@@ -9,6 +9,7 @@ __all__ = ['Memory', 'aligned', 'as_strided_like', 'dense', 'real', 'real_dtype'
 
 
 def real(x):
+    "`x` with complex numbers as pairs of reals, and without torch's lazy conjugation and negation"
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
 
 
@@ -41,15 +42,17 @@ def as_strided_like(p, x):
     return torch.empty_like(p, dtype=x.dtype).copy_(x)
 
 
-# -- Memory that may move between steps: `p.data = ...`, `model.to()`, `share_memory_()`, `resize_()` --
+# -- Memory that may move between steps: `p.data = ...`, `model.to()`, `resize_()` --
 
+# `layout` has for each of the first `shaped` tensors its number of dimensions, sizes and strides
 source = """
 #include <stdint.h>
-typedef struct { void* const* handles; const int64_t* addresses; int64_t n; int64_t shaped; const int64_t* layout;
-                 int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*);
-                 int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
-                 int64_t moved; } Memory;
-/* The first `shaped` tensors must have their shapes as well. `layout`: of each the number of dimensions, sizes, strides */
+typedef struct {
+  void* const* handles; const int64_t* addresses; int64_t n; int64_t shaped; const int64_t* layout;
+  int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*);
+  int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
+  int64_t moved;
+} Memory;
 void run(Memory* m) {
   const int64_t* at = m->layout;
   m->moved = 1;
@@ -63,32 +66,25 @@ void run(Memory* m) {
     if ((int64_t)address != m->addresses[i]) return;
     if (i >= m->shaped) continue;
     int64_t dim, *sizes, *strides;
-    m->dim(m->handles[i], &dim); m->sizes(m->handles[i], &sizes); m->strides(m->handles[i], &strides);
+    m->dim(m->handles[i], &dim);
+    m->sizes(m->handles[i], &sizes); m->strides(m->handles[i], &strides);
     if (dim != at[0]) return;
-    for (int64_t d = 0; d < dim; d++) if (sizes[d] != at[1+d] || strides[d] != at[1+dim+d]) return;
+    for (int64_t d = 0; d < dim; d++) {
+      if (sizes[d] != at[1+d] || strides[d] != at[1+dim+d]) return;
+    }
     at += 1 + 2*dim;
   }
   m->moved = 0;
 }
 """
+fields = 'handles addresses n shaped layout data dim sizes strides moved'.split()
+integers = 'n', 'shaped', 'moved'
 
 
 class Struct(ctypes.Structure):
-    _fields_ = [
-        (n, ctypes.c_int64 if n in ('n', 'shaped', 'moved') else ctypes.c_void_p)
-        for n in (
-            'handles',
-            'addresses',
-            'n',
-            'shaped',
-            'layout',
-            'data',
-            'dim',
-            'sizes',
-            'strides',
-            'moved',
-        )
-    ]
+    "As `Memory` in the C source"
+
+    _fields_ = [(n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields]
 
 
 def array(values):
@@ -96,7 +92,8 @@ def array(values):
 
 
 class Memory:
-    "Where `tensors` lie, and of the first `shaped` ones their shapes and strides. `borrowed`: they are not kept alive"
+    """Where `tensors` lie, and the shapes and strides of the first `shaped` ones. `borrowed`: they
+    are not kept alive"""
 
     def __init__(self, tensors, shaped=0, borrowed=False):
         self.shaped = shaped
@@ -109,7 +106,7 @@ class Memory:
         self.arrays = [
             array(self.handles.pointers),
             array(self.addresses),
-            array([n for l in self.layouts for n in (len(l) // 2, *l)]),
+            array([n for layout in self.layouts for n in (len(layout) // 2, *layout)]),
         ]
         self.struct = Struct(
             *map(ctypes.addressof, self.arrays[:2]),

@@ -1,13 +1,17 @@
-"""A plan: the parameters that are run together, by which program. It is made once, and is used for as long as it is valid.
+"""A plan: which program runs which parameters. It is made once, and is used as long as it is valid.
 
-A parameter's walk through a step:
+A step asks it, in this order:
 
-    sort      each parameter goes to the work of its program (`sort.py`)
-    valid     the same parameters and gradients as before, in the same memory, with the same chains, and a state that nobody has written
-    prepare   guards and scalars; callbacks that are called; stages that write scratch memory; what joins all parameters (`joins.py`)
-    commit    the last stages, which write; then the counters
+    valid_for   are the parameters, their gradients and chains those for which it was made, and do
+                they lie where they lay? If not, `Sort` gives each parameter to a work again
+    prepare     all that can fail: guards and scalars, what is called, stages that write scratch
+                memory, cross reductions. The user sees nothing of it
+    commit      all that writes: the last stages, the reference's results, the counters
 
-Parameters whose chain cannot be taken apart are `called`: they go through the reference, `loop`. The plan does not know the optimizer."""
+Where every program is one call of C, which is `simple`, `aim` takes the place of `prepare`.
+
+Parameters that no program can take are the `fallback`: they go through the reference. The plan does
+not know the optimizer."""
 
 import math
 from operator import is_
@@ -15,8 +19,9 @@ import torch
 from torch import Tensor
 from .._torch import increment_versions
 from ..contract.sharded import agree, is_sharded, local
-from ..contract.tensors import describe, fit, is_finite, wide
-from .joins import check_joins, run_before
+from ..contract.tensors import is_finite, wide
+from .cross import check_shared_numbers, run_before_commit
+from .prefix import hand_over, late_changes, prefix_items
 from .reference import Item, loop
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
@@ -25,29 +30,33 @@ __all__ = ['Inputs', 'Plan']
 
 
 class Plan:
-    def __init__(self, inputs, store, who, scratch_bytes, late, arrived=None):
-        params, grads = inputs.params, inputs.grads
-        if any(p.is_meta and p.requires_grad and g is None for p, g in zip(params, grads)):
-            raise RuntimeError(
-                f"{who} has parameters on the meta device, without gradients; make it after the model has got its memory (to_empty)"
-            )
-        sort = Sort(inputs, store, who, scratch_bytes, late, arrived or {})
-        self.works, self.called, self.parts = [*sort.works.values()], sort.called, sort.parts
-        self.store, self.who, self.late = store, who, late
-        self.params, self.settings, self.groups = params, inputs.settings, inputs.groups
-        self.missing = [g is None for g in grads]
-        self.sparse = {i for i, g in enumerate(grads) if g is not None and g.is_sparse}
-        self.moved = [params[i] for w in self.works if w.launched for i in w.indices]
-        self.sharded = any(map(is_sharded, params))
-        self.simple = (
-            not self.called
-            and not self.sharded
-            and all(w.simple and not w.program.prefix for w in self.works)
-        )
-        self.variants = {}  # (place of a work, program) -> the work with that program
-        self.fresh, self.version = True, store.version
+    """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
+    optimizer's name, for messages; `late`: what prefixes have been seen to change late, by name;
+    `finished`: items of this step that have gone through their chains already"""
 
-    # -- validity --
+    def __init__(self, inputs, store, who, scratch_bytes, late, finished=None):
+        refuse_meta(inputs, who)
+        sort = Sort(inputs, store, who, scratch_bytes, late, finished or {})
+        self.works, self.fallback, self.parts = [*sort.works.values()], sort.fallback, sort.parts
+        self.store, self.who, self.late = store, who, late
+        self.remember(inputs)
+        self.written_by_c = [self.params[i] for w in self.works if w.launched for i in w.indices]
+        self.behind_prefix = [j for j, w in enumerate(self.works) if w.program.prefix]
+        simple = all(w.simple for w in self.works) and not self.behind_prefix
+        self.simple = simple and not self.fallback and not self.sharded
+        self.variants = {}  # (place of a work, program) -> the work with that program
+        self.items = ()  # of the fallback, in this step
+        self.fresh = True  # nothing is committed yet
+
+    # -- Valid --
+
+    def remember(self, inputs):
+        "Note what `valid_for` compares with"
+        self.params, self.settings, self.groups = inputs.params, inputs.settings, inputs.groups
+        self.missing = [g is None for g in inputs.grads]
+        self.sparse = places_of_sparse(inputs.grads)
+        self.sharded = any(map(is_sharded, inputs.params))
+        self.version = self.store.version
 
     def valid_for(self, inputs):
         params, grads = inputs.params, inputs.grads
@@ -65,181 +74,178 @@ class Plan:
         "Whether there are gradients where there were, and sparse ones where such were"
         if [g is None for g in grads] != self.missing:
             return False
-        return (
-            not self.sparse
-            and not self.called
-            or not any(
-                g.is_sparse != (i in self.sparse) for i, g in enumerate(grads) if g is not None
-            )
-        )
+        if not self.sparse and not self.fallback:
+            return True  # a work takes no sparse gradient
+        return self.sparse == places_of_sparse(grads)
 
     def same_settings(self, settings):
+        "Whether chains and backends are the same. Numbers may be others"
         old = self.settings
-        if len(settings) == len(old) and all(map(is_, settings, old)):
-            return True
-        same = len(settings) == len(old) and all(
-            (a.chain, a.way, a.capturable) == (b.chain, b.way, b.capturable)
-            for a, b in zip(settings, old)
-        )
-        if same:
-            self.settings = settings  # with other numbers
-        return same
+        if len(settings) != len(old):
+            return False
+        if not all(map(is_, settings, old)):
+            if any(kind(a) != kind(b) for a, b in zip(settings, old)):
+                return False
+            self.settings = settings
+        return True
 
-    # -- a step --
+    # -- Prepare: nothing that the user sees is written --
 
     def aim(self, inputs):
-        "`prepare`, where every program is one launch. False if a guard does not hold: `prepare` then finds another program"
-        check_joins(self.works, self.settings)
+        "`prepare` of a simple plan. False if a guard fails: `prepare` then finds another program"
+        check_shared_numbers(self.works, self.settings)
         return all(
             w.simple and w.take(inputs.grads) and w.prepare(self.settings) for w in self.works
         )
 
     def looks_bad(self):
-        "Whether a gradient is not finite, or its square is not; after `aim`"
+        "Whether a gradient, or its square, is not finite; of a simple plan, after `aim`"
         return any(w.looks_bad() for w in self.works)
 
-    def prepare(self, inputs, model=None, arrived=None):
-        """All that can fail. None when it is done; otherwise the plan is not right any more, and this is what callbacks that were called came to.
-        The plan that takes its place gets that, so that they are not called again"""
-        grads, settings = (
-            [*map(local, inputs.grads)] if self.sharded else inputs.grads,
-            self.settings,
-        )
-        check_joins(self.works, settings)
-        for j, w in enumerate(self.works):
-            if not w.program.prefix and not self.ready(j, grads, settings):
-                return arrived or {}
-        items = (
-            self.call(inputs, model, arrived or {})
-            if self.called or any(w.program.prefix for w in self.works)
-            else {}
-        )
-        for j, w in enumerate(self.works):
-            if w.program.prefix and not self.follow(j, w, items, settings):
-                return items
-        self.items = [items[i] for i, _ in self.called]
-        for it in self.items:
-            it.check(self.who)
-        return None if run_before(self.works) else items
+    def prepare(self, inputs, model=None, finished=None):
+        """All that can fail. Returns None when it is done. Otherwise the plan is not right, and the
+        items that have gone through their chains are returned: the plan that takes its place gets
+        them, so that their callbacks are not called again"""
+        finished = finished or {}
+        grads = [*map(local, inputs.grads)] if self.sharded else inputs.grads
+        check_shared_numbers(self.works, self.settings)
+        places = range(len(self.works))
+        if not all(j in self.behind_prefix or self.ready(j, grads) for j in places):
+            return finished
+        items = self.run_reference(inputs, model, finished)
+        if not all(self.take_over(j, items) for j in self.behind_prefix):
+            return items
+        self.items = [items[i] for i, _ in self.fallback]
+        done = run_before_commit(self.works) and all(w.try_calls() for w in self.works)
+        return None if done else items
 
-    def call(self, inputs, model, arrived):
-        "Run what is called: whole chains through the reference, and the callbacks before programs. Returns items by parameter"
-        for i, g in self.called:
-            check_shapes(
-                self.who,
-                self.groups,
-                i,
-                p := self.params[i],
-                self.store.of(p),
-                self.settings[g].chain,
-                inputs.grads[i],
-            )
-        items = {
-            i: (Rows if i in self.sparse else Item)(
-                p := self.params[i],
-                self.store.of(p),
-                self.settings[g].chain,
-                self.settings[g].numbers,
-            )
-            for i, g in self.called
-        }
-        for w in self.works:
-            for k, i in enumerate(w.indices if w.program.prefix else ()):
-                row = w.rows[w.row_of[k]]
-                items[i] = Item(
-                    p := self.params[i],
-                    dict(self.store.of(p)) | row.clock.values,
-                    w.program.prefix.chain,
-                    row.numbers(self.settings),
-                )
-                items[i].begun = dict(items[i].ns)
-        items = {i: arrived.get(i, it) for i, it in items.items()}
-        new = [
-            items[i] for i in sorted(items) if i not in arrived
-        ]  # a callback over all parameters has them in their order
+    def ready(self, j, grads, handed=None):
+        """Whether work `j` can go on: it has taken its gradients, and its program, or another that
+        can run all of its parameters, holds for its numbers. `handed`: what a prefix came to"""
+        work = self.works[j]
+        if not work.take(grads):
+            return False
+        if work.prepare(self.settings, handed):
+            return True
+        program = work.lower_again(self.settings, handed, self.late)
+        if program.falls_back or program is work.program:
+            return False
+        if program.prefix is not work.program.prefix:
+            return False
+        work = self.works[j] = self.variant(j, program)
+        return work.take(grads) and work.prepare(self.settings, handed)
+
+    def variant(self, j, program):
+        "Work `j` with another program. It is kept: a guard that turns once often turns back"
+        work = self.works[j]
+        self.variants[j, work.program] = work
+        if (j, program) not in self.variants:
+            self.variants[j, program] = work.with_program(program)
+        return self.variants[j, program]
+
+    def run_reference(self, inputs, model, finished):
+        """Take the fallback through its chains and other parameters through their prefixes, unless
+        they have `finished`. Returns the items, by the place of the parameter"""
+        items = self.fallback_items(inputs)
+        for j in self.behind_prefix:
+            items |= prefix_items(self.works[j], self.params, self.store, self.settings)
+        items |= {i: it for i, it in finished.items() if i in items}
+        new = [items[i] for i in sorted(items) if i not in finished]
         try:
             loop(new, model)
         except (RuntimeError, NotImplementedError) as e:
             if not self.sharded:
                 raise
-            chains = ', '.join(dict.fromkeys(str(it.chain) for it in new if is_sharded(it.p)))
-            raise RuntimeError(
-                f"{self.who}: {chains}: a callback cannot be run on sharded parameters (DTensor). Nothing has changed. {e}"
-            ) from e
+            raise not_for_shards(self.who, new, e) from e
+        for it in items.values():
+            it.check(self.who)
         return items
 
-    def ready(self, j, grads, settings, handed=None):
-        "Whether work `j` can go: its gradients are as before, and its program is right, or another one is for all of its parameters"
-        w = self.works[j]
-        if not w.take(grads):
-            return False
-        if w.prepare(settings, handed):
-            return True
-        program = w.lower_again(settings, handed, self.late)
-        if program.falls_back or program is w.program or program.prefix is not w.program.prefix:
-            return False
-        if (j, program) not in self.variants:
-            self.variants[j, program] = w.with_program(program)
-        self.variants[j, w.program] = w
-        w = self.works[j] = self.variants[j, program]
-        return w.take(grads) and w.prepare(settings, handed)
+    def fallback_items(self, inputs):
+        items = {}
+        for i, g in self.fallback:
+            p, settings = self.params[i], self.settings[g]
+            state = self.store.of(p)
+            check_shapes(self.who, self.groups, i, p, state, settings.chain, inputs.grads[i])
+            make = Rows if i in self.sparse else Item
+            items[i] = make(p, state, settings.chain, settings.numbers)
+        return items
 
-    def follow(self, j, w, items, settings):
-        "Take over what the callbacks before a program have come to; False if the program is not right for it"
-        mine = [items[i] for i in w.indices]
-        for it in mine:
-            it.check(self.who)
-            if late := w.program.prefix.late(it.begun, it.ns):
-                self.late.update(late)
-                return False
-            for n in w.program.prefix.handed:
-                made, was = it.ns.get(n), w.program.prefix.numbers.get(n, it.ns['p'])
-                if n not in it.ns or fit(made) != fit(was):
-                    raise ValueError(
-                        f"{self.who}: {w.program.prefix.chain} made {n} {describe(made)}; it was {describe(was)}"
-                    )
-        grads = dict(zip(w.indices, (local(it.ns['grad']) for it in mine)))
-        for n in w.program.prefix.rest.extra:
-            torch._foreach_copy_(w.tensors.extra[n], [local(it.ns[n]) for it in mine])
-        return self.ready(j, grads, settings, {n: mine[0].ns[n] for n in w.program.prefix.numbers})
+    def take_over(self, j, items):
+        "Let work `j` go on from what its prefix has come to. False if its program is not right"
+        work = self.works[j]
+        mine = [items[i] for i in work.indices]
+        if late := late_changes(work.program.prefix, mine):
+            self.late.update(late)
+            return False
+        grads, handed = hand_over(work, mine)
+        return self.ready(j, grads, handed)
 
-    items = ()
+    # -- Commit: all that writes --
 
     def commit(self):
-        "All that writes"
         for w in self.works:
             w.commit()
-        increment_versions(self.moved)  # written in a way of which autograd does not know
+        increment_versions(self.written_by_c)  # autograd does not know of it
         for it in self.items:
             kept = it.write()
-            counters = [
-                n for n, v in kept.items() if n in it.chain.state and not isinstance(v, Tensor)
-            ]
+            counters = {n: v for n, v in kept.items() if not isinstance(v, Tensor)}
             tensors = {n: v for n, v in kept.items() if n not in counters}
-            self.store.count(it.p, tensors, {n: kept[n] for n in counters})
+            self.store.count(it.p, tensors, counters)
         if self.fresh:
             self.attach()
 
     def attach(self):
         "Make the states of the works those of the optimizer"
         for w in self.works:
-            for k, i in enumerate(w.indices):
-                self.store.keep(self.params[i], w.kept[k], w.rows[w.row_of[k]].clock)
+            for i, kept, r in zip(w.indices, w.kept, w.row_of):
+                self.store.keep(self.params[i], kept, w.rows[r].clock)
         self.fresh = False
 
-    def nonfinite(self, grads):
-        "Which gradients are not finite, or have squares that are not"
-        parts = [*map(local, grads)] if self.sharded else grads
-        parts = [g if i not in self.sparse else g._values() for i, g in enumerate(parts)]
-        seen = [g is not None and not self.fine(g) for g in parts]
-        if self.sharded:
-            seen = [agree(s, [g]) for s, g in zip(seen, grads)]
-        bad = [i for i, s in enumerate(seen) if s]
-        elsewhere = self.sharded and agree(bool(bad), grads)
-        return bad or [None] * bool(elsewhere)
+    # -- Gradients that are not finite --
 
-    def fine(self, g):
-        "Whether all of `g` is finite, and so are the squares: seen by their sum, and exactly where that is too large"
-        if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))):
-            return True
-        return bool(is_finite(g).all())
+    def nonfinite(self, grads):
+        """The places of gradients that are not finite, or have squares that are not. [None] if only
+        another process has one"""
+        parts = [*map(local, grads)] if self.sharded else grads
+        bad = [g is not None and not all_finite(g) for g in parts]
+        if self.sharded:
+            bad = [agree(b, [g]) for b, g in zip(bad, grads)]
+        places = [i for i, b in enumerate(bad) if b]
+        elsewhere = self.sharded and agree(bool(places), grads)
+        return places or [None] * bool(elsewhere)
+
+
+def places_of_sparse(grads):
+    return {i for i, g in enumerate(grads) if g is not None and g.is_sparse}
+
+
+def kind(settings):
+    "What of the settings of a group decides about its program"
+    return settings.chain, settings.way, settings.capturable
+
+
+def all_finite(g):
+    "Whether all of `g` and its squares are finite: by their sum, and if that is too large exactly"
+    g = g._values() if g.is_sparse else g
+    if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))):
+        return True
+    return bool(is_finite(g).all())
+
+
+def refuse_meta(inputs, who):
+    "Refuse parameters that have no memory"
+    for p, g in zip(inputs.params, inputs.grads):
+        if p.is_meta and p.requires_grad and g is None:
+            raise RuntimeError(
+                f"{who} has parameters on the meta device, without gradients; "
+                "make it after the model has got its memory (to_empty)"
+            )
+
+
+def not_for_shards(who, items, error):
+    chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
+    return RuntimeError(
+        f"{who}: {chains}: a callback cannot be run on sharded parameters (DTensor). "
+        f"Nothing has changed. {error}"
+    )

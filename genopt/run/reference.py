@@ -1,22 +1,32 @@
-"""The reference, `foreach=False`: each parameter by itself. One parameter on its way is an `Item`; its chain is folded over its
-namespace. Nothing is written until all have arrived, so a step that fails changes nothing. The other ways of running (`run`) are
-held against this one, and come back to it for what they cannot take."""
+"""The reference, `foreach=False`: each parameter goes through its chain by itself.
+
+A parameter on its way is an `Item`; `loop` folds its chain over its namespace. Nothing is written
+until all items have arrived, so a step that fails changes nothing. The tests hold the other
+backends against this one, and parameters that no program can take fall back to it.
+
+A callback over all parameters waits until all items that have it have come to it:
+
+    item 0    centralize --> clip_grad_norm ...           item 0 waits
+    item 1    average_grad --> clip_grad_norm             both are there: it is called once
+    item 0                          --> momentum_step     both go on, each by itself
+    item 1                          --> nesterov_step"""
 
 from torch import Tensor
 from ..contract.chain import Namespace, fold
 from ..contract.state import as_declared
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 
-__all__ = ['Item', 'loop', 'own', 'wrote_in_place']
+__all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
 
 
 def own(numbers, state):
-    "The hyper-parameters of one parameter: fastai's Learner marks those, biases and norms, that are not to decay"
+    "The hyper-parameters of one parameter: fastai's Learner exempts biases and norms from decay"
     return numbers | {'wd': 0.0} if 'wd' in numbers and state.get('do_wd') is False else numbers
 
 
 class Item:
-    "One parameter on its way through its chain: `ns` is what callbacks see, at first `x` of the parameter, `state` what is kept"
+    """One parameter on its way through its chain. `ns` is what callbacks see. It starts with `x`,
+    what they see of the parameter, and `kept`, what they see of its states"""
 
     def __init__(self, p, state, chain, hypers):
         self.p, self.chain, self.x = p, chain, (x := compute(p))
@@ -30,34 +40,32 @@ class Item:
         self.versions = self.versions_now()
 
     def versions_now(self):
-        return [
-            None if v.is_inference() else v._version for v in (self.p.grad, *self.stores.values())
-        ]
+        "How often each tensor that a callback must not write has been written"
+        tensors = self.p.grad, *self.stores.values()
+        return [None if v.is_inference() else v._version for v in tensors]
 
     def arrive(self):
-        "Let go of what was made on the way: it is not written, and its memory serves the next"
+        "Keep only what `write` needs. The next item can use the memory of the rest"
         if self.chain.moves:
             self.ns = {n: self.ns[n] for n in ('new_p', *self.kept)}
 
     def check(self, who):
-        "Raise if what the chain arrived at cannot be written"
+        "Refuse what the chain has come to, if it cannot be written"
         if self.versions != self.versions_now():
             raise wrote_in_place(who, self.chain)
-        for n, old in (self.kept | ({'new_p': self.x} if self.chain.moves else {})).items():
-            if fit(self.ns[n]) != fit(old):
-                raise ValueError(
-                    f"{who}: {self.chain} made {n} {describe(self.ns[n])}; it was {describe(old)}"
-                )
+        old = self.kept | ({'new_p': self.x} if self.chain.moves else {})
+        for n, v in old.items():
+            if fit(self.ns[n]) != fit(v):
+                told = f"made {n} {describe(self.ns[n])}; it was {describe(v)}"
+                raise ValueError(f"{who}: {self.chain} {told}")
 
     def write(self):
-        "Put what the chain arrived at into the parameter and its state; returns the state"
-        news = {
-            n: self.ns[n] for n in self.stores if n == 'new_p' or self.ns[n] is not self.kept[n]
-        }
+        "Write the parameter and its states. Returns the states"
+        news = {n: self.ns[n] for n in self.stores}
+        news = {n: v for n, v in news.items() if n == 'new_p' or v is not self.kept[n]}
+        # one stored tensor may be the new value of another, as in dict(a=b, b=a)
         held = {storage(v) for v in self.stores.values()}
-        news = {
-            n: v.clone() if storage(v) in held else v for n, v in news.items()
-        }  # one stored tensor as another's new value
+        news = {n: v.clone() if storage(v) in held else v for n, v in news.items()}
         for n, v in news.items():
             real(self.stores[n].detach()).copy_(v)
         return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
@@ -65,34 +73,69 @@ class Item:
 
 def wrote_in_place(who, chain):
     return RuntimeError(
-        f"{who}: a callback of {chain} wrote in place into a gradient, a parameter or a state; return new values instead"
+        f"{who}: a callback of {chain} wrote in place into a gradient, a parameter or a state; "
+        "return new values instead"
     )
 
 
-def loop(items, model=None):
-    "`foreach=False`, the reference: each parameter by itself; a global callback waits until all that have it have reached it"
-    for it in items:
-        if by := next((b for b in it.chain.blocks if 'loss' in b.reads), None):
-            it.ns['loss'] = model.loss([it], by)
+# -- The loop --
 
-    def advance(it, run, out=None):
-        "Run the callbacks of one parameter up to the next that is over all parameters"
+
+class Walk:
+    """`item` on its way. It waits at `block`, a callback over all parameters, which is the chain's
+    callback number `at`. `block` is None when the item has arrived"""
+
+    def __init__(self, item):
+        self.item, self.run, self.at = item, fold(item.chain, item.ns), -1
+        self.advance()
+
+    def advance(self, out=None):
+        "Go on to the next callback over all parameters. `out`: what `block` has changed"
         try:
-            while not (b := run.send(out)).is_global:
-                out = b(it.ns)
-            return b, it, run
+            while not self.next(out).is_global:
+                out = self.block(self.item.ns)
         except StopIteration:
-            it.arrive()
+            self.block = None
+            self.item.arrive()
 
-    waiting = [advance(it, fold(it.chain, it.ns)) for it in items]
-    while waiting := [w for w in waiting if w]:
-        b = waiting[0][0]
-        here = [(it, run) for o, it, run in waiting if o == b]
-        if any(o != b and b in (bs := it.chain.blocks)[bs.index(o) :] for o, it, _ in waiting):
-            raise ValueError(
-                f"{b} and another callback over all parameters come in different orders in two groups"
-            )
-        outs = b.call_all([it.ns for it, _ in here], model, [it for it, _ in here])
-        waiting = [w for w in waiting if w[0] != b] + [
-            advance(it, run, out) for (it, run), out in zip(here, outs)
-        ]
+    def next(self, out):
+        self.block = self.run.send(out)
+        self.at += 1
+        return self.block
+
+    def comes_to(self, block):
+        "Whether `block` lies ahead"
+        return block in self.item.chain.blocks[self.at :]
+
+
+def loop(items, model=None):
+    "Take `items` through their chains, in their order. `model`: what callbacks may ask"
+    for it in items:
+        give_loss(it, model)
+    walks = [Walk(it) for it in items]
+    while waiting := [w for w in walks if w.block]:
+        block = next_block(waiting)
+        here = [w for w in waiting if w.block == block]
+        outs = block.call_all([w.item.ns for w in here], model, [w.item for w in here])
+        for w, out in zip(here, outs):
+            w.advance(out)
+
+
+def give_loss(item, model):
+    "Ask the model for the loss, if a callback reads it"
+    if asking := next((b for b in item.chain.blocks if 'loss' in b.reads), None):
+        item.ns['loss'] = model.loss([item], asking)
+
+
+def next_block(waiting):
+    "The callback at which all walks wait that have it before them"
+    for w in waiting:
+        if all(w.block == o.block or not o.comes_to(w.block) for o in waiting):
+            return w.block
+    raise out_of_order(waiting[0].block)
+
+
+def out_of_order(block):
+    return ValueError(
+        f"{block} and another callback over all parameters come in different orders in two groups"
+    )

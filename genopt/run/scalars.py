@@ -1,25 +1,32 @@
-"""Rows of scalars. Parameters of one group that count alike share a row: what the scalar program returns for their hyper-parameters and counters. All
-rows of a program lie in one array, which its kernels read.
+"""Rows of scalars. Numbers are what the scalar program of a chain reads: hyper-parameters and
+counters. Scalars are what it computes from them; kernels read these. Parameters of one group that
+count alike share a row. All rows of a work lie in one array:
 
-    groups      lr 0.1 | lr 0.01             rows     0: lr 0.1,  step 7
-    counters    7, 7, 3 | 7                           1: lr 0.1,  step 3
-                                                      2: lr 0.01, step 7"""
+    group 0: lr 0.1, mom 0.9    parameters with step 7, 7, 3
+    group 1: lr 0.01, mom 0.9   a parameter with step 7
+
+           mom     1-mom    lr      1-mom**(step+1)    the reciprocal of that
+    row 0  0.9     0.1      0.1     0.57               1.76                      step 7
+    row 1  0.9     0.1      0.1     0.34               2.91                      step 3
+    row 2  0.9     0.1      0.01    0.57               1.76                      step 7
+
+A row ends with the values of cross reductions, if the kernel reads some."""
 
 import ctypes
 import math
-from torch import Tensor
 
 __all__ = ['Row', 'ScalarTable']
 
 
 class Row:
-    "What parameters of `group` that count alike have in common. `clock` holds their counters; `undecayed`: fastai exempts them from decay"
+    """What parameters of group number `group` that count alike have in common. `clock` holds their
+    counters. `undecayed`: fastai exempts them from decay"""
 
     def __init__(self, group, clock, undecayed):
         self.group, self.clock, self.undecayed = group, clock, undecayed
 
     def numbers(self, settings):
-        "Hyper-parameters and counters; `settings`: those of each group"
+        "Hyper-parameters and counters. `settings`: those of each group"
         numbers = settings[self.group].numbers
         if self.undecayed and 'wd' in numbers:
             return {**numbers, 'wd': 0.0, **self.clock.values}
@@ -27,24 +34,25 @@ class Row:
 
 
 class ScalarTable:
-    "The scalars of `rows` under `program`. `array`: of all rows, in double precision; `values`: of each row, as the scalar program returned them"
+    """The scalars of `rows` under `program`. `values`: of each row, as the scalar program returned
+    them, in the order of its names. `array`: all rows as a launch reads them, in double precision,
+    in the order of `names`"""
 
     def __init__(self, program, rows):
-        self.program, self.rows = program, rows
+        self.scalars, self.rows = program.scalars, rows
         self.names = program.names_of_scalars()
         self.width = max(1, len(self.names))
         self.array = (ctypes.c_double * (self.width * len(rows)))()
+        self.launched = program.request.backend == 'launch'
         self.divisors = [self.names.index(n) for n in program.reciprocals]
         self.values = [None] * len(rows)
-        self.settled = [None] * len(rows)  # the settings of which the scalars are there already
+        self.settled = [None] * len(rows)  # the settings whose scalars are there already
+        self.settles = self.scalars.steady and not program.request.capturable
         self.counters = []  # (clock, new values) of this step
 
     def prepare(self, settings, handed=None):
-        "Compute the scalars of this step; False if a guard does not hold. `handed`: numbers to which a prefix has come"
+        "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"
         self.counters = []
-        scalars = self.program.scalars
-        steady = scalars.steady and not handed and not self.program.request.capturable
-        fills = self.program.request.backend == 'launch'
         for r, row in enumerate(self.rows):
             now = settings[row.group]
             if self.settled[r] is now:
@@ -52,37 +60,33 @@ class ScalarTable:
             numbers = row.numbers(settings)
             if handed:
                 numbers.update(handed)
-            ready = scalars(numbers)
-            if ready is None:
+            computed = self.scalars(numbers)
+            if computed is None:
                 return False
-            self.values[r], counters = ready
+            self.values[r], counters = computed
             if counters:
                 self.counters.append((row.clock, counters))
-            elif steady:
+            elif self.settles and not handed:
                 self.settled[r] = now
-            if fills:
+            if self.launched:
                 self.fill(r)
         return True
 
     def fill(self, r):
-        "Write row `r` of the array"
+        "Write row `r` of the array: scalars, then the reciprocals of some"
         values = self.values[r]
-        start, n = r * self.width, len(values)
-        self.array[start : start + n] = values
-        if self.divisors:
-            self.array[start + n : start + n + len(self.divisors)] = [
-                reciprocal(values[i]) for i in self.divisors
-            ]
+        row = values + [reciprocal(values[i]) for i in self.divisors]
+        start = r * self.width
+        self.array[start : start + len(row)] = row
 
     def fill_crosses(self, values):
-        "Write what joins all parameters, the same in each row; numbers, in the order of `program.crosses`"
-        n = len(self.names) - len(values)
-        for r in range(len(self.rows)):
-            self.array[r * self.width + n : r * self.width + n + len(values)] = values
+        "Write the values of cross reductions, which end each row and are the same in all"
+        for end in range(self.width, len(self.array) + 1, self.width):
+            self.array[end - len(values) : end] = values
 
     def named(self, r):
         "The scalars of row `r` by name"
-        return dict(zip(self.program.scalars.names, self.values[r]))
+        return dict(zip(self.names, self.values[r]))
 
     def advance(self):
         "Take over the counters of this step"
@@ -91,6 +95,4 @@ class ScalarTable:
 
 
 def reciprocal(x):
-    if isinstance(x, Tensor):
-        return 1 / x
     return 1 / x if x else math.copysign(math.inf, x)

@@ -1,5 +1,14 @@
-"""Which parameters are run together. `lower` finds the program for the chain and the layout of each parameter; all parameters of a program are one
-`Work`. Parameters that can be in none are called one by one."""
+"""Which parameters are run together. `lower` finds the program for the chain and the layout of each
+parameter. All parameters of a program are one `Work`; those that no program can take are the
+`fallback`. Two groups, for instance:
+
+    AdamW    weight (64, 32)                  program A
+             bias (64,)                       program A: no callback asks for a shape
+             embedding, a sparse gradient     no program
+    Muon     weight (128, 64)                 program B
+
+    works       A: weight, bias | B: weight
+    fallback    embedding"""
 
 from dataclasses import dataclass, replace
 import torch
@@ -21,7 +30,8 @@ __all__ = ['Inputs', 'Sort', 'check_shapes']
 
 @dataclass
 class Inputs:
-    "What a step starts from: parameters and gradients in order, the settings of each group, and the groups themselves, for messages"
+    """What a step starts from: parameters and gradients in order; the settings of each group; the
+    groups themselves, for messages"""
 
     params: list
     grads: list
@@ -34,50 +44,45 @@ class Inputs:
 
 
 class Sort:
-    """Gives each parameter that has a gradient to one of `works`, or to `called`. `parts`: of sharded parameters the local part. A callback over all
-    parameters is called for all of them or for none: so if it must be for one, sorting starts again, with `call_globals`.
+    """Gives each parameter that has a gradient to one of `works`, or to the `fallback`, as pairs of
+    its place and its group. `parts`: of sharded parameters the local part, by place.
 
-    `late`: what prefixes have been seen to change late, by name. `arrived`: what they have come to in this step already, by parameter"""
+    A callback over all parameters is called for all of them or for none. If it must be called for
+    one, sorting starts again with `call_globals`.
 
-    def __init__(self, inputs, store, who, scratch_bytes, late, arrived):
-        self.inputs, self.store, self.who, self.scratch_bytes, self.late, self.arrived = (
-            inputs,
-            store,
-            who,
-            scratch_bytes,
-            late,
-            arrived,
-        )
+    `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
+    through their chains or prefixes already in this step, by place"""
+
+    def __init__(self, inputs, store, who, scratch_bytes, late, finished):
+        self.inputs, self.store, self.who = inputs, store, who
+        self.scratch_bytes, self.late, self.finished = scratch_bytes, late, finished
         self.group_of = inputs.group_of()
         self.parts = {}
         self.again = False
         self.sort(call_globals=False)
-        if self.again or any(has_globals(inputs.settings[g].chain) for _, g in self.called):
+        if self.again or any(has_globals(inputs.settings[g].chain) for _, g in self.fallback):
             self.sort(call_globals=True)
-        joined = [w for w in self.works.values() if w.joins]
-        for w in joined:
-            w.alone = len(joined) == 1
-        for (*_, grad_dtype), work in self.works.items():
-            work.bind(len(inputs.grads), grad_dtype)
+        sharing = [w for w in self.works.values() if w.global_blocks]
+        for work in sharing:
+            work.alone = len(sharing) == 1
+        for work in self.works.values():
+            work.bind(len(inputs.grads))
 
     def sort(self, call_globals):
-        self.works, self.called, self.call_globals, self.rows = {}, [], call_globals, {}
-        params = self.inputs.params
-        first_place = {
-            id(p): i for i, p in reversed([*enumerate(params)])
-        }  # a parameter given twice is moved once
-        for i, (p, grad) in enumerate(zip(params, self.inputs.grads)):
-            if grad is not None and first_place[id(p)] == i:
+        self.works, self.fallback, self.call_globals, self.rows = {}, [], call_globals, {}
+        seen = set()
+        for i, (p, grad) in enumerate(zip(self.inputs.params, self.inputs.grads)):
+            if grad is not None and id(p) not in seen:
                 self.give(i, p, grad)
+            seen.add(id(p))  # a parameter that is given twice is moved once
 
     def give(self, i, p, grad):
-        "Give parameter `i` to a work, or to those that are called"
+        "Give parameter `i` to a work, or to the fallback"
         group = self.group_of[i]
         settings = self.inputs.settings[group]
         check_shapes(self.who, self.inputs.groups, i, p, self.store.of(p), settings.chain, grad)
         if grad.is_sparse:
             self.check_sparse(i, p, settings)
-        if grad.is_sparse:
             why = "its gradient is sparse"
         elif settings.way == 'reference':
             why = 'foreach=False'
@@ -87,7 +92,7 @@ class Sort:
             return
         if settings.capturable:
             raise ValueError(f"{self.who}: capturable=True cannot be: {why}")
-        self.called.append((i, group))
+        self.fallback.append((i, group))
 
     def check_sparse(self, i, p, settings):
         "Refuse a sparse gradient of a parameter whose chain cannot take one"
@@ -97,42 +102,41 @@ class Sort:
                 "and so no rows. Let p.grad = p.grad.to_dense()"
             )
         if why := why_not_sparse(settings.chain, settings.numbers, p):
+            name = name_in(self.inputs.groups, i)
             raise RuntimeError(
-                f"{self.who} does not support sparse gradients of {name_in(self.inputs.groups, i)}: {why}. "
+                f"{self.who} does not support sparse gradients of {name}: {why}. "
                 "Or use a dense layer (sparse=False), or p.grad = p.grad.to_dense()"
             )
         if settings.capturable:
             raise RuntimeError(f"{self.who}: capturable=True cannot take sparse gradients")
 
     def place(self, i, p, grad, group, settings):
-        "Give parameter `i` to the work of its program. Returns in words why it can be in none, or None"
-        sharded = is_sharded(p) and is_sharded(grad) and alike(grad, p)
-        plain = type(p) in plain_types and type(grad) is Tensor
-        if not (sharded or plain) or p.layout != torch.strided:
+        "Give parameter `i` to the work of its program. Returns why no program can take it, or None"
+        kind = kind_of(p, grad)
+        if kind is None:
             return f"it is a {type(p).__name__}"
         x = real(local(p).detach())
         hosts, kept = self.states(p, x, settings)
-        if sharded and not all(is_sharded(v) and alike(v, p) for v in kept.values()):
+        if kind == 'sharded' and not all(is_sharded(v) and alike(v, p) for v in kept.values()):
             return "its state is not sharded as it is"
         tensors = {n: real(local(s).detach()) for n, s in kept.items()}
-        program = self.program(
-            i, x, tensors, real_dtype(grad.dtype), settings.numbers | hosts, settings
-        )
+        numbers = settings.numbers | hosts
+        program = self.program(i, x, tensors, real_dtype(grad.dtype), numbers, settings)
         if program.falls_back:
             return self.refused(settings, program.why[0])
-        if sharded and not program.elementwise:
-            return "it is sharded, and a callback needs the whole of it"
-        work = self.works.setdefault(
-            (program, p.dtype, program.layout.grad_dtype),
-            Work(program, self.scratch_bytes, self.who),
-        )
-        work.add(i, x, tensors, local(p), kept, self.row(group, p, hosts))
-        if sharded:
+        if kind == 'sharded':
+            if not program.elementwise:
+                return "it is sharded, and a callback needs the whole of it"
             self.parts[i] = local(p)
+        key = program, p.dtype
+        if key not in self.works:
+            self.works[key] = Work(program, self.scratch_bytes, self.who)
+        self.works[key].add(i, x, tensors, local(p), kept, self.row(group, p, hosts))
         return None
 
     def states(self, p, x, settings):
-        "The state of `p`, new where it has none: counters by name, and tensors by name. `x`: the parameter, real and local"
+        """The states of `p`, new where it has none: counters by name, and tensors by name. `x`: the
+        parameter, real and local"""
         state, values, like = self.store.of(p), {}, None
         for n, init in settings.chain.state.items():
             if n not in state and like is None:
@@ -144,23 +148,23 @@ class Sort:
         return hosts, {n: v for n, v in values.items() if isinstance(v, Tensor)}
 
     def program(self, i, x, tensors, grad_dtype, numbers, settings):
-        "The program for parameter `i`: a launch if the states lie in memory as the parameter does, else operations on lists"
+        """The program for parameter `i`. It is launched if the elements of parameter and states lie
+        side by side in one order; else it is operations on lists"""
         backend = backend_of(settings.way, x.device, settings.capturable)
         if backend == 'launch' and not dense(x):
             backend = 'foreach'
-        layout = layout_of(x, grad_dtype, tensors, settings.chain)
-        request = Request(backend, settings.capturable, self.call_globals)
-        arrived = self.arrived[i].ns if i in self.arrived else {}
-        program = lower(settings.chain, layout, numbers, request, self.late, arrived)
+        chain, request = settings.chain, Request(backend, settings.capturable, self.call_globals)
+        layout = layout_of(x, grad_dtype, tensors, chain)
+        handed = self.finished[i].ns if i in self.finished else {}
+        program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}
         if backend != 'launch' or all(aligned(tensors[n], x) for n in {*tensors} & elements):
             return program
-        return lower(
-            settings.chain, layout, numbers, replace(request, backend='foreach'), self.late, arrived
-        )
+        request = replace(request, backend='foreach')
+        return lower(chain, layout, numbers, request, self.late, handed)
 
     def refused(self, settings, why):
-        "A parameter goes to those that are called, unless the user asked for one launch"
+        "Why a parameter goes to the fallback. Refuses that if the user asked for one launch"
         if has_globals(settings.chain) and not self.call_globals:
             self.again = True
         elif settings.way == 'launch':
@@ -170,7 +174,8 @@ class Sort:
     # -- rows of scalars --
 
     def row(self, group, p, hosts):
-        "The row of scalars for a parameter of `group` with counters `hosts`: it shares one with those that count alike"
+        """The row of scalars for a parameter of `group` with counters `hosts`. Parameters of one
+        group that count alike share it"""
         state = self.store.of(p)
         undecayed = state.get('do_wd') is False
         if hosts and len(mine := cells(state, hosts)) == len(hosts):
@@ -182,7 +187,8 @@ class Sort:
         return self.rows[key]
 
     def clock(self, old, hosts):
-        "The clock for a new row: the one that its parameters have, if they have it for themselves; else a new one"
+        """The clock for a new row: `old`, which a parameter of the row has, if all that have it are
+        of this row; else a new one"""
         mine = (
             old is not None
             and old.values.keys() == hosts.keys()
@@ -204,22 +210,34 @@ def has_globals(chain):
     return any(b.is_global for b in chain.blocks)
 
 
-def check_shapes(who, groups, i, p, state, chain, grad=None):
-    "Refuse parameter `i` if it has got another shape than its gradient or its state"
+def kind_of(p, grad):
+    "`'plain'`, `'sharded'`, or None if no program can take such tensors"
+    if p.layout != torch.strided:
+        return None
+    if is_sharded(p) and is_sharded(grad) and alike(grad, p):
+        return 'sharded'
+    return 'plain' if type(p) in plain_types and type(grad) is Tensor else None
+
+
+def check_shapes(who, groups, i, p, state, chain, grad):
+    "Refuse parameter `i` if it has another shape than its gradient or a state"
     told = None
-    if grad is not None and grad.shape != p.shape:
+    if grad.shape != p.shape:
         told = f"its gradient is of {tuple(grad.shape)}. Nothing has changed"
-    for n, v in state.items():
-        if (
-            n in chain.state
-            and isinstance(v, Tensor)
-            and v.ndim
-            and v.shape != p.shape
-            and v.shape != (like := first(chain.state[n], p)).shape
-        ):
-            told = told or (
-                f"its state {n!r} is of {tuple(v.shape)} and would be of {tuple(like.shape)}. Nothing has changed; "
-                "`del opt.state[p]` gives it a new state"
-            )
+    elif odd := next((n for n, v in state.items() if outgrown(chain, n, v, p)), None):
+        told = (
+            f"its state {odd!r} is of {tuple(state[odd].shape)} and would be of "
+            f"{tuple(first(chain.state[odd], p).shape)}. Nothing has changed; "
+            "`del opt.state[p]` gives it a new state"
+        )
     if told:
         raise RuntimeError(f"{who}: {name_in(groups, i)} has shape {tuple(p.shape)} now, {told}")
+
+
+def outgrown(chain, name, value, p):
+    "Whether the state has another shape than its initializer would make for `p` now"
+    if name not in chain.state or not isinstance(value, Tensor):
+        return False
+    if value.ndim == 0 or value.shape == p.shape:
+        return False
+    return value.shape != first(chain.state[name], p).shape

@@ -1,5 +1,13 @@
-"""A callback on a stack of parameters, as the operations that it came to. `vmap` finds these anew at every step, which takes longer than small
-matrices do. So they are written down once, as a Python function of what the callback reads; the numbers that it read are constants in it."""
+"""A callback on a stack of parameters, as the operations that it comes to. `vmap` finds these anew
+in each step, which takes longer than the arithmetic on small matrices. So a `Tape` writes them down
+once, as a Python function of the tensors that the callback reads. The numbers that it read are
+constants there. grad - grad.mean(-1, keepdim=True), for instance, becomes
+
+    def run(a0):
+        t1 = c0(a0, [2], True)         # c0: aten.mean.dim
+        t2 = c1(a0, t1)                # c1: aten.sub.Tensor
+        del t1
+        return [t2]"""
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -9,8 +17,8 @@ __all__ = ['Tape']
 
 
 class Tape(TorchDispatchMode):
-    """Records the operations of the block. `inputs`: the tensors that it reads. `function(outputs)` then is the function of such tensors that returns
-    what corresponds to `outputs`"""
+    """Records the operations of the `with` block. `inputs`: the tensors that it reads, called `a0`,
+    `a1` ... `lines`: each operation, and the tensors that it reads. `bound`: constants by name"""
 
     _should_skip_dynamo = classmethod(lambda cls: False)
 
@@ -25,15 +33,12 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         given = [*map(self.text, args), *(f'{k}={self.text(v)}' for k, v in kwargs.items())]
         out = func(*args, **kwargs)
-        self.lines.append(
-            (
-                f'{self.target(out)} = {self.bind(func)}({", ".join(given)})',
-                [x for x in leaves(args, kwargs) if isinstance(x, Tensor)],
-            )
-        )
+        line = f'{self.target(out)} = {self.bind(func)}({", ".join(given)})'
+        self.lines.append((line, [x for x in leaves(args, kwargs) if isinstance(x, Tensor)]))
         return out
 
     def target(self, out):
+        "The left side of the line that makes `out`"
         if isinstance(out, (tuple, list)):
             return f'[{", ".join(map(self.target, out))}]'
         if isinstance(out, Tensor) and id(out) not in self.names:
@@ -42,21 +47,24 @@ class Tape(TorchDispatchMode):
         return self.names[id(out)] if isinstance(out, Tensor) else '_'
 
     def bind(self, value):
+        "A name for a constant"
         name = f'c{len(self.bound)}'
         self.bound[name] = value
         return name
 
     def text(self, a):
+        "The operand `a`"
         if isinstance(a, Tensor):
-            return self.names.get(id(a)) or self.names.setdefault(
-                id(a), self.bind(a)
-            )  # a tensor of the callback's own
+            if id(a) not in self.names:  # a tensor of the callback's own
+                self.names[id(a)] = self.bind(a)
+            return self.names[id(a)]
         if isinstance(a, (list, tuple)):
             return f'[{", ".join(map(self.text, a))}]'
         return repr(a) if isinstance(a, (bool, int, type(None))) else self.bind(a)
 
     def function(self, outputs):
-        "Forgets each tensor after its last use"
+        """What has been recorded, as a function of tensors like `inputs` that returns what
+        corresponds to `outputs`. It forgets each tensor after its last use"""
         last = {self.names[id(x)]: i for i, (_, xs) in enumerate(self.lines) for x in xs}
         kept = {*map(self.text, outputs)}
         body = []
@@ -65,12 +73,10 @@ class Tape(TorchDispatchMode):
             gone = [n for n, j in last.items() if j == i and n[0] == 't' and n not in kept]
             if gone:
                 body.append(f'del {", ".join(gone)}')
-        source = '\n'.join(
-            f'    {line}' for line in [*body, f'return [{", ".join(map(self.text, outputs))}]']
-        )
-        exec(
-            f'def run({", ".join(f"a{i}" for i in range(len(self.inputs)))}):\n{source}\n',
-            scope := dict(self.bound),
-        )
+        body.append(f'return [{", ".join(map(self.text, outputs))}]')
+        source = ''.join(f'    {line}\n' for line in body)
+        arguments = ', '.join(f'a{i}' for i in range(len(self.inputs)))
+        scope = dict(self.bound)
+        exec(f'def run({arguments}):\n{source}', scope)
         self.alive.clear()
         return scope['run']

@@ -1,114 +1,65 @@
-"""The tensors of the parameters that one program runs, real and local; the gradients of a step; batches of parameters."""
+"""The tensors of a work, and how its parameters are grouped.
 
-import weakref
+    batch    parameters that go through the stages together. Where nothing is called there is one.
+             Where callbacks are called, parameters that are alike are one batch, and are stacked
+    part     parameters of a batch that an operation on lists takes at once: they have one row of
+             scalars, and what is computed on the way fits into `scratch_bytes`
+
+Six matrices of one shape and a bias, with Muon:    batches [0 1 2 3 4 5] stacked, [6]
+Adam on the same, of which the first has its own lr: batch [0 1 2 3 4 5 6], parts [0], [1 ... 6]"""
+
 from collections import defaultdict
-from operator import attrgetter, is_
 import torch
 from torch import Tensor
-from ..contract.sharded import local
-from .memory import Memory, aligned, as_strided_like, real
 
-__all__ = ['Batch', 'Gradients', 'Tensors', 'batches', 'parts']
+__all__ = ['Batch', 'Tensors', 'batches', 'parts']
 
 stack_limit = 2**16  # elements: a larger matrix is as quick by itself
-dtype_of = attrgetter('dtype')
 
 
 class Tensors:
-    "`ps` and `states` (for each parameter by name); `grads` of this step; `extra`, by name what a prefix hands on"
+    """What the backends see of the parameters of a work, real and local: `ps`, `states` (for each
+    parameter by name), `grads` of this step, and `extra`, by name, which a prefix hands on"""
 
     def __init__(self):
         self.ps, self.states = [], []
         self.grads, self.extra = None, {}
 
+    def make_extra(self, names, dtype):
+        for n in names:
+            if n not in self.extra:
+                self.extra[n] = [torch.empty_like(p, dtype=dtype) for p in self.ps]
+
     def has(self, name):
         return name in ('p', 'grad') or name in self.extra or name in self.states[0]
 
     def named(self, name, at):
-        "Those called `name` of the parameters `at`; None where the name is none of theirs"
-        if name == 'p':
-            return [self.ps[k] for k in at]
-        if name == 'grad':
-            return [self.grads[k] for k in at]
-        if name in self.extra:
-            return [self.extra[name][k] for k in at]
+        "Those called `name` of the parameters `at`"
         if name in self.states[0]:
             return [self.states[k][name] for k in at]
-
-
-# -- Gradients --
-
-
-class Gradients:
-    """Takes the gradients of each step. `indices`: which of all `n_all` are ours. `by_address`: a launch needs no tensors, only addresses; then the
-    user's gradients are not kept alive, and are known again by identity and memory. `pointed`: the launch has the addresses"""
-
-    def __init__(self, ps, indices, n_all, dtype, launched, by_address, users):
-        self.ps, self.indices, self.dtype, self.launched = ps, indices, dtype, launched
-        self.by_address, self.users = by_address, users
-        self.all_in_order = users and indices == [*range(n_all)]
-        self.plain_params = all(p.is_contiguous() for p in ps)
-        self.tensors, self.addresses, self.pointed = None, None, False
-        self.known, self.memory = None, None
-
-    def take(self, grads):
-        "The gradients of this step; False if one is of another dtype than before"
-        mine = grads if self.all_in_order else [grads[i] for i in self.indices]
-        if self.same(mine):
-            return True
-        plain = self.plain(mine)
-        taken = mine if plain else [self.fitted(g, p) for g, p in zip(mine, self.ps)]
-        if any(g is None for g in taken):
-            return False
-        self.tensors, self.pointed, self.known, self.memory = taken, False, None, None
-        if self.by_address:
-            self.addresses = [*map(Tensor.data_ptr, taken)]
-            if plain and self.users:  # nothing of ours may keep the user's alive
-                self.known = [*map(weakref.ref, mine)]
-                self.tensors = None
-        return True
-
-    def same(self, mine):
-        "Whether these are the tensors of the step before, and lie where they lay"
-        if not self.known or not all(map(is_, [ref() for ref in self.known], mine)):
-            return False
-        if self.memory is None:
-            self.memory = Memory(mine, borrowed=True)
-        return self.memory.holds(mine)
-
-    def plain(self, mine):
-        "Whether they can be taken as they are"
-        return (
-            self.plain_params
-            and {*map(type, mine)} == {Tensor}
-            and {*map(dtype_of, mine)} == {self.dtype}
-            and all(map(Tensor.is_contiguous, mine))
-        )
-
-    def fitted(self, g, p):
-        "The gradient `g` of `p`, real, and as the parameter lies; None if it is of another dtype than before"
-        g = real(local(g).detach())
-        if g.dtype != self.dtype:
-            return None
-        return g if aligned(g, p) or not self.launched else as_strided_like(p, g)
-
-
-# -- Batches --
+        xs = self.ps if name == 'p' else self.grads if name == 'grad' else self.extra[name]
+        return [xs[k] for k in at]
 
 
 class Batch:
-    """Parameters that go through the stages together: `at`, their places in the work. `stacked`: they have one shape and one row, and calls get a
-    stack. `values`: what calls and joins have given in this step; `scratch`: memory for what one stage hands to the next, by name. `tapes`: of
-    calls on the stack; `numbers`: with which they were called last"""
+    """Parameters that go through the stages together: `at`, their places in the work. `stacked`:
+    they have one shape and one row, and calls get a stack. `values`: what the stages have computed
+    in this step; `scratch`: memory for what one stage hands to the next, by name. `tapes`: of calls
+    on the stack; `last_numbers`: with which each was called last. `tried`: its stages have been run
+    before `commit`, but for the last"""
 
     def __init__(self, at, stacked, tensors, dtype):
         self.at, self.stacked, self.of, self.dtype = at, stacked, tensors, dtype
         self.launch, self.values, self.scratch, self.parts = None, {}, {}, None
-        self.tapes, self.numbers = {}, {}
+        self.tapes, self.last_numbers = {}, {}
+        self.tried = False
 
     def tensors(self, name):
-        found = self.of.named(name, self.at)
-        return found if found is not None else [*self.scratch[name]]
+        return self.of.named(name, self.at) if self.of.has(name) else [*self.scratch[name]]
+
+    def singles(self, v):
+        "The single number `v` of each parameter"
+        return self.values[v].reshape(-1) if v in self.values else self.tensors(v.name)
 
     def addresses(self, name):
         stack = self.scratch.get(name)
@@ -117,8 +68,8 @@ class Batch:
         first, step = stack.data_ptr(), stack.stride(0) * stack.element_size()
         return [first + k * step for k in range(len(self.at))]
 
-    def room(self, name):
-        "Scratch memory for `name`: a tensor like each parameter; of a stack one beside the other"
+    def make_room(self, name):
+        "Scratch memory for `name`: a tensor like each parameter, or a stack of such tensors"
         if name in self.scratch:
             return
         p, n = self.of.ps[self.at[0]], len(self.at)
@@ -126,35 +77,33 @@ class Batch:
             whole = torch.empty(n * p.numel(), dtype=self.dtype, device=p.device)
             self.scratch[name] = whole.as_strided((n, *p.shape), (p.numel(), *p.stride()))
         else:
-            self.scratch[name] = [
-                torch.empty_like(self.of.ps[k], dtype=self.dtype) for k in self.at
-            ]
+            members = [self.of.ps[k] for k in self.at]
+            self.scratch[name] = [torch.empty_like(p, dtype=self.dtype) for p in members]
 
 
 def batches(program, tensors, row_of, scratch_bytes):
-    "Batches: all, where nothing is called; else stacks of those that are alike, and large ones by themselves"
+    "All parameters as one batch; if callbacks are called, those that are alike"
     calls, dtype = [c for s in program.stages for c in s.calls], program.layout.compute_dtype
     if not calls:
         return [Batch([*range(len(tensors.ps))], False, tensors, dtype)]
     alike = defaultdict(list)
     for k, (p, states) in enumerate(zip(tensors.ps, tensors.states)):
         alike[(p.shape, p.stride(), row_of[k], *(s.shape for s in states.values()))].append(k)
-    res, stackable = [], all(c.stacked for c in calls)
+    stackable, res = all(c.stacked for c in calls), []
     for (shape, *_), ks in alike.items():
-        n = (
-            max(1, scratch_bytes // 64 // max(1, shape.numel()))
-            if stackable and shape.numel() <= stack_limit
-            else 1
-        )
-        for i in range(0, len(ks), n):
-            members = ks[i : i + n]
-            res.append(Batch(members, len(members) > 1, tensors, dtype))
+        n = stack_size(shape.numel(), scratch_bytes) if stackable else 1
+        members = [ks[i : i + n] for i in range(0, len(ks), n)]
+        res += [Batch(at, len(at) > 1, tensors, dtype) for at in members]
     return res
 
 
+def stack_size(numel, scratch_bytes):
+    "How many parameters of `numel` elements are stacked"
+    return max(1, scratch_bytes // 64 // max(1, numel)) if numel <= stack_limit else 1
+
+
 def parts(batch, row_of, scratch_bytes):
-    """Parts of `batch` that have one row of scalars, and whose values in between fit into the memory of a step: pairs of the row and places in the
-    batch"""
+    "The parts of `batch`: pairs of a row of scalars and of places in the batch"
     by_row = defaultdict(list)
     for j, k in enumerate(batch.at):
         by_row[row_of[k]].append(j)

@@ -1,42 +1,48 @@
-"""The parameters that one program runs. `Work` runs the stages: the flat part of a stage goes to a backend, over all parameters in one launch where
-nothing is called between; its calls get tensors, stacked where they have one shape."""
+"""A work: the parameters that one program runs, and what they do in a step.
+
+    take        the gradients of the step
+    prepare     its scalars; the program's guards are checked
+    run_stage   the stages before `commit`, which write scratch memory only (`cross.py` runs them)
+    try_calls   of later stages those of a few parameters: do callbacks return what they returned?
+    commit      all other stages; the last one writes parameters and states
+
+Where a program is one call of C, there are no stages before `commit`, and `commit` is that call.
+Where callbacks are called, `commit` takes one batch after the other through them, so that scratch
+memory is needed for one batch only."""
 
 from copy import copy
-from operator import itemgetter
-import torch
 from ..contract.sharded import local
 from ..lower.decide import lower
-from ..lower.record import Value, mapped
-from .calls import call, write_own
-from .foreach import Foreach
-from .launch import Kernel, Launch
+from .calls import run_call, write_call_outs
+from .flat import only_launch, run_flat
+from .gradients import Gradients
 from .memory import Memory
 from .scalars import ScalarTable
-from .tensors import Gradients, Tensors, batches, parts
+from .tensors import Tensors, batches
 
 __all__ = ['Work']
 
 
-def moving(name):
-    "Whether the tensors of that name are others at each step: gradients, and what calls give"
-    return name == 'grad' or '@' in name
-
-
 class Work:
-    """`program` for the parameters `indices`. `users`: the user's parameters, or their local parts; `kept`: their states; `rows`:
-    of scalars. A step is `prepare`, which may find that the program is not right any more; `before`, stages that write scratch memory only;
-    and `commit`"""
+    """The parameters that `program` runs; of each, in order:
+
+        indices    its place among all parameters of the optimizer
+        users      the user's parameter; of a sharded one the local part
+        kept       its states, as `opt.state` has them
+        row_of     which of `rows`, the rows of scalars, is its own
+
+    `tensors` has parameters, states and gradients as the backends see them, real and local"""
 
     def __init__(self, program, scratch_bytes, who):
         self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
         self.tensors = Tensors()
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
         self.launched = program.request.backend == 'launch'
-        self.joins = any(b.is_global for b in program.chain.blocks)
-        self.alone = False  # no other work has a part in what joins parameters
+        self.global_blocks = [b for b in program.chain.blocks if b.is_global]
+        self.alone = False  # whether no other work has callbacks over all parameters
 
     def add(self, i, p, states, user, kept, row):
-        "`p` and `states`: real and local"
+        "Add parameter number `i`. `p` and `states`: real and local"
         if row not in self.rows:
             self.rows.append(row)
         self.indices.append(i)
@@ -46,215 +52,145 @@ class Work:
         self.kept.append(kept)
         self.row_of.append(self.rows.index(row))
 
-    def bind(self, n_all, grad_dtype):
-        "Make what does not change from step to step. `n_all`: of how many gradients theirs are some"
-        program, tensors = self.program, self.tensors
+    def bind(self, n_all):
+        "Make what stays from step to step. `n_all`: the number of all parameters"
         self.n_all = n_all
-        self.compute = program.layout.compute_dtype
-        self.simple = self.launched and program.one_call and (self.alone or not self.joins)
-        self.before_commit = self.stages_before_commit()
-        self.scalars = ScalarTable(program, self.rows)
-        self.cross = {}  # the values of what joins parameters
-        tensors.extra = tensors.extra or {
-            n: [torch.empty_like(p, dtype=self.compute) for p in tensors.ps]
-            for n in program.chain.extra
-        }
-        self.dtypes = dict(p=tensors.ps[0].dtype, grad=grad_dtype) | {
-            n: s.dtype for n, s in tensors.states[0].items()
-        }
+        self.compute_dtype = self.program.layout.compute_dtype
+        self.simple = (
+            self.launched and self.program.one_call and (self.alone or not self.global_blocks)
+        )
+        self.before_commit = self.count_before_commit()
+        self.scalars = ScalarTable(self.program, self.rows)
+        self.cross = {}  # the values of cross reductions, and of arithmetic on them, in this step
+        self.bind_tensors()
+        self.bind_calls()
+
+    def bind_tensors(self):
+        program, tensors, grad_dtype = self.program, self.tensors, self.program.layout.grad_dtype
+        tensors.make_extra(program.chain.extra, self.compute_dtype)
+        states = {n: s.dtype for n, s in tensors.states[0].items()}
+        self.dtypes = dict(p=tensors.ps[0].dtype, grad=grad_dtype) | states
         self.gradients = Gradients(
             tensors.ps,
             self.indices,
-            n_all,
+            self.n_all,
             grad_dtype,
-            self.launched,
-            self.simple,
-            users=not program.prefix,
+            launched=self.launched,
+            by_address=self.simple,
+            of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
         self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
         self.memory = Memory(self.watched, len(self.users))
 
-    def stages_before_commit(self):
-        program = self.program
+    def bind_calls(self):
+        calls = [c for s in self.program.stages for c in s.calls]
+        numbers = [x for c in calls for x in c.numbers.values()]
+        self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
+        self.batch_of_row = {}  # the first batch that has it
+        for b in self.batches if calls else ():
+            self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
+
+    def count_before_commit(self):
+        "How many stages come before `commit`"
+        stages = self.program.stages
         if self.simple:
             return 0
-        return (
-            len(program.stages) - 1 if program.holds_whole else int(bool(program.stages[0].joins))
-        )
+        return len(stages) - 1 if self.program.holds_whole else int(bool(stages[0].joins))
+
+    # -- another program --
+
+    def lower_again(self, settings, handed, late):
+        "The program that holds for the numbers of the first row"
+        program, numbers = self.program, self.rows[0].numbers(settings)
+        return lower(program.whole, program.layout, numbers, program.request, late, handed or {})
 
     def with_program(self, program):
         "The same parameters, run by another program"
         res = copy(self)
         res.program = program
-        res.bind(self.n_all, self.dtypes['grad'])
+        res.bind(self.n_all)
         return res
 
-    def lower_again(self, settings, handed, late):
-        "The program that is right for the numbers of the first row"
-        program = self.program
-        return lower(
-            program.whole,
-            program.layout,
-            self.rows[0].numbers(settings),
-            program.request,
-            late,
-            handed or {},
-        )
-
-    # -- before a step --
+    # -- a step --
 
     def unmoved(self):
+        "Whether parameters and states lie where they lay"
         return self.memory.holds(self.watched)
 
     def take(self, grads):
-        "The gradients of this step; False if one is of another dtype than before"
+        "Take the gradients of this step. False if the program is for others"
         if not self.gradients.take(grads):
             return False
         self.tensors.grads = self.gradients.tensors
         return True
 
     def prepare(self, settings, handed=None):
-        "The scalars of this step; False if a guard does not hold. `handed`: numbers to which a prefix has come"
+        "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"
         for b in self.batches:
             b.values.clear()
+            b.tried = False
         return self.scalars.prepare(settings, handed)
 
-    def scalars_of(self, batch):
-        "The scalars of the parameters in `batch`, which have one row, by name"
-        return self.scalars.named(self.row_of[batch.at[0]])
-
-    # -- the flat part of a stage --
-
-    def flat(self, k, batch):
-        "Run the flat part of stage `k` for `batch`; what it hands out is then in `batch.values`"
-        flat = self.program.stages[k].flat
-        if flat is None:
-            return
-        if k < len(self.program.stages) - 1:
-            for n in flat.stores:
-                batch.room(n)
-        if self.launched:
-            self.launch(k, batch, flat)
-        else:
-            self.foreach(k, batch, flat)
-
-    def launch(self, k, batch, flat):
-        if batch.launch is None:
-            batch.launch = self.launching(batch)
-        for n in (*flat.names, *flat.single_names):
-            if moving(n) or n not in batch.launch.pointed:
-                batch.launch.point(n, batch.addresses(n))
-        batch.launch(k)
-        for v in flat.leaves:
-            batch.values[v] = batch.launch.leaf(v)
-
-    def launching(self, batch):
-        "The launch for `batch`, with the addresses of what stays where it is"
-        kernels, names = self.program.kernels, self.program.names_in_memory
-        dtypes = {n: self.dtypes.get(n, self.compute) for n in names}
-        key = (*dtypes.items(),)
-        if key not in kernels:
-            kernels[key] = Kernel(self.program, self.scalars.names, dtypes, str(self.program.chain))
-        numels = [self.tensors.ps[i].numel() for i in batch.at]
-        launch = Launch(
-            kernels[key], numels, self.scalars.array, [self.row_of[i] for i in batch.at]
-        )
-        for n in names:
-            if not moving(n) and self.tensors.has(n):
-                launch.point(n, batch.addresses(n))
-        return launch
-
-    def only_launch(self):
-        "The launch of a work that is one call, with the gradients of this step"
-        batch = self.batches[0]
-        if batch.launch is None:
-            batch.launch = self.launching(batch)
-        if not self.gradients.pointed and batch.launch.reads('grad'):
-            batch.launch.point('grad', self.gradients.addresses)
-        self.gradients.pointed = True
-        return batch.launch
-
     def looks_bad(self):
-        "Whether a gradient is not finite; of a work that is one call. Where it cannot be seen here, torch looks"
-        launch = self.only_launch()
+        "Whether a gradient is not finite; of a simple work. True also where C cannot see it"
+        launch = only_launch(self)
         return not launch.reads('grad') or launch.look() is not None
 
-    def foreach(self, k, batch, flat):
-        kernels = self.program.kernels
-        if k not in kernels:
-            kernels[k] = Foreach(flat)
-        if batch.parts is None:
-            batch.parts = parts(batch, self.row_of, self.scratch_bytes)
-        cross, leaves = {v.name: x for v, x in self.cross.items()}, {v: [] for v in flat.leaves}
-        for r, places in batch.parts:
-            stored = {n: self.of_part(batch, n, places) for n in (*flat.names, *flat.single_names)}
-            wide = {
-                n: [x.to(self.compute) for x in xs] if xs[0].dtype != self.compute else xs
-                for n, xs in stored.items()
-            }
-            for v, x in kernels[k](wide, self.scalars.named(r) | cross).items():
-                leaves[v] += zip(places, x.unbind())
-            for n in (*flat.stores, *flat.single_stores):
-                if wide[n] is not stored[n]:
-                    torch._foreach_copy_(stored[n], wide[n])
-        for v, xs in leaves.items():
-            batch.values[v] = torch.stack([x for _, x in sorted(xs, key=itemgetter(0))])
+    def run_stage(self, k):
+        "Run stage `k`. False if a callback has returned other names than before"
+        return all(self.run_stage_of(k, b) for b in self.batches)
 
-    def of_part(self, batch, name, places):
-        xs = batch.tensors(name)
-        return xs if len(places) == len(xs) else [xs[j] for j in places]
+    def run_stage_of(self, k, batch):
+        run_flat(self, k, batch)
+        return all(run_call(self, batch, c) for c in self.program.stages[k].calls)
 
-    # -- a step --
-
-    def stage(self, k, batch):
-        "Run stage `k`; False if a callback has returned other names than before, so that the program is not right any more"
-        self.flat(k, batch)
-        return all(call(self, batch, c) for c in self.program.stages[k].calls)
-
-    def before(self, k):
-        return all(self.stage(k, b) for b in self.batches)
-
-    def leaves(self, v):
-        "Of each parameter what it hands to a join, in the order of `indices`"
+    def handed_out(self, v):
+        "The single number `v` of each parameter, in the order of `indices`"
         res = [None] * len(self.indices)
         for b in self.batches:
-            for k, x in zip(b.at, b.values[v] if v in b.values else b.tensors(v.name)):
+            for k, x in zip(b.at, b.singles(v)):
                 res[k] = x
         return res
 
-    def cross_values(self, k, joined):
-        "What joins parameters behind stage `k`, and the arithmetic on that; `joined`: the vectors, by value"
-        numbers = self.scalars.named(0)
-        self.cross |= {v: x.to(self.compute) for v, x in joined.items()}
-
-        def value(a):
-            if not isinstance(a, Value):
-                return a
-            return self.cross[a] if a in self.cross else numbers[a.name]
-
-        for v in self.program.stages[k].cross:
-            self.cross[v] = v.packet(*mapped(v.args, value), **mapped(v.kwargs, value))
-        if self.launched:
-            self.scalars.fill_crosses([float(self.cross.get(v, 0.0)) for v in self.program.crosses])
-
     def commit(self):
+        "Write parameters, states and counters"
         if self.simple:
-            self.only_launch()()
+            only_launch(self)()
         else:
             self.commit_batches()
         self.tensors.grads = self.gradients.tensors = None
         self.scalars.advance()
 
     def commit_batches(self):
-        last = len(self.program.stages) - 1
         for b in self.batches:
-            for k in range(self.before_commit, last):
-                if not self.stage(k, b):
-                    raise RuntimeError(
-                        f"{self.who}: a callback of {self.program.chain} has returned other names than before"
-                    )
-            self.flat(last, b)
-            write_own(self, b)
+            if not b.tried and not self.run_middle(b):
+                raise other_names(self.who, self.program.chain)
+            run_flat(self, len(self.program.stages) - 1, b)
+            write_call_outs(self, b)
             b.values.clear()
         self.cross.clear()
+
+    def run_middle(self, batch):
+        "Run the stages behind those before `commit`, but the last"
+        stages = range(self.before_commit, len(self.program.stages) - 1)
+        return all(self.run_stage_of(k, batch) for k in stages)
+
+    def try_calls(self):
+        """A callback may decide by numbers which names it returns. So call it, before anything is
+        written, for one batch with each set of numbers. False if it returns others than before"""
+        seen = set()
+        for r, batch in self.batch_of_row.items():
+            scalars = self.scalars.named(r)
+            numbers = (*(scalars[n] for n in self.read_by_calls),)
+            if numbers in seen:
+                continue
+            if not self.run_middle(batch):
+                return False
+            batch.tried = True
+            seen.add(numbers)
+        return True
+
+
+def other_names(who, chain):
+    return RuntimeError(f"{who}: a callback of {chain} has returned other names than before")

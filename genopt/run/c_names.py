@@ -1,0 +1,115 @@
+"""What the values of a program are called in C:
+
+    m3    where the elements of slot 3 lie in memory: `p`, `grad`, a state, scratch memory
+    e3    one of these elements, loaded
+    s3    a scalar                  r3    the reciprocal of another scalar
+    w3    a single number of the parameter, kept from round to round
+    v3    a value that is computed, by its own name
+
+The lines at the start of `emit.py` show them together."""
+
+from copy import copy
+import torch
+from ..lower.operations import write
+from ..lower.record import CROSS, ELEMENTS, SCALAR, SINGLE, aten
+from .c import C, types
+
+__all__ = ['Names', 'as_operand', 'operands']
+
+
+class Names:
+    """What the values of a program are called in C. `slots`: the rows of the table, by name;
+    `scalars`: the places in a row of scalars, by name; `kept`: the places of single numbers, which
+    are kept for each parameter from round to round; `leaves`: those of what is handed out"""
+
+    def __init__(self, program, scalars, dtypes):
+        flats = [s.flat for s in program.stages if s.flat]
+        self.dtypes, self.compute_dtype = dtypes, program.layout.compute_dtype
+        self.T = types[self.compute_dtype]
+        self.d = C(self.T)
+        self.slots = numbered(program.names_in_memory)
+        self.scalars = numbered(scalars)
+        self.kept = numbered(v for f in flats for r in f.rounds for v in (*r.singles, *r.reduced))
+        self.leaves = numbered(v for f in flats for v in f.leaves)
+        self.width = max(1, len(self.kept))
+        self.loaded = frozenset()
+
+    def of_stage(self, flat):
+        "The same in a stage, which may load what another has computed"
+        names = copy(self)
+        names.loaded = frozenset((*flat.loads, *flat.single_loads))
+        return names
+
+    def of(self, v):
+        "What the value `v` is called"
+        if v.kind in (SCALAR, CROSS):
+            return f's{self.scalars[v.name]}'
+        if v in self.kept:
+            return f'w{self.kept[v]}'
+        return f'e{self.slots[v.name]}' if v.name in self.loaded else v.name
+
+    def text(self, v, dtype):
+        return as_operand(v, self.of(v), dtype)
+
+    def type(self, v):
+        return 'int' if v.dtype is torch.bool else 'T'
+
+    def stored(self, name):
+        return types[self.dtypes[name]]
+
+    def kept_at(self, v):
+        return f'w[t*{self.width} + {self.kept[v]}]'
+
+    def leaf_at(self, v):
+        return f'((T*)a->leaves)[t*{max(1, len(self.leaves))} + {self.leaves[v]}]'
+
+    def single_at(self, v):
+        "Where a single number of parameter `t` is kept"
+        if v in self.kept:
+            return self.kept_at(v)
+        return f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
+
+    def reciprocal(self, by):
+        "The place in its row of the reciprocal of a scalar, if it has one"
+        return self.scalars.get(f'r_{by.name}') if getattr(by, 'kind', None) == SCALAR else None
+
+    def define(self, v):
+        """The statement that computes `v`. To divide elements by a scalar takes several times as
+        long as to multiply them by its reciprocal"""
+        inverse = self.reciprocal(v.args[1]) if v.op is aten.div.Tensor else None
+        if inverse is not None and v.kind == ELEMENTS:
+            return f'const T {v.name} = {self.text(v.args[0], v.dtype)} * r{inverse};'
+        text = write(v, self.d, self.text, self.compute_dtype)
+        return f'const {self.type(v)} {self.of(v)} = {text};'
+
+    def load_scalars(self, values):
+        "Statements that load the scalars that `values` read"
+        used = [o for o in operands(values) if o.kind in (SCALAR, CROSS)]
+        inverse = [i for o in used if (i := self.reciprocal(o)) is not None]
+        lines = [f'const T {self.of(o)} = (T)s[{self.scalars[o.name]}];' for o in used]
+        return lines + [f'const T r{i} = (T)s[{i}];' for i in inverse]
+
+    def load_singles(self, values, made=()):
+        "Statements that load the single numbers that `values` read, but for those `made` there"
+        used = [o for o in operands(values) if o.kind == SINGLE and o not in made]
+        return [f'const {self.type(o)} {self.of(o)} = {self.single_at(o)}{truth(o)};' for o in used]
+
+
+def numbered(xs):
+    return {x: i for i, x in enumerate(dict.fromkeys(xs))}
+
+
+def operands(values):
+    return [*dict.fromkeys(o for v in values for o in v.operands)]
+
+
+def truth(v):
+    "What turns a single number in memory into the bool that it is"
+    return ' != 0' if v.dtype is torch.bool else ''
+
+
+def as_operand(v, name, dtype):
+    "`v`, which is called `name`, where an operand of `dtype` is wanted"
+    if dtype is torch.bool:
+        return name if v.dtype is torch.bool else f'({name} != 0)'
+    return f'(T){name}' if v.dtype is torch.bool else name

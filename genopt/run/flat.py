@@ -1,0 +1,114 @@
+"""The flat part of a stage, on one of two backends. `work` holds the tensors; `batch` says for
+which of its parameters the part is run.
+
+launch     one call of C. The launch has a table of addresses: of parameters, states and scratch
+           memory it is written once, of gradients and what calls give before each launch
+foreach    operations on lists of tensors, for one part of the batch after the other"""
+
+from operator import itemgetter
+import torch
+from .foreach import Foreach
+from .launch import Kernel, Launch
+from .tensors import parts
+
+__all__ = ['only_launch', 'run_flat']
+
+
+def run_flat(work, k, batch):
+    "Run the flat part of stage `k`. What it hands out is then in `batch.values`"
+    stages = work.program.stages
+    flat = stages[k].flat
+    if flat is None:
+        return
+    if k < len(stages) - 1:
+        for n in flat.stores:
+            batch.make_room(n)
+    run = run_launch if work.launched else run_foreach
+    run(work, k, batch, flat)
+
+
+# -- Launch --
+
+
+def only_launch(work):
+    "The launch of a work whose program is one call, with the gradients of this step"
+    batch = work.batches[0]
+    if batch.launch is None:
+        batch.launch = bound_launch(work, batch)
+    if not work.gradients.pointed and batch.launch.reads('grad'):
+        batch.launch.point('grad', work.gradients.addresses)
+    work.gradients.pointed = True
+    return batch.launch
+
+
+def run_launch(work, k, batch, flat):
+    if batch.launch is None:
+        batch.launch = bound_launch(work, batch)
+    launch = batch.launch
+    for n in (*flat.names, *flat.single_names):
+        if moves(n) or n not in launch.pointed:
+            launch.point(n, batch.addresses(n))
+    launch(k)
+    for v in flat.leaves:
+        batch.values[v] = launch.leaf(v)
+
+
+def bound_launch(work, batch):
+    "A launch for `batch`, with the addresses of all that stays where it is"
+    program, names = work.program, work.program.names_in_memory
+    dtypes = {n: work.dtypes.get(n, work.compute_dtype) for n in names}
+    key = (*dtypes.items(),)
+    if key not in program.kernels:
+        program.kernels[key] = Kernel(program, work.scalars.names, dtypes, str(program.chain))
+    numels = [work.tensors.ps[i].numel() for i in batch.at]
+    row_of = [work.row_of[i] for i in batch.at]
+    launch = Launch(program.kernels[key], numels, work.scalars.array, row_of)
+    for n in names:
+        if not moves(n) and work.tensors.has(n):
+            launch.point(n, batch.addresses(n))
+    return launch
+
+
+def moves(name):
+    "Whether the tensors called `name` are others in each step: gradients, and what calls give"
+    return name == 'grad' or '@' in name
+
+
+# -- Foreach --
+
+
+def run_foreach(work, k, batch, flat):
+    kernels = work.program.kernels
+    if k not in kernels:
+        kernels[k] = Foreach(flat)
+    if batch.parts is None:
+        batch.parts = parts(batch, work.row_of, work.scratch_bytes)
+    cross = {v.name: x for v, x in work.cross.items()}
+    leaves = {v: [] for v in flat.leaves}
+    for r, places in batch.parts:
+        scalars = work.scalars.named(r) | cross
+        for v, x in run_part(work, batch, places, kernels[k], scalars).items():
+            leaves[v] += zip(places, x.unbind())
+    for v, pairs in leaves.items():
+        batch.values[v] = torch.stack([x for _, x in sorted(pairs, key=itemgetter(0))])
+
+
+def run_part(work, batch, places, kernel, scalars):
+    "Run `kernel` for the parameters at `places` of the batch, in the dtype of the arithmetic"
+    flat = kernel.flat
+    stored = {n: of_part(batch, n, places) for n in (*flat.names, *flat.single_names)}
+    wide = {n: widened(xs, work.compute_dtype) for n, xs in stored.items()}
+    leaves = kernel(wide, scalars)
+    for n in (*flat.stores, *flat.single_stores):
+        if wide[n] is not stored[n]:
+            torch._foreach_copy_(stored[n], wide[n])
+    return leaves
+
+
+def of_part(batch, name, places):
+    xs = batch.tensors(name)
+    return xs if len(places) == len(xs) else [xs[j] for j in places]
+
+
+def widened(xs, dtype):
+    return xs if xs[0].dtype == dtype else [x.to(dtype) for x in xs]

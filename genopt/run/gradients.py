@@ -1,0 +1,76 @@
+"""The gradients of a step. They are other tensors in each step, or the same in the same memory:
+`zero_grad(set_to_none=False)` and gradients that are views of a bucket leave them where they were.
+
+`Gradients` knows gradients again, without keeping the user's tensors alive:
+
+    step 1    take([g0, g1])    other tensors: their addresses are read; weak references are kept
+    step 2    take([g0, g1])    the same tensors (`is`), which lie where they lay: nothing to do
+    step 3    take([g0, h1])    another tensor: all addresses are read again"""
+
+import weakref
+from operator import attrgetter, is_
+from torch import Tensor
+from ..contract.sharded import local
+from .memory import Memory, aligned, as_strided_like, real
+
+__all__ = ['Gradients']
+
+dtype_of = attrgetter('dtype')
+
+
+class Gradients:
+    """Takes the gradients of each step, for the parameters `ps`, which are number `indices` of all
+    `n_all`. `launched`: they must lie as the parameters do. `by_address`: the launch needs no
+    tensors, only `addresses`. `of_users`: they come from the user, and not from a prefix.
+    `pointed`: the launch has the addresses"""
+
+    def __init__(self, ps, indices, n_all, dtype, launched, by_address, of_users):
+        self.ps, self.indices, self.dtype, self.launched = ps, indices, dtype, launched
+        self.by_address, self.of_users = by_address, of_users
+        self.all_in_order = of_users and indices == [*range(n_all)]
+        self.plain_params = all(p.is_contiguous() for p in ps)
+        self.tensors, self.addresses, self.pointed = None, None, False
+        self.known, self.memory = None, None  # weak references to those that are known, and where
+
+    def take(self, grads):
+        "Take those of this step. False if one has another dtype than before, or is sparse"
+        mine = grads if self.all_in_order else [grads[i] for i in self.indices]
+        if self.same(mine):
+            return True
+        plain = self.plain(mine)
+        taken = mine if plain else [self.fitted(g, p) for g, p in zip(mine, self.ps)]
+        if any(g is None for g in taken):
+            return False
+        self.tensors, self.pointed, self.known, self.memory = taken, False, None, None
+        if self.by_address:
+            self.addresses = [*map(Tensor.data_ptr, taken)]
+            if plain and self.of_users:  # nothing of ours may keep the user's alive
+                self.known = [*map(weakref.ref, mine)]
+                self.tensors = None
+        return True
+
+    def same(self, mine):
+        "Whether these are the tensors that were taken last, and lie where they lay"
+        if not self.known or not all(map(is_, [ref() for ref in self.known], mine)):
+            return False
+        if self.memory is None:
+            self.memory = Memory(mine, borrowed=True)
+        return self.memory.holds(mine)
+
+    def plain(self, mine):
+        "Whether they can be taken as they are"
+        return (
+            self.plain_params
+            and {*map(type, mine)} == {Tensor}
+            and {*map(dtype_of, mine)} == {self.dtype}
+            and all(map(Tensor.is_contiguous, mine))
+        )
+
+    def fitted(self, g, p):
+        "The gradient `g` of `p`, real, and for a launch lying as `p` does. None if it is refused"
+        if g.is_sparse:
+            return None
+        g = real(local(g).detach())
+        if g.dtype != self.dtype:
+            return None
+        return g if aligned(g, p) or not self.launched else as_strided_like(p, g)

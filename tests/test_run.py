@@ -9,7 +9,7 @@ from genopt.blocks import adam_step,average_grad,average_sqr_grad,clip_grad_norm
 from genopt.contract.chain import Chain
 from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
-from genopt.lower.record import Value
+from genopt.lower.values import Value
 from genopt.run import tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
@@ -295,7 +295,7 @@ class FakeWork:
     launched,before_commit,compute_dtype = False,1,torch.float64
     def __init__(self, v, indices, singles):
         self.indices,self.singles,self.cross,self.ran = indices,singles,{},0
-        self.program = SimpleNamespace(stages=[SimpleNamespace(joins=(v,), cross=())])
+        self.program = SimpleNamespace(stages=[SimpleNamespace(cross_reductions=(v,), cross_arithmetic=())])
         self.scalars = SimpleNamespace(named=lambda r: {})
     def run_stage(self, k):
         self.ran += 1

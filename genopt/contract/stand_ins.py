@@ -15,8 +15,6 @@ def shape_class(shape):
     sizes = sorted({d for d in shape if d>4})
     return tuple(d if d<=4 else 5+sizes.index(d) for d in shape)
 
-small = shape_class                                                        # its name in genopt/run and genopt/optim
-
 @contextmanager
 def set_apart(device):
     "While callbacks are tried, they draw from the user's random numbers without advancing them, and have no gradients"

@@ -27,10 +27,9 @@ from .reasons import MustBeCalled, NeedsShape, NotRecorded
 from .recorder import lacking
 from .recording import Recording
 from .scalars import outside_of_the_recording
-from .values import OWN_SHAPE as OWN  # genopt/run imports it from here
 from .values import SINGLE
 
-__all__ = ['OWN', 'record']
+__all__ = ['record']
 
 # Lengths of the rows that stand for parameters; no other size is likely in a callback
 row_sizes = 37, 41, 43

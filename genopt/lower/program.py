@@ -133,16 +133,6 @@ class Stage:
     cross_arithmetic: tuple
     calls: tuple
 
-    # The names in genopt/run
-
-    @property
-    def joins(self):
-        return self.cross_reductions
-
-    @property
-    def cross(self):
-        return self.cross_arithmetic
-
 
 @dataclass(frozen=True, eq=False)
 class Program:

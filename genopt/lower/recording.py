@@ -34,11 +34,6 @@ class Call:
         "The values that must lie in memory before the call"
         return *self.reads.values(), *self.old_values.values()
 
-    @property
-    def else_(self):
-        "The name of `old_values` in genopt/run"
-        return self.old_values
-
     def __repr__(self):
         return f"{', '.join(self.gives)} = {self.block}({', '.join(self.reads)})"
 

@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
-from ..contract.stand_ins import small
+from ..contract.stand_ins import shape_class
 from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import check_way
 from ..run.plan import Plan
@@ -128,7 +128,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def _check_complex(self, group, recipe, chain, who):
         seen = {}
         for i,p in enumerate(group['params']):
-            if p.is_complex() and not is_lazy(p): seen.setdefault(small(p.shape), (i, p))
+            if p.is_complex() and not is_lazy(p): seen.setdefault(shape_class(p.shape), (i, p))
         names = group.get('param_names')
         for i,p in seen.values(): check_complex(chain, p, recipe.hypers(group, chain), f"{who}: {names[i] if names else f'parameter {i}'}")
 

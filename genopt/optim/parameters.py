@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from fastcore.basics import is_iter
 from ..contract.chain import Namespace,interpret
-from ..contract.stand_ins import StandIn,small,stand_in
+from ..contract.stand_ins import StandIn,shape_class,stand_in
 
 __all__ = ['as_groups', 'check_complex', 'check_params', 'is_module']
 
@@ -56,7 +56,7 @@ def check_params(group, who):
 def check_complex(chain, p, hypers, name):
     """Refuse the complex parameter `p` if `chain` treats it otherwise than a row of numbers, each a pair: that chain looks at the shape, in which the
     pairs are a dimension. Found by running both on small values"""
-    shape = small(p.shape)
+    shape = shape_class(p.shape)
     try:
         pairs,row = p.new_empty(shape, dtype=torch.complex128),p.new_empty(2*math.prod(shape), dtype=torch.float64)
         one,other = (moves(chain, x, hypers | dict(lr=.01)) for x in (pairs, row))

@@ -10,7 +10,7 @@ from ..contract.block import Block,given,of_model,plurals
 from ..contract.chain import Namespace,chain_of,learned_of
 from ..contract.messages import did_you_mean
 from ..contract.names import rename,shown,signature
-from ..contract.stand_ins import StandIn,add_states,small,stand_in
+from ..contract.stand_ins import StandIn,add_states,shape_class,stand_in
 from .hypers import aliases
 from .lists import check_advances,check_apart,check_repeats,once
 from .. import blocks
@@ -22,7 +22,7 @@ def rehearse(chain, p, hypers, kind, who):
     """Run `chain` for three steps on a stand-in of `p`, once for each shape class, and learn what each callback returns and where it runs. `kind`:
     the flags in `hypers`. Raises `Unprovided` for a name that nothing provides, `ValueError` or `TypeError` for a write in place, or a result that
     does not fit"""
-    shape,known = small(p.shape),learned_of(chain).rehearsed
+    shape,known = shape_class(p.shape),learned_of(chain).rehearsed
     key = shape,p.dtype,p.device,kind
     with quiet(p):
         failed = False
@@ -221,7 +221,7 @@ class Trials:
         chain  = chain_of(cbs)
         if self.built: check_apart(self.built.inner, [cb for cb in cbs if not self.built.has_inside(cb)], self.arguments, '', '')
         hypers = {n: v for b in chain.every for n,v in b.hypers.items()} | self.hypers
-        with quiet(self.p): rehearse_on(small(self.p.shape), chain, self.p, hypers, '')
+        with quiet(self.p): rehearse_on(shape_class(self.p.shape), chain, self.p, hypers, '')
         check_repeats(chain, repeats, learned_of(chain).returns, '')
         check_advances(chain, learned_of(chain).advances, None, '')
 

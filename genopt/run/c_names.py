@@ -11,7 +11,7 @@ The lines at the start of `emit.py` show them together."""
 from copy import copy
 import torch
 from ..lower.operations import write
-from ..lower.record import CROSS, ELEMENTS, SCALAR, SINGLE, aten
+from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE, aten
 from .c import C, types
 
 __all__ = ['Names', 'as_operand', 'operands']

@@ -13,9 +13,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 from ..contract.tensors import describe, storage, wide
-from ..lower.chain import OWN
 from ..lower.decide import note_change
-from ..lower.record import CROSS, ELEMENTS, SINGLE
+from ..lower.values import CROSS, ELEMENTS, OWN_SHAPE, SINGLE
 from .foreach import DeviceScalars
 from .memory import aligned, as_strided_like
 from .reference import wrote_in_place
@@ -34,14 +33,14 @@ def run_call(work, batch, c):
         out = result(work, batch, c, shared, each)
     if versions(each) != before:
         raise wrote_in_place(work.who, work.program.chain)
-    if out.keys() - c.gives.keys() or c.gives.keys() - out.keys() - c.else_.keys():
+    if out.keys() - c.gives.keys() or c.gives.keys() - out.keys() - c.old_values.keys():
         note_change(work.program.chain, c.block, out)
         return False
     for n, v in c.gives.items():
-        x = out[n] if n in out else read(work, batch, c.else_[n])
+        x = out[n] if n in out else read(work, batch, c.old_values[n])
         check_shape(work, batch, c, n, v, x)
         batch.values[v] = x
-        if v.kind != OWN:
+        if v.kind != OWN_SHAPE:
             give(work, batch, v)
     return True
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from ..contract.chain import chain_of
-from ..contract.stand_ins import small
+from ..contract.stand_ins import shape_class
 from ..contract.tensors import compute
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
@@ -62,7 +62,7 @@ def check_way(chain, numbers, params, who, fused, capturable):
     if fused and not capturable and not compiler.available():
         raise ValueError(f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out")
     plain = [p for p in params if type(p) in plain_types]
-    for p in {(p.dtype, p.device, small(p.shape)): p for p in plain}.values():
+    for p in {(p.dtype, p.device, shape_class(p.shape)): p for p in plain}.values():
         program = program_for(chain, numbers, p, 'launch', capturable)
         if program.falls_back:
             name = flag.partition('=')[0]

@@ -15,7 +15,7 @@ A work that shares with no other, and calls nothing between, does all this withi
 
 import torch
 from torch import Tensor
-from ..lower.record import Value, mapped
+from ..lower.values import Value, tree_map
 from .reference import out_of_order
 
 __all__ = ['check_shared_numbers', 'run_before_commit']
@@ -59,7 +59,7 @@ class Progress:
 
     def reductions(self, w):
         "The cross reductions behind the stage at which work `w` is"
-        return w.program.stages[self.at[w]].joins
+        return w.program.stages[self.at[w]].cross_reductions
 
     def computed(self, v, w):
         "Compute the cross reduction `v` of work `w`. False if a work that shares it is not there"
@@ -79,7 +79,7 @@ class Progress:
 
 def all_reductions(w):
     "All cross reductions of work `w`, each with its stage"
-    return [(k, v) for k, stage in enumerate(w.program.stages) for v in stage.joins]
+    return [(k, v) for k, stage in enumerate(w.program.stages) for v in stage.cross_reductions]
 
 
 def place(v, w):
@@ -106,9 +106,9 @@ def take_over(work, k, vectors):
             return a
         return work.cross[a] if a in work.cross else scalars[a.name]
 
-    arithmetic = work.program.stages[k].cross
+    arithmetic = work.program.stages[k].cross_arithmetic
     for v in arithmetic:
-        work.cross[v] = v.packet(*mapped(v.args, operand), **mapped(v.kwargs, operand))
+        work.cross[v] = v.packet(*tree_map(v.args, operand), **tree_map(v.kwargs, operand))
     if work.launched and (vectors or arithmetic):
         work.scalars.fill_crosses([float(work.cross.get(v, 0.0)) for v in work.program.crosses])
 

@@ -21,7 +21,7 @@ A stage is a C function. `run` calls the stage that it is told, or all of them w
 reductions between (`emit_cross.py`). `c_names.py` says what is called how."""
 
 from ..lower.operations import reduction
-from ..lower.record import CROSS, ELEMENTS, SCALAR
+from ..lower.values import CROSS, ELEMENTS, SCALAR
 from .c import C, block, each_parameter, folded, function, prelude, starts
 from .c_names import Names, operands
 from .emit_cross import all_stages

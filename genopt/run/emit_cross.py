@@ -16,7 +16,7 @@ of all gradients, for instance:
 A vector, with a member for each parameter, is not kept: whoever reduces it computes its members."""
 
 from ..lower.operations import cross_kind, reduction, write
-from ..lower.record import CROSS, SCALAR
+from ..lower.values import CROSS, SCALAR
 from .c import C, each_parameter, folded, starts
 from .c_names import as_operand, operands
 
@@ -30,7 +30,7 @@ def all_stages(program, names):
     for k, stage in enumerate(program.stages):
         if stage.flat:
             lines.append(f'stage_{k}(a);')
-        values = [*stage.joins, *stage.cross]
+        values = [*stage.cross_reductions, *stage.cross_arithmetic]
         scalars = [o for o in operands(values) if o.kind == SCALAR and o not in loaded]
         lines += [f'const T {names.of(o)} = (T)s[{names.scalars[o.name]}];' for o in scalars]
         loaded |= {*scalars}
@@ -46,7 +46,7 @@ def computed(v, names):
         return []
     if kind == 'scalar':
         return [defined(v, names)]
-    if v.op == 'join':  # the sign of a sum, maximum or minimum
+    if v.is_cross_reduction:  # the sign of a sum, maximum or minimum
         return reduced(v, names, kind, [], member(v, names), 'total')
     red = reduction(v)
     element = red.element(names.d, *(text(o, names) for o in v.operands))
@@ -81,7 +81,7 @@ def name_of(v, names):
     "A cross value in C; of a vector, its member of parameter `t`"
     if v.kind == SCALAR:
         return names.of(v)
-    if v.op == 'join' and cross_kind(v) == 'vector':
+    if v.is_cross_reduction and cross_kind(v) == 'vector':
         return member(v, names)
     return f'c_{v.name}'
 
@@ -96,7 +96,7 @@ def vectors(v):
     "The vectors that `v` is made of, each after its operands, but for what parameters hand out"
     found = []
     for o in v.operands:
-        if o.kind == CROSS and o.op != 'join' and cross_kind(o) == 'vector':
+        if o.kind == CROSS and not o.is_cross_reduction and cross_kind(o) == 'vector':
             found += [*vectors(o), o]
     return [*dict.fromkeys(found)]
 

@@ -14,7 +14,7 @@ from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from ..lower.record import CROSS, ELEMENTS, SCALAR, Value, aten, needed
+from ..lower.values import CROSS, ELEMENTS, SCALAR, Value, aten, in_order
 
 __all__ = ['DeviceScalars', 'Foreach']
 
@@ -83,7 +83,7 @@ class Foreach:
     def __init__(self, flat):
         self.flat = flat
         kept = [*flat.stores.values(), *flat.single_stores.values(), *flat.leaves]
-        self.order = needed(kept, stop=self.is_given)
+        self.order = in_order(kept, stop=self.is_given)
         self.last_use = {o: i for i, v in enumerate(self.order) for o in (v, *v.operands)}
         self.last_use |= dict.fromkeys(kept, len(self.order))
         self.lies_in = {}  # value -> name of the stored tensors that it overwrites

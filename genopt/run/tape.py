@@ -11,7 +11,7 @@ constants there. grad - grad.mean(-1, keepdim=True), for instance, becomes
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from ..lower.record import leaves
+from ..lower.values import tree_leaves
 
 __all__ = ['Tape']
 
@@ -34,7 +34,7 @@ class Tape(TorchDispatchMode):
         given = [*map(self.text, args), *(f'{k}={self.text(v)}' for k, v in kwargs.items())]
         out = func(*args, **kwargs)
         line = f'{self.target(out)} = {self.bind(func)}({", ".join(given)})'
-        self.lines.append((line, [x for x in leaves(args, kwargs) if isinstance(x, Tensor)]))
+        self.lines.append((line, [x for x in tree_leaves(args, kwargs) if isinstance(x, Tensor)]))
         return out
 
     def target(self, out):

@@ -96,7 +96,9 @@ class Work:
         stages = self.program.stages
         if self.simple:
             return 0
-        return len(stages) - 1 if self.program.holds_whole else int(bool(stages[0].joins))
+        return (
+            len(stages) - 1 if self.program.holds_whole else int(bool(stages[0].cross_reductions))
+        )
 
     # -- another program --
 

@@ -3,6 +3,7 @@
 import dis,inspect
 from functools import lru_cache,partial
 from types import ModuleType
+from types import FunctionType
 from torch import Tensor
 
 __all__ = ['rename']
@@ -45,6 +46,7 @@ signature_of = lru_cache(4096)(looked_up)                                   # of
 
 def same(cb):
     "What makes two callbacks equal, also a `partial` made anew on every call"
+    if type(cb) is FunctionType: return cb                                  # mostly
     if isinstance(cb, partial): return same(cb.func),cb.args,cb.keywords
     if isinstance(cb, rename): return same(cb.func),cb.names
     return cb if isinstance(cb, type) or inspect.isroutine(cb) else Itself(cb)

@@ -3,10 +3,16 @@
     addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14   without: in Python, 50 ns a tensor
     any_autocast        a step that is not under autocast asks no device for it           2.14   without: each kind of device is asked
     handles             the same through libtorch's C interface, 4 ns a tensor            2.14   without: `addresses_hold`
+    foreach_operation   an operation on lists of tensors                         2.6, 2.14   without: genopt cannot run
     hooked              a step without hooks pays nothing for them                   2.6, 2.14   without: torch wraps the step itself
     no_autocast         turns autocast off for all kinds of devices at once               2.14   without: one by one
+    outside_of_modes    leaves the modes that record operations                  2.6, 2.14   without: genopt cannot run
+    sparse_values       the values of a sparse gradient that is not coalesced    2.6, 2.14   without: genopt cannot take one
     strong_wolfe        L-BFGS searches along a line as torch.optim does             2.6, 2.14   without: lbfgs_step with a line search raises
-    without_dynamo      torch.compile of a train step goes around a method           2.6, 2.14   without: it is traced, slowly, and right"""
+    times_written       how often a tensor has been written, as autograd counts  2.6, 2.14   without: a write in place is not noticed
+    TorchDispatchMode   sees every operation                                     2.6, 2.14   without: genopt cannot run
+    without_dynamo      torch.compile of a train step goes around a method           2.6, 2.14   without: it is traced, slowly, and right
+    without_overrides   asks a tensor without asking the modes                   2.6, 2.14   without: genopt cannot run"""
 
 import ctypes
 import functools
@@ -16,9 +22,11 @@ import weakref
 from contextlib import ExitStack,contextmanager
 import torch
 from torch.optim import optimizer as torch_optimizer
+from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as outside_of_modes
 
-__all__ = ['add_param_group', 'addresses_hold', 'handles', 'hooked', 'increment_versions', 'quiet', 'quietly', 'strong_wolfe',
-           'watched_from_outside', 'without_dynamo']
+__all__ = ['TorchDispatchMode', 'add_param_group', 'addresses_hold', 'foreach_copy', 'foreach_norm', 'foreach_operation', 'handles',
+           'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly', 'sparse_values', 'strong_wolfe', 'times_written',
+           'watched_from_outside', 'without_dynamo', 'without_overrides']
 
 
 try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold
@@ -26,6 +34,21 @@ except ImportError:
     def addresses_hold(xs, addresses, indices): return all(xs[i].data_ptr()==addresses[i] for i in indices)
 
 increment_versions = torch.autograd.graph.increment_version                # public since 2.1
+without_overrides  = torch._C.DisableTorchFunction
+
+def foreach_operation(name):
+    "`torch._foreach_add` for 'add', `torch._foreach_add_` for 'add_'"
+    return getattr(torch, f'_foreach_{name}')
+
+foreach_copy,foreach_norm = map(foreach_operation, ('copy_', 'norm'))
+
+def times_written(x):
+    "How often `x` has been written. None for an inference tensor, of which autograd keeps no account"
+    return None if x.is_inference() else x._version
+
+def sparse_values(grad):
+    "The values of a sparse gradient, which may have several for one row"
+    return grad._values()
 
 
 try: from torch.optim.lbfgs import _strong_wolfe as strong_wolfe

@@ -1,6 +1,6 @@
 """The package itself: which module may import which, and under which names users find things."""
 
-import ast,importlib,subprocess,sys,warnings
+import ast,importlib,re,subprocess,sys,warnings
 from graphlib import TopologicalSorter
 from pathlib import Path
 import pytest
@@ -75,3 +75,10 @@ def test_what_never_was_is_no_attribute():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with pytest.raises(AttributeError, match='adamm'): genopt.adamm        # noqa: B018
+
+def test_torch_internals_stand_in_one_file():
+    "`_torch.py` says of each what happens without it"
+    internal = re.compile(r'torch\._(?!foreach_\w+`)|torch\.\w+\._|\._version\b|\._values\(\)|from torch\S* import [^\n]*\b_|torch\.utils\._')
+    found = [(f.relative_to(root), line.strip()) for f in files if f.name!='_torch.py' and 'tools' not in f.parts
+             for line in f.read_text().splitlines() if internal.search(line)]
+    assert not [x for x in found if 'torch._foreach' not in x[1]], found

@@ -12,13 +12,13 @@ becomes a `Call` that reads the value `grad` and gives the value `update@0`. Whe
 from contextlib import nullcontext
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from .._torch import TorchDispatchMode
 from ..contract.chain import Namespace, learned_of
 from ..contract.tensors import compute
 from .questions import NoValueMode
 from .reasons import NotRecorded
 from .recording import Call
-from .scalars import outside_of_the_recording
+from .scalars import outside_of_modes
 
 __all__ = ['Example', 'record_call']
 
@@ -56,7 +56,7 @@ class Example:
         "Run `block`, which could be recorded, so that the example stays abreast of the recording"
         if self.ns is None:
             return
-        with outside_of_the_recording():
+        with outside_of_modes():
             self.ns.update(block.call_all([self.ns])[0] if block.is_global else block(self.ns))
 
     def returned(self, block, run):
@@ -76,7 +76,7 @@ class Example:
         each = {n: shared.pop(n) for n in of_each if n not in self.symbols.numbers}
         on_one = lambda *xs: block(shared | dict(zip(each, xs)))
         try:
-            with outside_of_the_recording():
+            with outside_of_modes():
                 pair = torch.func.vmap(on_one)(*(torch.stack([x, x]) for x in each.values()))
         except Exception:
             return False
@@ -96,7 +96,7 @@ def record_call(ns, example, block, why, stack, place):
     it is called for each parameter"""
     small = example.before(block)
     numbers, reads = what_is_read(ns, block)
-    with outside_of_the_recording(), Watch() as watch:
+    with outside_of_modes(), Watch() as watch:
         returned = example.returned(block, run=stack)
     gives, old_values = what_is_given(ns, small, block, returned)
     if number := next((n for n, v in gives.items() if not isinstance(v, Tensor)), None):

@@ -26,7 +26,7 @@ from .questions import NoValueMode
 from .reasons import MustBeCalled, NeedsShape, NotRecorded
 from .recorder import lacking
 from .recording import Recording
-from .scalars import outside_of_the_recording
+from .scalars import outside_of_modes
 from .values import SINGLE
 
 __all__ = ['record']
@@ -175,7 +175,7 @@ class ChainRecorder:
 
     def run_on_numbers(self, block, on_device):
         "What `block` returns for the numbers as they are"
-        with NoValueMode() if on_device else nullcontext(), outside_of_the_recording():
+        with NoValueMode() if on_device else nullcontext(), outside_of_modes():
             out = block(self.ns.numbers)
         if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()):
             raise NotRecorded("makes a tensor without reading one")

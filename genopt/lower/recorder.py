@@ -4,7 +4,7 @@ that it does to the `Recorder`, which does it and writes it down as a `Value`.""
 from contextlib import contextmanager
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from .._torch import TorchDispatchMode, without_overrides
 from .kinds import aliases, factored, kind_of
 from .questions import QuestionMode
 from .reasons import NeedsShape, NotRecorded, by_value, plain_number_only
@@ -87,7 +87,7 @@ class Recorder(TorchDispatchMode):
     # -- operations --
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        with torch._C.DisableTorchFunction():  # the recorder's own questions are not the callback's
+        with without_overrides():  # the recorder's own questions are not the callback's
             return self.dispatch(func, args, kwargs or {})
 
     def dispatch(self, func, args, kwargs):

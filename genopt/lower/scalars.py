@@ -23,12 +23,12 @@ import math
 from contextlib import contextmanager
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes as outside_of_the_recording
+from .._torch import outside_of_modes
 from ..contract.choice import where
 from .reasons import MustBeCalled, NotRecorded, by_counter, by_float
 from .traced import TracedScalar, untraced
 
-__all__ = ['ScalarProgram', 'ScalarRecorder', 'outside_of_the_recording']
+__all__ = ['ScalarProgram', 'ScalarRecorder', 'outside_of_modes']
 
 
 class ScalarProgram:
@@ -90,7 +90,7 @@ class ScalarRecorder:
     def compute(self, sign, f, *args):
         "The scalar `f(*args)`, and its line. `sign` is how the program writes `f`"
         try:
-            with outside_of_the_recording():
+            with outside_of_modes():
                 value = f(*map(untraced, args))
         except ArithmeticError as e:
             raise NotRecorded(f"{type(e).__name__}: {e}") from e

@@ -6,7 +6,7 @@ from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
-from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo
+from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo, sparse_values
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
@@ -243,7 +243,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         with gradients of zeros. Counted as a step it would shift debiasing for good"""
         given = [g for g in grads if g is not None]
         if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
-        return not agree(any((g._values() if g.is_sparse else local(g)).any() for g in given), given)
+        return not agree(any((sparse_values(g) if g.is_sparse else local(g)).any() for g in given), given)
 
     @without_dynamo
     @quietly

@@ -6,6 +6,7 @@ from functools import lru_cache
 from numbers import Real
 import torch
 from torch import Tensor
+from .._torch import times_written
 from ..contract.block import Block,given,of_model,plurals
 from ..contract.chain import Namespace,chain_of,learned_of
 from ..contract.messages import did_you_mean
@@ -84,10 +85,10 @@ def runs_on(b, ns):
 def watched_call(b, ns, who):
     "What `b` returns; refuses a write in place"
     tensors = {n: ns[m] for n,m in zip(b.reads, b.names) if n not in of_model and isinstance(ns[m], Tensor)}
-    before  = {n: (x._version, x.clone()) for n,x in tensors.items()}
+    before  = {n: (times_written(x), x.clone()) for n,x in tensors.items()}
     out = attempt(b, ns, who)
     for n,(version,old) in before.items():
-        if tensors[n]._version!=version or differ(tensors[n], old):
+        if times_written(tensors[n])!=version or differ(tensors[n], old):
             raise ValueError(f"{who}: {b} writes {n!r} in place; return the new value instead, dict({n}=...)")
     return out
 

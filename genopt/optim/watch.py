@@ -1,6 +1,7 @@
 """What is seen of a run, and told: whose gradient is not finite, and updates that low precision loses."""
 
 import warnings
+from .._torch import sparse_values
 from ..contract.messages import name_in
 from ..contract.sharded import local
 from ..contract.tensors import is_finite,number,wide
@@ -13,7 +14,7 @@ def nonfinite(groups, i, grads):
     "That the gradient of the `i`-th parameter is not finite, and in what way. None: one that another process alone has"
     untouched = "Nothing has changed; nonfinite='skip' leaves such steps out"
     if i is None: return f"a gradient is not finite in another process. {untouched}"
-    grad  = grads[i]._values() if grads[i].is_sparse else local(grads[i])
+    grad  = sparse_values(grads[i]) if grads[i].is_sparse else local(grads[i])
     kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~is_finite(grad)}
     found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item())) or 'something not finite in another process'
     return f"the gradient of {name_in(groups, i)} has {found} among {grad.numel():,} element{'s'*(grad.numel()!=1)}. {untouched}"

@@ -12,6 +12,7 @@ Muon on three matrices of shape (8, 4), for instance:
 from contextlib import nullcontext
 import torch
 from torch import Tensor
+from .._torch import foreach_copy, times_written
 from ..contract.tensors import describe, storage, wide
 from ..lower.decide import note_change
 from ..lower.values import CROSS, ELEMENTS, OWN_SHAPE, SINGLE
@@ -57,7 +58,7 @@ def arguments(work, batch, c):
 
 def versions(tensors):
     "How often each has been written, as autograd counts"
-    return [x._version for x in tensors.values() if not x.is_inference()]
+    return [*map(times_written, tensors.values())]
 
 
 def result(work, batch, c, shared, each):
@@ -168,7 +169,7 @@ def write_call_outs(work, batch):
             if not same_memory(x, old):
                 pairs.append((old, x.clone() if storage(x) in held else x))
     if pairs:
-        torch._foreach_copy_(*map(list, zip(*pairs)))
+        foreach_copy(*map(list, zip(*pairs)))
 
 
 def same_memory(x, y):

@@ -7,6 +7,7 @@ foreach    operations on lists of tensors, for one part of the batch after the o
 
 from operator import itemgetter
 import torch
+from .._torch import foreach_copy
 from .foreach import Foreach
 from .launch import Kernel, Launch
 from .tensors import parts
@@ -101,7 +102,7 @@ def run_part(work, batch, places, kernel, scalars):
     leaves = kernel(wide, scalars)
     for n in (*flat.stores, *flat.single_stores):
         if wide[n] is not stored[n]:
-            torch._foreach_copy_(stored[n], wide[n])
+            foreach_copy(stored[n], wide[n])
     return leaves
 
 

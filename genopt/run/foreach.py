@@ -14,32 +14,33 @@ from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from .._torch import foreach_copy, foreach_norm, foreach_operation
 from ..lower.values import CROSS, ELEMENTS, SCALAR, Value, aten, in_order
 
 __all__ = ['DeviceScalars', 'Foreach']
 
 # the operation on lists
 lists = {
-    aten.add: '_foreach_add',
-    aten.sub: '_foreach_sub',
-    aten.mul: '_foreach_mul',
-    aten.div: '_foreach_div',
-    aten.sqrt: '_foreach_sqrt',
-    aten.rsqrt: '_foreach_rsqrt',
-    aten.neg: '_foreach_neg',
-    aten.abs: '_foreach_abs',
-    aten.exp: '_foreach_exp',
-    aten.log: '_foreach_log',
-    aten.log2: '_foreach_log2',
-    aten.sign: '_foreach_sign',
-    aten.reciprocal: '_foreach_reciprocal',
-    aten.addcmul: '_foreach_addcmul',
-    aten.addcdiv: '_foreach_addcdiv',
-    aten.lerp: '_foreach_lerp',
-    aten.maximum: '_foreach_maximum',
-    aten.minimum: '_foreach_minimum',
-    aten.clamp_min: '_foreach_clamp_min',
-    aten.clamp_max: '_foreach_clamp_max',
+    aten.add: 'add',
+    aten.sub: 'sub',
+    aten.mul: 'mul',
+    aten.div: 'div',
+    aten.sqrt: 'sqrt',
+    aten.rsqrt: 'rsqrt',
+    aten.neg: 'neg',
+    aten.abs: 'abs',
+    aten.exp: 'exp',
+    aten.log: 'log',
+    aten.log2: 'log2',
+    aten.sign: 'sign',
+    aten.reciprocal: 'reciprocal',
+    aten.addcmul: 'addcmul',
+    aten.addcdiv: 'addcdiv',
+    aten.lerp: 'lerp',
+    aten.maximum: 'maximum',
+    aten.minimum: 'minimum',
+    aten.clamp_min: 'clamp_min',
+    aten.clamp_max: 'clamp_max',
 }
 arithmetic = aten.add, aten.sub, aten.mul, aten.div  # these take a list of 0-dim tensors as well
 
@@ -144,7 +145,7 @@ class Foreach:
                 computed.pop(o, None)
         self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)
         for n, v in self.flat.single_stores.items():
-            torch._foreach_copy_(tensors[n], members(value(v), tensors[n]))
+            foreach_copy(tensors[n], members(value(v), tensors[n]))
         n = len(next(iter(tensors.values()), ()))
         return {v: torch.as_tensor(value(v)).expand(n) for v in self.flat.leaves}
 
@@ -156,7 +157,7 @@ class Foreach:
         held = {id(x) for n in news for x in tensors[n]} if late else ()
         late = {n: [x.clone() if id(x) in held else x for x in xs] for n, xs in late.items()}
         for n, xs in late.items():
-            torch._foreach_copy_(tensors[n], xs)
+            foreach_copy(tensors[n], xs)
 
 
 # -- One operation --
@@ -174,7 +175,7 @@ def run_operation(v, args, kwargs, in_place):
         args = [*map(unbound, args)]
     if not takes_lists(v, args, factor, vectors):
         return for_each(operation(v, factor), args, {k: unbound(a) for k, a in kwargs.items()})
-    f = getattr(torch, f'{lists[v.packet]}_' if in_place else lists[v.packet])
+    f = foreach_operation(f'{lists[v.packet]}_' if in_place else lists[v.packet])
     named = dict(value=factor) if v.packet in (aten.addcmul, aten.addcdiv) else kwargs
     res = f(*args, **named)
     return args[0] if res is None else [*res]
@@ -202,7 +203,7 @@ def operation(v, factor):
 def reduced(v, args, kwargs):
     "A reduction of the elements of each parameter, as a vector"
     if v.packet is aten.linalg_vector_norm and not kwargs and not args[0][0].is_complex():
-        return torch.stack(torch._foreach_norm(args[0], *args[1:2]))
+        return torch.stack(foreach_norm(args[0], *args[1:2]))
     return torch.stack(for_each(partial(v.packet, **kwargs), args, {}))
 
 

@@ -17,7 +17,7 @@ import math
 from operator import is_
 import torch
 from torch import Tensor
-from .._torch import increment_versions
+from .._torch import increment_versions, sparse_values
 from ..contract.sharded import agree, is_sharded, local
 from ..contract.tensors import is_finite, wide
 from .cross import check_shared_numbers, run_before_commit
@@ -227,7 +227,7 @@ def kind(settings):
 
 def all_finite(g):
     "Whether all of `g` and its squares are finite: by their sum, and if that is too large exactly"
-    g = g._values() if g.is_sparse else g
+    g = sparse_values(g) if g.is_sparse else g
     if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))):
         return True
     return bool(is_finite(g).all())

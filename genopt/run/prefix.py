@@ -8,7 +8,7 @@ recorded. The program gets what they come to. SAM, for instance:
 `lower.prefix` cuts the chain. Here an item of the reference goes through the prefix, for each
 parameter of a work, and the work takes over what it comes to."""
 
-import torch
+from .._torch import foreach_copy
 from ..contract.sharded import local
 from ..contract.tensors import describe, fit
 from .reference import Item
@@ -48,7 +48,7 @@ def hand_over(work, items):
     for it in items:
         check_handed(prefix, it, work.who)
     for n in prefix.rest.extra:
-        torch._foreach_copy_(work.tensors.extra[n], [local(it.ns[n]) for it in items])
+        foreach_copy(work.tensors.extra[n], [local(it.ns[n]) for it in items])
     grads = {i: local(it.ns['grad']) for i, it in zip(work.indices, items)}
     return grads, {n: items[0].ns[n] for n in prefix.numbers}
 

@@ -12,6 +12,7 @@ A callback over all parameters waits until all items that have it have come to i
     item 1                          --> nesterov_step"""
 
 from torch import Tensor
+from .._torch import times_written
 from ..contract.chain import Namespace, fold
 from ..contract.state import as_declared
 from ..contract.tensors import compute, describe, fit, plain, real, storage
@@ -42,7 +43,7 @@ class Item:
     def versions_now(self):
         "How often each tensor that a callback must not write has been written"
         tensors = self.p.grad, *self.stores.values()
-        return [None if v.is_inference() else v._version for v in tensors]
+        return [*map(times_written, tensors)]
 
     def arrive(self):
         "Keep only what `write` needs. The next item can use the memory of the rest"

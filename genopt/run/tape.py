@@ -10,7 +10,7 @@ constants there. grad - grad.mean(-1, keepdim=True), for instance, becomes
         return [t2]"""
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from .._torch import TorchDispatchMode
 from ..lower.values import tree_leaves
 
 __all__ = ['Tape']

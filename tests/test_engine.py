@@ -770,3 +770,24 @@ def test_the_cache_is_the_users_alone(empty_cache, monkeypatch):
     assert compiler.folder()!=empty_cache and compiler.folder().stat().st_mode&0o777==0o700
     monkeypatch.setenv('GENOPT_CACHE', '/proc/nowhere/at/all')
     assert compiler.folder()==compiler.private()
+
+def test_what_is_kept_for_the_process_is_bounded(monkeypatch):
+    "A process that makes new callbacks without end, as a search over hyper-parameters may, keeps the newest"
+    from genopt.lower import decide,prefix
+    monkeypatch.setattr(decide, 'programs', type(decide.programs)(list))
+    monkeypatch.setattr(prefix, 'prefixes', {})
+    monkeypatch.setattr(decide, 'most_keys', 6)
+    monkeypatch.setattr(prefix, 'most_prefixes', 2)
+    for k in range(8):
+        def asks(grads, evaluate, params): return dict(grads=evaluate(params)[1])                # a new function each time
+        def scaled(grad): return grad*k                                                          # noqa: B023
+        p   = torch.ones(3, requires_grad=True)
+        opt = Optimizer([p], [asks, scaled], lr=.1)
+        def closure():
+            opt.zero_grad()
+            loss = p.square().sum()/2
+            loss.backward()
+            return loss
+        for _ in range(2): opt.step(closure)
+        assert torch.allclose(p, torch.full((3,), (1-.1*k)**2))
+    assert len(decide.programs)<=8 and len(prefix.prefixes)<=3

@@ -18,6 +18,7 @@ programs = defaultdict(list)
 
 # Recordings of one chain: one that needs more takes a number into its Python code
 most_programs = 16
+most_keys = 10_000  # a process that makes callbacks without end keeps these
 
 
 def lower(chain, layout, numbers, request, late=None, handed=None):
@@ -34,11 +35,13 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
         numbers = numbers | {n: (handed or {}).get(n, v) for n, v in prefix.numbers.items()}
     key = key_of(chain, prefix, layout, numbers, request)
     of_shape = *key, layout.shape
-    known = [*programs[key], *programs[of_shape]]
+    known = [*programs.get(key, ()), *programs.get(of_shape, ())]
     for program in known:
         if program.holds(numbers):
             return program
     program, for_one_shape = decide(chain, prefix, layout, numbers, request, len(known))
+    if len(programs) > most_keys:
+        del programs[next(iter(programs))]  # the oldest; who runs them keeps them
     programs[of_shape if for_one_shape else key].append(program)
     return program
 

@@ -51,6 +51,7 @@ class Prefix:
 
 # Of all optimizers of the process: what decides -> `Prefix`, or `Why` there can be none
 prefixes = {}
+most_prefixes = 1000
 
 
 def prefix_of(chain, layout, numbers, request, late):
@@ -64,7 +65,10 @@ def prefix_of(chain, layout, numbers, request, late):
     if key not in prefixes:
         new = tried(chain, last, layout, numbers, late)
         same = (o for k, o in prefixes.items() if k[:2] == key[:2] and form(o) == form(new))
-        prefixes[key] = next(same, new)  # shapes that are cut alike have one
+        new = next(same, new)  # shapes that are cut alike have one
+        if len(prefixes) > most_prefixes:
+            del prefixes[next(iter(prefixes))]
+        prefixes[key] = new
     return prefixes[key]
 
 

@@ -1,7 +1,7 @@
-"""Hyper-parameters: where they are kept, how they are spelled, which values they may take.
+"""This module spells hyper-parameters, finds them in a param group, and checks their values.
 
-`param_groups` is the only store, and it speaks torch (`betas`, `momentum`, `weight_decay`), so that torch's schedulers and
-checkpoints understand it. Callbacks and fastai say `mom`, `sqr_mom`, `wd`. `aliases` is the one place that knows both."""
+Hyper-parameters are kept in `param_groups` and nowhere else. There they have torch's names (`betas`, `momentum`, `weight_decay`), so that torch's
+schedulers and checkpoints understand them. Callbacks and fastai use other names: `mom`, `sqr_mom`, `wd`. Only `aliases` maps one to the other."""
 
 import difflib,inspect,math
 from collections.abc import MutableMapping
@@ -16,30 +16,33 @@ from ..contract.tensors import number
 
 __all__ = ['aliases', 'Hypers']
 
-# torch's spelling = ours; a tuple has a name for each of its members
+# torch's name of a hyper-parameter, and the callbacks' names for it. A tuple has one name for each member.
 aliases      = dict(betas=('mom','sqr_mom',*(f'mom{i}' for i in range(3,10))), momentum=('mom',), alpha=('sqr_mom',), weight_decay=('wd',),
                     eps=('eps','eps2'), etas=('eta_minus','eta_plus'), step_sizes=('min_step','max_step'), nus=('nu1','nu2'))
-additive     = {'wd', 'mom'}                   # of which 0 is none, also for an algorithm that has no such thing
-ambiguous    = {'alpha'}                       # spellings that mean something else where a callback asks for them: a lookahead's alpha
+additive     = {'wd', 'mom'}                   # 0 turns these off, so an algorithm that lacks them accepts a 0
+ambiguous    = {'alpha'}                       # a callback may use this name for something else: lookahead has an alpha of its own
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)      # every optimizer has these
-reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                  # what a callback cannot declare
+reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                # a callback cannot declare these
 
 
 # -- Two spellings --
 
 class Hypers(MutableMapping):
-    """A live view on one param group that knows both spellings: `h['mom']` reads and writes `betas[0]` or `momentum`.
-    `own`: names that callbacks read themselves, such as an `alpha` of lookahead, and that so are no other's spelling."""
-    def __init__(self, group, own=()): self.group,self.aliases = group,{k: short for k,short in aliases.items() if k not in own}
+    """A live view on one param group that accepts both spellings: `h['mom']` reads and writes `betas[0]` or `momentum`.
+    `own` holds names that callbacks declare for themselves, such as the `alpha` of lookahead. The view does not translate those."""
+    def __init__(self, group, own=()):
+        self.group = group
+        self.aliases = {k: short for k,short in aliases.items() if k not in own}
     def find(self, n):
-        "Where `n` is kept: the group's key, and the place in its tuple"
+        "Returns the group's key for `n` and the index in its tuple. The index is None if `n` names the whole value."
         keys = [k for k in self.aliases if k in self.group and n in names_in(k, self.group[k])]
         if keys and n in self.group and n not in keys: raise ValueError(f"a group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
         if not keys and n not in self.group: raise KeyError(n)
         if not keys: return n,None
         return keys[0],(self.aliases[keys[0]].index(n) if isinstance(self.group[keys[0]], (tuple,list)) else None)
     def place(self, n, v):
-        "Where `v` for `n` goes: the first of a tuple may have the name of all"
+        """Returns the key and the index where the value `v` of `n` is to be written. `eps` may name both a tuple and its first member; if `v` is a
+        tuple, it replaces the whole tuple."""
         key,i = self.find(n)
         return key,(None if n==key and isinstance(v, (tuple,list)) else i)
     def __getitem__(self, n):
@@ -58,11 +61,12 @@ class Hypers(MutableMapping):
     def __repr__(self): return repr(dict(self))
 
 def names_in(key, v):
-    "What callbacks call that which a group keeps as `key`: one name for each member of a tuple"
+    "The callbacks' names for the value `v` of `key`: one for each member of a tuple"
     return aliases[key][:len(v) if isinstance(v, (tuple,list)) else 1]
 
 def to_torch(hypers, own=()):
-    "In torch's spelling: `mom` and `sqr_mom` together are `betas`, alone `momentum` and `alpha`; `wd` is `weight_decay`"
+    """Returns `hypers` with torch's names. `mom` and `sqr_mom` become `betas` if both are there. Else `mom` becomes `momentum` and `sqr_mom` becomes
+    `alpha`. `wd` becomes `weight_decay`."""
     res = dict(hypers)
     for key,short in aliases.items():
         here = [*takewhile(res.__contains__, short)]
@@ -72,7 +76,7 @@ def to_torch(hypers, own=()):
     return res
 
 def to_short(hypers, asks):
-    "In the spelling of callbacks that ask for the names `asks`; a tuple is taken apart"
+    "Returns `hypers` with the names in `asks`, which are those that the callbacks ask for. It splits a tuple into its members."
     res = {}
     for k,v in hypers.items():
         short = names_in(k, v) if k in aliases else ()
@@ -84,7 +88,8 @@ def to_short(hypers, asks):
     return res
 
 def assign(hypers, values, who):
-    "Set `values`, in either spelling, in the view `hypers`; names it lacks and names given twice are an error"
+    """Writes `values` into the view `hypers`. The names may have either spelling. Raises `TypeError` for a name that `hypers` lacks and for a value
+    that is given twice."""
     seen = {}
     for k,v in values.items():
         try: key,i = hypers.place(k, v)
@@ -96,81 +101,110 @@ def assign(hypers, values, who):
         seen.setdefault(key, []).append((i,k))
         hypers[k] = v
 
-
 def lacks(k, v, hypers):
-    "Whether `v` for `k` asks for nothing of what the algorithm with `hypers` lacks: no weight decay, which every helper sets for biases and norms"
+    """Whether the algorithm has no `k`, and `v` turns `k` off. Helper functions set a weight decay of 0 for biases and norms, whatever the algorithm.
+    `hypers` are those of the algorithm."""
     names = {k, *aliases.get(k, ())}
     v     = number(v)
     return not names.isdisjoint(additive) and not any(n in hypers for n in names) and isinstance(v, Real) and v==0
 
 def misplaced(k, hypers):
-    "Why `k` is probably no note of the user's: a misspelling, or a hyper-parameter of other algorithms. Not a scheduler's `max_lr`"
+    """Says why the unknown key `k` of a group is probably a mistake: a misspelled name, or a hyper-parameter of other algorithms. Returns None for a
+    key that users may add, such as a scheduler's `max_lr`."""
     if not isinstance(k, str): return
     near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.76)
     if near and f'_{near[0]}_' not in f'_{k}_': return f', did you mean {near[0]!r}?'
     if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(hypers)}"
 
 
-# -- Values --
+# -- Flags --
 
-
-no_tensors = 'Adam','AdamW'                   # with foreach=True: torch refuses them so in these algorithms, and in no other
+no_tensors = 'Adam','AdamW'                   # torch refuses tensor hyper-parameters with foreach=True in these two algorithms only
 
 def check_flags(group, who, algorithm=''):
-    "Refuse flags that contradict each other, as torch does, and what torch has and genopt not yet"
+    "Raises if two flags contradict each other, as torch does. Raises for `differentiable`, which torch has and genopt does not have yet."
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
-    tensors = [(name,x) for k,v in group.items() if k!='params'
-               for name,x in ([(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]) if isinstance(x, Tensor)]
     if group['fused'] and group['foreach']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
-    if group['capturable']:
-        if group['foreach'] is False: raise ValueError(f"{who}: capturable=True runs the default way or fused=True; leave foreach=False out")
-        for name,x in tensors:
-            if (p := next((p for p in group.get('params', ()) if p.device!=x.device), None)) is not None:
+    if group['capturable']: check_capturable(group, who)
+    elif group['foreach'] and algorithm in no_tensors: check_no_tensors(group, who)
+
+def check_capturable(group, who):
+    "Raises unless a captured step can read all tensor hyper-parameters: they must be on the device of the parameters."
+    if group['foreach'] is False: raise ValueError(f"{who}: capturable=True runs the default way or fused=True; leave foreach=False out")
+    for name,x in tensors_in(group):
+        for p in group.get('params', ()):
+            if p.device!=x.device:
                 raise ValueError(f"{who}: capturable=True reads {name} where the parameters are, on {p.device}; it is on {x.device}, move it there")
-        return
-    for name,_ in tensors if group['foreach'] and algorithm in no_tensors else ():
+
+def check_no_tensors(group, who):
+    for name,_ in tensors_in(group):
         raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; leave foreach out, or pass a number")
 
+def tensors_in(group):
+    "Yields the name and value of each hyper-parameter that is a tensor. A member of a tuple has a name such as `betas[0]`."
+    for k,v in group.items():
+        if k=='params': continue
+        members = [(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]
+        yield from ((name, x) for name,x in members if isinstance(x, Tensor))
+
+
+# -- Kinds of values --
+
 def check_kinds(group, declared, strict, who):
-    "Refuse values of another kind than declared. Beyond the names in `strict`, a callback's number may be a bool and its bool a number"
+    """Raises if a value in `group` is of another kind than its default in `declared`. For a callback's own hyper-parameter a flag may replace a
+    number, and a number may replace a flag. The names in `strict` have no such freedom."""
     for k,like in declared.items():
         loose = k not in strict and isinstance(like, (bool,int,float))
         if not (loose and isinstance(group[k], bool)): check_kind(k, group[k], 0. if loose else like, who)
 
 def check_kind(k, v, like, who):
-    "Refuse a value of another kind than its default `like`: number (or 1-element tensor), flag, string, or tuple of these"
-    wrong = lambda kind: f"{who}: {k} must be {kind}, got {v!r} ({type(v).__name__})"
-    if isinstance(like, tuple):
-        n = len(like)
-        if not isinstance(v, (tuple,list)): raise TypeError(wrong(f'{n} numbers'))
-        if len(v)!=n: raise ValueError(wrong(f'{n} numbers'))
-        for i,x in enumerate(v): check_kind(f'{k}[{i}]', x, like[i], who)
-        if 0<sum(isinstance(x, Tensor) for x in v)<n: raise ValueError(f"{who}: {k} must be either both floats or both Tensors; got {v!r}")
-    elif isinstance(like, bool) or k in engine_flags:
-        if not isinstance(v, (bool, type(like))): raise TypeError(wrong('True or False'))
-    elif like is None:
-        if not isinstance(v, (bool, str, Real, Tensor, type(None))): raise TypeError(wrong('a number, a flag, a string or None'))
-    elif isinstance(like, str):
-        if not isinstance(v, str): raise TypeError(wrong('a string'))
-    elif isinstance(v, Tensor):
+    "Raises if the value `v` of `k` is of another kind than its default `like`. A number may also be a 1-element tensor."
+    if isinstance(like, tuple): return check_tuple(k, v, like, who)
+    if isinstance(like, bool) or k in engine_flags: kinds,words = (bool, type(like)),'True or False'
+    elif like is None: kinds,words = (bool, str, Real, Tensor, type(None)),'a number, a flag, a string or None'
+    elif isinstance(like, str): kinds,words = str,'a string'
+    else: return check_number(k, v, who)
+    if not isinstance(v, kinds): raise TypeError(wrong_kind(k, v, words, who))
+
+def check_tuple(k, v, like, who):
+    n = len(like)
+    if not isinstance(v, (tuple,list)): raise TypeError(wrong_kind(k, v, f'{n} numbers', who))
+    if len(v)!=n: raise ValueError(wrong_kind(k, v, f'{n} numbers', who))
+    for i,x in enumerate(v): check_kind(f'{k}[{i}]', x, like[i], who)
+    if 0<sum(isinstance(x, Tensor) for x in v)<n: raise ValueError(f"{who}: {k} must be either both floats or both Tensors; got {v!r}")
+
+def check_number(k, v, who):
+    if isinstance(v, Tensor):
         if v.numel()!=1: raise ValueError(f"{who}: Tensor {k} must be 1-element; got shape {tuple(v.shape)}")
-        if v.is_complex() or v.dtype==torch.bool: raise TypeError(wrong('a real number'))
-    elif isinstance(v, bool) or not isinstance(v, Real): raise TypeError(wrong('a real number or a 1-element Tensor'))
+        if v.is_complex() or v.dtype==torch.bool: raise TypeError(wrong_kind(k, v, 'a real number', who))
+    elif isinstance(v, bool) or not isinstance(v, Real): raise TypeError(wrong_kind(k, v, 'a real number or a 1-element Tensor', who))
+
+def wrong_kind(k, v, kind, who): return f"{who}: {k} must be {kind}, got {v!r} ({type(v).__name__})"
+
+
+# -- Ranges of values --
 
 def ranges(hypers, declared, chain):
-    "Where each number is kept, `(key, place)`, its range, and who declares that; a number without a range is finite, unless its default is not"
-    res  = [('lr', nonneg, 'the move')] + [(n,r,b) for b in chain.every for n,r in b.ranges.items() if n in hypers]
-    free = [n for n in hypers if n not in {o[0] for o in res} and (n in chain.asks or hypers.find(n)[0] in declared)]
-    infinite = lambda n: isinstance(like := declared.get(hypers.find(n)[0]), float) and math.isinf(like)
-    return [(*hypers.find(n), r, by) for n,r,by in [*res, *((n, finite, None) for n in free if not infinite(n))]]
+    """Returns `(key, index, range, by)` for each number that has a range. `by` is the block that declares the range, 'the move' for `lr`, or None if
+    no block declares one. A number without a declared range must be finite, unless its default is infinity."""
+    ranged = [('lr', nonneg, 'the move')] + [(n, r, block) for block in chain.every for n,r in block.ranges.items() if n in hypers]
+    names  = {n for n,_,_ in ranged}
+    others = [(n, finite, None) for n in hypers if n not in names and must_be_finite(n, hypers, declared, chain)]
+    return [(*hypers.find(n), r, by) for n,r,by in ranged+others]
+
+def must_be_finite(n, hypers, declared, chain):
+    "Whether `n` is a hyper-parameter of the optimizer and its default is not infinity"
+    key     = hypers.find(n)[0]
+    default = declared.get(key)
+    return (n in chain.asks or key in declared) and not (isinstance(default, float) and math.isinf(default))
 
 def at(group, key, i):
-    "A number of `group`, in a tuple if there is an `i`"
+    "The value of `key` in `group` as a number, or that of its member `i` if `i` is not None"
     return number(group[key] if i is None else group[key][i])
 
 def check_ranges(hypers, declared, chain, who, algorithm):
-    """Refuse a value outside the range that a callback declares for it or, where none does, a number that is not finite. Where torch.optim has the
-    `algorithm`, what that takes is taken"""
+    """Raises if a value is outside the range that a callback declares for it. Raises if a value without a declared range is not finite. Accepts each
+    value that torch.optim accepts for the same `algorithm`."""
     for key,i,r,by in ranges(hypers, declared, chain):
         if isinstance(v := at(hypers.group, key, i), Real) and v not in r and not torch_takes(algorithm, key, frozen(hypers.group[key])):
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
@@ -178,12 +212,12 @@ def check_ranges(hypers, declared, chain, who, algorithm):
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")
 
 def frozen(v):
-    "A value as plain numbers, which can be compared"
+    "Returns `v` with numbers in place of tensors, so that it can be hashed and compared."
     return tuple(map(number, v)) if isinstance(v, (tuple,list)) else number(v)
 
 @lru_cache(4096)
 def torch_takes(algorithm, key, v):
-    "Whether torch.optim has an algorithm of that name, and it takes the finite value `v` for its argument `key`"
+    "Whether torch.optim has this algorithm, and its argument `key` accepts the finite value `v`"
     cls = getattr(torch.optim, algorithm, None)
     if not isinstance(cls, type) or key not in inspect.signature(cls).parameters: return False
     if not all(math.isfinite(x) for x in (v if isinstance(v, tuple) else (v,)) if isinstance(x, Real)): return False

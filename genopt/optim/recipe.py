@@ -1,5 +1,6 @@
-"""What a group of parameters runs: callbacks, which may depend on its hyper-parameters, and how those are spelled. An optimizer has one recipe;
-a group that brings `cbs` of its own has another."""
+"""A `Recipe` makes the chain of callbacks that a param group runs. The chain may depend on the group's hyper-parameters.
+
+An optimizer has one recipe. A group with `cbs` of its own has another."""
 
 from operator import itemgetter
 from torch import Tensor
@@ -8,7 +9,8 @@ from ..contract.chain import chain_of,learned_of
 from ..contract.names import name_of,same
 from ..contract.tensors import is_plain,number,plain,shared
 from ..run.choose import on_device
-from .hypers import Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,names_in,ranges,reserved,to_short,to_torch
+from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,frozen,names_in,ranges,reserved,
+                     to_short,to_torch)
 from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
 from .rehearsal import Unprovided,rehearse,remedy,unexpected
 
@@ -16,17 +18,18 @@ __all__ = ['Recipe', 'entered', 'flatten', 'keep_plain', 'taken']
 
 
 def taken(items, group, who):
-    "The values of `group` that the callbacks `items` take as hyper-parameters"
+    "Those values of `group` that are hyper-parameters of the callbacks `items`"
     args = arguments_of(items, who)
     asks = chain_of(Built(items, args).cbs).asks
     return {k: v for k,v in group.items() if k in args or asked(k, v, asks)}
 
 def asked(k, v, asks):
-    "Whether callbacks that ask for the names `asks` take the value `v` of `k`, in either spelling"
+    "Whether callbacks that ask for the names `asks` read the value `v` of `k`, in either spelling"
     return k in asks or k in aliases and asks.issuperset(names_in(k, v))
 
 def of_callbacks(cbs, hypers, who):
-    "The hyper-parameters that the callbacks `cbs` declare or are given, with defaults; and those given, in the spelling of callbacks"
+    """Returns the hyper-parameters of the callbacks `cbs` with their defaults, and the given `hypers` with the callbacks' names. A callback may read
+    a given hyper-parameter that no callback declares."""
     chain = chain_of(cbs)
     short = to_short(hypers, chain.asks)
     declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
@@ -36,18 +39,18 @@ def of_callbacks(cbs, hypers, who):
     return declared,short
 
 def entered(k, v):
-    "The value `v` for `k` as a group keeps it. A tensor may hold all members of a tuple"
+    "Returns the value `v` of `k` in the form that a group keeps. It splits a tensor that holds all members of a tuple."
     several = isinstance(v, Tensor) and v.ndim==1 and len(v)>1 and len(aliases.get(k, ()))>1
     return shared(tuple(v.unbind()) if several else v)
 
 def keep_plain(group, keys):
-    "Bring the values of `keys` in `group` into that form: a schedule may have set NumPy's, which a checkpoint would carry"
+    "Brings the values of `keys` in `group` into that form. A schedule may have set NumPy numbers, and a checkpoint must not contain them."
     for k in keys:
         if not is_plain(group[k]): group[k] = entered(k, group[k])
 
 
 class Settings:
-    "What the groups that are alike have in common: the chain, the numbers that it reads, the way it is to be run"
+    "The chain, the numbers and the way of running that groups with equal values share"
     def __init__(self, recipe, group, key):
         self.types = [*map(type, key)]
         self.chain = recipe.chain(group, rehearsed=False)
@@ -55,38 +58,61 @@ class Settings:
         if not self.capturable: recipe.check_set(group, key, self.chain)
         self.numbers = recipe.hypers(group, self.chain, (lambda v: v) if self.capturable else number)
         if self.capturable and group['params']: self.numbers['lr'] = on_device(self.numbers['lr'], group['params'][0].device)
-        self.way = 'launch' if group['fused'] else 'reference' if group['foreach'] is False else 'foreach' if group['foreach'] else None
+        self.way = way_of(group)
+
+def way_of(group):
+    "The way of running that the flags of `group` ask for. None leaves the choice to the engine."
+    if group['fused']: return 'launch'
+    if group['foreach'] is False: return 'reference'
+    return 'foreach' if group['foreach'] else None
+
 
 class Recipe:
-    """The callbacks `cbs`: a flat list, in which an algorithm's class, or a `partial` of it, stands for its callbacks, or the class of an algorithm.
-    `arguments`: those of that class, with defaults. `defaults`: the hyper-parameters of a group that says nothing, in torch's spelling, with `hypers`
-    set. `own`: names that callbacks read themselves and that so are no other's spelling"""
+    """Makes the callbacks of a group from `cbs`, which is the class of an algorithm or a flat list. In a list, the class of an algorithm, or a
+    `partial` of the class, stands for the algorithm's callbacks.
+
+    `arguments`: the arguments of that algorithm, with their defaults.
+    `defaults`: the hyper-parameters of a group that sets none, with torch's names. They include the `hypers` given here.
+    `declared`: the same hyper-parameters with the values that the callbacks declare.
+    `own`: names that callbacks declare for themselves. The recipe does not translate those."""
     def __init__(self, name, cbs, hypers):
-        self.name,self.cbs,self.items = name,cbs,cbs if isinstance(cbs, tuple) else (cbs,)
-        self.arguments = arguments_of(self.items, name)
+        self.name,self.cbs = name,cbs
+        self.items        = cbs if isinstance(cbs, tuple) else (cbs,)
+        self.arguments    = arguments_of(self.items, name)
         self.algorithm    = next((cls.__name__ for cls in map(algorithm_of, self.items) if cls), '')
         self.of_algorithm = Hypers(to_torch(self.arguments))
-        self.built,self.fine,self.known,self.seen,self.own = set(),set(),{},{},None
-        hypers = {k: entered(k, v) for k,v in hypers.items()}
+        self.built,self.fine,self.known,self.seen = set(),set(),{},{}
+        self.own = None
+        values = self._given_values({k: entered(k, v) for k,v in hypers.items()})
+        more   = self.check(values, name).hypers(known=Hypers(values, self.own))          # callbacks may declare more than the signature shows
+        self.defaults  = {k: shared(v) for k,v in (values|to_torch(more, self.own)).items()}
+        self.values_of = itemgetter(*self.defaults)                                       # reads these values of a group, as a tuple
+
+    def _given_values(self, hypers):
+        "Returns the declared hyper-parameters and the flags with the values in `hypers`. Sets `declared` and `own`."
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         if self.arguments: declared = self._declared(given)
-        else: declared,given = of_callbacks(cbs, given, name)
-        if bad := declared.keys()&reserved: raise TypeError(f"{name} has {min(bad)!r} itself; a callback cannot declare it")
+        else: declared,given = of_callbacks(self.cbs, given, self.name)
+        if bad := declared.keys()&reserved: raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
+        return self._settle_own(declared, given|flags)
+
+    def _settle_own(self, declared, given):
+        """Finds `own` and returns the values. The chain decides what an ambiguous name means, the values decide the chain, and that meaning decides
+        where the values are kept. So this repeats until `own` stays the same."""
         own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
-        while own!=self.own:                                    # whose spelling an ambiguous name is depends on the chain, and that on the values
+        while own!=self.own:
             self.own = own
             self.declared = to_torch(declared, own)|engine_flags
             values = dict(self.declared)
-            assign(Hypers(values, own), given|flags, name)
-            check_kinds(values, self.declared, self.strict, name)
+            assign(Hypers(values, own), given, self.name)
+            check_kinds(values, self.declared, self.strict, self.name)
             own = own|self.chain(values, rehearsed=False).asks&ambiguous
-        more = self.check(values, name).hypers(known=Hypers(values, own))                 # of callbacks that say more than the signature
-        self.defaults = {k: shared(v) for k,v in (values|to_torch(more, own)).items()}
-        self.values_of = itemgetter(*self.defaults)                                       # what a group says, as a tuple
+        return values
 
     def _declared(self, given):
-        "The hyper-parameters of the algorithm, those of the callbacks beside it, and any that its callbacks have and that is among the `given`"
+        """Returns the hyper-parameters of the algorithm and of the callbacks beside it, with defaults. A callback of the algorithm may have further
+        ones; those are included if they are `given`."""
         values = to_torch(self.arguments)
         view   = Hypers(values)
         assign(view, {k: v for k,v in given.items() if k in view}, self.name)
@@ -98,21 +124,23 @@ class Recipe:
         return self.arguments | beside | {n: chain.default(n, None) for n in names}
 
     @property
-    def strict(self): return {'lr', *self.arguments, *engine_flags}
+    def strict(self):
+        "The names whose values must be of the declared kind"
+        return {'lr', *self.arguments, *engine_flags}
     def view(self, group):
-        "The hyper-parameters of `group` in either spelling, live"
+        "A live view on the hyper-parameters of `group`, which accepts either spelling"
         return Hypers(group, self.own or ())
     def check(self, group, who):
-        "The chain of `group`, if that and its values can work"
+        "Returns the chain of `group`. Raises if the chain or a value cannot work."
         self.check_values(group, who)
         return self.chain(group)
     def check_values(self, group, who):
-        "Refuse values that cannot work; what has been checked once is not checked again"
+        "Raises if a value cannot work. It does not check the same values twice."
         values = [group[k] for k in self.declared]
         key = tuple((type(v), v) for v in values) if not any(isinstance(v, (Tensor,list)) for v in values) else None
         try:
             if key is not None and key in self.fine: return
-        except TypeError: key = None                                        # a value that has no hash
+        except TypeError: key = None                                        # some value has no hash
         self.check_values_anew(group, who)
         if key is not None: self.fine.add(key)
     def check_values_anew(self, group, who):
@@ -121,19 +149,20 @@ class Recipe:
         check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who, self.algorithm)
 
     def check_set(self, group, key, chain):
-        "The same for values that were set since, by a schedule perhaps: quick if only numbers have changed, and are in their ranges"
+        """Checks values that were set after construction, for example by a schedule. If only numbers have changed, it checks only that they are in
+        their ranges."""
         seen = chain,*(v for v in key if type(v) not in (int,float,tuple))
-        plain = lambda v: type(v) in (int,float)
-        if seen in self.seen and all(plain(v := at(group, k, i)) and v in r for k,i,r in self.seen[seen]): return
+        is_number = lambda v: type(v) in (int,float)
+        if seen in self.seen and all(is_number(v := at(group, k, i)) and v in r for k,i,r in self.seen[seen]): return
         self.check_values(group, self.name)
-        self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if plain(at(group, k, i))]
+        self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if is_number(at(group, k, i))]
 
     def build(self, group):
-        "The callbacks of `group`"
+        "Makes the callbacks of `group`."
         hypers = self.view(group)
         return Built(self.items, {n: group[n] if n in group else hypers[n] for n in self.arguments}, group['maximize'])
     def together(self, group):
-        "The callbacks of `group`, if they can stand together"
+        "Makes the callbacks of `group`. Raises if they cannot stand in one list."
         built = self.build(group)
         if built.key not in self.built:
             check_built(built, self.build(group), self.of_algorithm, self.name)
@@ -141,7 +170,8 @@ class Recipe:
             self.built.add(built.key)
         return built
     def chain(self, group, rehearsed=True):
-        "The chain of `group`, which may depend on its hyper-parameters; the same object for the same callbacks"
+        """Returns the chain of `group`, which is one object for the same callbacks. If `rehearsed`, it first tries the callbacks on the group's
+        parameters."""
         built = self.together(group)
         chain = chain_of(built.cbs)
         if not rehearsed or not group.get('params'): return chain
@@ -151,8 +181,8 @@ class Recipe:
         if bad := [n for n in hypers if n not in chain.asks and n not in named]: raise TypeError(unexpected(bad[0], chain.asks, chain, self.name))
         return chain
     def rehearse(self, chain, params, hypers, built):
-        "Try the callbacks on each kind of parameter that they have not been tried on"
-        kind    = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))              # flags and names; a number may be another
+        "Tries the callbacks on each kind of parameter on which they have not been tried."
+        kind    = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))              # a rehearsal holds for all floats
         learned = learned_of(chain)
         for p in params:
             if is_lazy(p) or (p.shape, p.dtype, p.device, kind) in learned.rehearsed: continue
@@ -161,11 +191,12 @@ class Recipe:
         check_repeats(chain, built.repeats, learned.returns, self.name)
         check_advances(chain, learned.advances, built, self.name)
     def hypers(self, group, chain, read=number):
-        "The values of `group` that `chain` reads, as plain numbers"
+        "The values of `group` that `chain` reads. `read` converts each value that the group holds."
         hypers = Hypers(group, self.own|chain.asks&ambiguous)
         return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
     def in_common(self, group, chain=None):
-        "What callbacks that run once over all parameters read of `group`, and so must find the same in all groups: (callback, name) -> value"
+        """Returns `{(callback, name): value}` for the hyper-parameters of callbacks that run once over all parameters. These values must be the same
+        in all groups."""
         chain = chain or self.chain(group)
         if not group['params'] or not any(b.is_global for b in chain.blocks): return {}
         res,provided,hypers = {},set(),self.hypers(group, chain)
@@ -174,21 +205,24 @@ class Recipe:
             provided |= {*learned_of(chain).returns.get(b, ())}
         return res
     def settings(self, group):
-        "Chain, numbers and way of running of `group`: one object for all groups that are alike"
+        "Returns the `Settings` of `group`, which are one object for all groups with equal values."
         key = tuple([group[k] for k in self.defaults])
-        if group['capturable']: key = *key,*dict.fromkeys(p.device for p in group['params'])           # where the numbers are; a group may be empty
+        if group['capturable']: key = *key,*dict.fromkeys(p.device for p in group['params'])           # a captured step reads its numbers there
         try: found = self.known.get(key)
-        except TypeError: found = None                                      # a list in it
-        if not found or found.types!=[*map(type, key)]:
-            if not group['capturable']: key = tuple(number(plain(v)) if not isinstance(v, (tuple,list)) else tuple(map(number, v)) for v in key)
-            found = self.known.get(key)
-            if not found or found.types!=[*map(type, key)]:
-                if len(self.known)>100: self.known,self.seen = {},{}
-                self.known[key] = found = Settings(self, group, key)
+        except TypeError: found = None                                      # a list has no hash
+        if found and found.types==[*map(type, key)]: return found           # 1 and True are equal, and differ as settings
+        return self._settings_of_numbers(group, key)
+    def _settings_of_numbers(self, group, key):
+        "Returns the `Settings` that are kept for the numbers in `key`, or makes them."
+        if not group['capturable']: key = tuple(frozen(v if isinstance(v, (tuple,list)) else plain(v)) for v in key)
+        found = self.known.get(key)
+        if found and found.types==[*map(type, key)]: return found
+        if len(self.known)>100: self.known,self.seen = {},{}
+        self.known[key] = found = Settings(self, group, key)
         return found
 
     def same(self, other):
-        "Whether `other` runs the same callbacks with the same hyper-parameters declared"
+        "Whether `other` runs the same callbacks and declares the same hyper-parameters"
         cbs = lambda r: [*map(same, r.items)]
         return cbs(self)==cbs(other) and self.declared==other.declared and self.own==other.own
     def __getstate__(self): return vars(self)|dict(built=set(), fine=set(), known={}, seen={})

@@ -1,4 +1,4 @@
-"""What stands in a list: callbacks, nested lists of them, and at most one algorithm, as its class or as a `partial` of that."""
+"""This module reads lists of callbacks. A list holds callbacks, nested lists, and at most one algorithm: its class or a `partial` of the class."""
 
 from functools import partial
 from fastcore.basics import is_iter
@@ -12,7 +12,7 @@ __all__ = ['Built', 'algorithm_of', 'arguments_of', 'check_advances', 'check_apa
 
 
 def flatten(cbs):
-    "The callbacks of a nested list, in order; what is falsy is left out, so that `flag and callback` works"
+    "Returns the callbacks of a nested list, in order. It leaves out falsy items, so that users can write `flag and callback`."
     if callable(cbs) or isinstance(cbs, str): return cbs,
     if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
@@ -21,12 +21,12 @@ def flatten(cbs):
 # -- The algorithm in a list --
 
 def algorithm_of(item):
-    "The algorithm that `item` stands for, None for a callback"
+    "Returns the algorithm that `item` stands for, or None if `item` is a callback."
     cls = inside(item)
     return cls if isinstance(cls, type) and getattr(cls, 'arguments', None) else None
 
 def arguments_of(items, who):
-    "The arguments of the algorithm in a list, if there is one, with defaults"
+    "Returns the arguments of the algorithm in a list, with their defaults. Raises if the list has two algorithms."
     found = [*filter(algorithm_of, items)]
     if len(found)>1:
         raise TypeError(f"{who}: {name_of(found[0])} and {name_of(found[1])} in one list would each move every parameter; "
@@ -34,7 +34,7 @@ def arguments_of(items, who):
     return with_defaults(found[0]) if found else {}
 
 def with_defaults(item):
-    "The arguments of an algorithm; what a `partial` of it gives, in either spelling, are their defaults"
+    "Returns the arguments of an algorithm with their defaults. A `partial` replaces defaults, and may use either spelling."
     cls = algorithm_of(item)
     values = dict(cls.arguments)
     if isinstance(item, partial):
@@ -44,7 +44,7 @@ def with_defaults(item):
     return values
 
 def build(cls, values):
-    "The callbacks of the algorithm `cls`"
+    "Calls the algorithm `cls` with its arguments, and returns its callbacks."
     cbs = cls.build(**{n: values[n] for n in cls.arguments})
     if callable(cbs) or is_iter(cbs) and not isinstance(cbs, (str,dict)): return flatten(cbs)
     raise TypeError(f"{cls.__name__} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
@@ -53,28 +53,39 @@ def build(cls, values):
 # -- The callbacks of a list --
 
 class Built:
-    """The callbacks `cbs` of a list whose algorithm has its arguments at `values`. `inner` are those of the algorithm, which is called `algorithm`,
-    and `outer` the others. `repeats`: callbacks that are left out because they stand before as well, see `once`"""
+    """The callbacks of a list. The algorithm in the list, if there is one, is called with `values`. `flipped` puts `maximize` before all callbacks.
+
+    `cbs`: all callbacks, in order.
+    `algorithm`: the name of the algorithm.
+    `inner`: the callbacks of the algorithm.
+    `outer`: the other callbacks.
+    `repeats`: the repeated callbacks that `once` has left out."""
     def __init__(self, items, values, flipped=False):
-        self.inner,self.outer,self.algorithm = [],[maximize] if flipped else [],''
+        self.algorithm = ''
+        self.inner = []
+        self.outer = [maximize] if flipped else []
         cbs = [*self.outer]
         for item in items:
-            cls = algorithm_of(item)
-            if cls: self.inner,self.algorithm = [*build(cls, values)],cls.__name__
-            else: self.outer.append(item)
-            cbs += self.inner if cls else [item]
+            if cls := algorithm_of(item):
+                self.algorithm = cls.__name__
+                self.inner = [*build(cls, values)]
+                cbs += self.inner
+            else:
+                self.outer.append(item)
+                cbs.append(item)
         self.cbs,self.repeats = once(cbs)
         self.key = key_of(self.cbs)
 
     def has_inside(self, cb):
-        "Whether `cb` comes from the algorithm alone, where a user can neither move nor rename it"
+        "Whether only the algorithm has `cb`. A user can neither move nor rename such a callback."
         return among(cb, self.inner) and not among(cb, self.outer)
 
 def among(cb, cbs): return any(same(cb)==same(o) for o in cbs)
 
 def once(cbs):
-    """`cbs` without those that keep a state and stand before as well: the same callback under the same names is one, because a state is advanced
-    once a step. And those, each as the index of the one that stays and the index before which it stood"""
+    """Returns `cbs` without repeated callbacks, and a list of the repeats. A callback is repeated if it keeps a state and the same callback with the
+    same names stands before it. It must run only once, because a step advances a state once. A repeat is a pair of indices into the returned `cbs`:
+    that of the callback that stays, and that of the place where the repeated one stood."""
     res,repeats,first = [],[],{}
     for cb in cbs:
         key = hashable(same(cb))
@@ -85,10 +96,11 @@ def once(cbs):
     return res,repeats
 
 
-# -- What is refused --
+# -- Checks --
 
 def check_built(built, again, declared, who):
-    "Refuse callbacks that an algorithm makes anew whenever it is asked, and `partial`s that give what the algorithm has as an argument"
+    """Raises if the algorithm makes a new function as a callback each time it is called: `again` is the result of a second call. Raises if a
+    `partial` of a callback sets an argument of the algorithm, one of `declared`."""
     who = built.algorithm or who
     for a,b in zip(built.inner, again.inner):
         if same(a)!=same(b): raise TypeError(f"{who} makes {name_of(a)} anew at each call; define it outside, so that it is the same for all groups")
@@ -97,15 +109,16 @@ def check_built(built, again, declared, who):
             if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")
 
 def fixed(cb):
-    "Names that a `partial` gives a value, under what it is called in the chain"
+    "Returns the names that a `partial` sets, as the chain calls them."
     if isinstance(cb, rename): return {cb.names.get(n,n) for n in fixed(cb.func)}
     return cb.keywords.keys()|fixed(cb.func) if isinstance(cb, partial) else set()
 
 def check_apart(inner, outer, arguments, algorithm, who):
-    """Refuse a hyper-parameter that the `algorithm`, or one of its callbacks `inner`, and one of the callbacks `outer` beside it both have, with
-    different defaults: they are two things, and a group keeps one value of a name. A callback that is one of the algorithm's has the algorithm's"""
+    """Raises if the algorithm and a callback in `outer` both have a hyper-parameter of one name, with different defaults. These are two things, but a
+    group keeps only one value for a name. The algorithm has its `arguments` and the hyper-parameters of its callbacks `inner`. A callback in `outer`
+    that is also in `inner` shares the algorithm's hyper-parameters."""
     if not outer: return
-    further = {}                                                            # what the algorithm's callbacks have besides its `arguments`
+    further = {}                                                            # defaults that the algorithm's callbacks declare
     for b in map(Block, inner):
         for n,v in b.hypers.items(): further.setdefault(n, []).append(v)
     for b in [Block(cb) for cb in outer if not among(cb, inner)]:
@@ -116,7 +129,8 @@ def check_apart(inner, outer, arguments, algorithm, who):
                                               f"give that of {b} another: {apart(b.cb, n)}")
 
 def check_repeats(chain, repeats, returns, who):
-    "Refuse a callback that stands twice if both would not come to the same, because what it reads has changed in between"
+    """Raises if a callback stands twice in the list and what it reads changes between the two places. It would then advance its state twice.
+    `returns`: the names that each callback returns."""
     for i,j in repeats:
         b = chain.every[i]
         reads = what_makes(b.names)-b.state.keys()
@@ -127,14 +141,14 @@ def check_repeats(chain, repeats, returns, who):
                                  f"{min(b.state)!r} twice; leave one out, or give one a state of its own: {apart(b.cb, min(b.state))}")
 
 def what_makes(names):
-    "`names`, and those that they are made of where no callback has returned them"
+    "Returns `names` and the names from which the engine computes them if no callback returns them."
     names = {*names}
     if 'new_p' in names: names |= {'p', 'lr', 'update'}
     if 'update' in names: names |= {'grad'}
     return names
 
 def check_advances(chain, advances, built, who):
-    "Refuse two callbacks that both declare a state and give it a new value in each step"
+    "Raises if two callbacks declare the same state and both give it a new value in each step."
     for n in chain.state:
         both = [b for b in chain.every if n in b.state and n in advances.get(b, ())]
         if len(both)<2: continue
@@ -144,5 +158,5 @@ def check_advances(chain, advances, built, who):
                          f"state of its own: {apart(b.cb, n)}")
 
 def apart(cb, n):
-    "How to give what `cb` calls `n` a name of its own"
+    "Returns the `rename` with which a user gives the `n` of `cb` a name of its own."
     return f"rename({shown(cb)}, {n}='{name_of(cb)}_{n}')"

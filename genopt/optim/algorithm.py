@@ -1,4 +1,4 @@
-"""`algorithm`: an optimizer class of a function that returns callbacks."""
+"""`algorithm` makes an optimizer class from a function that returns callbacks."""
 
 import inspect
 import warnings
@@ -11,15 +11,15 @@ __all__ = ['algorithm']
 
 
 def algorithm(f):
-    """The `Optimizer` class of the algorithm `f`. The arguments of `f`, with their defaults, are the algorithm's hyper-parameters, as in torch.optim.
-    It returns the callbacks for such values. The class takes its name and docstring from `f`.
+    """Returns an `Optimizer` class for the algorithm `f`. The arguments of `f` are the algorithm's hyper-parameters, with their defaults, as in
+    torch.optim. `f` returns the callbacks for the values that it is called with. The class has the name and the docstring of `f`.
 
         @algorithm
         def Lion(lr=1e-4, betas=(0.9,0.99), weight_decay=0.):
             "Symbolic Discovery of Optimization Algorithms, https://arxiv.org/abs/2302.06675"
             return [weight_decay and transforms.weight_decay, lion_step]
 
-    Raises `TypeError` for an argument without a default, for one that every optimizer has, and where there is no `lr`."""
+    Raises `TypeError` if an argument has no default, if every optimizer already has an argument of that name, or if there is no argument `lr`."""
     arguments = inspect.signature(f).parameters
     check_arguments(f, arguments)
     positional = [n for n,a in arguments.items() if a.kind==a.POSITIONAL_OR_KEYWORD]
@@ -43,34 +43,36 @@ def algorithm(f):
         __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))
 
 def check_arguments(f, arguments):
+    "Raises if `arguments`, the signature of `f`, cannot be the hyper-parameters of an algorithm."
     bare = [n for n,a in arguments.items() if a.default is a.empty]
     if bare: raise TypeError(f"{f.__name__}: {bare[0]!r} needs a default, as in torch.optim")
     if 'lr' not in arguments: raise TypeError(f"{f.__name__} needs an argument lr with a default")
     if bad := arguments.keys()&reserved: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
 
 def signature_of_class(arguments):
-    "`(self, params, ...)` with the algorithm's arguments and the flags of every optimizer"
+    "Returns the signature of `__init__`: `self`, `params`, the algorithm's arguments, and the flags that every optimizer has."
     P = inspect.Parameter
     first = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')]
     flags = [P(k, P.KEYWORD_ONLY, default=v) for k,v in (engine_flags | dict(nonfinite=policies[0])).items()]
     return inspect.Signature([*first, *arguments.values(), *flags])
 
 def has_no_effect(opt, k, hypers):
-    "Whether nothing reads hyper-parameter `k`: neither a callback in some group nor the algorithm, also where all that is off were on"
+    """Whether neither a callback nor the algorithm reads hyper-parameter `k` in any group. Something that is off, such as a weight decay of 0, may
+    hide that `k` is read. So this asks again with everything turned on."""
     groups = [(opt._recipe(g), g) for g in opt.param_groups if 'cbs' not in g]
     if not groups or hypers[k]==opt.arguments[k]: return False
     return not any(has_effect(recipe, g, k) for recipe,group in groups for g in (group, turned_on(recipe, group, k)))
 
 def has_effect(recipe, group, k):
-    "Whether with the values of `group` a callback reads `k`, or the algorithm returns other callbacks where `k` has its default"
+    "Whether a callback of `group` reads `k`, or the algorithm returns other callbacks if `k` has its default"
     names = k,*recipe.view(group).aliases.get(k, ())
     try:
         built = recipe.build(group)
         asks  = chain_of(built.cbs).asks
         return any(n in asks for n in names) or built.key!=recipe.build(group | {k: recipe.arguments[k]}).key
-    except (TypeError, ValueError): return True                             # the algorithm refuses these values, so it reads them
+    except (TypeError, ValueError): return True                             # the algorithm raises for these values, so it reads them
 
 def turned_on(recipe, group, k):
-    "`group` with what is off turned on, but for `k`: flags, and numbers that are zero"
+    "Returns `group` with False replaced by True and 0 replaced by 0.5, in all arguments of the algorithm but `k`."
     off = [n for n in recipe.arguments if n!=k and isinstance(v := group.get(n), (int,float)) and v==0]
     return group | {n: True if isinstance(group[n], bool) else .5 for n in off}

@@ -120,7 +120,7 @@ def put_back(put_aside, changed):
 def kept(v): return compute(v) if isinstance(v, torch.Tensor) else v
 
 def was_written(p, state):
-    "Tell whether `p` holds other weights than those `eval` has put there, and than those it had before. A state of an old file does not tell"
+    "Tell whether `p` holds neither the weights that `eval` put there nor those from before. For the state of an old file the answer is no"
     return 'eval_bits' in state and bits(p)!=state['eval_bits'] and bits(p)!=bits(state['train_p'])
 
 def has_bits(p): return not is_sharded(p) and not p.is_meta
@@ -128,7 +128,7 @@ def has_bits(p): return not is_sharded(p) and not p.is_meta
 integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def bits(x):
-    "Return a number that two tensors share only if their bits are equal, but for chance. It is the same on all devices"
+    "Return a checksum of the bits of `x`. It is the same on all devices"
     x = real(x.detach()).contiguous().flatten()
     x = x.view(integers[x.itemsize])
     weights = 2*torch.arange(min(len(x), 2**20), device=x.device) + 1

@@ -41,7 +41,7 @@ class Clock:
 class SharedClock(Clock):
     """The counters of one parameter in shared memory, as 0-dim tensors: `cells`.
 
-    Other processes count there too. So the clock reads the tensors each time and stores no value."""
+    Other processes count there too. So the clock reads the tensors each time and keeps no value."""
 
     __slots__ = ('cells',)
 
@@ -227,7 +227,7 @@ class StateStore(dict):
         return dict.get(self, p) or {}
 
     def keep(self, p, tensors, clock):
-        "Store new state `tensors` of `p`, and its clock. The engine alone calls this; `version` stays"
+        "Store new state `tensors` of `p`, and its clock. Only the engine calls this; `version` stays"
         if not tensors and not clock.kept() and p not in self:
             return  # torch's SGD without momentum has no state either
         state = self[p]

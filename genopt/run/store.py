@@ -227,7 +227,7 @@ class StateStore(dict):
         return dict.get(self, p) or {}
 
     def keep(self, p, tensors, clock):
-        "Store new state `tensors` of `p`, and its clock. Only the engine calls this; `version` stays"
+        "Store new state `tensors` of `p`, and its clock, for the engine alone; `version` stays"
         if not tensors and not clock.kept() and p not in self:
             return  # torch's SGD without momentum has no state either
         state = self[p]

@@ -1,9 +1,9 @@
-"""One callback, read from its signature.
+"""One callback, as its signature describes it.
 
     def average_grad(grad, mom:fraction=0.9, grad_avg=zeros)
 
-reads `grad`, declares the hyper-parameter `mom` with its range, and the state `grad_avg`. What it returns is learned by running it; see
-`genopt.optim.rehearsal`."""
+This callback reads `grad`. It declares the hyper-parameter `mom` with its range, and the state `grad_avg`. The signature does not say what a
+callback returns; `genopt.optim.rehearsal` runs the callback to find out."""
 
 from inspect import isfunction
 from torch import Tensor
@@ -13,15 +13,17 @@ from .state import Init
 
 __all__ = ['Block', 'given', 'of_model', 'plurals']
 
-plurals  = dict(params='p', grads='grad', updates='update', new_ps='new_p')      # what a global callback reads and returns: lists over all parameters
-of_model = {'loss', 'evaluate', 'hvp'}                                             # what a callback may ask of the model
-of_one    = {'p', 'grad', 'rows', 'update', 'new_p'}                                # names of one parameter that the optimizer provides
-given    = {*of_one, *plurals, *of_model}                                           # all names that it provides
+plurals  = dict(params='p', grads='grad', updates='update', new_ps='new_p')         # list over all parameters -> name of one member
+of_model = {'loss', 'evaluate', 'hvp'}                                              # what a callback may ask of the model
+of_one   = {'p', 'grad', 'rows', 'update', 'new_p'}                                 # what the optimizer provides for one parameter
+given    = {*of_one, *plurals, *of_model}                                           # all names that the optimizer provides
 
 
 class Block:
-    """What a callback `reads`, the `state` and `hypers` it declares, the `ranges` of those. A global callback reads `lists` over all parameters,
-    name of the list -> name of its members: `grads`, and the plural of any name in `known`, which callbacks before it return or declare"""
+    """A callback and what its signature says: the names it `reads`, and the `state`, `hypers` and `ranges` it declares.
+
+    A global callback is called once for all parameters. Its `lists` map the name of each list it reads to the name of a member, such as `grads`
+    to `grad`. Beside the lists of `plurals` it may read the plural of a name in `known`; callbacks before it return or declare those."""
     def __init__(self, cb, known=()):
         self.cb = cb
         self.name = name_of(cb)
@@ -34,6 +36,7 @@ class Block:
         self._check_reads()
 
     def _arguments(self):
+        "Return the parameters of the callback's signature, and refuse what is no callback"
         cb = inside(self.cb)
         if not callable(cb) or isinstance(cb, (type,Init)):
             raise TypeError(f"a callback is a function of names like p, grad, update; {no_callback(cb)}")
@@ -45,7 +48,7 @@ class Block:
         return arguments
 
     def _declare(self, a):
-        "Read one argument of the signature"
+        "Record what one argument of the signature declares, or refuse it"
         if a.kind in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
             raise TypeError(f"{self.name} takes {'*' if a.kind==a.VAR_POSITIONAL else '**'}{a.name}; name each value it reads instead. "
                             "A fastai callback is rewritten by naming its arguments and returning what it changes")
@@ -71,6 +74,7 @@ class Block:
                 f"a hyper-parameter a number, bool or string{hint}")
 
     def _check_reads(self):
+        "Refuse a global callback that reads what belongs to one parameter, and a callback of one parameter that asks for what takes all"
         if self.is_global and (bad := [n for n in self.reads if n in given-of_model and n not in plurals]):
             raise TypeError(f"{self.name} reads {bad[0]!r} beside lists over all parameters; such a callback reads "
                             f"{', '.join(plurals)}, lists of other names, and hyper-parameters")
@@ -79,26 +83,36 @@ class Block:
 
     @property
     def names(self):
-        "What it reads of each parameter: of a list the name of its members"
+        "The names it reads of each parameter; for a list, the name of a member"
         return [self.lists.get(n, n) for n in self.reads]
 
     # -- calling --
 
     def __call__(self, ns):
-        "What this callback changes, as a `dict`, when it reads from `ns`"
+        "Call it with its arguments from the namespace `ns`, and return what it changes as a `dict`"
         return self._changes(self.cb(**{n: ns[n] for n in self.reads}), Tensor, 'update')
 
     def call_all(self, spaces, model=None, items=()):
-        "The same for a global callback: one call over all `spaces`, one `dict` for each. `model` is asked for what is of the model, at `items`"
-        out = self._changes(self.cb(**{n: self._argument(n, spaces, model, items) for n in self.reads}), list, 'updates')
-        lists = {n: plurals.get(n, n[:-1]) for n,v in out.items() if n in plurals or n in self.lists or n[-1]=='s' and isinstance(v, (list,tuple))}
-        for n in lists:
-            if not isinstance(out[n], (list,tuple)): raise TypeError(f"{self.name} returned a {type(out[n]).__name__} for {n}; it must be a list")
-            if len(out[n])!=len(spaces): raise ValueError(f"{self.name} returned {len(out[n])} {n} for {len(spaces)} parameters")
-        return [{lists.get(n, n): v[i] if n in lists else v for n,v in out.items()} for i in range(len(spaces))]
+        """Call a global callback once for all namespaces `spaces`, and return for each what the callback changes, as a `dict`.
+
+        `model` answers what the callback asks of the model, at the parameters `items`."""
+        arguments = {n: self._argument(n, spaces, model, items) for n in self.reads}
+        out = self._changes(self.cb(**arguments), list, 'updates')
+        members = {n: plurals.get(n, n[:-1]) for n,v in out.items() if self._is_list(n, v)}
+        for n in members: self._check_list(n, out[n], len(spaces))
+        return [{members.get(n, n): v[i] if n in members else v for n,v in out.items()} for i in range(len(spaces))]
+
+    def _is_list(self, name, value):
+        "Tell whether the returned `value` has one member for each parameter: a known list, or a list whose name ends in `s`"
+        return name in plurals or name in self.lists or name[-1]=='s' and isinstance(value, (list,tuple))
+
+    def _check_list(self, name, value, n_params):
+        "Refuse a returned `value` that is no list of `n_params` members"
+        if not isinstance(value, (list,tuple)): raise TypeError(f"{self.name} returned a {type(value).__name__} for {name}; it must be a list")
+        if len(value)!=n_params: raise ValueError(f"{self.name} returned {len(value)} {name} for {n_params} parameters")
 
     def _argument(self, name, spaces, model, items):
-        "What a global callback is given for `name`: a list, or a value that all parameters have in common"
+        "Return the value of the argument `name` of a global callback: a list, or a value that all parameters share"
         if name in of_model: return getattr(model, name)(items, self)
         values = [space[self.lists.get(name, name)] for space in spaces]
         if name in self.lists: return values
@@ -110,9 +124,11 @@ class Block:
         return values[0]
 
     def one_value(self, name, a, b):
+        "The message that the parameters have two values, `a` and `b`, where a global callback can read only one"
         return f"{self.name} runs once over all parameters, so {name!r} must be the same for every parameter; got {a} and {b}"
 
     def _changes(self, out, bare, name):
+        "Return what a callback has returned as a `dict`. A bare value of the type `bare` is the new `name`"
         if isinstance(out, dict): return out
         if isinstance(out, bare): return {name: out}
         raise TypeError(f"{self.name} returned {type(out).__name__}; return the new {name} ({bare.__name__}) or a dict of what it "
@@ -124,19 +140,21 @@ class Block:
 
 
 def lists_in(arguments, known):
-    """Names of the arguments that are lists over all parameters: `grads`, and `norms` where `norm` is in `known`. A hyper-parameter is none, whatever
-    its name, and beside `p` or `grad`, which are of one parameter, there is none"""
+    """Return the names of the arguments that are lists over all parameters: `grads`, and `norms` if `norm` is in `known`.
+
+    An argument that declares a hyper-parameter is no list, whatever its name. A callback that reads a name of one parameter, such as `p`, has no
+    list but those of `plurals`."""
     names = [a.name for a in arguments]
     lists = [n for n in names if n in plurals]
     if any(n in of_one for n in names): return lists
     return lists + [a.name for a in arguments if (a.default is a.empty or isinstance(a.default, Init)) and is_plural(a.name, known)]
 
 def is_plural(name, known):
-    "Whether `name` is the list of a known name: `norms` of `norm`"
+    "Tell whether `name` is the list of a known name, as `norms` is of `norm`"
     return name[-1]=='s' and name[:-1] in known and name not in known
 
 def no_callback(cb):
-    "What `cb` is instead of a callback"
+    "Say what `cb` is instead of a callback"
     if isinstance(cb, Init): return f"{cb} is an initializer, the default of a state: def f(grad, s={cb})"
     if isinstance(cb, type): return f"{cb.__name__} is a class, and no algorithm of genopt"
     if isinstance(cb, (int,float)): return f"got {cb!r}, a number; does an argument hide the callback of its name? say transforms.weight_decay"

@@ -1,5 +1,7 @@
-"""What callbacks over all parameters may ask of the model itself: the `loss`, what loss and gradients are at other values (`evaluate`), products
-with the Hessian (`hvp`). Sharpness-aware steps, line searches and curvature are blocks because of it."""
+"""What callbacks over all parameters may ask of the model during a step.
+
+They may ask for the `loss`, for loss and gradients at other values (`evaluate`), and for products with the Hessian (`hvp`). Sharpness-aware
+steps, line searches and second-order methods are callbacks that use these."""
 
 from contextlib import contextmanager
 import torch
@@ -10,18 +12,21 @@ __all__ = ['Model']
 
 
 class Model:
-    """The model behind a step: `closure` evaluates it, and has `returned` the loss at the values from which the step starts. `around`: what is on
-    around the step, and so was when it did"""
+    """The model behind a step.
+
+    `closure` evaluates the model. `returned` is the loss it returned at the values from which the step starts. `around` holds the user's
+    settings, such as autocast, which a step turns off; `evaluate` turns them on again for the closure. `who` names the optimizer in errors."""
     def __init__(self, closure, returned, who, around): self.closure,self.returned,self.who,self.around = closure,returned,who,around
 
     def loss(self, items, by):
-        "The loss at the start of the step, a 0-dim tensor"
+        "Return the loss at the start of the step, as a 0-dim tensor. `by` is the callback that asks"
         if self.returned is None: raise RuntimeError(f"{self.who}: {by} reads the loss; call step(closure), where closure returns it")
         return signed(items, as_tensor(self.returned))
 
     def evaluate(self, items, by):
-        """`evaluate(values)`: loss and gradients with the parameters at `values`, a list of tensors like `params`. Parameters and their `grad` are
-        then as before"""
+        """Return a function `evaluate(values)`, which computes loss and gradients with the parameters at `values`.
+
+        `values` is a list of tensors like `params`. After the call the parameters and their `grad` are as before. `by` is the callback that asks."""
         if self.closure is None:
             raise RuntimeError(f"{self.who}: {by} evaluates the model; call step(closure), where closure clears gradients, computes the loss, "
                                "calls backward and returns the loss")
@@ -35,7 +40,7 @@ class Model:
         return evaluate
 
     def hvp(self, items, by):
-        "`hvp(vectors)`: the Hessian of the loss times `vectors`, a list of tensors like `params`"
+        "Return a function `hvp(vectors)`, which multiplies the Hessian of the loss by `vectors`, a list of tensors like `params`"
         ps = [it.p for it in items]
         if any(not p.grad.requires_grad for p in ps):
             raise RuntimeError(f"{self.who}: {by} asks for the curvature, and the gradients have no graph; call loss.backward(create_graph=True)")
@@ -49,19 +54,17 @@ class Model:
 def as_tensor(loss): return loss.detach() if isinstance(loss, torch.Tensor) else torch.as_tensor(loss)
 
 def signed(items, x):
-    "`x`, or with the other sign where a chain goes up instead of down"
+    "Return `x`, or `-x` where the chain maximizes"
     return -x if items and maximize in items[0].chain.cbs else x
 
 @contextmanager
 def kept(ps, items):
-    "Parameters and gradients, as they were before, when all is done or fails"
+    "Restore the values of the parameters `ps` and their gradients at the end of a `with` block, also after an error"
     before = [(real(p.detach()).clone(), p.grad) for p in ps]
-    for p in ps: p.grad = None                                             # so that a closure which fills gradients with zeros leaves them alone
+    for p in ps: p.grad = None                                             # a closure may fill `grad` with zeros, and must not reach these
     try: yield
     finally:
         for p,(value,grad) in zip(ps, before):
             real(p.detach()).copy_(value)
             p.grad = grad
         for it in items: it.versions = it.versions_now()
-
-

@@ -1,5 +1,7 @@
-"""Two sets of weights: those that are trained, and those to evaluate, which an average or a schedule-free algorithm keeps. `opt.eval()` puts the
-latter into the parameters, `opt.train()` the former back, to the bit; with an algorithm that has one set both do nothing."""
+"""Two sets of weights: those to train, and those to evaluate.
+
+An algorithm that averages weights, or a schedule-free one, keeps both sets. `opt.eval()` puts the weights to evaluate into the parameters.
+`opt.train()` puts the weights to train back, with the same bits. Both do nothing if the algorithm has only one set."""
 
 import torch
 from .._torch import quietly,without_dynamo
@@ -13,19 +15,21 @@ from ..run.reference import own
 __all__ = ['Modes']
 
 
-written_between = 'raise','keep','undo'                                 # what `train` does about what was written after `eval`
+written_between = 'raise','keep','undo'                                 # the values of `written`, an argument of `train`
 both_ways = "opt.train(written='keep') trains on from what is there"
 
 class Modes:
     "The part of `Optimizer` that knows which weights the parameters hold"
     training  = True
-    _expected = {}                                                      # parameter -> bits of its weights to train and to evaluate, from a file
+    _expected = {}                                                      # from a file: parameter -> `bits` of its weights to train, and to evaluate
 
     @without_dynamo
     @quietly
     def eval(self):
-        """Put the weights to evaluate into the parameters: the state `eval_p`, or what a callback returns as `eval_p`. Those to train are kept in the
-        state, and in checkpoints. A parameter that has not been trained yet stays. No step can be taken until `train()`"""
+        """Put the weights to evaluate into the parameters: the state `eval_p`, or what a callback returns as `eval_p`.
+
+        The state, and so a checkpoint, keeps the weights to train. A parameter that no step has trained yet stays as it is. After `eval()` a step
+        raises `RuntimeError` until you call `train()`."""
         if not self.training: return
         if self._expected: self._check_weights()
         news = self._to_evaluate()
@@ -38,26 +42,27 @@ class Modes:
     @without_dynamo
     @quietly
     def train(self, mode=True, *, written='raise'):
-        """Put the weights to train back into the parameters. `train(False)` is `eval()`, as of a model. `written`: what becomes of a parameter
-        that somebody has written since `eval()`, a checkpoint of the model that was loaded perhaps: `'raise'` an error, `'keep'` what was written
-        and train on from there, or `'undo'` it"""
+        """Put the weights to train back into the parameters. `train(False)` is `eval()`, as for a model.
+
+        `written`: what to do if somebody has written a parameter since `eval()`, for example by loading a checkpoint of the model. `'raise'`
+        raises `RuntimeError` and changes nothing. `'keep'` trains on from what was written. `'undo'` goes back to the weights that were trained."""
         if written not in written_between:
             raise ValueError(f"{self.name}: written must be one of {', '.join(map(repr, written_between))}; got {written!r}")
         if not mode: return self.eval()
-        kept  = {p: s for p,s in self.state.items() if isinstance(s, dict) and 'train_p' in s}
-        other = [p for p,s in kept.items() if was_written(p, s)] if written!='undo' else []
-        if other and written=='raise':
-            raise RuntimeError(f"{self.name}: {self._names(other)} was written after opt.eval(), and train() would undo that. Nothing has changed. "
-                               f"{both_ways}; written='undo' goes back to the weights that were trained")
-        for p,s in kept.items():
-            value = s.pop('train_p')
-            s.pop('eval_bits', None)
-            if not any(p is o for o in other): p.detach().copy_(value)
+        put_aside = {p: s for p,s in self.state.items() if isinstance(s, dict) and 'train_p' in s}
+        changed = [] if written=='undo' else [p for p,s in put_aside.items() if was_written(p, s)]
+        if changed and written=='raise': raise RuntimeError(self._was_changed(changed))
+        put_back(put_aside, {*map(id, changed)})
         self.training = True
         if written=='keep': self._expected = {}
 
+    def _was_changed(self, params):
+        "The message that somebody has written `params` since `eval()`"
+        return (f"{self.name}: {self._names(params)} was written after opt.eval(), and train() would undo that. Nothing has changed. "
+                f"{both_ways}; written='undo' goes back to the weights that were trained")
+
     def _to_evaluate(self):
-        "`(parameter, state, weights to evaluate)` of each parameter that has such"
+        "Return `(parameter, state, weights to evaluate)` for each parameter that has weights to evaluate"
         res = []
         for group in self.param_groups:
             recipe = self._recipe(group)
@@ -72,26 +77,27 @@ class Modes:
         return res
 
     def _names(self, params):
-        "The first of `params` by name, and how many others there are"
+        "Name the first of `params`, and say how many others there are"
         numbers = {id(p): i for i,p in enumerate(p for g in self.param_groups for p in g['params'])}
         known = [numbers[id(p)] for p in params if id(p) in numbers]
         first = name_in(self.param_groups, known[0]) if known else 'a parameter that is in no group any more'
         return first + (f' (and {len(params)-1} more)' if len(params)>1 else '')
 
-
-    # -- files: the model may be saved with the weights to evaluate, and the optimizer with those to train --
+    # -- files: a user may save the model with the weights to evaluate, and the optimizer with those to train --
 
     @quietly
     def _weights(self):
-        "For a state dict saved in training: `bits` of the weights to train and of those to evaluate, by the parameter's number"
+        """Return the entry `weights` of a state dict that is saved in training.
+
+        By the number of each parameter, it has the `bits` of the weights to train and those of the weights to evaluate."""
         numbers = {id(p): i for i,p in enumerate(p for g in self.param_groups for p in g['params'])}
         try: news = self._to_evaluate() if self.training else ()
-        except (RuntimeError, ValueError, TypeError): news = ()         # a parameter has got another shape: the next step says so
+        except (RuntimeError, ValueError, TypeError): news = ()         # a parameter has another shape now; the next step reports it
         told = {numbers[id(p)]: [bits(p), bits(real(torch.empty_like(p)).copy_(value))] for p,_,value in news if has_bits(p)}
         return dict(weights=told) if told else {}
 
     def _check_weights(self):
-        "Refuse a step where the parameters are the weights to evaluate, but the state was saved in training"
+        "Refuse a step if the state was saved in training, but the parameters hold the weights to evaluate"
         bad = [p for p,(train,other) in self._expected.items() if train!=other and bits(p)==other]
         if bad:
             raise RuntimeError(f"{self.name}: {self._names(bad)} holds the weights to evaluate, but the state that was loaded was saved in training: "
@@ -99,15 +105,22 @@ class Modes:
         self._expected = {}
 
 def told_weights(groups, state_dict):
-    "What `_weights` has told, by parameter. It is looked at when the model is loaded too, at the next step"
+    "Return the entry `weights` of `state_dict` by parameter. The next step reads it, since the model may be loaded after the optimizer"
     told = state_dict.get('weights', {})
     saved = [i for g in state_dict['param_groups'] for i in g['params']]
     return {p: told[i] for i,p in zip(saved, (p for g in groups for p in g['params'])) if i in told}
 
+def put_back(put_aside, changed):
+    "Put the weights to train back into their parameters, but for those whose ids are in `changed`, and drop them from the states"
+    for p,state in put_aside.items():
+        value = state.pop('train_p')
+        state.pop('eval_bits', None)
+        if id(p) not in changed: p.detach().copy_(value)
+
 def kept(v): return compute(v) if isinstance(v, torch.Tensor) else v
 
 def was_written(p, state):
-    "Whether `p` is neither what `eval` has put there nor what it was before. An old file does not say"
+    "Tell whether `p` holds neither the weights that `eval` put there nor those from before. For the state of an old file the answer is no"
     return 'eval_bits' in state and bits(p)!=state['eval_bits'] and bits(p)!=bits(state['train_p'])
 
 def has_bits(p): return not is_sharded(p) and not p.is_meta
@@ -115,7 +128,7 @@ def has_bits(p): return not is_sharded(p) and not p.is_meta
 integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def bits(x):
-    "A number that tells the bits of `x` from others: it is the same on all devices"
+    "Return a checksum of the bits of `x`. It is the same on all devices"
     x = real(x.detach()).contiguous().flatten()
     x = x.view(integers[x.itemsize])
     weights = 2*torch.arange(min(len(x), 2**20), device=x.device) + 1

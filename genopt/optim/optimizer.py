@@ -1,4 +1,4 @@
-"""`Optimizer`: a `torch.optim.Optimizer` that runs a list of callbacks; and `algorithm`, which names such a list as a class."""
+"""`Optimizer` is a `torch.optim.Optimizer` that runs a list of callbacks at each step."""
 
 import copy
 import warnings
@@ -21,40 +21,54 @@ from .hypers import assign,check_flags,engine_flags,lacks,misplaced
 from .learner import ForLearner
 from .model import Model
 from .modes import Modes,told_weights
-from .parameters import as_groups,check_complex,check_params,is_module
+from .parameters import as_groups,check_complex,check_form,check_params
 from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
 __all__ = ['Optimizer']
 
-policies = 'propagate','raise','skip'                                   # what may be done about gradients that are not finite
-unchanging = int,float,bool,str,tuple,type(None)                        # values that are the same if they are the same object
+policies = 'propagate','raise','skip'                                   # the values that `nonfinite` takes
+unchanging = int,float,bool,str,tuple,type(None)                        # an object of these types cannot change its value
 captured = "cannot look at gradients, which nonfinite='raise' or 'skip' does; leave one out"
 
 
 class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
-    """A generic optimizer: the callbacks `cbs`, in order, shape each parameter's `update`, then `p <- p - lr*update`.
+    """An optimizer that runs callbacks: they turn each gradient into an `update`, and the step sets `p <- p - lr*update`.
 
-    `params`: tensors, `(name, tensor)` pairs, group dicts, or a list of lists; `groups` makes them by rules. `cbs`: callbacks as `genopt.core`
-    describes them, `partial`s of them, nested lists; what is falsy is left out, so `flag and callback` works. A group may have `cbs` of its own,
-    also an algorithm, and if all have, the optimizer needs none. `hypers`: `lr` and what the callbacks declare, in torch's or fastai's spelling,
-    and torch's `maximize`, `foreach`, `fused`, `capturable`, `differentiable`. `nonfinite`: what is done about gradients that are not finite,
-    `'propagate'`, `'raise'` or `'skip'`; it looks at each gradient once, and waits for the device.
+    Arguments:
 
-    `foreach=False` calls the callbacks for each parameter, the reference. `foreach=True` runs their operations on lists of parameters; elementwise
-    chains give the same bits. `fused=True` writes them as one C function over all parameters, and needs a C compiler; it is the default where
-    there is one, on a CPU. `opt.explain()` shows how a chain is run, and why.
-    `capturable=True` keeps counters, and hyper-parameters given as tensors, on the device, for a CUDA graph: tensors may change between
-    replays (`fill_`), plain numbers are the graph's own. A callback that decides by a counter, but for `where`, is then refused.
+    `params`: the parameters, as tensors, as `(name, tensor)` pairs, as group dicts, or as a list of lists of tensors. `genopt.groups` makes
+        group dicts from rules. A group dict may have its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`.
+    `cbs`: the callbacks, which the optimizer runs in this order. Each is a function that `genopt.core` describes, or a `partial` of one. Lists
+        may be nested. The optimizer leaves out items that are falsy, so `flag and callback` works. `cbs` may be missing if each group has its own.
+    `hypers`: `lr` and the hyper-parameters that the callbacks declare, in torch's spelling (`betas`) or in fastai's (`mom`, `sqr_mom`). A number
+        may be a float or a tensor of one element. `lr` multiplies each update once per step.
+    `maximize`: a bool, by default `False`. `True` moves the parameters up the gradient.
+    `foreach`: a bool or `None`. `False` calls the callbacks for each parameter; this is the reference. `True` runs their operations on lists of
+        parameters; elementwise chains then give the same bits as the reference. `True` is an error beside `fused=True`.
+    `fused`: a bool or `None`. `True` compiles the chain to one C function over all parameters, which needs a C compiler. If both `foreach` and
+        `fused` are left out, genopt uses the C function on a CPU with a compiler, and lists elsewhere. On a GPU `True` runs as `foreach=True`
+        does. `opt.explain()` shows how a chain runs, and why.
+    `capturable`: a bool, by default `False`. `True` keeps counters, and hyper-parameters given as tensors, on the device, so that a CUDA graph can
+        record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them.
+        genopt refuses a callback that branches in Python on a counter; `where` is allowed.
+    `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
+    `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
+        gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
+        `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more, and wait for the device.
 
-    Raises `TypeError` or `ValueError` for a chain or a value that cannot work, naming callback, argument and remedy."""
+    Attributes: `scratch_bytes` is the memory in bytes that a step may use beyond parameters, gradients and state. `arguments` holds the
+    hyper-parameters of an algorithm, with their defaults.
+
+    Errors: the constructor raises `TypeError`, `ValueError` or `RuntimeError` for a chain or a value that cannot work. The message names the
+    callback, the argument and a remedy."""
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
-    scratch_bytes = 64*2**20                                            # what a step may need beyond parameters, gradients and state
-    last_step_skipped,skipped_steps = False,0                           # under nonfinite='skip'
-    _known = ()                                                         # settings of the groups, as they were at the last step
-    _steps = 0                                                          # of this process; at the eleventh low precision is looked at
+    scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
+    last_step_skipped,skipped_steps = False,0                           # nonfinite='skip' writes them
+    _known = ()                                                         # the settings of each group at the last step
+    _steps = 0                                                          # the steps of this process; the 11th checks low precision
 
     def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
         if cbs is None:
@@ -73,32 +87,27 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         super().__init__(as_groups(params), dict(defaults))
 
     def _recipe(self, group):
-        "What `group` runs: the optimizer's own recipe, or that of the `cbs` it came with"
+        "Return the recipe that `group` runs: that of the `cbs` it came with, or else the optimizer's own"
         return self._recipes[group.get('cbs')]
 
     def add_param_group(self, param_group):
-        """Add a group of parameters; it is checked as at construction, and on failure the optimizer is as it was. The dict is copied. A group
-        may bring its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`, whose defaults it then has; in the group, and
-        so in state dicts, their name is kept"""
-        if not isinstance(param_group, dict): raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
-        who = f'{self.name}, param group {len(self.param_groups)}'
-        if 'params' not in param_group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, param_group)) or 'nothing'}")
-        if is_module(param_group['params']): raise TypeError(f"{who}: params is a module; pass its parameters()")
-        recipe,label = self._bring(param_group, who)
-        group,given  = {k: shared(v) for k,v in (recipe.defaults|self._flags).items()},{}
-        view = recipe.view(group)
-        for k,v in param_group.items():
-            if k=='cbs': continue
-            if k in view: given[k] = entered(k, v)
-            elif k in ('params', 'param_names'): group[k] = v
-            elif lacks(k, plain(v), view): group[k] = plain(v)
-            elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
-            else: group[k] = v                                                           # the user's own notes, such as a name
-        assign(view, given, who)
+        """Add a group of parameters, a dict with `params`, and with values and `cbs` of its own if you like.
+
+        The optimizer copies the dict and checks it as the constructor does. If a check fails, the optimizer stays as it was.
+        `cbs` is a list of callbacks or an algorithm such as `genopt.Lion`; the group then has the defaults of that algorithm. The group and its
+        state dict keep the name of the `cbs`.
+
+        Raises `TypeError` or `ValueError` for a group that cannot work."""
+        n = len(self.param_groups)
+        who = f'{self.name}, param group {n}'
+        check_form(param_group, who)
+        recipe,label = self._recipe_for(param_group, who)
+        group = self._with_defaults(param_group, recipe, who)
         if label: group['cbs'] = label
-        n,known,defaults = len(self.param_groups),self._recipes,self.defaults
+        known,defaults = self._recipes,self.defaults
         self._recipes = known | {label: recipe}
-        self.defaults = {k: v for k,v in (defaults if n else recipe.defaults|defaults).items() if k in group}    # what all have: schedulers go by it
+        common = defaults if n else recipe.defaults|defaults
+        self.defaults = {k: v for k,v in common.items() if k in group}      # schedulers read `defaults`, so it has only keys of all groups
         try:
             add_param_group(self, group)
             self._known = []
@@ -108,8 +117,25 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             self._recipes,self.defaults = known,defaults
             raise
 
+    def _with_defaults(self, param_group, recipe, who):
+        "Return a new group: the defaults of `recipe`, overridden by what `param_group` gives"
+        group = {k: shared(v) for k,v in (recipe.defaults|self._flags).items()}
+        view  = recipe.view(group)
+        given = {}
+        for k,v in param_group.items():
+            if k=='cbs': continue
+            if k in view: given[k] = entered(k, v)
+            elif k in ('params', 'param_names'): group[k] = v
+            elif lacks(k, plain(v), view): group[k] = plain(v)
+            elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
+            else: group[k] = v                                              # a note of the user's, such as a name
+        assign(view, given, who)
+        return group
+
     def _check_common(self, mine, n, who):
-        "Refuse values that callbacks over all parameters cannot have beside those of the first `n` groups"
+        """Refuse values of a group that its global callbacks share with the first `n` groups, if they differ.
+
+        `mine` maps `(callback, name)` to the value in the group."""
         for i,g in enumerate(self.param_groups[:n]):
             if not mine: return
             for (b,k),v in self._recipe(g).in_common(g).items():
@@ -117,7 +143,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                 if other!=v: raise ValueError(f"{who}: {b.one_value(k, v, other)}; the first is that of param group {i}")
 
     def _check_group(self, group, recipe, n, who):
-        "Refuse a group whose parameters, or whose callbacks with these, cannot work"
+        "Refuse a group whose parameters cannot be optimized, or whose callbacks cannot run on them"
         check_params(group, who)
         chain = recipe.check(group, who)
         self._check_common(recipe.in_common(group, chain), n, who)
@@ -126,36 +152,55 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
 
     def _check_complex(self, group, recipe, chain, who):
+        "Refuse `group` if a parameter is complex and `chain` would mistake its pairs of numbers for a dimension"
         seen = {}
         for i,p in enumerate(group['params']):
             if p.is_complex() and not is_lazy(p): seen.setdefault(shape_class(p.shape), (i, p))
         names = group.get('param_names')
         for i,p in seen.values(): check_complex(chain, p, recipe.hypers(group, chain), f"{who}: {names[i] if names else f'parameter {i}'}")
 
-    def _bring(self, group, who):
-        "The recipe of a group with `cbs` of its own, and the name by which the group keeps it: one that is there, if it is the same"
+    def _recipe_for(self, group, who):
+        """Return the recipe of `group`, and the name under which the group keeps it.
+
+        The name of the optimizer's own recipe is `None`. If another group has brought the same callbacks, this group shares its recipe."""
         cbs = group.get('cbs')
-        if cbs is None and None not in self._recipes:
-            raise ValueError(f"{who} has no cbs: give {self.name} a list of callbacks, or each group its own: dict(params=..., cbs=genopt.AdamW)")
-        if cbs is None or isinstance(cbs, str):
-            if cbs in self._recipes: return self._recipes[cbs],cbs
-            raise ValueError(f"{who}: cbs={cbs!r} is no name of what another group has brought; give a list of callbacks or an algorithm")
-        if isinstance(cbs, type) and issubclass(cbs, Optimizer) and cbs.arguments: new = Recipe(cbs.__name__, cbs, {})
-        elif isinstance(cbs, type) or not callable(cbs) and not is_iter(cbs):
-            raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
-        else:
-            cbs = flatten(cbs)
-            new = Recipe(f'{self.name} ({" > ".join(map(name_of, cbs))})', cbs, taken(cbs, group, who))
+        if cbs is None or isinstance(cbs, str): return self._recipe_named(cbs, who),cbs
+        new = self._new_recipe(cbs, group, who)
         for label,old in self._recipes.items():
             if label and old.same(new): return old,label
-        label,n = repr(new),2
-        while label in self._recipes: label,n = f'{new!r} ({n})',n+1
-        return new,label
+        return new,self._free_name(new)
+
+    def _recipe_named(self, name, who):
+        "Return the recipe that is kept under `name`, which is `None` for the optimizer's own"
+        if name in self._recipes: return self._recipes[name]
+        if name is None:
+            raise ValueError(f"{who} has no cbs: give {self.name} a list of callbacks, or each group its own: dict(params=..., cbs=genopt.AdamW)")
+        raise ValueError(f"{who}: cbs={name!r} is no name of what another group has brought; give a list of callbacks or an algorithm")
+
+    def _new_recipe(self, cbs, group, who):
+        "Make a recipe of `cbs`, an algorithm or a list of callbacks that `group` has brought"
+        is_class = isinstance(cbs, type)
+        if is_class and issubclass(cbs, Optimizer) and cbs.arguments: return Recipe(cbs.__name__, cbs, {})
+        if is_class or not callable(cbs) and not is_iter(cbs):
+            raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
+        items = flatten(cbs)
+        names = ' > '.join(map(name_of, items))
+        return Recipe(f'{self.name} ({names})', items, taken(items, group, who))
+
+    def _free_name(self, recipe):
+        "Return a name for `recipe` that no other recipe has: its `repr`, with a number if need be"
+        name,n = repr(recipe),2
+        while name in self._recipes:
+            name = f'{recipe!r} ({n})'
+            n += 1
+        return name
 
     @property
     def nonfinite(self):
-        """What a step does about gradients that are not finite, or whose squares are not: `'propagate'` them, `'raise'` an error that names the
-        parameter, or `'skip'` the step. In the latter two parameters, state and counters stay as they are"""
+        """What a step does about a gradient with a value that is not finite, or whose square is not.
+
+        `'propagate'` uses the gradient as it is. `'raise'` raises an error that names the parameter. `'skip'` leaves out the step. After `'raise'`
+        and `'skip'` the parameters, their state and the counters are as they were before the step."""
         return self._nonfinite
     @nonfinite.setter
     def nonfinite(self, v):
@@ -168,54 +213,75 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     @without_dynamo
     def step(self, closure=None):
-        """One step for every parameter that has a gradient. `closure` re-evaluates the model and returns the loss, which is returned.
-        Raises before anything changes; `p.grad` is read only."""
+        """Take one step for every parameter that has a gradient.
+
+        `closure`, if given, evaluates the model again, calls `backward` and returns the loss; `step` then returns that loss.
+        A step only reads `p.grad`. Checks raise before the step changes anything: `RuntimeError` after `eval()`, `FloatingPointError` under
+        `nonfinite='raise'`, `TypeError` or `ValueError` for values that cannot work."""
         if type(self).step is Optimizer.step and watched_from_outside(self): return hooked_step(self, closure)
         return self._step(closure)
-    step.hooked = True                                                  # torch need not wrap it
+    step.hooked = True                                                  # torch then does not wrap `step` itself
 
     def _step(self, closure=None):
-        if not self.training: raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
+        "Take a step without hooks: the quick way if the last plan still holds, else the long way"
+        if not self.training:
+            raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
-        groups = self.param_groups
-        params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
-        grads  = gradients(params)
-        inputs = Inputs(params, grads, self._settings(groups), groups)
-        plan,self.last_step_skipped = self._plan,False
+        inputs = self._inputs()
+        plan = self._plan
+        self.last_step_skipped = False
         quick = plan is not None and plan.simple and self._steps!=10
-        if quick and plan.valid_for(inputs) and plan.aim(inputs):       # mostly; it needs nothing of torch
+        if quick and plan.valid_for(inputs) and plan.aim(inputs):       # most steps go this way; it calls nothing of torch
             if self._nonfinite=='propagate' or not plan.looks_bad():
                 plan.commit()
                 self._steps += 1
                 return loss
         with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
 
+    def _inputs(self):
+        "Collect what a step reads: the parameters, their gradients and the settings of their groups"
+        groups = self.param_groups
+        params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
+        return Inputs(params, gradients(params), self._settings(groups), groups)
+
     def _long_step(self, inputs, model):
+        "Take a step that may make a new plan, ask the `model`, or look at the gradients"
         grads,loss = inputs.grads,model.returned
         if self._expected: self._check_weights()
         if self._plan is None and not self.state and self._allocates(grads):
             self.init_state()
             return loss
         if not self._plan or not self._plan.valid_for(inputs): self._replan(inputs)
-        if self._nonfinite!='propagate' and (bad := self._plan.nonfinite(grads)):
-            if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
-            self.last_step_skipped,self.skipped_steps = True,self.skipped_steps+1
-            return loss
+        if self._nonfinite!='propagate' and self._skips(grads): return loss
         self._steps += 1
-        lost  = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
-        arrived = None
-        for _ in range(8):
-            if (arrived := self._plan.prepare(inputs, model, arrived)) is None: break
-            self._replan(inputs, arrived)                                   # a guard does not hold any more
-        else: raise RuntimeError(f"{self.name}: no plan holds for this step; this is a fault of genopt, please report it with the list of callbacks")
+        lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
+        self._prepare(inputs, model)
         self._plan.commit()
         if lost: lost.warn(self.name)
         return loss
 
+    def _skips(self, grads):
+        "Look at the gradients; if one is not finite, count the step as skipped and return true, or raise under `nonfinite='raise'`"
+        bad = self._plan.nonfinite(grads)
+        if not bad: return False
+        if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
+        self.last_step_skipped = True
+        self.skipped_steps += 1
+        return True
+
+    def _prepare(self, inputs, model):
+        "Compute the step, and plan again as long as a guard of the plan fails"
+        arrived = None
+        for _ in range(8):
+            arrived = self._plan.prepare(inputs, model, arrived)
+            if arrived is None: return
+            self._replan(inputs, arrived)
+        raise RuntimeError(f"{self.name}: no plan holds for this step; this is a fault of genopt, please report it with the list of callbacks")
+
     def _settings(self, groups):
-        "The settings of each group: those from before where every value is the same object"
+        "Return the settings of each group. A group keeps its last settings while each of its values is the same object"
         known = self._known
         if len(known)!=len(groups): known = self._known = [(None, None, None)]*len(groups)
         res = []
@@ -233,14 +299,15 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         return res
 
     def _settings_anew(self):
-        "The settings of each group, after more has been learned of what its callbacks return"
+        "Return the settings of each group, after a rehearsal has learned more of what the callbacks return"
         for r in self._recipes.values(): r.known.clear()
         self._known = ()
         return self._settings(self.param_groups)
 
     def _allocates(self, grads):
-        """Whether this is no step to learn from but torch.distributed.checkpoint's way to have the state allocated: the first, at rates of zero
-        with gradients of zeros. Counted as a step it would shift debiasing for good"""
+        """Tell whether this step only asks for the state: `torch.distributed.checkpoint` takes a first step with `lr=0` and zero gradients.
+
+        Such a step must not count. If it did, the bias correction of every later step would be one step ahead."""
         given = [g for g in grads if g is not None]
         if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
         return not agree(any((sparse_values(g) if g.is_sparse else local(g)).any() for g in given), given)
@@ -248,7 +315,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     @without_dynamo
     @quietly
     def init_state(self):
-        "Allocate the state of all parameters that require a gradient, as it is before the first step; what is there stays"
+        "Allocate the state of each parameter that requires a gradient, with its initial values. State that exists stays as it is"
         for g in self.param_groups:
             chain = self._recipe(g).chain(g)
             for p in g['params']:
@@ -258,9 +325,10 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     @quietly
     def share_memory(self):
-        """Move what is kept for the parameters into memory that processes share, to train one model together (Hogwild, A3C): `model.share_memory()`,
-        then this, then start the processes. Counters too: from now on they are 0-dim tensors there. State that is made or loaded later is not shared
-        until this is called again"""
+        """Move the state into memory that processes share, so that they train one model together (Hogwild, A3C).
+
+        Call `model.share_memory()`, then this, then start the processes. Counters move too: from then on they are 0-dim tensors. State that a later
+        step makes, or that you load later, is not shared until you call this again. Raises `ValueError` under `capturable=True`."""
         if any(g['capturable'] for g in self.param_groups):
             raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
         self.init_state()
@@ -274,26 +342,31 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                 if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
 
     def _replan(self, inputs, arrived=None):
+        "Make a new plan for `inputs`; this rehearses callbacks on kinds of parameters that they have not met"
         self._plan = None
-        chains = [self._recipe(g).chain(g) for g in self.param_groups]                # rehearses what is new
+        chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
         self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
 
     @property
     def state(self):
-        "What is kept for each parameter, by name. Looking at it costs later steps nothing; what is written into it counts from the next step on"
+        "The state of each parameter: a dict of dicts, by name. Reading it does not slow later steps. The next step uses what you write into it"
         return self.__dict__['_store']
     @state.setter
     def state(self, v): self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
 
     def adopt(self):
-        "Does nothing any more: parameters of any size are run together where they are. Returns the optimizer"
+        """Do nothing, warn that the method is deprecated, and return the optimizer.
+
+        A step runs parameters of any size together, and leaves them where they lie."""
         told = f"{self.name}.adopt() does nothing any more, and will go: parameters are run together wherever they lie"
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self
 
     def state_dict(self):
-        """As torch's. What is kept for a parameter that is in no group any more is left out; `del opt.state[p]` frees it"""
+        """Return the state as a dict, as torch's optimizers do.
+
+        The dict leaves out the state of a parameter that no group has any more; `del opt.state[p]` frees that state."""
         store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
         for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
         weights = self._weights()
@@ -303,14 +376,14 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     @quietly
     def torch_state_dict(self):
-        "A state dict that torch.optim's algorithm of the same name loads, to go on there. Raises `ValueError` if torch has none"
+        "Return a state dict that torch.optim's algorithm of the same name can load. Raises `ValueError` if torch has no such algorithm"
         return torch_state_dict(self)
 
     # -- what a user looks at --
 
     @property
     def is_second_order(self):
-        "Whether a callback asks for the curvature, so that `loss.backward(create_graph=True)` is needed; timm's training loop looks here"
+        "Whether a callback needs the curvature, and so `loss.backward(create_graph=True)`. timm's training loop reads this"
         return any('hvp' in b.reads for g in self.param_groups for b in self._recipe(g).chain(g, rehearsed=False).blocks)
 
     @property
@@ -321,13 +394,13 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         return list(self._recipe(g := self.param_groups[0]).chain(g).cbs)
     @property
     def hypers(self):
-        "fastai's view: for each group a live mapping of its hyper-parameters, in either spelling"
+        "The hyper-parameters of each group, as fastai has them: a live mapping for each, which takes either spelling"
         return [self._recipe(g).view(g) for g in self.param_groups]
 
     @without_dynamo
     @quietly
     def explain(self):
-        "The chain as a table: what each callback reads and changes, its state and hyper-parameters, how it runs"
+        "Return a table of the chain. A row says what a callback reads and changes, its state and hyper-parameters, and how it runs"
         return Explanation(self)
 
     def __repr__(self):
@@ -345,19 +418,22 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
-        self.state = self.__dict__.pop('state')                              # where torch has put it
+        self.state = self.__dict__.pop('state')                              # torch puts it there
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
         self.__dict__.setdefault('_late', {})
-        for g in self.param_groups:                                         # a group saved by an older version, or by torch
+        for g in self.param_groups:                                         # a group of an older version, or of torch, may lack values
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
     def load_state_dict(self, state_dict):
-        """As torch's, but tensors keep their dtype (state of low-precision parameters is float32) and share nothing with `state_dict`. Also
-        loads what torch.optim's algorithm of the same name has saved, or fastai's, and finds parameters by name where both know their names
-        (`named_parameters()`). How a step is run, `foreach` and `fused`, stays as it is. Raises `ValueError`, by parameter, for a state that
-        does not fit; then nothing has changed"""
+        """Load a state dict that an optimizer of genopt has saved, or fastai, or torch.optim's algorithm of the same name.
+
+        Loading differs from torch's in four ways. Tensors keep their dtype, so the state of low-precision parameters is float32. The optimizer shares
+        no tensor with `state_dict`. It matches parameters by name where both sides know their names (`named_parameters()`). `foreach` and `fused`
+        stay as they are.
+
+        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was."""
         with quiet():
-            box = self.register_load_state_dict_pre_hook(Boxed.all)         # the last of the hooks, after the user's own
+            box = self.register_load_state_dict_pre_hook(Boxed.all)         # it runs last, after the user's own hooks
             try: super().load_state_dict(state_dict)
             finally:
                 box.remove()
@@ -372,7 +448,7 @@ hooked_step = hooked(Optimizer._step)
 
 
 class Boxed:
-    "A tensor of a state dict, packed so that torch's loading, which casts tensors to the parameter's dtype, passes it on as it is"
+    "A tensor of a state dict, wrapped so that torch's loading passes it on without a cast to the parameter's dtype"
     def __init__(self, value): self.value = value.clone()
     @classmethod
     def all(cls, opt, state_dict):
@@ -383,7 +459,7 @@ class Boxed:
 
 
 def gradients(params):
-    "Their gradients, but None for those that are frozen. A tensor that is no `Parameter` may have a gradient given by hand"
+    "Return the gradient of each tensor, and `None` for a frozen `Parameter`. A plain tensor may have a gradient that the user has set"
     grads = [p.grad for p in params]
     if all(map(attrgetter('requires_grad'), params)): return grads
     return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]

@@ -1,4 +1,4 @@
-"""Which parameters an optimizer takes, and in which forms they are given."""
+"""Checks of the parameters that a user gives, and their conversion to the forms that torch takes."""
 
 import math,warnings
 import torch
@@ -8,54 +8,81 @@ from fastcore.basics import is_iter
 from ..contract.chain import Namespace,interpret
 from ..contract.stand_ins import StandIn,shape_class,stand_in
 
-__all__ = ['as_groups', 'check_complex', 'check_params', 'is_module']
+__all__ = ['as_groups', 'check_complex', 'check_form', 'check_params']
 
 
 def as_groups(params):
-    "`params` as torch's base class takes them: tensors, named tensors or dicts. A list of lists (fastai's splitter) becomes dicts"
-    if isinstance(params, Tensor): return params                            # torch itself says what is wrong with it
-    if isinstance(params, (str,bytes,dict)) or is_module(params) or not is_iter(params):
-        hint = (': pass model.parameters()' if is_module(params) else
-                ': pass its items(), which keeps the names' if isinstance(params, dict) else '')
-        raise TypeError("params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, "
-                        f"but got {type(params).__name__}{hint}")
-    if isinstance(params, (set,frozenset)):                                 # as newer torch
+    """Return `params` in a form that torch's base class takes: tensors, `(name, tensor)` pairs or group dicts.
+
+    A list of lists, such as fastai's splitter returns, becomes a list of group dicts."""
+    if isinstance(params, Tensor): return params                            # torch itself refuses it, and says why
+    check_container(params)
+    if isinstance(params, (set,frozenset)):                                 # newer versions of torch warn so too
         warnings.warn("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will change between "
                       "runs. Please use a list instead. This will be an error in a future release.", FutureWarning, stacklevel=4)
     params = list(params)
     if not params: raise ValueError("optimizer got an empty parameter list; was the generator model.parameters() used before?")
+    if kind_of_all(params)!='list': return params
+    return [dict(params=o if isinstance(o, set) else list(o)) for o in params]
+
+def check_container(params):
+    "Refuse `params` if it is a module, a dict, a string, or nothing that can be iterated over"
+    module = is_module(params)
+    if not module and not isinstance(params, (str,bytes,dict)) and is_iter(params): return
+    hint = ''
+    if module: hint = ': pass model.parameters()'
+    elif isinstance(params, dict): hint = ': pass its items(), which keeps the names'
+    raise TypeError("params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, "
+                    f"but got {type(params).__name__}{hint}")
+
+def kind_of_all(params):
+    "Return the kind that all items of `params` have, and refuse a mix of kinds"
     kinds = [kind(o) for o in params]
-    if len(set(kinds))>1:
-        i = next(i for i,k in enumerate(kinds) if k!=kinds[0])
-        raise TypeError(f"params mixes kinds: item 0 is a {kinds[0]}, item {i} is a {kinds[i]} ({type(params[i]).__name__}); give one kind")
-    return [dict(params=o if isinstance(o, set) else list(o)) for o in params] if kinds[0]=='list' else params
+    for i,k in enumerate(kinds):
+        if k!=kinds[0]:
+            raise TypeError(f"params mixes kinds: item 0 is a {kinds[0]}, item {i} is a {k} ({type(params[i]).__name__}); give one kind")
+    return kinds[0]
 
 def is_module(o): return isinstance(o, torch.nn.Module) and not isinstance(o, torch.nn.ParameterList)
 
 def kind(o):
-    "What an item of `params` is: a group, a list of parameters, or (perhaps) a parameter"
+    "Return the kind of an item of `params`: 'group', 'list' or 'parameter'. A 'parameter' may be anything that is neither of the others"
     if isinstance(o, dict): return 'group'
     named = isinstance(o, tuple) and len(o)==2 and isinstance(o[0], str)
     return 'list' if is_iter(o) and not isinstance(o, (Tensor,str)) and not named else 'parameter'
 
+def check_form(group, who):
+    "Refuse `group` unless it is a dict whose `params` is something other than a module"
+    if not isinstance(group, dict): raise TypeError(f"param_group must be a dict, but got {type(group)}")
+    if 'params' not in group: raise ValueError(f"{who} has no 'params'; it has {', '.join(map(repr, group)) or 'nothing'}")
+    if is_module(group['params']): raise TypeError(f"{who}: params is a module; pass its parameters()")
+
 def check_params(group, who):
-    "Refuse a parameter that cannot be stepped. A lazy one is looked at when it has got its shape"
+    "Refuse a parameter that no step can write"
     names = group.get('param_names') or [f'parameter {i}' for i in range(len(group['params']))]
-    for p,name in zip(group['params'], (f'{who}: {n}' for n in names)):
-        if not (p.is_floating_point() or p.is_complex()):
-            raise ValueError(f"{name} is {p.dtype}; only floating point and complex tensors can be optimized")
-        if is_lazy(p): continue
-        if p.layout!=torch.strided or p.is_nested:
-            kind = 'nested' if p.is_nested else f'of layout {p.layout}'
-            raise ValueError(f"{name} is {kind}, and no step can write it; pass p.to_dense(), or a list of tensors. Its gradient may be sparse")
-        if p.is_inference(): raise ValueError(f"{name} was made in inference mode and cannot be written; clone it outside")
-        if p.is_conj() or p.is_neg(): raise ValueError(f"{name} is a lazy conjugate or negative; pass p.resolve_conj().resolve_neg()")
-        if any(s==0 and d>1 for s,d in zip(p.stride(), p.shape)):
-            raise ValueError(f"{name} is expanded, its elements share memory and cannot be written one by one; clone it")
+    for p,name in zip(group['params'], names):
+        if fault := fault_of(p): raise ValueError(f"{who}: {name} {fault}")
+
+def fault_of(p):
+    "Say why no step can write the parameter `p`, or return `None`. Of a lazy parameter only the dtype is known; more is checked once it has a shape"
+    if not (p.is_floating_point() or p.is_complex()): return f"is {p.dtype}; only floating point and complex tensors can be optimized"
+    if is_lazy(p): return None
+    if p.layout!=torch.strided or p.is_nested:
+        what = 'nested' if p.is_nested else f'of layout {p.layout}'
+        return f"is {what}, and no step can write it; pass p.to_dense(), or a list of tensors. Its gradient may be sparse"
+    if p.is_inference(): return "was made in inference mode and cannot be written; clone it outside"
+    if p.is_conj() or p.is_neg(): return "is a lazy conjugate or negative; pass p.resolve_conj().resolve_neg()"
+    if is_expanded(p): return "is expanded, its elements share memory and cannot be written one by one; clone it"
+    return None
+
+def is_expanded(p): return any(s==0 and d>1 for s,d in zip(p.stride(), p.shape))
 
 def check_complex(chain, p, hypers, name):
-    """Refuse the complex parameter `p` if `chain` treats it otherwise than a row of numbers, each a pair: that chain looks at the shape, in which the
-    pairs are a dimension. Found by running both on small values"""
+    """Refuse the complex parameter `p` if `chain` looks at the shape of what it is given.
+
+    genopt passes a complex parameter to the callbacks as real pairs, so the shape has one more dimension, of 2. A chain that looks at the shape
+    would take that for a dimension of the parameter. To find out, this function runs the chain twice on small values: as pairs, and as one row
+    of real numbers. The two must move alike."""
     shape = shape_class(p.shape)
     try:
         pairs,row = p.new_empty(shape, dtype=torch.complex128),p.new_empty(2*math.prod(shape), dtype=torch.float64)
@@ -67,7 +94,9 @@ def check_complex(chain, p, hypers, name):
                          "parameter, as torch.view_as_real makes it, or another algorithm in a group of its own")
 
 def moves(chain, p, hypers):
-    "By how much `chain` moves the elements of a stand-in of `p` in three steps. Each pair has a gradient across it, so that what projects does"
+    """Return by how much `chain` moves the elements of a stand-in of `p` in three steps.
+
+    The gradient of each pair is at right angles to the pair. A callback that projects the gradient on the parameter then changes it."""
     def across(x):
         a,b = x.reshape(-1, 2).unbind(1)
         return torch.stack([-b, a], 1).mul((a*a + b*b)[:, None]).reshape(x.shape)

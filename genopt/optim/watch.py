@@ -1,4 +1,4 @@
-"""What is seen of a run, and told: whose gradient is not finite, and updates that low precision loses."""
+"""What an optimizer tells the user about a run: a gradient that is not finite, and updates that low precision loses."""
 
 import warnings
 from .._torch import sparse_values
@@ -9,9 +9,10 @@ from ..contract.tensors import is_finite,number,wide
 __all__ = ['Lost', 'nonfinite']
 
 
-
 def nonfinite(groups, i, grads):
-    "That the gradient of the `i`-th parameter is not finite, and in what way. None: one that another process alone has"
+    """Return the message that the gradient of the `i`-th parameter is not finite, and in what way.
+
+    `i` is `None` if only another process has such a gradient."""
     untouched = "Nothing has changed; nonfinite='skip' leaves such steps out"
     if i is None: return f"a gradient is not finite in another process. {untouched}"
     grad  = sparse_values(grads[i]) if grads[i].is_sparse else local(grads[i])
@@ -23,10 +24,10 @@ def nonfinite(groups, i, grads):
 def few(x): return local(x).detach().flatten()[:1000].clone()
 
 class Lost:
-    "A few elements of the largest parameter of low precision, kept over a step: have they moved?"
+    "A few elements of the largest low-precision parameter, from before a step. After the step `warn` warns if hardly any has moved"
     @classmethod
     def watch(cls, groups, params, grads):
-        "None where there is no such parameter, or nothing may be looked at"
+        "Return a `Lost`, or `None` if no parameter has low precision or a group is `capturable`, so that nothing may be read"
         low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and wide(p.dtype)!=p.dtype and not p.is_meta]
         return cls(groups, params, grads, max(low, key=lambda i: params[i].numel())) if low and not any(g['capturable'] for g in groups) else None
     def __init__(self, groups, params, grads, i):

@@ -1,6 +1,9 @@
-"""Sparse gradients, such as those of `nn.Embedding(sparse=True)`. The chain is run on the rows that a gradient has; no others are read or written.
-That is what the dense gradient does, where a gradient of zero changes nothing (SGD, Adagrad). Where it does not, a chain that asks for
-`rows` says that those without gradient are to rest all the same (`lazy`, as in SparseAdam); any other chain is refused."""
+"""Sparse gradients, such as those of `nn.Embedding(sparse=True)`.
+
+A step runs the chain on the rows that the gradient has. It reads and writes no other rows. For
+many chains (SGD, Adagrad) a gradient of zero changes nothing, so a dense gradient would do the
+same. For other chains it would not. If such a chain reads `rows`, it asks to leave rows without
+gradient alone (`lazy`, as in SparseAdam). `why_not` refuses any other such chain."""
 
 from torch import Tensor
 import torch
@@ -13,7 +16,7 @@ __all__ = ['Rows', 'why_not']
 
 
 class Rows(Item):
-    "The rows of a parameter that its sparse gradient has, on their way through its chain"
+    "The rows of a parameter that its sparse gradient has, while a step runs the chain on them"
 
     def __init__(self, p, state, chain, hypers):
         grad, x = p.grad.coalesce(), compute(p)
@@ -37,6 +40,7 @@ class Rows(Item):
         self.versions = self.versions_now()
 
     def write(self):
+        "Write the new rows into the parameter and its state tensors, and return the whole state"
         for n, v in self.stores.items():
             x = real(v.detach())
             x[self.at] = self.ns[n].to(x.dtype)
@@ -44,15 +48,15 @@ class Rows(Item):
 
 
 def why_not(chain, numbers, elementwise, p):
-    "Why `chain` cannot take a sparse gradient of `p`; None if it can. `elementwise`: whether each element has its own arithmetic"
+    """Say why `chain` cannot take a sparse gradient of `p`; return `None` if it can.
+
+    `elementwise` says whether the chain computes each element from that element alone."""
     if not elementwise:
         return "a callback looks at more than one element of it"
     if any('rows' in b.reads for b in chain.blocks):
         return None
-    x, rand = (
-        torch.linspace(0.5, 1.5, 7, dtype=torch.float64),
-        torch.linspace(0.1, 0.9, 7, dtype=torch.float64),
-    )
+    x = torch.linspace(0.5, 1.5, 7, dtype=torch.float64)
+    rand = torch.linspace(0.1, 0.9, 7, dtype=torch.float64)
     state = {
         n: s if not isinstance(s := init(x), Tensor) else rand.to(s.dtype)
         for n, init in chain.state.items()
@@ -67,4 +71,7 @@ def why_not(chain, numbers, elementwise, p):
     if not moved:
         return None
     what = 'the parameter' if moved == ['new_p'] else moved[-1]
-    return f"{what} changes where the gradient is zero; SparseAdam, or `lazy` in the list, lets such rows rest"
+    return (
+        f"{what} changes where the gradient is zero; "
+        "SparseAdam, or `lazy` in the list, lets such rows rest"
+    )

@@ -1,5 +1,9 @@
-"""What is kept for each parameter: `opt.state`, a dict of dicts as torch's. Tensors lie in it. Counters do not: between steps those of many
-parameters are in one `Clock`, and are read when somebody looks. Whoever writes bumps `version`, so that the plan is made anew."""
+"""What an optimizer keeps for each parameter: `opt.state`, a dict of dicts as in torch.
+
+The dict of a parameter holds its tensors. Between steps it does not hold the current counters: one
+`Clock` counts for all parameters that count alike. When the user reads the dict of a parameter,
+the dict first copies the counters from the clock. When the user writes, the store gets another
+`version`, so that the next step makes a new plan."""
 
 import torch
 from torch import Tensor
@@ -10,7 +14,10 @@ __all__ = ['Clock', 'ParameterState', 'SharedClock', 'StateStore', 'cells', 'sha
 
 
 class Clock:
-    "The counters of parameters that count alike: `values` by name, plain numbers or, with `capturable=True`, tensors on the device"
+    """The counters of parameters that count alike.
+
+    `values` maps a name to a counter. A counter is a plain number, or a tensor on the device under
+    `capturable=True`. `parameters` is the number of parameters that use this clock."""
 
     __slots__ = 'values', 'parameters'
 
@@ -18,7 +25,7 @@ class Clock:
         self.values, self.parameters = values, 0
 
     def advance(self, new):
-        "Take over the counters of a step. One on the device stays in its tensor"
+        "Take the counters `new` of a step. A counter on the device stays in its tensor"
         for n, v in new.items():
             old = self.values[n]
             if isinstance(old, Tensor):
@@ -27,12 +34,14 @@ class Clock:
                 self.values[n] = v if type(v) in (int, float) else plain(v)
 
     def kept(self):
-        "What the state of its parameters has of it"
+        "Return the counters as the state of a parameter shows them"
         return self.values
 
 
 class SharedClock(Clock):
-    "The counters of one parameter, in shared memory: `cells`, 0-dim tensors. Other processes count there as well, so it remembers no value"
+    """The counters of one parameter in shared memory, as 0-dim tensors: `cells`.
+
+    Other processes count there too. So the clock reads the tensors each time and keeps no value."""
 
     __slots__ = ('cells',)
 
@@ -52,20 +61,22 @@ class SharedClock(Clock):
 
 
 def shared_cell(v):
-    "The number `v` as a tensor in shared memory, as exact as it is"
+    "Return the number `v` as a tensor in shared memory, of a dtype that loses no digit of it"
     return torch.tensor(
         v, dtype=None if isinstance(v, (bool, int)) else torch.float64
     ).share_memory_()
 
 
 def cells(state, counters):
-    "Those of `counters` that `state` has in shared memory, by name"
+    "Return those of `counters` that `state` has in shared memory, by name"
     found = {n: state.get(n) for n in counters}
     return {n: v for n, v in found.items() if isinstance(v, Tensor) and v.is_cpu and v.is_shared()}
 
 
 class Version:
-    "A number that is another after each write. An object of its own, so that what is kept for a parameter need not know the store"
+    """A number that each write changes.
+
+    It is an object of its own, so that the state of a parameter needs no reference to the store."""
 
     __slots__ = ('number',)
 
@@ -77,7 +88,9 @@ class Version:
 
 
 class ParameterState(dict):
-    "What is kept for one parameter. Made by itself it is a plain dict; in a store it bumps the store's `version`"
+    """What an optimizer keeps for one parameter.
+
+    Alone it is a plain dict. In a store, each write to it changes the store's `version`."""
 
     __slots__ = 'version', 'clock'
 
@@ -86,23 +99,25 @@ class ParameterState(dict):
         self.version = self.clock = None
 
     def read(self):
-        "Bring the counters up to date"
+        "Copy the current counters from the clock into this dict"
         if self.clock is not None:
             dict.update(self, self.clock.kept())
 
     def written(self):
-        "Somebody writes: what is here counts, and the store has another version"
+        "Prepare a write by the user: copy the counters here, leave the clock, change the version"
         self.read()
         self.leave()
         if self.version is not None:
             self.version.bump()
 
     def join(self, clock):
+        "Let `clock` count for this parameter"
         self.leave()
         self.clock = clock
         clock.parameters += 1
 
     def leave(self):
+        "Leave the clock; the counters in this dict are then the parameter's own"
         if self.clock is not None:
             self.clock.parameters -= 1
         self.clock = None
@@ -123,6 +138,7 @@ class ParameterState(dict):
 
 
 def reading(name):
+    "Return the dict method `name`, which first copies the counters from the clock"
     method = getattr(dict, name)
 
     def read(self, *args):
@@ -134,6 +150,7 @@ def reading(name):
 
 
 def writing(name):
+    "Return the dict method `name`, which first prepares a write by the user"
     method = getattr(dict, name)
 
     def write(self, *args, **kw):
@@ -173,7 +190,9 @@ for name in (
 
 
 class StateStore(dict):
-    "`opt.state`. `version` is another after each write, also into what is kept for one parameter"
+    """`opt.state`: a dict from a parameter to what the optimizer keeps for it.
+
+    Each write changes `version`, whether into the store or into the state of one parameter."""
 
     def __init__(self, state=()):
         super().__init__()
@@ -194,7 +213,8 @@ class StateStore(dict):
     def __setitem__(self, p, s):
         if isinstance(p, Tensor) and not isinstance(s, dict):
             raise TypeError(
-                f"the state of a parameter is a dict, got {s!r}; a note of yours goes under a name: opt.state['note']"
+                f"the state of a parameter is a dict, got {s!r}; "
+                "a note of yours goes under a name: opt.state['note']"
             )
         self.writes.bump()
         if isinstance(s, dict):
@@ -203,12 +223,13 @@ class StateStore(dict):
         super().__setitem__(p, s)
 
     def of(self, p):
+        "Return the state of `p`, or an empty dict. Unlike `store[p]` it adds nothing to the store"
         return dict.get(self, p) or {}
 
     def keep(self, p, tensors, clock):
-        "The engine's own way to write: new states of `p`, and its clock. No new version"
+        "Store new state `tensors` of `p`, and its clock, for the engine alone; `version` stays"
         if not tensors and not clock.kept() and p not in self:
-            return  # as torch's SGD without momentum
+            return  # torch's SGD without momentum has no state either
         state = self[p]
         for n, v in (tensors | clock.kept()).items():
             dict.__setitem__(state, n, v)
@@ -216,7 +237,9 @@ class StateStore(dict):
             state.join(clock)
 
     def count(self, p, tensors, counters):
-        "The same for a parameter that is called: its new counters go where the old ones are"
+        """Store new state of a parameter whose callbacks were called on it alone; `version` stays.
+
+        `counters` go into shared memory if the old counters are there."""
         clock = Clock(counters)
         if counters and len(found := cells(self.of(p), counters)) == len(counters):
             clock = SharedClock(found)
@@ -228,6 +251,7 @@ class StateStore(dict):
 
 
 def bumping(name):
+    "Return the dict method `name`, which first changes the version"
     method = getattr(dict, name)
 
     def write(self, *args, **kw):

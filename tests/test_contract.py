@@ -1,4 +1,4 @@
-"""The contract of `genopt.core`, sentence by sentence, on optimizers small enough to work out by hand."""
+"""The contract of `genopt.contract`, sentence by sentence, on optimizers small enough to work out by hand."""
 
 import pickle
 from functools import partial

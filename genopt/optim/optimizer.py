@@ -6,7 +6,7 @@ from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
-from .._torch import add_param_group,hooked,quiet,quietly,watched_from_outside,without_dynamo, sparse_values
+from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
@@ -40,7 +40,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     `params`: the parameters, as tensors, as `(name, tensor)` pairs, as group dicts, or as a list of lists of tensors. `genopt.groups` makes
         group dicts from rules. A group dict may have its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`.
-    `cbs`: the callbacks, which the optimizer runs in this order. Each is a function that `genopt.core` describes, or a `partial` of one. Lists
+    `cbs`: the callbacks, which the optimizer runs in this order. Each is a function that `genopt.contract` describes, or a `partial` of one. Lists
         may be nested. The optimizer leaves out items that are falsy, so `flag and callback` works. `cbs` may be missing if each group has its own.
     `hypers`: `lr` and the hyper-parameters that the callbacks declare, in torch's spelling (`betas`) or in fastai's (`mom`, `sqr_mom`). A number
         may be a float or a tensor of one element. `lr` multiplies each update once per step.
@@ -289,7 +289,6 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             values_of,values,settings = known[i]
             if settings is None or not all(map(is_, now := values_of(g), values)):
                 recipe = self._recipe(g)
-                keep_plain(g, recipe.defaults)
                 settings = recipe.settings(g)
                 values_of = recipe.values_of
                 now = values_of(g)
@@ -300,7 +299,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def _settings_anew(self):
         "Return the settings of each group, after a rehearsal has learned more of what the callbacks return"
-        for r in self._recipes.values(): r.known.clear()
+        for r in self._recipes.values(): r.forget_settings()
         self._known = ()
         return self._settings(self.param_groups)
 

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from ..contract.chain import chain_of,learned_of
 from ..contract.names import name_of,same
-from ..contract.tensors import is_plain,number,plain,shared
-from ..run.choose import on_device
+from ..contract.tensors import is_plain,number,shared
 from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,frozen,names_in,ranges,reserved,
                      to_short,to_torch)
 from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
 from .rehearsal import Unprovided,rehearse,remedy,unexpected
+from .settings import Settings,Shortcut,looked_at
 
 __all__ = ['Recipe', 'entered', 'flatten', 'keep_plain', 'taken']
 
@@ -49,24 +49,6 @@ def keep_plain(group, keys):
         if not is_plain(group[k]): group[k] = entered(k, group[k])
 
 
-class Settings:
-    "The chain, the numbers and the way of running that groups with equal values share"
-    def __init__(self, recipe, group, key):
-        self.types = [*map(type, key)]
-        self.chain = recipe.chain(group, rehearsed=False)
-        self.capturable = bool(group['capturable'])
-        if not self.capturable: recipe.check_set(group, key, self.chain)
-        self.numbers = recipe.hypers(group, self.chain, (lambda v: v) if self.capturable else number)
-        if self.capturable and group['params']: self.numbers['lr'] = on_device(self.numbers['lr'], group['params'][0].device)
-        self.way = way_of(group)
-
-def way_of(group):
-    "The way of running that the flags of `group` ask for. None leaves the choice to the engine."
-    if group['fused']: return 'launch'
-    if group['foreach'] is False: return 'reference'
-    return 'foreach' if group['foreach'] else None
-
-
 class Recipe:
     """Makes the callbacks of a group from `cbs`, which is the class of an algorithm or a flat list. In a list, the class of an algorithm, or a
     `partial` of the class, stands for the algorithm's callbacks.
@@ -81,7 +63,8 @@ class Recipe:
         self.arguments    = arguments_of(self.items, name)
         self.algorithm    = next((cls.__name__ for cls in map(algorithm_of, self.items) if cls), '')
         self.of_algorithm = Hypers(to_torch(self.arguments))
-        self.built,self.fine,self.known,self.seen = set(),set(),{},{}
+        self.built,self.fine = set(),set()
+        self.forget_settings()
         self.own = None
         values = self._given_values({k: entered(k, v) for k,v in hypers.items()})
         more   = self.check(values, name).hypers(known=Hypers(values, self.own))          # callbacks may declare more than the signature shows
@@ -160,7 +143,10 @@ class Recipe:
     def build(self, group):
         "Makes the callbacks of `group`."
         hypers = self.view(group)
-        return Built(self.items, {n: group[n] if n in group else hypers[n] for n in self.arguments}, group['maximize'])
+        return self.build_with({n: group[n] if n in group else hypers[n] for n in self.arguments}, group)
+    def build_with(self, values, group):
+        "Makes the callbacks of `group` with `values` for the arguments of the algorithm."
+        return Built(self.items, values, group['maximize'])
     def together(self, group):
         "Makes the callbacks of `group`. Raises if they cannot stand in one list."
         built = self.build(group)
@@ -205,25 +191,41 @@ class Recipe:
             provided |= {*learned_of(chain).returns.get(b, ())}
         return res
     def settings(self, group):
-        "Returns the `Settings` of `group`, which are one object for all groups with equal values."
+        "Returns the `Settings` of `group`, one object for all groups with equal values. It brings the values into the form that a group keeps."
+        key = self.values_of(group)
+        if found := self._kept(key): return found
+        for shortcut in self.shortcuts:
+            if found := shortcut.take(group, key): return self._keep(key, found)
+        keep_plain(group, self.defaults)
         key = tuple([group[k] for k in self.defaults])
         if group['capturable']: key = *key,*dict.fromkeys(p.device for p in group['params'])           # a captured step reads its numbers there
+        else: key = tuple(map(frozen, key))
+        return self._kept(key) or self._keep(key, self._new_settings(group, key))
+    def _kept(self, key):
         try: found = self.known.get(key)
-        except TypeError: found = None                                      # a list has no hash
-        if found and found.types==[*map(type, key)]: return found           # 1 and True are equal, and differ as settings
-        return self._settings_of_numbers(group, key)
-    def _settings_of_numbers(self, group, key):
-        "Returns the `Settings` that are kept for the numbers in `key`, or makes them."
-        if not group['capturable']: key = tuple(frozen(v if isinstance(v, (tuple,list)) else plain(v)) for v in key)
-        found = self.known.get(key)
-        if found and found.types==[*map(type, key)]: return found
-        if len(self.known)>100: self.known,self.seen = {},{}
-        self.known[key] = found = Settings(self, group, key)
-        return found
+        except TypeError: return None                                       # a list has no hash
+        return found if found and found.types==[*map(type, key)] else None  # 1 and True are equal, and differ as settings
+    def _keep(self, key, settings):
+        if len(self.known)>1000: self.known,self.seen = {},{}
+        self.known[key] = settings
+        return settings
+    def _new_settings(self, group, key):
+        settings = Settings.of(self, group, key)
+        tensors = any(isinstance(x, Tensor) for v in self.values_of(group) for x in (v if isinstance(v, tuple) else (v,)))
+        if not tensors and not settings.capturable: self._add_shortcut(group, settings)
+        return settings
+    def _add_shortcut(self, group, settings):
+        "Keeps how `group` came to `settings`, for groups that differ from it in numbers alone."
+        looks = looked_at(self, group)
+        if looks is not None: self.shortcuts = [*self.shortcuts[-20:], Shortcut(self, group, settings, looks)]
+    def forget_settings(self):
+        "Forgets all settings: more has been learned of what the callbacks return."
+        self.known,self.seen,self.shortcuts = {},{},[]
 
     def same(self, other):
         "Whether `other` runs the same callbacks and declares the same hyper-parameters"
         cbs = lambda r: [*map(same, r.items)]
         return cbs(self)==cbs(other) and self.declared==other.declared and self.own==other.own
-    def __getstate__(self): return vars(self)|dict(built=set(), fine=set(), known={}, seen={})
+    def __getstate__(self): return vars(self)|dict(built=set(), fine=set(), known={}, seen={}, shortcuts=[])
+    def __setstate__(self, state): self.__dict__ |= dict(shortcuts=[])|state                # of a pickle that knows no shortcuts
     def __repr__(self): return self.name if isinstance(self.cbs, type) else ' > '.join(map(name_of, self.cbs)) or 'grad'

@@ -211,8 +211,8 @@ class Recipe:
         return settings
     def _new_settings(self, group, key):
         settings = Settings.of(self, group, key)
-        tensors = any(isinstance(x, Tensor) for v in self.values_of(group) for x in (v if isinstance(v, tuple) else (v,)))
-        if not tensors and not settings.capturable: self._add_shortcut(group, settings)
+        odd = any(isinstance(x, (Tensor,list)) for v in self.values_of(group) for x in (v if isinstance(v, tuple) else (v,)))
+        if not odd and not settings.capturable: self._add_shortcut(group, settings)
         return settings
     def _add_shortcut(self, group, settings):
         "Keeps how `group` came to `settings`, for groups that differ from it in numbers alone."

@@ -10,8 +10,8 @@ The lines at the start of `emit.py` show them together."""
 
 from copy import copy
 import torch
-from ..lower.operations import write
-from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE, aten
+from ..lower.operations import divisor, write
+from ..lower.values import CROSS, SCALAR, SINGLE
 from .c import C, types
 
 __all__ = ['Names', 'as_operand', 'operands']
@@ -74,10 +74,10 @@ class Names:
         return self.scalars.get(f'r_{by.name}') if getattr(by, 'kind', None) == SCALAR else None
 
     def define(self, v):
-        """The statement that computes `v`. To divide elements by a scalar takes several times as
-        long as to multiply them by its reciprocal"""
-        inverse = self.reciprocal(v.args[1]) if v.op is aten.div.Tensor else None
-        if inverse is not None and v.kind == ELEMENTS:
+        "The statement that computes `v`"
+        by = divisor(v)
+        if by is not None:
+            inverse = self.reciprocal(by)
             return f'const T {v.name} = {self.text(v.args[0], v.dtype)} * r{inverse};'
         text = write(v, self.d, self.text, self.compute_dtype)
         return f'const {self.type(v)} {self.of(v)} = {text};'

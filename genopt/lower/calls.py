@@ -57,7 +57,9 @@ class Example:
         if self.ns is None:
             return
         with outside_of_modes():
-            self.ns.update(block.call_all([self.ns])[0] if block.is_global else block(self.ns))
+            self.ns.update(
+                block.call_all([self.ns])[0] if block.is_global else block(self.ns)
+            )
 
     def returned(self, block, run):
         """What `block` returns. A callback that keeps account of its calls is not to `run` for
@@ -77,7 +79,9 @@ class Example:
         on_one = lambda *xs: block(shared | dict(zip(each, xs)))
         try:
             with outside_of_modes():
-                pair = torch.func.vmap(on_one)(*(torch.stack([x, x]) for x in each.values()))
+                pair = torch.func.vmap(on_one)(
+                    *(torch.stack([x, x]) for x in each.values())
+                )
         except Exception:
             return False
         return pair.keys() <= returned.keys() and all(
@@ -142,7 +146,9 @@ def refuse_to_keep(ns, block, names):
         return
     returns = learned_of(ns.chain).returns
     blocks = ns.chain.blocks
-    later = [b for b in blocks[blocks.index(block) + 1 :] if 'grad' in returns.get(b, ())]
+    later = [
+        b for b in blocks[blocks.index(block) + 1 :] if 'grad' in returns.get(b, ())
+    ]
     if 'grad' in names or later:
         who = 'it' if 'grad' in names else later[0]
         what = f"in the others it is the gradient, which {who} changes"

@@ -58,8 +58,14 @@ def record_known(chain, layout, numbers, known_operation, sizes, refused):
     does not know is added to `refused`, and is called in the next recording. An operation on
     elements that it does not know has been refused by the recorder already"""
     while True:
-        recording = ChainRecorder(chain, layout, numbers, known_operation, sizes, refused).run()
-        singles = (v for v in recording.values if v.kind == SINGLE and not isinstance(v.op, str))
+        recording = ChainRecorder(
+            chain, layout, numbers, known_operation, sizes, refused
+        ).run()
+        singles = (
+            v
+            for v in recording.values
+            if v.kind == SINGLE and not isinstance(v.op, str)
+        )
         unknown = next((v for v in singles if not known_operation(v)), None)
         if unknown is None:
             return recording
@@ -89,9 +95,13 @@ class ChainRecorder:
             text = f"{self.here} fails on small values: {type(e).__name__}: {e}"
             raise NotRecorded(text) from e
         self.merge(outs)
-        for_one_shape = bool(self.calls or self.ns.own_shape) or self.recorder.asked_rank
+        for_one_shape = (
+            bool(self.calls or self.ns.own_shape) or self.recorder.asked_rank
+        )
         counters = self.ns.counters
-        return Recording(outs[0], self.calls, self.scalars, counters, for_one_shape, self.runs_on)
+        return Recording(
+            outs[0], self.calls, self.scalars, counters, for_one_shape, self.runs_on
+        )
 
     def fold(self):
         self.ns.begin()
@@ -127,7 +137,9 @@ class ChainRecorder:
     def record_call(self, block, why, stack):
         call = record_call(self.ns, self.example, block, why, stack, len(self.calls))
         self.calls.append(call)
-        self.runs_on[block] = 'tensors of one shape, stacked' if call.stacked else 'each tensor'
+        self.runs_on[block] = (
+            'tensors of one shape, stacked' if call.stacked else 'each tensor'
+        )
 
     def refuse(self, block):
         "Raise `NotRecorded` for a callback that no program can hold"
@@ -136,7 +148,9 @@ class ChainRecorder:
         if 'rows' in block.reads:
             raise NotRecorded("asks for the rows of a sparse gradient")
         if listed := [n for n in block.lists.values() if n in self.ns.numbers]:
-            raise NotRecorded(f"asks for {listed[0]!r} of each parameter, which is a number")
+            raise NotRecorded(
+                f"asks for {listed[0]!r} of each parameter, which is a number"
+            )
 
     def why_untried(self, block, changeable):
         "Why the callback is called without an attempt to record it; None if there is to be one"
@@ -177,7 +191,9 @@ class ChainRecorder:
         "What `block` returns for the numbers as they are"
         with NoValueMode() if on_device else nullcontext(), outside_of_modes():
             out = block(self.ns.numbers)
-        if any(isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()):
+        if any(
+            isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()
+        ):
             raise NotRecorded("makes a tensor without reading one")
         return out
 
@@ -200,13 +216,19 @@ class ChainRecorder:
         spaces = [Namespace(numbers | names) for names in self.ns.tensors]
         decided = {*self.scalars.guarded}
         with self.recorder.recording(block):
-            outs = block.call_all(spaces) if block.is_global else [block(ns) for ns in spaces]
+            outs = (
+                block.call_all(spaces)
+                if block.is_global
+                else [block(ns) for ns in spaces]
+            )
         if not outs[0] and self.scalars.guarded == decided:  # no number has told it to
             raise NotRecorded("only looks at what it is given")
         for out, size in zip(outs, self.ns.sizes):
             for n, v in out.items():
                 if isinstance(v, Tensor) and tuple(v.shape) not in ((), (size,)):
-                    raise NeedsShape(f"makes {n!r}, which is not of the parameter's shape")
+                    raise NeedsShape(
+                        f"makes {n!r}, which is not of the parameter's shape"
+                    )
         return outs, spaces
 
     def take_over(self, block, outs, spaces):

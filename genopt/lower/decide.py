@@ -32,7 +32,9 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
         return fallback(chain, layout, request, prefix)
     if prefix:
         chain, layout = prefix.rest, layout.behind(prefix)
-        numbers = numbers | {n: (handed or {}).get(n, v) for n, v in prefix.numbers.items()}
+        numbers = numbers | {
+            n: (handed or {}).get(n, v) for n, v in prefix.numbers.items()
+        }
     key = key_of(chain, prefix, layout, numbers, request)
     of_shape = *key, layout.shape
     known = [*programs.get(key, ()), *programs.get(of_shape, ())]

@@ -48,7 +48,9 @@ factored = {aten.add, aten.sub, aten.addcmul, aten.addcdiv}
 def kind_of(func, args, kwargs, tensors, result, row_sizes):
     """ELEMENTS or SINGLE: what the operation `func` makes, which took `tensors` among its
     arguments. Raises `NeedsShape` where it is none of the three cases"""
-    row = next((t.shape for t in tensors if t.ndim == 1 and t.numel() in row_sizes), None)
+    row = next(
+        (t.shape for t in tensors if t.ndim == 1 and t.numel() in row_sizes), None
+    )
     if row is None:
         return SINGLE  # `families` makes it CROSS where it is of several parameters
     if is_elementwise(func, tensors, row):

@@ -42,7 +42,9 @@ class SymbolicNamespace:
     def __init__(self, chain, layout, numbers, known_operation, sizes):
         self.chain, self.layout, self.sizes = chain, layout, sizes
         self.scalars = ScalarRecorder(layout.compute_dtype, layout.device)
-        self.recorder = Recorder(self.scalars, sizes, len(layout.shape), known_operation)
+        self.recorder = Recorder(
+            self.scalars, sizes, len(layout.shape), known_operation
+        )
         self.stand_ins = StandIns(layout)
         self.tensors = [Namespace() for _ in sizes]
         self.own_shape, self.numbers = {}, dict(numbers)
@@ -72,7 +74,9 @@ class SymbolicNamespace:
         if x is None or not same_kind(x, p, first, example):
             self.own_shape[n] = Value('input', name=n, kind=OWN_SHAPE, example=first)
         elif not x.ndim and x.dtype != p.dtype:
-            raise NotRecorded(f"{n!r} is a single {x.dtype}, where {p.dtype} is computed")
+            raise NotRecorded(
+                f"{n!r} is a single {x.dtype}, where {p.dtype} is computed"
+            )
         else:
             names[n] = self.stand_ins.like(x)
 
@@ -80,7 +84,9 @@ class SymbolicNamespace:
 
     def read_numbers(self, names):
         "The traced scalars of those `names` that are numbers; flags and strings as they are"
-        return {n: self.scalars.read(n, self.numbers[n]) for n in names if n in self.numbers}
+        return {
+            n: self.scalars.read(n, self.numbers[n]) for n in names if n in self.numbers
+        }
 
     def has_value(self, n):
         "Whether the name `n` stands for a tensor; `update` is `grad` until a callback returns it"
@@ -110,7 +116,9 @@ class SymbolicNamespace:
         self.forget(n)
         whole = x.shape == self.layout.shape
         if x.ndim and not whole or x.dtype != self.layout.compute_dtype:
-            self.own_shape[n] = Value('given', name=name, kind=OWN_SHAPE, example=x, block=block)
+            self.own_shape[n] = Value(
+                'given', name=name, kind=OWN_SHAPE, example=x, block=block
+            )
             return self.own_shape[n]
         self.recorder.block = block
         values = []
@@ -124,7 +132,9 @@ class SymbolicNamespace:
         if 'new_p' in self.tensors[0] or 'new_p' in self.own_shape:
             return
         if odd := [n for n in ('p', 'update', 'lr') if n in self.own_shape]:
-            raise NotRecorded(f"reads {odd[0]!r}, which is not of the parameter's shape and dtype")
+            raise NotRecorded(
+                f"reads {odd[0]!r}, which is not of the parameter's shape and dtype"
+            )
         lr = self.read_numbers(['lr'])
         for names in self.tensors:
             with self.recorder.recording(None):
@@ -144,7 +154,9 @@ class SymbolicNamespace:
         "The values of these names, but for those that lie in their place already"
         place = lambda n: 'p' if n == 'new_p' else n
         values = {n: self.value(n, family) for n in names}
-        return {n: v for n, v in values.items() if not (v.is_input and v.name == place(n))}
+        return {
+            n: v for n, v in values.items() if not (v.is_input and v.name == place(n))
+        }
 
 
 def same_kind(x, p, first, example):

@@ -156,14 +156,24 @@ compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne,
 # fmt: on
 
 # Keywords that only say how the result is stored
-ignored = 'dtype', 'layout', 'device', 'pin_memory', 'memory_format', 'non_blocking', 'implicit'
+ignored = (
+    'dtype',
+    'layout',
+    'device',
+    'pin_memory',
+    'memory_format',
+    'non_blocking',
+    'implicit',
+)
 
 
 def operand_dtype(v, compute_dtype):
     "The dtype in which the operands of `v` meet"
     if v.packet not in compares:
         return v.dtype
-    is_float = lambda a: a.dtype.is_floating_point if isinstance(a, Value) else type(a) is float
+    is_float = lambda a: (
+        a.dtype.is_floating_point if isinstance(a, Value) else type(a) is float
+    )
     return compute_dtype if any(map(is_float, v.args)) else v.args[0].dtype
 
 
@@ -222,7 +232,9 @@ smallest = Reduction(math.inf, itself, 'min')
 dot = Reduction(0, lambda d, x, y: f'({x}*{y})')
 norms = {
     1: Reduction(0, named('abs')),
-    2: Reduction(0, lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc)),
+    2: Reduction(
+        0, lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc)
+    ),
     math.inf: Reduction(0, named('abs'), 'max'),
 }
 row_reductions = {
@@ -257,7 +269,11 @@ def can_write(v, compute_dtype):
         return can_write_expression(v, compute_dtype)
     known = reduction(v) is not None and not v.kwargs.get('dtype')
     dtypes = compute_dtype, torch.bool
-    return known and v.dtype == compute_dtype and all(o.dtype in dtypes for o in v.operands)
+    return (
+        known
+        and v.dtype == compute_dtype
+        and all(o.dtype in dtypes for o in v.operands)
+    )
 
 
 def can_write_expression(v, compute_dtype):
@@ -295,4 +311,8 @@ def can_write_cross(v, compute_dtype):
         return False
     if cross_kind(v) != 'reduction':
         return can_write_expression(v, compute_dtype)
-    return reduction(v) is not None and v.dtype == compute_dtype and not v.kwargs.get('dtype')
+    return (
+        reduction(v) is not None
+        and v.dtype == compute_dtype
+        and not v.kwargs.get('dtype')
+    )

@@ -64,7 +64,9 @@ def prefix_of(chain, layout, numbers, request, late):
     key = chain.key, last, layout.shape, layout.dtype, layout.device, kinds
     if key not in prefixes:
         new = tried(chain, last, layout, numbers, late)
-        same = (o for k, o in prefixes.items() if k[:2] == key[:2] and form(o) == form(new))
+        same = (
+            o for k, o in prefixes.items() if k[:2] == key[:2] and form(o) == form(new)
+        )
         new = next(same, new)  # shapes that are cut alike have one
         if len(prefixes) > most_prefixes:
             del prefixes[next(iter(prefixes))]
@@ -124,7 +126,9 @@ class Trial:
         if asked := [n for n in self.last.reads if n in of_model]:
             what = f'asks the model for {asked[0]!r}'
         who = 'it' if b is self.last else f'{b} before it'
-        raise NotRecorded(f"{self.last} {what}; {who} {why}, so all are called for each parameter")
+        raise NotRecorded(
+            f"{self.last} {what}; {who} {why}, so all are called for each parameter"
+        )
 
     def prefix(self, late):
         "The chain cut in two, if what the callbacks changed can be handed on"
@@ -156,7 +160,9 @@ class Trial:
         returns = learned_of(self.chain).returns
         made = {n for b in self.hosts for n in (*b.state, *returns.get(b, ()))}
         read = {n for b in self.behind for n in b.names}
-        return frozenset((read | {'p', 'new_p', 'lr', 'update', *self.chain.state}) - made)
+        return frozenset(
+            (read | {'p', 'new_p', 'lr', 'update', *self.chain.state}) - made
+        )
 
 
 def part(chain, blocks, extra=(), moves=True):
@@ -164,6 +170,11 @@ def part(chain, blocks, extra=(), moves=True):
     parameter, gradient and states"""
     res = copy(chain)
     res.blocks, res.extra, res.moves = blocks, tuple(extra), moves
-    res.key = *(k for b, k in zip(chain.every, chain.key) if any(b is o for o in blocks)), res.extra
-    res.state = {n: init for n, init in chain.state.items() if any(n in b.state for b in blocks)}
+    res.key = (
+        *(k for b, k in zip(chain.every, chain.key) if any(b is o for o in blocks)),
+        res.extra,
+    )
+    res.state = {
+        n: init for n, init in chain.state.items() if any(n in b.state for b in blocks)
+    }
     return res

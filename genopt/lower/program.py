@@ -24,7 +24,17 @@ from ..contract.stand_ins import shape_class
 from ..contract.tensors import wide
 from .scalars import ScalarProgram
 
-__all__ = ['Flat', 'Layout', 'Program', 'Request', 'Round', 'Stage', 'Why', 'fallback', 'layout_of']
+__all__ = [
+    'Flat',
+    'Layout',
+    'Program',
+    'Request',
+    'Round',
+    'Stage',
+    'Why',
+    'fallback',
+    'layout_of',
+]
 
 
 # -- What is asked --
@@ -68,7 +78,9 @@ class Request:
 
 def layout_of(p, grad_dtype, states, chain):
     "The layout of `p`, which is real. `states`: those that it has, by name"
-    dtypes = tuple((n, states[n].dtype) for n in chain.state if isinstance(states.get(n), Tensor))
+    dtypes = tuple(
+        (n, states[n].dtype) for n in chain.state if isinstance(states.get(n), Tensor)
+    )
     return Layout(shape_class(p.shape), p.dtype, grad_dtype, dtypes, p.device)
 
 
@@ -185,7 +197,9 @@ class Program:
         flats = [s.flat for s in self.stages if s.flat]
         names = [n for f in flats for n in (*f.names, *f.single_names)]
         handed_in = [v.args[0] for s in self.stages for v in s.cross_reductions]
-        return tuple(dict.fromkeys([*names, *(v.name for v in handed_in if v.in_memory)]))
+        return tuple(
+            dict.fromkeys([*names, *(v.name for v in handed_in if v.in_memory)])
+        )
 
     def holds(self, numbers):
         """Whether the program is right for these numbers: callbacks decide by them as they did when

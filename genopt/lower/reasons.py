@@ -36,9 +36,7 @@ by_value = (
     "takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; "
     "use torch.where"
 )
-by_counter = (
-    "decides by the value of a number, which capturable=True keeps on the device; use genopt.where"
-)
+by_counter = "decides by the value of a number, which capturable=True keeps on the device; use genopt.where"
 by_float = (
     "takes a hyper-parameter through float() or a function of math, which would fix it; "
     "use operators, or a callback without tensors"

@@ -61,7 +61,9 @@ class Recorder(TorchDispatchMode):
     def input(self, name, x, family, op='input'):
         "The value of a tensor `x` that the chain has from the start, or that a call gives it"
         kind = ELEMENTS if x.ndim else SINGLE
-        value = Value(op, name=name, kind=kind, example=x, block=self.block, family=family)
+        value = Value(
+            op, name=name, kind=kind, example=x, block=self.block, family=family
+        )
         self.add(value, x)
         return value
 
@@ -95,7 +97,9 @@ class Recorder(TorchDispatchMode):
         factors, self.scalars.factors = self.scalars.factors, {}
         self.refuse(func, args)
         name = func.overloadpacket.__name__
-        if name.startswith('_foreach_') and not factors:  # one with a factor is refused below
+        if (
+            name.startswith('_foreach_') and not factors
+        ):  # one with a factor is refused below
             return self.on_each(name, args, kwargs)
         tensors = [a for a in tree_leaves(args, kwargs) if isinstance(a, Tensor)]
         if not (factors or any(map(self.knows, tensors))):
@@ -125,10 +129,14 @@ class Recorder(TorchDispatchMode):
         if pure is not func:
             result = args[0].copy_(result)
         if not isinstance(result, Tensor):
-            raise NeedsShape(f"calls {func.overloadpacket.__name__}, which makes several tensors")
+            raise NeedsShape(
+                f"calls {func.overloadpacket.__name__}, which makes several tensors"
+            )
         if key not in self.recorded:
             kind = kind_of(pure, args, kwargs, tensors, result, self.sizes)
-            value = Value(pure, operands, named, f'v{len(self.values)}', kind, result, self.block)
+            value = Value(
+                pure, operands, named, f'v{len(self.values)}', kind, result, self.block
+            )
             if func.overloadpacket is aten.lerp:
                 value.weight_below_half = self.below_half(args[2])
             if kind == ELEMENTS and not self.known_operation(value):
@@ -141,7 +149,9 @@ class Recorder(TorchDispatchMode):
         """`func` itself, or what it writes in place, as an operation that does not. It may write
         into a tensor that the callback has made, and of which there is no view"""
         arguments = func._schema.arguments
-        written = [a for a, s in zip(args, arguments) if s.alias_info and s.alias_info.is_write]
+        written = [
+            a for a, s in zip(args, arguments) if s.alias_info and s.alias_info.is_write
+        ]
         if not written and not any(s.is_out for s in arguments):
             return func
         name = func.overloadpacket.__name__
@@ -155,11 +165,18 @@ class Recorder(TorchDispatchMode):
 
     def was_made_here(self, x):
         "Whether an operation of the recording has made `x`"
-        return id(x) in self.value_of_id and not isinstance(self.value_of_id[id(x)].op, str)
+        return id(x) in self.value_of_id and not isinstance(
+            self.value_of_id[id(x)].op, str
+        )
 
     def has_views(self, x):
         address = x.untyped_storage().data_ptr()
-        return len({id(t) for t in self.alive if t.untyped_storage().data_ptr() == address}) > 1
+        return (
+            len(
+                {id(t) for t in self.alive if t.untyped_storage().data_ptr() == address}
+            )
+            > 1
+        )
 
     def below_half(self, weight):
         """Whether the weight of a lerp is below a half, where it is known: torch starts from the
@@ -176,7 +193,9 @@ class Recorder(TorchDispatchMode):
             one = torch.linalg.vector_norm
         else:
             one = getattr(aten, name.removeprefix('_foreach_'))
-        member = lambda a, i: a[i] if isinstance(a, (list, tuple)) and len(a) == n else a
+        member = lambda a, i: (
+            a[i] if isinstance(a, (list, tuple)) and len(a) == n else a
+        )
         with self:
             return [one(*(member(a, i) for a in args), **kwargs) for i in range(n)]
 

@@ -42,7 +42,10 @@ class ScalarProgram:
         self.source = ''.join(f'    {line}\n' for line in lines)
         new = ', '.join(f"{n!r}: ns[{n!r}]" for n in counters)
         scope = dict(objects, where=where)
-        exec(f"def program(ns):\n{self.source}    return [{', '.join(names)}], {{{new}}}\n", scope)
+        exec(
+            f"def program(ns):\n{self.source}    return [{', '.join(names)}], {{{new}}}\n",
+            scope,
+        )
         self.run = scope['program']
 
     def __call__(self, ns):
@@ -95,7 +98,11 @@ class ScalarRecorder:
         except ArithmeticError as e:
             raise NotRecorded(f"{type(e).__name__}: {e}") from e
         texts = [*map(self.text, args)]
-        source = f' {sign} '.join(texts) if len(texts) == 2 else f'{sign}({", ".join(texts)})'
+        source = (
+            f' {sign} '.join(texts)
+            if len(texts) == 2
+            else f'{sign}({", ".join(texts)})'
+        )
         if source not in self.computed:
             self.computed[source] = self.new(source, value)
         return self.computed[source]
@@ -117,7 +124,9 @@ class ScalarRecorder:
         if isinstance(v, Tensor) and not v.ndim:
             return self.new(f'ns[{n!r}]', v)
         if not isinstance(v, (int, float)):
-            raise NotRecorded(f"reads {n!r}, which is a {type(v).__name__}, not a number")
+            raise NotRecorded(
+                f"reads {n!r}, which is a {type(v).__name__}, not a number"
+            )
         x = self.new(f'ns[{n!r}]', v)
         self.guard(f'{x.name}.__class__ is not bool')
         return x
@@ -206,13 +215,17 @@ class ScalarRecorder:
     def input(self, x):
         "The 0-d tensor that stands for `x` in the recording"
         if x.name not in self.inputs:
-            stand_in = torch.tensor(float(x.shown), dtype=self.dtype, device=self.device)
+            stand_in = torch.tensor(
+                float(x.shown), dtype=self.dtype, device=self.device
+            )
             self.inputs[x.name] = x, stand_in
         return self.inputs[x.name][1]
 
     def met_by(self, tensor):
         "The scalar for which `tensor` stands, or None"
-        return next((x for x, stand_in in self.inputs.values() if stand_in is tensor), None)
+        return next(
+            (x for x, stand_in in self.inputs.values() if stand_in is tensor), None
+        )
 
     def scale(self, func, args, kwargs, keyword, x):
         """The operation `func` with the factor `x`. torch wants a plain number there and is shown

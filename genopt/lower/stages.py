@@ -28,7 +28,9 @@ def program_of(recording, chain, prefix, layout, request):
         layout,
         request,
         stages=stages_of(order, r),
-        scalars=ScalarProgram(r.scalars.lines + lines, names, r.counters, r.scalars.objects),
+        scalars=ScalarProgram(
+            r.scalars.lines + lines, names, r.counters, r.scalars.objects
+        ),
         reciprocals=unique(divisors),
         crosses=crosses(order, r.outs.values()),
         one_call=fits_one_call(order, r, layout.compute_dtype),
@@ -51,21 +53,27 @@ def set_stages(order, calls):
 
     def before(values):
         "The stage of what reads `values`. A call may read at once what the one before it gives"
-        return max((call_of[v].stage if v in call_of else v.stage for v in values), default=0)
+        return max(
+            (call_of[v].stage if v in call_of else v.stage for v in values), default=0
+        )
 
     for v in order:
         if v in call_of:
             call_of[v].stage = before(call_of[v].needs)
             v.stage = call_of[v].stage + 1
         else:
-            v.stage = max((o.stage for o in v.operands), default=0) + v.is_cross_reduction
+            v.stage = (
+                max((o.stage for o in v.operands), default=0) + v.is_cross_reduction
+            )
     for c in calls:  # also those that give nothing that anybody reads
         c.stage = before(c.needs)
 
 
 def stages_of(order, r):
     "All stages but the last hand on; the last one writes the parameter and its states"
-    last = max([0, *(v.stage for v in r.outs.values()), *(c.stage + 1 for c in r.calls)])
+    last = max(
+        [0, *(v.stage for v in r.outs.values()), *(c.stage + 1 for c in r.calls)]
+    )
     stages, in_scratch = [], set()
     for k in range(last):
         stages.append(stage_of(k, order, r.calls, in_scratch))
@@ -82,7 +90,9 @@ def stage_of(k, order, calls, in_scratch):
     behind = [v for v in of_kind(order, CROSS) if v.stage == k + 1]
     reductions = tuple(v for v in behind if v.is_cross_reduction)
     arithmetic = tuple(v for v in behind if not v.is_cross_reduction)
-    return Stage(flat_before(calls, reductions, in_scratch), reductions, arithmetic, calls)
+    return Stage(
+        flat_before(calls, reductions, in_scratch), reductions, arithmetic, calls
+    )
 
 
 def flat_before(calls, reductions, in_scratch):
@@ -117,7 +127,9 @@ def rounds_of(order, written):
     "The rounds that make the values in `order`; the last one ends in those that are `written`"
     inner = {*order}
     for v in order:
-        v.level = max((o.level for o in v.operands if o in inner), default=0) + v.reduces
+        v.level = (
+            max((o.level for o in v.operands if o in inner), default=0) + v.reduces
+        )
     depth = max((v.level for v in order), default=0)
     return tuple(round_of(k, order, inner, written) for k in range(depth + 1))
 
@@ -128,7 +140,9 @@ def round_of(k, order, inner, written):
     reduced = tuple(v for v in order if v.level == k + 1 and v.reduces)
     ends = operands(reduced) if reduced else written
     elsewhere = lambda v: v not in inner or v.kind != ELEMENTS
-    return Round(singles, tuple(in_order(of_kind(ends, ELEMENTS), stop=elsewhere)), reduced)
+    return Round(
+        singles, tuple(in_order(of_kind(ends, ELEMENTS), stop=elsewhere)), reduced
+    )
 
 
 def operands(values):
@@ -153,7 +167,9 @@ def scalar_names(order, r, on_device):
             r.scalars.objects[f'tensor_{v.name}'] = v.example
             lines.append(f'{v.name} = tensor_{v.name}{"" if on_device else ".item()"}')
     numbers = (x for c in r.calls for x in c.numbers.values())
-    return unique([*names, *(x.name for x in numbers if isinstance(x, TracedScalar))]), lines
+    return unique(
+        [*names, *(x.name for x in numbers if isinstance(x, TracedScalar))]
+    ), lines
 
 
 def crosses(order, outs):
@@ -168,4 +184,6 @@ def fits_one_call(order, r, compute_dtype):
     compute the cross values"""
     single = all(cross_kind(v) != 'vector' for v in crosses(order, r.outs.values()))
     cross = [v for v in order if v.kind == CROSS]
-    return not r.calls and single and all(can_write_cross(v, compute_dtype) for v in cross)
+    return (
+        not r.calls and single and all(can_write_cross(v, compute_dtype) for v in cross)
+    )

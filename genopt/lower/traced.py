@@ -112,7 +112,11 @@ def define_operator(name, sign, reflected):
         return NotImplemented
 
     def on_the_right(self, other):
-        return self.recorder.compute(sign, f, other, self) if is_number(other) else NotImplemented
+        return (
+            self.recorder.compute(sign, f, other, self)
+            if is_number(other)
+            else NotImplemented
+        )
 
     setattr(TracedScalar, f'__{name}__', on_the_left)
     if reflected:
@@ -121,13 +125,17 @@ def define_operator(name, sign, reflected):
 
 def is_number(x):
     "Whether arithmetic with `x` can be a line of the program. A number made of sizes cannot"
-    if isinstance(x, (torch.SymInt, torch.SymFloat)) and not isinstance(x, TracedScalar):
+    if isinstance(x, (torch.SymInt, torch.SymFloat)) and not isinstance(
+        x, TracedScalar
+    ):
         raise NotRecorded(by_sizes)
     return isinstance(x, (TracedScalar, int, float))
 
 
 binary = dict(add='+', sub='-', mul='*', truediv='/', floordiv='//', mod='%', pow='**')
-others = dict(lt='<', le='<=', gt='>', ge='>=', eq='==', ne='!=', neg='-', pos='+', abs='abs')
+others = dict(
+    lt='<', le='<=', gt='>', ge='>=', eq='==', ne='!=', neg='-', pos='+', abs='abs'
+)
 for name, sign in binary.items():
     define_operator(name, sign, reflected=True)
 for name, sign in others.items():

@@ -94,7 +94,10 @@ class Value:
         if isinstance(self.op, str):
             return f'{self.name}'
         show = lambda a: (a.name or '...') if isinstance(a, Value) else repr(a)
-        args = [*map(show, self.args), *(f'{k}={show(v)}' for k, v in self.kwargs.items())]
+        args = [
+            *map(show, self.args),
+            *(f'{k}={show(v)}' for k, v in self.kwargs.items()),
+        ]
         return f'{self.name} = {self.packet.__name__}({", ".join(args)})'
 
 
@@ -128,7 +131,9 @@ def in_order(values, stop=lambda v: False):
     while stack:
         v = stack[-1]
         done = v in ordered or stop(v)
-        waiting = [] if done else [o for o in v.operands if o not in ordered and not stop(o)]
+        waiting = (
+            [] if done else [o for o in v.operands if o not in ordered and not stop(o)]
+        )
         stack += reversed(waiting)
         if not waiting:
             stack.pop()

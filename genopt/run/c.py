@@ -197,7 +197,11 @@ class C(Dialect):
 
 # -- Pieces of C --
 
-starts = {'+': '0', 'max': '-INFINITY', 'min': 'INFINITY'}  # what a reduction begins with
+starts = {
+    '+': '0',
+    'max': '-INFINITY',
+    'min': 'INFINITY',
+}  # what a reduction begins with
 
 
 def function(head, body):

@@ -29,7 +29,9 @@ class Names:
         self.d = C(self.T)
         self.slots = numbered(program.names_in_memory)
         self.scalars = numbered(scalars)
-        self.kept = numbered(v for f in flats for r in f.rounds for v in (*r.singles, *r.reduced))
+        self.kept = numbered(
+            v for f in flats for r in f.rounds for v in (*r.singles, *r.reduced)
+        )
         self.leaves = numbered(v for f in flats for v in f.leaves)
         self.width = max(1, len(self.kept))
         self.loaded = frozenset()
@@ -71,7 +73,11 @@ class Names:
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of a scalar, if it has one"
-        return self.scalars.get(f'r_{by.name}') if getattr(by, 'kind', None) == SCALAR else None
+        return (
+            self.scalars.get(f'r_{by.name}')
+            if getattr(by, 'kind', None) == SCALAR
+            else None
+        )
 
     def define(self, v):
         "The statement that computes `v`"
@@ -92,7 +98,10 @@ class Names:
     def load_singles(self, values, made=()):
         "Statements that load the single numbers that `values` read, but for those `made` there"
         used = [o for o in operands(values) if o.kind == SINGLE and o not in made]
-        return [f'const {self.type(o)} {self.of(o)} = {self.single_at(o)}{truth(o)};' for o in used]
+        return [
+            f'const {self.type(o)} {self.of(o)} = {self.single_at(o)}{truth(o)};'
+            for o in used
+        ]
 
 
 def numbered(xs):

@@ -49,7 +49,10 @@ def run_call(work, batch, c):
 def arguments(work, batch, c):
     "What the callback reads, by name: what all parameters share, and tensors of each"
     scalars = work.scalars.named(work.row_of[batch.at[0]])
-    shared = {n: scalars[x.name] if hasattr(x, 'recorder') else x for n, x in c.numbers.items()}
+    shared = {
+        n: scalars[x.name] if hasattr(x, 'recorder') else x
+        for n, x in c.numbers.items()
+    }
     each = {}
     for n, v in c.reads.items():
         (shared if v.kind == CROSS else each)[n] = read(work, batch, v)
@@ -74,7 +77,9 @@ def result(work, batch, c, shared, each):
         return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
 
     run = torch.func.vmap(one, randomness='different')
-    if batch.last_numbers.get(c) != numbers or any(isinstance(x, Tensor) for x in numbers):
+    if batch.last_numbers.get(c) != numbers or any(
+        isinstance(x, Tensor) for x in numbers
+    ):
         batch.last_numbers[c] = numbers
         return run(*each.values())
     with Tape([*each.values()]) as tape:
@@ -114,7 +119,11 @@ def read(work, batch, v):
 def check_shape(work, batch, c, n, v, x):
     "Refuse what the callback gives for `n`, if that is not of the shape of parameter or state"
     shape = expected_shape(work, batch, n, v)
-    if not isinstance(x, Tensor) or shape is not None and x.shape[batch.stacked :] != shape:
+    if (
+        not isinstance(x, Tensor)
+        or shape is not None
+        and x.shape[batch.stacked :] != shape
+    ):
         raise misfit(work, batch, c, n, v, x)
 
 

@@ -36,7 +36,11 @@ def backend_of(asked, device, capturable=False):
 
 def on_device(v, device):
     "The number `v` as a tensor on `device`"
-    return v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device)
+    return (
+        v
+        if isinstance(v, Tensor)
+        else torch.tensor(v, dtype=torch.float64, device=device)
+    )
 
 
 def program_for(chain, numbers, p, asked, capturable=False):
@@ -60,13 +64,17 @@ def check_way(chain, numbers, params, who, fused, capturable):
     The error says which callback is the reason, and why"""
     flag = 'capturable=True' if capturable else 'fused=True'
     if fused and not capturable and not compiler.available():
-        raise ValueError(f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out")
+        raise ValueError(
+            f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out"
+        )
     plain = [p for p in params if type(p) in plain_types]
     for p in {(p.dtype, p.device, shape_class(p.shape)): p for p in plain}.values():
         program = program_for(chain, numbers, p, 'launch', capturable)
         if program.falls_back:
             name = flag.partition('=')[0]
-            raise ValueError(f"{who}: {flag} cannot be: {program.why[0]}; leave {name} out")
+            raise ValueError(
+                f"{who}: {flag} cannot be: {program.why[0]}; leave {name} out"
+            )
 
 
 def how(chain, numbers, params, asked):
@@ -76,7 +84,11 @@ def how(chain, numbers, params, asked):
     program = program_for(chain, numbers, params[0], asked)
     if program.falls_back:
         return f'each parameter by itself; {program.why[0]}', {}
-    launches = 1 if program.one_call else max(1, sum(s.flat is not None for s in program.stages))
+    launches = (
+        1
+        if program.one_call
+        else max(1, sum(s.flat is not None for s in program.stages))
+    )
     number = 'one launch' if launches == 1 or program.why else f'{launches} launches'
     words = (
         f'{number} for all parameters'
@@ -93,13 +105,21 @@ def before(prefix):
     called = prefix.called if prefix else []
     if not called:
         return ''
-    return f'{" > ".join(called)} as {"they are" if len(called) > 1 else "it is"}, then '
+    return (
+        f'{" > ".join(called)} as {"they are" if len(called) > 1 else "it is"}, then '
+    )
 
 
 def why_not_sparse(chain, numbers, p):
     "Why `chain` cannot take a sparse gradient of `p`, in words; None if it can"
     x = compute(p if p.numel() else p.new_zeros(1))
-    host = {n: v for n, init in chain.state.items() if not isinstance(v := init(x[:1]), Tensor)}
+    host = {
+        n: v
+        for n, init in chain.state.items()
+        if not isinstance(v := init(x[:1]), Tensor)
+    }
     rest = chain_of([b.cb for b in chain.every if 'rows' not in b.reads])
     program = program_for(rest, numbers | host, x, 'foreach')
-    return why_not(chain, numbers | host, not program.falls_back and program.elementwise, p)
+    return why_not(
+        chain, numbers | host, not program.falls_back and program.elementwise, p
+    )

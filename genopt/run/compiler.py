@@ -95,7 +95,10 @@ def available():
 @functools.cache
 def works(command):
     try:
-        return library_of('void run(const void* a) { (void)a; }\n', None, command) is not None
+        return (
+            library_of('void run(const void* a) { (void)a; }\n', None, command)
+            is not None
+        )
     except (NoCompiler, OSError):
         return False
 
@@ -112,7 +115,9 @@ def missing():
 @functools.cache
 def openmp():
     "The flags for OpenMP: vector loops, and threads where the process has libgomp"
-    return '-fopenmp-simd', *(['-DGOMP'] if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else [])
+    return '-fopenmp-simd', *(
+        ['-DGOMP'] if hasattr(ctypes.CDLL(None), 'GOMP_parallel') else []
+    )
 
 
 @functools.cache
@@ -124,9 +129,19 @@ def machine(command):
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
         lines = []
-    features = next((line for line in lines if line.startswith(('flags', 'Features'))), '')
+    features = next(
+        (line for line in lines if line.startswith(('flags', 'Features'))), ''
+    )
     return repr(
-        (command, info.st_size, info.st_mtime_ns, flags, openmp(), platform.machine(), features)
+        (
+            command,
+            info.st_size,
+            info.st_mtime_ns,
+            flags,
+            openmp(),
+            platform.machine(),
+            features,
+        )
     )
 
 
@@ -141,7 +156,9 @@ def folder_named(name):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()
         mine = (
-            stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077
+            stat.S_ISDIR(info.st_mode)
+            and info.st_uid == os.geteuid()
+            and not info.st_mode & 0o077
         )
         if mine and os.access(path, os.W_OK | os.X_OK):
             return path
@@ -156,13 +173,17 @@ def private():
     path = Path(tempfile.mkdtemp(prefix='genopt-'))
     owner = os.getpid()
     atexit.register(
-        lambda: shutil.rmtree(path, ignore_errors=True) if os.getpid() == owner else None
+        lambda: (
+            shutil.rmtree(path, ignore_errors=True) if os.getpid() == owner else None
+        )
     )
     return path
 
 
 def folder():
-    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
+        os.path.expanduser('~'), '.cache'
+    )
     return folder_named(os.environ.get('GENOPT_CACHE') or os.path.join(home, 'genopt'))
 
 
@@ -202,7 +223,9 @@ def build(path, command, source, name):
         c, so = Path(work) / 'kernel.c', Path(work) / 'kernel.so'
         c.write_text(source)
         done = subprocess.run(
-            [*command, *flags, *openmp(), '-o', str(so), str(c)], capture_output=True, text=True
+            [*command, *flags, *openmp(), '-o', str(so), str(c)],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             what = f"{' '.join(command)} could not compile {name or 'a small program'}"

@@ -44,15 +44,21 @@ class Progress:
 
     def advance(self):
         "Let all works go on that wait for nothing. Returns those that have another stage to run"
-        ready = [w for w in self.at if all(self.computed(v, w) for v in self.reductions(w))]
+        ready = [
+            w for w in self.at if all(self.computed(v, w) for v in self.reductions(w))
+        ]
         if not ready:
-            raise out_of_order(next(v.block for w in self.at for v in self.reductions(w)))
+            raise out_of_order(
+                next(v.block for w in self.at for v in self.reductions(w))
+            )
         for w in ready:
             self.go_on(w)
         return [w for w in ready if w in self.at]
 
     def go_on(self, w):
-        take_over(w, self.at[w], {v: self.vectors[place(v, w)] for v in self.reductions(w)})
+        take_over(
+            w, self.at[w], {v: self.vectors[place(v, w)] for v in self.reductions(w)}
+        )
         self.at[w] += 1
         if self.at[w] == w.before_commit:
             del self.at[w]
@@ -67,11 +73,18 @@ class Progress:
         if here in self.vectors:
             return True
         sharing = [
-            (o, k, u) for o in self.works for k, u in all_reductions(o) if place(u, o) == here
+            (o, k, u)
+            for o in self.works
+            for k, u in all_reductions(o)
+            if place(u, o) == here
         ]
         if any(self.at.get(o) != k for o, k, _ in sharing):
             return False
-        pairs = [pair for o, _, u in sharing for pair in zip(o.indices, o.handed_out(u.args[0]))]
+        pairs = [
+            pair
+            for o, _, u in sharing
+            for pair in zip(o.indices, o.handed_out(u.args[0]))
+        ]
         singles = [x for _, x in sorted(pairs, key=lambda pair: pair[0])]
         self.vectors[here] = v.kwargs['how'](vector(singles))
         return True
@@ -79,7 +92,11 @@ class Progress:
 
 def all_reductions(w):
     "All cross reductions of work `w`, each with its stage"
-    return [(k, v) for k, stage in enumerate(w.program.stages) for v in stage.cross_reductions]
+    return [
+        (k, v)
+        for k, stage in enumerate(w.program.stages)
+        for v in stage.cross_reductions
+    ]
 
 
 def place(v, w):
@@ -98,7 +115,9 @@ def vector(singles):
 def take_over(work, k, vectors):
     """Give `work` the cross reductions behind its stage `k`, and do the arithmetic on them.
     `vectors`: what they have come to"""
-    scalars = work.scalars.named(0)  # all rows have the same of what a callback over all reads
+    scalars = work.scalars.named(
+        0
+    )  # all rows have the same of what a callback over all reads
     work.cross |= {v: x.to(work.compute_dtype) for v, x in vectors.items()}
 
     def operand(a):
@@ -108,9 +127,13 @@ def take_over(work, k, vectors):
 
     arithmetic = work.program.stages[k].cross_arithmetic
     for v in arithmetic:
-        work.cross[v] = v.packet(*tree_map(v.args, operand), **tree_map(v.kwargs, operand))
+        work.cross[v] = v.packet(
+            *tree_map(v.args, operand), **tree_map(v.kwargs, operand)
+        )
     if work.launched and (vectors or arithmetic):
-        work.scalars.fill_crosses([float(work.cross.get(v, 0.0)) for v in work.program.crosses])
+        work.scalars.fill_crosses(
+            [float(work.cross.get(v, 0.0)) for v in work.program.crosses]
+        )
 
 
 # -- What a callback over all parameters reads --

@@ -34,7 +34,9 @@ def source(program, scalars, dtypes):
     order; `dtypes`: of what lies in memory, by name"""
     names = Names(program, scalars, dtypes)
     flats = {k: s.flat for k, s in enumerate(program.stages) if s.flat}
-    code = [line for k, f in flats.items() for line in StageEmitter(names, k, f).source()]
+    code = [
+        line for k, f in flats.items() for line in StageEmitter(names, k, f).source()
+    ]
     run = [f'if (a->stage == {k}) {{ stage_{k}(a); return; }}' for k in flats]
     if program.one_call:
         run += all_stages(program, names)
@@ -81,7 +83,9 @@ class StageEmitter:
             for n, v in loads.items()
         ]
         body += map(names.define, r.elements)
-        body += [line for j, v in enumerate(r.reduced) for line in self.accumulate(j, v)]
+        body += [
+            line for j, v in enumerate(r.reduced) for line in self.accumulate(j, v)
+        ]
         body += [self.store(n, v) for n, v in stores.items()]
         head = [
             'const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;',
@@ -95,7 +99,10 @@ class StageEmitter:
         if r.reduced:
             loop = self.reducing_loop(r.reduced, body)
         else:
-            loop = ['#pragma omp simd', *function('for (int64_t i = 0; i < n; i++)', body)]
+            loop = [
+                '#pragma omp simd',
+                *function('for (int64_t i = 0; i < n; i++)', body),
+            ]
         return function(
             f'static void tile_{self.number}_{k}(const Args* a, int64_t k)', head + loop
         )
@@ -103,7 +110,9 @@ class StageEmitter:
     def loads(self, values, stores):
         "What is loaded from memory: name -> value"
         read = [*operands(values), *stores.values()]
-        return {v.name: v for v in read if v.kind == ELEMENTS and v.name in self.flat.loads}
+        return {
+            v.name: v for v in read if v.kind == ELEMENTS and v.name in self.flat.loads
+        }
 
     def pointer(self, n):
         "Where the elements of `n` in this tile lie"
@@ -119,7 +128,9 @@ class StageEmitter:
     def accumulate(self, j, v):
         "Take an element into the reduction `v`, the `j`-th of its round"
         names, red = self.names, reduction(v)
-        x = red.element(names.d, *(names.text(o, names.compute_dtype) for o in v.operands))
+        x = red.element(
+            names.d, *(names.text(o, names.compute_dtype) for o in v.operands)
+        )
         if red.sign == '+':
             return [f'a{j} += {x};']
         better = '>' if red.sign == 'max' else '<'
@@ -133,7 +144,8 @@ class StageEmitter:
         "The loop of a tile that reduces: 512 elements in T, and what these come to in double"
         signs = [reduction(v).sign for v in reduced]
         total = [
-            f'double total{j} = {starts[sign]}; int bad{j} = 0;' for j, sign in enumerate(signs)
+            f'double total{j} = {starts[sign]}; int bad{j} = 0;'
+            for j, sign in enumerate(signs)
         ]
         few = [f'T a{j} = {starts[sign]};' for j, sign in enumerate(signs)]
         few += [
@@ -153,8 +165,14 @@ class StageEmitter:
         width, lines = len(r.reduced), []
         for j, v in enumerate(r.reduced):
             red = reduction(v)
-            total, partial = f'a->sums[t*{width} + {j}]', f'a->partials[k*{width} + {j}]'
-            take = ['const int64_t t = a->tile_parameter[k];', folded(total, partial, red.sign)]
+            total, partial = (
+                f'a->sums[t*{width} + {j}]',
+                f'a->partials[k*{width} + {j}]',
+            )
+            take = [
+                'const int64_t t = a->tile_parameter[k];',
+                folded(total, partial, red.sign),
+            ]
             end = red.end(C('double'), 'x', 'n')
             lines += each_parameter([f'{total} = {starts[red.sign]};'])
             lines += function('for (int64_t k = 0; k < a->tiles; k++)', take)
@@ -193,7 +211,10 @@ class StageEmitter:
             return names.single_at(v)
 
         lines = [f'{names.leaf_at(v)} = {value(v)};' for v in f.leaves]
-        lines += [f'const T new{i} = {value(v)};' for i, v in enumerate(f.single_stores.values())]
+        lines += [
+            f'const T new{i} = {value(v)};'
+            for i, v in enumerate(f.single_stores.values())
+        ]
         lines += [
             f'*(T*)a->table[{names.slots[n]}*a->n + t] = new{i};'
             for i, n in enumerate(f.single_stores)

@@ -32,7 +32,9 @@ def all_stages(program, names):
             lines.append(f'stage_{k}(a);')
         values = [*stage.cross_reductions, *stage.cross_arithmetic]
         scalars = [o for o in operands(values) if o.kind == SCALAR and o not in loaded]
-        lines += [f'const T {names.of(o)} = (T)s[{names.scalars[o.name]}];' for o in scalars]
+        lines += [
+            f'const T {names.of(o)} = (T)s[{names.scalars[o.name]}];' for o in scalars
+        ]
         loaded |= {*scalars}
         lines += [line for v in values for line in computed(v, names)]
         lines += [saved(v, names) for v in values if v.name in names.scalars]
@@ -69,7 +71,9 @@ def reduced(v, names, sign, members, element, end):
 
 def defined(v, names):
     "The statement that does the arithmetic of `v`"
-    expression = write(v, names.d, lambda o, dtype: text(o, names, dtype), names.compute_dtype)
+    expression = write(
+        v, names.d, lambda o, dtype: text(o, names, dtype), names.compute_dtype
+    )
     return f'const {names.type(v)} c_{v.name} = {expression};'
 
 

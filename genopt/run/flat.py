@@ -60,7 +60,9 @@ def bound_launch(work, batch):
     dtypes = {n: work.dtypes.get(n, work.compute_dtype) for n in names}
     key = (*dtypes.items(),)
     if key not in program.kernels:
-        program.kernels[key] = Kernel(program, work.scalars.names, dtypes, str(program.chain))
+        program.kernels[key] = Kernel(
+            program, work.scalars.names, dtypes, str(program.chain)
+        )
     numels = [work.tensors.ps[i].numel() for i in batch.at]
     row_of = [work.row_of[i] for i in batch.at]
     launch = Launch(program.kernels[key], numels, work.scalars.array, row_of)

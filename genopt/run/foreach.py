@@ -42,7 +42,12 @@ lists = {
     aten.clamp_min: 'clamp_min',
     aten.clamp_max: 'clamp_max',
 }
-arithmetic = aten.add, aten.sub, aten.mul, aten.div  # these take a list of 0-dim tensors as well
+arithmetic = (
+    aten.add,
+    aten.sub,
+    aten.mul,
+    aten.div,
+)  # these take a list of 0-dim tensors as well
 
 # the same with a factor that is a tensor
 by_tensor = {
@@ -55,7 +60,9 @@ by_tensor = {
 
 def lerp(x, y, weight):
     "torch 2.6 takes no weight of another dtype"
-    return torch.lerp(x, y, weight.to(x.dtype) if isinstance(weight, Tensor) else weight)
+    return torch.lerp(
+        x, y, weight.to(x.dtype) if isinstance(weight, Tensor) else weight
+    )
 
 
 class DeviceScalars(TorchFunctionMode):
@@ -85,17 +92,23 @@ class Foreach:
         self.flat = flat
         kept = [*flat.stores.values(), *flat.single_stores.values(), *flat.leaves]
         self.order = in_order(kept, stop=self.is_given)
-        self.last_use = {o: i for i, v in enumerate(self.order) for o in (v, *v.operands)}
+        self.last_use = {
+            o: i for i, v in enumerate(self.order) for o in (v, *v.operands)
+        }
         self.last_use |= dict.fromkeys(kept, len(self.order))
         self.lies_in = {}  # value -> name of the stored tensors that it overwrites
         # of each operation: whether it writes into its first operand, and what it reads last
         self.in_place = [self.may_write(i, v) for i, v in enumerate(self.order)]
         self.read_last = [
-            [o for o in v.operands if self.last_use[o] <= i] for i, v in enumerate(self.order)
+            [o for o in v.operands if self.last_use[o] <= i]
+            for i, v in enumerate(self.order)
         ]
 
     def is_given(self, v):
-        return v.kind in (SCALAR, CROSS) or v.name in (*self.flat.loads, *self.flat.single_loads)
+        return v.kind in (SCALAR, CROSS) or v.name in (
+            *self.flat.loads,
+            *self.flat.single_loads,
+        )
 
     # -- Which operations may write in place --
 
@@ -105,7 +118,11 @@ class Foreach:
         x = v.args[0] if v.args else None
         if not isinstance(x, Value) or (x.kind, v.kind) != (ELEMENTS, ELEMENTS):
             return False
-        if x.dtype != v.dtype or self.last_use[x] > i or any(o is x for o in v.args[1:]):
+        if (
+            x.dtype != v.dtype
+            or self.last_use[x] > i
+            or any(o is x for o in v.args[1:])
+        ):
             return False
         stored = x.name if self.is_given(x) else self.lies_in.get(x)
         if stored is None:
@@ -136,10 +153,15 @@ class Foreach:
                 return computed[v]
             if v.kind in (SCALAR, CROSS):
                 return scalars[v.name]
-            return tensors[v.name] if v.kind == ELEMENTS else torch.stack(tensors[v.name])
+            return (
+                tensors[v.name] if v.kind == ELEMENTS else torch.stack(tensors[v.name])
+            )
 
         for v, in_place, read_last in zip(self.order, self.in_place, self.read_last):
-            args, kwargs = [*map(value, v.args)], {k: value(a) for k, a in v.kwargs.items()}
+            args, kwargs = (
+                [*map(value, v.args)],
+                {k: value(a) for k, a in v.kwargs.items()},
+            )
             computed[v] = run_operation(v, args, kwargs, in_place)
             for o in read_last:
                 computed.pop(o, None)
@@ -155,7 +177,9 @@ class Foreach:
         news = {n: members(xs, tensors[n]) for n, xs in news.items()}
         late = {n: xs for n, xs in news.items() if any(map(is_not, xs, tensors[n]))}
         held = {id(x) for n in news for x in tensors[n]} if late else ()
-        late = {n: [x.clone() if id(x) in held else x for x in xs] for n, xs in late.items()}
+        late = {
+            n: [x.clone() if id(x) in held else x for x in xs] for n, xs in late.items()
+        }
         for n, xs in late.items():
             foreach_copy(tensors[n], xs)
 
@@ -174,7 +198,9 @@ def run_operation(v, args, kwargs, in_place):
     if vectors:
         args = [*map(unbound, args)]
     if not takes_lists(v, args, factor, vectors):
-        return for_each(operation(v, factor), args, {k: unbound(a) for k, a in kwargs.items()})
+        return for_each(
+            operation(v, factor), args, {k: unbound(a) for k, a in kwargs.items()}
+        )
     f = foreach_operation(f'{lists[v.packet]}_' if in_place else lists[v.packet])
     named = dict(value=factor) if v.packet in (aten.addcmul, aten.addcdiv) else kwargs
     res = f(*args, **named)
@@ -184,7 +210,11 @@ def run_operation(v, args, kwargs, in_place):
 def takes_lists(v, args, factor, vectors):
     """Whether torch's operation on lists takes these operands: lists of tensors of one shape, or a
     plain number in the second place. `vectors`: some are lists of single numbers"""
-    if v.packet not in lists or not isinstance(args[0], list) or isinstance(factor, Tensor):
+    if (
+        v.packet not in lists
+        or not isinstance(args[0], list)
+        or isinstance(factor, Tensor)
+    ):
         return False
     if vectors:
         return v.packet in arithmetic and not v.kwargs
@@ -202,7 +232,11 @@ def operation(v, factor):
 
 def reduced(v, args, kwargs):
     "A reduction of the elements of each parameter, as a vector"
-    if v.packet is aten.linalg_vector_norm and not kwargs and not args[0][0].is_complex():
+    if (
+        v.packet is aten.linalg_vector_norm
+        and not kwargs
+        and not args[0][0].is_complex()
+    ):
         return torch.stack(foreach_norm(args[0], *args[1:2]))
     return torch.stack(for_each(partial(v.packet, **kwargs), args, {}))
 

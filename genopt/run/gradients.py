@@ -30,7 +30,10 @@ class Gradients:
         self.all_in_order = of_users and indices == [*range(n_all)]
         self.plain_params = all(p.is_contiguous() for p in ps)
         self.tensors, self.addresses, self.pointed = None, None, False
-        self.known, self.memory = None, None  # weak references to those that are known, and where
+        self.known, self.memory = (
+            None,
+            None,
+        )  # weak references to those that are known, and where
 
     def take(self, grads):
         "Take those of this step. False if one has another dtype than before, or is sparse"

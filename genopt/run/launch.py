@@ -32,7 +32,9 @@ integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel'
 class Args(ctypes.Structure):
     "As `Args` in the C source: pointers, and 64-bit integers"
 
-    _fields_ = [(n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields]
+    _fields_ = [
+        (n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields
+    ]
 
 
 class Kernel:
@@ -59,9 +61,13 @@ class Launch:
 
     def __init__(self, kernel, numels, scalars, row_of):
         self.kernel, self.run, self.n = kernel, kernel.run, len(numels)
-        tiles = [(t, k) for t, size in enumerate(numels) for k in range(-(-size // block))]
+        tiles = [
+            (t, k) for t, size in enumerate(numels) for k in range(-(-size // block))
+        ]
         self.table = (ctypes.c_int64 * max(1, len(kernel.slots) * self.n))()
-        self.leaves = torch.zeros(self.n, max(1, len(kernel.leaves)), dtype=kernel.dtype)
+        self.leaves = torch.zeros(
+            self.n, max(1, len(kernel.leaves)), dtype=kernel.dtype
+        )
         self.singles = torch.zeros(self.n, max(1, kernel.n_singles), dtype=kernel.dtype)
         arrays = dict(
             numel=array('q', numels),
@@ -102,7 +108,9 @@ class Launch:
     def look(self):
         "The first parameter with a gradient that is not finite, or its square; None if none is so"
         if self.looks is None:
-            self.looks = Look(self.args, self.kernel.slots['grad'], self.kernel.dtypes['grad'])
+            self.looks = Look(
+                self.args, self.kernel.slots['grad'], self.kernel.dtypes['grad']
+            )
         return self.looks(self.parallel and compiler.parallel_may())
 
     def reads(self, name):

@@ -84,7 +84,9 @@ integers = 'n', 'shaped', 'moved'
 class Struct(ctypes.Structure):
     "As `Memory` in the C source"
 
-    _fields_ = [(n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields]
+    _fields_ = [
+        (n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields
+    ]
 
 
 def array(values):
@@ -124,5 +126,6 @@ class Memory:
             return not self.struct.moved
         return (
             addresses_hold(tensors, self.addresses, range(len(tensors)))
-            and [(*x.shape, *x.stride()) for x in tensors[: self.shaped]] == self.layouts
+            and [(*x.shape, *x.stride()) for x in tensors[: self.shaped]]
+            == self.layouts
         )

@@ -37,10 +37,16 @@ class Plan:
     def __init__(self, inputs, store, who, scratch_bytes, late, finished=None):
         refuse_meta(inputs, who)
         sort = Sort(inputs, store, who, scratch_bytes, late, finished or {})
-        self.works, self.fallback, self.parts = [*sort.works.values()], sort.fallback, sort.parts
+        self.works, self.fallback, self.parts = (
+            [*sort.works.values()],
+            sort.fallback,
+            sort.parts,
+        )
         self.store, self.who, self.late = store, who, late
         self.remember(inputs)
-        self.written_by_c = [self.params[i] for w in self.works if w.launched for i in w.indices]
+        self.written_by_c = [
+            self.params[i] for w in self.works if w.launched for i in w.indices
+        ]
         self.behind_prefix = [j for j, w in enumerate(self.works) if w.program.prefix]
         simple = all(w.simple for w in self.works) and not self.behind_prefix
         self.simple = simple and not self.fallback and not self.sharded
@@ -52,7 +58,11 @@ class Plan:
 
     def remember(self, inputs):
         "Note what `valid_for` compares with"
-        self.params, self.settings, self.groups = inputs.params, inputs.settings, inputs.groups
+        self.params, self.settings, self.groups = (
+            inputs.params,
+            inputs.settings,
+            inputs.groups,
+        )
         self.missing = [g is None for g in inputs.grads]
         self.sparse = places_of_sparse(inputs.grads)
         self.sharded = any(map(is_sharded, inputs.params))
@@ -95,7 +105,8 @@ class Plan:
         "`prepare` of a simple plan. False if a guard fails: `prepare` then finds another program"
         check_shared_numbers(self.works, self.settings)
         return all(
-            w.simple and w.take(inputs.grads) and w.prepare(self.settings) for w in self.works
+            w.simple and w.take(inputs.grads) and w.prepare(self.settings)
+            for w in self.works
         )
 
     def looks_bad(self):
@@ -166,7 +177,9 @@ class Plan:
         for i, g in self.fallback:
             p, settings = self.params[i], self.settings[g]
             state = self.store.of(p)
-            check_shapes(self.who, self.groups, i, p, state, settings.chain, inputs.grads[i])
+            check_shapes(
+                self.who, self.groups, i, p, state, settings.chain, inputs.grads[i]
+            )
             make = Rows if i in self.sparse else Item
             items[i] = make(p, state, settings.chain, settings.numbers)
         return items
@@ -228,7 +241,9 @@ def kind(settings):
 def all_finite(g):
     "Whether all of `g` and its squares are finite: by their sum, and if that is too large exactly"
     g = sparse_values(g) if g.is_sparse else g
-    if not g.is_complex() and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype))):
+    if not g.is_complex() and math.isfinite(
+        torch.linalg.vector_norm(g, dtype=wide(g.dtype))
+    ):
         return True
     return bool(is_finite(g).all())
 

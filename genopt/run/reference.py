@@ -22,7 +22,11 @@ __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
 
 def own(numbers, state):
     "The hyper-parameters of one parameter: fastai's Learner exempts biases and norms from decay"
-    return numbers | {'wd': 0.0} if 'wd' in numbers and state.get('do_wd') is False else numbers
+    return (
+        numbers | {'wd': 0.0}
+        if 'wd' in numbers and state.get('do_wd') is False
+        else numbers
+    )
 
 
 class Item:
@@ -35,9 +39,15 @@ class Item:
             n: as_declared(state[n], init, x) if n in state else init(x)
             for n, init in chain.state.items()
         }
-        self.kept = {n: compute(v) if isinstance(v, Tensor) else v for n, v in self.state.items()}
-        self.ns = Namespace(own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept)
-        self.stores = {'new_p': p} | {n: v for n, v in self.state.items() if isinstance(v, Tensor)}
+        self.kept = {
+            n: compute(v) if isinstance(v, Tensor) else v for n, v in self.state.items()
+        }
+        self.ns = Namespace(
+            own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept
+        )
+        self.stores = {'new_p': p} | {
+            n: v for n, v in self.state.items() if isinstance(v, Tensor)
+        }
         self.versions = self.versions_now()
 
     def versions_now(self):
@@ -69,7 +79,9 @@ class Item:
         news = {n: v.clone() if storage(v) in held else v for n, v in news.items()}
         for n, v in news.items():
             real(self.stores[n].detach()).copy_(v)
-        return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
+        return self.state | {
+            n: plain(self.ns[n]) for n in self.state if n not in self.stores
+        }
 
 
 def wrote_in_place(who, chain):

@@ -46,7 +46,9 @@ class ScalarTable:
         self.launched = program.request.backend == 'launch'
         self.divisors = [self.names.index(n) for n in program.reciprocals]
         self.values = [None] * len(rows)
-        self.settled = [None] * len(rows)  # the settings whose scalars are there already
+        self.settled = [None] * len(
+            rows
+        )  # the settings whose scalars are there already
         self.settles = self.scalars.steady and not program.request.capturable
         self.counters = []  # (clock, new values) of this step
 

@@ -60,7 +60,9 @@ class Sort:
         self.parts = {}
         self.again = False
         self.sort(call_globals=False)
-        if self.again or any(has_globals(inputs.settings[g].chain) for _, g in self.fallback):
+        if self.again or any(
+            has_globals(inputs.settings[g].chain) for _, g in self.fallback
+        ):
             self.sort(call_globals=True)
         sharing = [w for w in self.works.values() if w.global_blocks]
         for work in sharing:
@@ -69,7 +71,12 @@ class Sort:
             work.bind(len(inputs.grads))
 
     def sort(self, call_globals):
-        self.works, self.fallback, self.call_globals, self.rows = {}, [], call_globals, {}
+        self.works, self.fallback, self.call_globals, self.rows = (
+            {},
+            [],
+            call_globals,
+            {},
+        )
         seen = set()
         for i, (p, grad) in enumerate(zip(self.inputs.params, self.inputs.grads)):
             if grad is not None and id(p) not in seen:
@@ -80,7 +87,9 @@ class Sort:
         "Give parameter `i` to a work, or to the fallback"
         group = self.group_of[i]
         settings = self.inputs.settings[group]
-        check_shapes(self.who, self.inputs.groups, i, p, self.store.of(p), settings.chain, grad)
+        check_shapes(
+            self.who, self.inputs.groups, i, p, self.store.of(p), settings.chain, grad
+        )
         if grad.is_sparse:
             self.check_sparse(i, p, settings)
             why = "its gradient is sparse"
@@ -108,7 +117,9 @@ class Sort:
                 "Or use a dense layer (sparse=False), or p.grad = p.grad.to_dense()"
             )
         if settings.capturable:
-            raise RuntimeError(f"{self.who}: capturable=True cannot take sparse gradients")
+            raise RuntimeError(
+                f"{self.who}: capturable=True cannot take sparse gradients"
+            )
 
     def place(self, i, p, grad, group, settings):
         "Give parameter `i` to the work of its program. Returns why no program can take it, or None"
@@ -117,7 +128,9 @@ class Sort:
             return f"it is a {type(p).__name__}"
         x = real(local(p).detach())
         hosts, kept = self.states(p, x, settings)
-        if kind == 'sharded' and not all(is_sharded(v) and alike(v, p) for v in kept.values()):
+        if kind == 'sharded' and not all(
+            is_sharded(v) and alike(v, p) for v in kept.values()
+        ):
             return "its state is not sharded as it is"
         tensors = {n: real(local(s).detach()) for n, s in kept.items()}
         numbers = settings.numbers | hosts
@@ -153,12 +166,17 @@ class Sort:
         backend = backend_of(settings.way, x.device, settings.capturable)
         if backend == 'launch' and not dense(x):
             backend = 'foreach'
-        chain, request = settings.chain, Request(backend, settings.capturable, self.call_globals)
+        chain, request = (
+            settings.chain,
+            Request(backend, settings.capturable, self.call_globals),
+        )
         layout = layout_of(x, grad_dtype, tensors, chain)
         handed = self.finished[i].ns if i in self.finished else {}
         program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}
-        if backend != 'launch' or all(aligned(tensors[n], x) for n in {*tensors} & elements):
+        if backend != 'launch' or all(
+            aligned(tensors[n], x) for n in {*tensors} & elements
+        ):
             return program
         request = replace(request, backend='foreach')
         return lower(chain, layout, numbers, request, self.late, handed)
@@ -168,7 +186,9 @@ class Sort:
         if has_globals(settings.chain) and not self.call_globals:
             self.again = True
         elif settings.way == 'launch':
-            raise ValueError(f"{self.who}: fused=True cannot be: {why}; leave fused out")
+            raise ValueError(
+                f"{self.who}: fused=True cannot be: {why}; leave fused out"
+            )
         return str(why)
 
     # -- rows of scalars --
@@ -181,9 +201,15 @@ class Sort:
         if hosts and len(mine := cells(state, hosts)) == len(hosts):
             return Row(group, SharedClock(mine), undecayed)
         on_host = not any(isinstance(v, Tensor) for v in hosts.values())
-        key = group, undecayed, *((n, v if on_host else float(v)) for n, v in hosts.items())
+        key = (
+            group,
+            undecayed,
+            *((n, v if on_host else float(v)) for n, v in hosts.items()),
+        )
         if key not in self.rows:
-            self.rows[key] = Row(group, self.clock(getattr(state, 'clock', None), hosts), undecayed)
+            self.rows[key] = Row(
+                group, self.clock(getattr(state, 'clock', None), hosts), undecayed
+            )
         return self.rows[key]
 
     def clock(self, old, hosts):
@@ -196,13 +222,17 @@ class Sort:
         )
         if mine and old.parameters == self.sharing(old):
             return old
-        return Clock({n: v.clone() if isinstance(v, Tensor) else v for n, v in hosts.items()})
+        return Clock(
+            {n: v.clone() if isinstance(v, Tensor) else v for n, v in hosts.items()}
+        )
 
     def sharing(self, clock):
         "How many parameters that move now have this clock"
         pairs = zip(self.inputs.params, self.inputs.grads)
         return sum(
-            getattr(self.store.of(p), 'clock', None) is clock for p, g in pairs if g is not None
+            getattr(self.store.of(p), 'clock', None) is clock
+            for p, g in pairs
+            if g is not None
         )
 
 
@@ -231,7 +261,9 @@ def check_shapes(who, groups, i, p, state, chain, grad):
             "`del opt.state[p]` gives it a new state"
         )
     if told:
-        raise RuntimeError(f"{who}: {name_in(groups, i)} has shape {tuple(p.shape)} now, {told}")
+        raise RuntimeError(
+            f"{who}: {name_in(groups, i)} has shape {tuple(p.shape)} now, {told}"
+        )
 
 
 def outgrown(chain, name, value, p):

@@ -26,7 +26,8 @@ class Rows(Item):
             for n, init in chain.state.items()
         }
         self.kept = {
-            n: compute(v)[self.at] if isinstance(v, Tensor) else v for n, v in self.state.items()
+            n: compute(v)[self.at] if isinstance(v, Tensor) else v
+            for n, v in self.state.items()
         }
         self.x = x[self.at]
         self.ns = Namespace(
@@ -36,7 +37,9 @@ class Rows(Item):
             rows=grad.indices(),
             **self.kept,
         )
-        self.stores = {'new_p': p} | {n: v for n, v in self.state.items() if isinstance(v, Tensor)}
+        self.stores = {'new_p': p} | {
+            n: v for n, v in self.state.items() if isinstance(v, Tensor)
+        }
         self.versions = self.versions_now()
 
     def write(self):
@@ -44,7 +47,9 @@ class Rows(Item):
         for n, v in self.stores.items():
             x = real(v.detach())
             x[self.at] = self.ns[n].to(x.dtype)
-        return self.state | {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
+        return self.state | {
+            n: plain(self.ns[n]) for n in self.state if n not in self.stores
+        }
 
 
 def why_not(chain, numbers, elementwise, p):

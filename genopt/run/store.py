@@ -10,7 +10,14 @@ from torch import Tensor
 from ..contract.state import torch_names
 from ..contract.tensors import plain
 
-__all__ = ['Clock', 'ParameterState', 'SharedClock', 'StateStore', 'cells', 'shared_cell']
+__all__ = [
+    'Clock',
+    'ParameterState',
+    'SharedClock',
+    'StateStore',
+    'cells',
+    'shared_cell',
+]
 
 
 class Clock:
@@ -70,7 +77,11 @@ def shared_cell(v):
 def cells(state, counters):
     "Return those of `counters` that `state` has in shared memory, by name"
     found = {n: state.get(n) for n in counters}
-    return {n: v for n, v in found.items() if isinstance(v, Tensor) and v.is_cpu and v.is_shared()}
+    return {
+        n: v
+        for n, v in found.items()
+        if isinstance(v, Tensor) and v.is_cpu and v.is_shared()
+    }
 
 
 class Version:
@@ -126,7 +137,9 @@ class ParameterState(dict):
         known = f'; here are {", ".join(map(repr, self))}' if len(self) else ''
         ours = torch_names.get(n)
         raise KeyError(
-            f"{n!r}, which torch.optim keeps, is {ours!r} here" if ours in self else f'{n!r}{known}'
+            f"{n!r}, which torch.optim keeps, is {ours!r} here"
+            if ours in self
+            else f'{n!r}{known}'
         )
 
     def __reduce__(self):

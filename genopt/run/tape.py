@@ -31,10 +31,15 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        given = [*map(self.text, args), *(f'{k}={self.text(v)}' for k, v in kwargs.items())]
+        given = [
+            *map(self.text, args),
+            *(f'{k}={self.text(v)}' for k, v in kwargs.items()),
+        ]
         out = func(*args, **kwargs)
         line = f'{self.target(out)} = {self.bind(func)}({", ".join(given)})'
-        self.lines.append((line, [x for x in tree_leaves(args, kwargs) if isinstance(x, Tensor)]))
+        self.lines.append(
+            (line, [x for x in tree_leaves(args, kwargs) if isinstance(x, Tensor)])
+        )
         return out
 
     def target(self, out):
@@ -65,12 +70,16 @@ class Tape(TorchDispatchMode):
     def function(self, outputs):
         """What has been recorded, as a function of tensors like `inputs` that returns what
         corresponds to `outputs`. It forgets each tensor after its last use"""
-        last = {self.names[id(x)]: i for i, (_, xs) in enumerate(self.lines) for x in xs}
+        last = {
+            self.names[id(x)]: i for i, (_, xs) in enumerate(self.lines) for x in xs
+        }
         kept = {*map(self.text, outputs)}
         body = []
         for i, (line, _) in enumerate(self.lines):
             body.append(line)
-            gone = [n for n, j in last.items() if j == i and n[0] == 't' and n not in kept]
+            gone = [
+                n for n, j in last.items() if j == i and n[0] == 't' and n not in kept
+            ]
             if gone:
                 body.append(f'del {", ".join(gone)}')
         body.append(f'return [{", ".join(map(self.text, outputs))}]')

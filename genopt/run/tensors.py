@@ -37,7 +37,13 @@ class Tensors:
         "Those called `name` of the parameters `at`"
         if name in self.states[0]:
             return [self.states[k][name] for k in at]
-        xs = self.ps if name == 'p' else self.grads if name == 'grad' else self.extra[name]
+        xs = (
+            self.ps
+            if name == 'p'
+            else self.grads
+            if name == 'grad'
+            else self.extra[name]
+        )
         return [xs[k] for k in at]
 
 
@@ -55,7 +61,9 @@ class Batch:
         self.tried = False
 
     def tensors(self, name):
-        return self.of.named(name, self.at) if self.of.has(name) else [*self.scratch[name]]
+        return (
+            self.of.named(name, self.at) if self.of.has(name) else [*self.scratch[name]]
+        )
 
     def singles(self, v):
         "The single number `v` of each parameter"
@@ -75,20 +83,29 @@ class Batch:
         p, n = self.of.ps[self.at[0]], len(self.at)
         if self.stacked:
             whole = torch.empty(n * p.numel(), dtype=self.dtype, device=p.device)
-            self.scratch[name] = whole.as_strided((n, *p.shape), (p.numel(), *p.stride()))
+            self.scratch[name] = whole.as_strided(
+                (n, *p.shape), (p.numel(), *p.stride())
+            )
         else:
             members = [self.of.ps[k] for k in self.at]
-            self.scratch[name] = [torch.empty_like(p, dtype=self.dtype) for p in members]
+            self.scratch[name] = [
+                torch.empty_like(p, dtype=self.dtype) for p in members
+            ]
 
 
 def batches(program, tensors, row_of, scratch_bytes):
     "All parameters as one batch; if callbacks are called, those that are alike"
-    calls, dtype = [c for s in program.stages for c in s.calls], program.layout.compute_dtype
+    calls, dtype = (
+        [c for s in program.stages for c in s.calls],
+        program.layout.compute_dtype,
+    )
     if not calls:
         return [Batch([*range(len(tensors.ps))], False, tensors, dtype)]
     alike = defaultdict(list)
     for k, (p, states) in enumerate(zip(tensors.ps, tensors.states)):
-        alike[(p.shape, p.stride(), row_of[k], *(s.shape for s in states.values()))].append(k)
+        alike[
+            (p.shape, p.stride(), row_of[k], *(s.shape for s in states.values()))
+        ].append(k)
     stackable, res = all(c.stacked for c in calls), []
     for (shape, *_), ks in alike.items():
         n = stack_size(shape.numel(), scratch_bytes) if stackable else 1

@@ -57,7 +57,9 @@ class Work:
         self.n_all = n_all
         self.compute_dtype = self.program.layout.compute_dtype
         self.simple = (
-            self.launched and self.program.one_call and (self.alone or not self.global_blocks)
+            self.launched
+            and self.program.one_call
+            and (self.alone or not self.global_blocks)
         )
         self.before_commit = self.count_before_commit()
         self.scalars = ScalarTable(self.program, self.rows)
@@ -66,7 +68,11 @@ class Work:
         self.bind_calls()
 
     def bind_tensors(self):
-        program, tensors, grad_dtype = self.program, self.tensors, self.program.layout.grad_dtype
+        program, tensors, grad_dtype = (
+            self.program,
+            self.tensors,
+            self.program.layout.grad_dtype,
+        )
         tensors.make_extra(program.chain.extra, self.compute_dtype)
         states = {n: s.dtype for n, s in tensors.states[0].items()}
         self.dtypes = dict(p=tensors.ps[0].dtype, grad=grad_dtype) | states
@@ -80,7 +86,10 @@ class Work:
             of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
-        self.watched = [*self.users, *(local(s) for kept in self.kept for s in kept.values())]
+        self.watched = [
+            *self.users,
+            *(local(s) for kept in self.kept for s in kept.values()),
+        ]
         self.memory = Memory(self.watched, len(self.users))
 
     def bind_calls(self):
@@ -97,7 +106,9 @@ class Work:
         if self.simple:
             return 0
         return (
-            len(stages) - 1 if self.program.holds_whole else int(bool(stages[0].cross_reductions))
+            len(stages) - 1
+            if self.program.holds_whole
+            else int(bool(stages[0].cross_reductions))
         )
 
     # -- another program --
@@ -105,7 +116,9 @@ class Work:
     def lower_again(self, settings, handed, late):
         "The program that holds for the numbers of the first row"
         program, numbers = self.program, self.rows[0].numbers(settings)
-        return lower(program.whole, program.layout, numbers, program.request, late, handed or {})
+        return lower(
+            program.whole, program.layout, numbers, program.request, late, handed or {}
+        )
 
     def with_program(self, program):
         "The same parameters, run by another program"
@@ -195,4 +208,6 @@ class Work:
 
 
 def other_names(who, chain):
-    return RuntimeError(f"{who}: a callback of {chain} has returned other names than before")
+    return RuntimeError(
+        f"{who}: a callback of {chain} has returned other names than before"
+    )

@@ -184,3 +184,32 @@ def test_a_state_dict_of_another_model_says_what_is_missing():
     refused(ValueError, words+'1 parameters, that of the optimizer 2$', lambda: Adam([nn.Parameter(torch.ones(3)) for _ in range(2)]).load_state_dict(Adam([nn.Parameter(torch.ones(3))]).state_dict()))
     two = Adam([dict(params=[nn.Parameter(torch.ones(3))]), dict(params=[nn.Parameter(torch.ones(3))])])
     refused(ValueError, 'different number of parameter groups: 2, with 1, 1 parameters; the optimizer has 1, with 2', lambda: Adam([nn.Parameter(torch.ones(3)) for _ in range(2)]).load_state_dict(two.state_dict()))
+
+
+# -- Numbers that other libraries keep in the group --
+
+kept_as_state = [(genopt.Prodigy, 'd'), (genopt.DAdaptAdam, 'd'), (genopt.Adam, 'step'), (genopt.DoG, 'far')]
+
+@pytest.mark.parametrize('kw', [{}, dict(foreach=True), dict(foreach=False), dict(capturable=True)], ids=str)
+@pytest.mark.parametrize('cls,n', kept_as_state, ids=lambda x: getattr(x, '__name__', x))
+def test_a_group_finds_the_numbers_of_its_parameters(cls, n, kw):
+    "Trainers log Prodigy's `group['d']*group['lr']`. The group's own keys come first, and state dicts do not have the others"
+    def train(ps, opt, steps):
+        for _ in range(steps):
+            for p in ps: p.grad = torch.ones_like(p)
+            opt.step()
+    ps = [torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)]
+    opt = cls([dict(params=[p]) for p in ps], lr=.1, **kw)
+    with pytest.raises(KeyError, match=f"^'{n}'$"): opt.param_groups[0][n]                   # there is no state yet
+    train(ps, opt, 3)
+    for p,g in zip(ps, opt.param_groups):
+        assert g[n]==opt.state[p][n] and n not in g and g.get(n) is None and g['lr']==.1
+        with pytest.raises(KeyError, match='nonsense'): g['nonsense']
+    saved,before = copy.deepcopy(opt.state_dict()),float(opt.param_groups[0][n])
+    assert all(type(g) is dict and n not in g for g in saved['param_groups'])
+    train(ps, opt, 30)
+    changed = float(opt.param_groups[0][n])
+    assert changed!=before
+    copied = copy.deepcopy(opt)
+    opt.load_state_dict(saved)
+    assert float(opt.param_groups[0][n])==before and float(copied.param_groups[0][n])==changed

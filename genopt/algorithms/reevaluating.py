@@ -3,10 +3,11 @@
 They need `opt.step(closure)`. The closure clears the gradients, computes the loss, calls backward and returns the loss."""
 
 from functools import partial
-from ..blocks.evaluations import (adahessian_step,average_curvature,average_sqr_curvature,hutchinson,lbfgs_step,pairs,sharpness_aware,sophia_step,
+from ..blocks.evaluations import (adahessian_step,average_curvature,average_sqr_curvature,hutchinson,lbfgs_step,sharpness_aware,sophia_step,
                                   spatial_average)
 from ..blocks.stats import average_grad,debias,step_stat
 from ..blocks.transforms import weight_decay as decoupled_decay
+from ..contract import history
 from ..optim.algorithm import algorithm
 from .momentum import SGD
 
@@ -43,5 +44,5 @@ def LBFGS(lr=1., max_iter=20, max_eval=None, tolerance_grad=1e-7, tolerance_chan
     torch.optim.LBFGS. One `step` makes up to `max_iter` of them. `line_search_fn='strong_wolfe'` searches for the length of each. The loss must be
     without noise."""
     if line_search_fn not in (None, 'strong_wolfe'): raise ValueError(f"line_search_fn must be 'strong_wolfe' or None, got {line_search_fn!r}")
-    memory = pairs(history_size)
+    memory = history(history_size)
     return [partial(lbfgs_step, y_hists=memory, s_hists=memory)]

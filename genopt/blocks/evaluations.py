@@ -6,7 +6,7 @@ runs once, over all parameters. Symbols as in `stats`; x is the parameter, f the
 
 import torch
 from .._torch import strong_wolfe
-from ..contract import Init,Range,count,fraction,nonneg,positive,scalar,zeros
+from ..contract import Range,count,fraction,history,nonneg,positive,scalar,zeros
 from .stats import average
 
 __all__ = ['polyak_rate', 'sharpness_aware', 'hutchinson', 'spatial_average', 'average_curvature', 'average_sqr_curvature', 'adahessian_step',
@@ -66,12 +66,6 @@ def sophia_step(grad_avg, curvature_avg, rho:positive=0.04, eps:nonneg=1e-12):
 
 def flat(xs): return torch.cat([x.reshape(-1) for x in xs])
 def parts(v, like): return [x.reshape(p.shape) for x,p in zip(v.split([p.numel() for p in like]), like)]
-def history(p, n): return p.new_zeros(n, *p.shape)
-
-def pairs(n):
-    "A state of the last `n` vectors, the newest at the end"
-    return Init(history, n)
-hundred = pairs(100)
 
 def two_loops(grad, ys, ss, h_diag):
     """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits the differences `ys` of gradients and `ss`
@@ -85,11 +79,11 @@ def two_loops(grad, ys, ss, h_diag):
     return r
 
 def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_grad:nonneg, tolerance_change:nonneg, line_search_fn, history_size,
-               directions=zeros, last_grads=zeros, y_hists=hundred, s_hists=hundred, n_keeps=count, n_iters=count, ts=scalar(0.),
+               directions=zeros, last_grads=zeros, y_hists=history(100), s_hists=history(100), n_keeps=count, n_iters=count, ts=scalar(0.),
                h_diags=scalar(1.)):
     """Makes up to `max_iter` quasi-Newton steps, along `-H*g` with an inverse Hessian `H` that fits the last steps. All parameters count as one
     vector. `lr` scales each step; with `line_search_fn`, a search finds a length that meets the strong Wolfe conditions. The block makes the move
-    itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last vectors like p; `n_keep`, `n_iter`, `t` and `h_diag`, numbers.
+    itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last `n_keep` vectors like p; `n_keep`, `n_iter`, `t` and `h_diag`, numbers.
     Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
     x,g,f = flat(params),flat(grads),loss.item()
     n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
@@ -124,8 +118,6 @@ def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_
                 n_evals += 1
         if i==max_iter or n_evals>=n_evals_at_most or g.abs().max()<=tolerance_grad: break
         if (d*t).abs().max()<=tolerance_change or abs(f-last_f)<tolerance_change: break
-    def stored(vs, hists):
-        kept = zip(*(parts(v, params) for v in vs))
-        return [torch.cat([h[:len(h)-len(vs)], torch.stack(k)]) for h,k in zip(hists, kept)] if vs else hists
+    def stored(vs, hists): return [torch.stack(k) for k in zip(*(parts(v, params) for v in vs))] if vs else hists
     return dict(new_ps=parts(x, params), directions=parts(d, params), last_grads=parts(last_g, params), y_hists=stored(ys, y_hists),
                 s_hists=stored(ss, s_hists), n_keep=len(ys), n_iter=n_iter, t=t, h_diag=h_diag)

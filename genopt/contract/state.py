@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING,Any
 import torch
 from torch import Tensor
 from .names import name_of
-from .tensors import compute
+from .tensors import compute,fit
 
-__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'ones', 'scalar', 'scalar_tensor', 'torch_names', 'zeros']
+__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'history', 'ones', 'scalar', 'scalar_tensor', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object
@@ -27,11 +27,31 @@ class Init(Anything):
     def __repr__(self) -> str:
         name = name_of(self.make).removesuffix('_like').strip('_')
         return f'{name}({", ".join(map(str, self.args))})' if self.args else name
+    def fits(self, new: Any, old: Any) -> bool:
+        "Whether `new` can take the place of `old` as the value of this state"
+        return fit(new)==fit(old)
+    grows = False                                                # whether its shape may change from step to step
+    def largest(self, p: Tensor) -> Tensor | float:
+        "The state of the parameter `p` at its largest, for its shape and dtype"
+        return first(self, p)
+
+class History(Init):
+    "A state that grows: `most` rows like `p` at most. See `history`"
+    grows = True
+    def __init__(self, most: int) -> None:
+        super().__init__(_history, int(most))
+        self.most = int(most)
+    def fits(self, new: Any, old: Any) -> bool:
+        return isinstance(new, Tensor) and isinstance(old, Tensor) and new.shape[1:]==old.shape[1:] and 0<new.ndim==old.ndim and len(new)<=self.most
+    def largest(self, p: Tensor) -> Tensor:
+        one = compute(p)
+        return torch.empty(self.most, *one.shape, dtype=one.dtype, device='meta')
 
 def _scalar(p: Tensor, v: float) -> float: return v
 def _scalar_tensor(p: Tensor, v: float) -> Tensor: return p.new_full((), v)
 def _count(p: Tensor) -> int: return 0
 def _copy_of_p(p: Tensor) -> Tensor: return p
+def _history(p: Tensor, most: int) -> Tensor: return p.new_zeros(0, *p.shape)
 
 zeros,ones,copy_of_p,count = Init(torch.zeros_like),Init(torch.ones_like),Init(_copy_of_p),Init(_count)
 def full(v: float) -> Init:
@@ -43,6 +63,10 @@ def scalar_tensor(v: float) -> Init:
 def scalar(v: float) -> Init:
     "A state that is one Python number for each parameter, exact, kept on the host; starts at `v`"
     return Init(_scalar, v)
+def history(most: int) -> History:
+    """A state of rows like the parameter, of shape `(n, *p.shape)`: none at first. A callback may return more of them, or fewer, up to `most`.
+    A parameter with such a state is run by itself, by the reference"""
+    return History(most)
 
 
 # -- What is made for a parameter --

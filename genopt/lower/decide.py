@@ -25,6 +25,8 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
     """The program of `chain` for parameters of `layout` that is right for `numbers`:
     hyper-parameters, and states that are numbers. `late`: what the prefix was seen to change late,
     by name. `handed`: the numbers to which it has come in this step"""
+    if why := growing(chain):
+        return fallback(chain, layout, request, why)
     prefix = None
     if not request.capturable:
         prefix = prefix_of(chain, layout, numbers, request, late or {})
@@ -46,6 +48,15 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
         del programs[next(iter(programs))]  # the oldest; who runs them keeps them
     programs[of_shape if for_one_shape else key].append(program)
     return program
+
+
+def growing(chain):
+    "Why `chain` can be no program, if one of its states grows. A program keeps memory of one size"
+    for b in chain.blocks:
+        for n, init in b.state.items():
+            if init.grows:
+                return Why(b.name, f"{b.name} keeps {n!r}, which grows")
+    return None
 
 
 def key_of(chain, prefix, layout, numbers, request):

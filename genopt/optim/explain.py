@@ -4,7 +4,6 @@ from html import escape
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from ..contract.chain import learned_of
-from ..contract.state import first
 from ..run.choose import how
 from .tables import plural,size,table
 
@@ -20,8 +19,8 @@ def n_bytes(x):
     return x.numel()*x.element_size() if isinstance(x, Tensor) else 0
 
 def state_bytes(chain, params):
-    "Bytes of each state that `chain` keeps for `params`, by name"
-    return {n: sum(n_bytes(first(init, p)) for p in params) for n,init in chain.state.items()}
+    "Bytes of each state that `chain` keeps for `params`, by name; of one that grows, at its largest"
+    return {n: sum(n_bytes(init.largest(p)) for p in params) for n,init in chain.state.items()}
 
 def traffic(chain, params, states):
     """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters; a callback that reads a state,
@@ -48,7 +47,7 @@ def runs(b, chain, runs_on):
 def rows(chain, hypers, states, numel, runs_on):
     """A row for each callback, and one for the move. A state stands in the row of the first callback that declares it, with its bytes for each
     element or, if it is a number, `host`"""
-    left = {n: f"{n}={init} {f'{states[n]/numel:.3g} B' if states[n] else 'host'}" for n,init in chain.state.items()}
+    left = {n: f"{n}={init} {'at most '*init.grows}{f'{states[n]/numel:.3g} B' if states[n] else 'host'}" for n,init in chain.state.items()}
     for b in chain.every:
         reads   = [n for n in b.reads if n not in hypers[0]]
         returns = learned_of(chain).returns.get(b, [])
@@ -85,7 +84,7 @@ class Explanation:
         self.traffic += moved
         n = sum(p.numel() for p in params) or 1
         where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
-        needs = f"state {size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
+        needs = f"state {'at most '*any(init.grows for init in chain.state.values())}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
         return [*rows(chain, hypers, states, n, runs_on)],note,', '.join([opt.name, *own])

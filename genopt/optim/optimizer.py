@@ -17,6 +17,7 @@ from ..run.sort import Inputs
 from ..run.store import StateStore,shared_cell
 from . import watch
 from .explain import Explanation
+from .group import Group
 from .hypers import assign,check_flags,engine_flags,lacks,misplaced
 from .learner import ForLearner
 from .model import Model
@@ -110,12 +111,18 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self.defaults = {k: v for k,v in common.items() if k in group}      # schedulers read `defaults`, so it has only keys of all groups
         try:
             add_param_group(self, group)
+            self._wrap_groups()
             self._known = []
             with quiet(): self._check_group(group, recipe, n, who)
         except BaseException:
             del self.param_groups[n:]
             self._recipes,self.defaults = known,defaults
             raise
+
+    def _wrap_groups(self):
+        "Make each param group a `Group` that finds states in the present store"
+        groups,store = self.param_groups,self.state
+        groups[:] = [g if isinstance(g, Group) and g.store is store else Group(g, store) for g in groups]
 
     def _with_defaults(self, param_group, recipe, who):
         "Return a new group: the defaults of `recipe`, overridden by what `param_group` gives"
@@ -327,12 +334,16 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         """Move the state into memory that processes share, so that they train one model together (Hogwild, A3C).
 
         Call `model.share_memory()`, then this, then start the processes. Counters move too: from then on they are 0-dim tensors. State that a later
-        step makes, or that you load later, is not shared until you call this again. Raises `ValueError` under `capturable=True`."""
+        step makes, or that you load later, is not shared until you call this again.
+
+        Raises `ValueError` under `capturable=True`, and for a state that grows."""
         if any(g['capturable'] for g in self.param_groups):
             raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
+        chains = [self._recipe(g).chain(g) for g in self.param_groups]
+        if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
+            raise ValueError(f"{self.name}: its state {growing[0]!r} grows, so it cannot stay in memory that processes share")
         self.init_state()
-        for g in self.param_groups:
-            chain = self._recipe(g).chain(g)
+        for g,chain in zip(self.param_groups, chains):
             for p in g['params']:
                 state = self.state.of(p)
                 for v in state.values():
@@ -352,7 +363,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "The state of each parameter: a dict of dicts, by name. Reading it does not slow later steps. The next step uses what you write into it"
         return self.__dict__['_store']
     @state.setter
-    def state(self, v): self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
+    def state(self, v):
+        self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
+        if 'param_groups' in self.__dict__: self._wrap_groups()
 
     def adopt(self):
         """Do nothing, warn that the method is deprecated, and return the optimizer.

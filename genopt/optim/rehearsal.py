@@ -12,6 +12,7 @@ from ..contract.chain import Namespace,chain_of,learned_of
 from ..contract.messages import did_you_mean
 from ..contract.names import rename,shown,signature
 from ..contract.stand_ins import StandIn,add_states,shape_class,stand_in
+from ..contract.tensors import fit
 from .hypers import aliases
 from .lists import check_advances,check_apart,check_repeats,once
 from .. import blocks
@@ -135,7 +136,7 @@ def check_result(chain, i, out, n, ns, who):
         if n not in later|chain.asks and (hint := did_you_mean(n, b.state.keys()-out.keys())):
             raise ValueError(f"{wrong}{n!r}, which nothing reads{hint}")
         return                                                              # its own affair
-    check_value(n, v, ns['p'] if n in given else ns[n], ns['p'].shape, wrong)
+    check_value(n, v, ns['p'] if n in given else ns[n], ns['p'].shape, wrong, chain.state.get(n))
 
 def check_in_time(chain, i, out, n, ns, later, wrong):
     "Refuse what comes too late to have an effect"
@@ -147,13 +148,13 @@ def check_in_time(chain, i, out, n, ns, later, wrong):
     if n=='grad' and ('update' in ns or moved) and 'update' not in out and 'grad' not in later:
         raise ValueError(f"{wrong}'grad', which nothing after it reads; put {b} before the callback that makes the update")
 
-def check_value(n, v, old, shape, wrong):
-    "Refuse a value of another kind or shape than `old`; `shape` is the parameter's"
+def check_value(n, v, old, shape, wrong, init=None):
+    "Refuse a value of another kind or shape than `old`. `shape`: the parameter's. `init`: of a state, its initializer"
     if n=='lr' and not isinstance(v, (Tensor,Real)): raise TypeError(f"{wrong}lr={v!r}; it must be a number or a tensor")
     if n in given and not isinstance(v, Tensor): raise TypeError(f"{wrong}{n}={v!r}; it must be a tensor")
     if isinstance(v, Tensor)!=isinstance(old, Tensor) or not isinstance(v, (Tensor,Real)):
         raise TypeError(f"{wrong}a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
-    if isinstance(v, Tensor) and v.shape!=old.shape:
+    if isinstance(v, Tensor) and not (init.fits(v, old) if init else fit(v)==fit(old)):
         raise ValueError(f"{wrong}{n!r} of shape {tuple(v.shape)}, where {tuple(old.shape)} is kept, for a parameter of shape {tuple(shape)}")
 
 def check_renamed(b, returned, who):

@@ -133,7 +133,7 @@ def check_value(n, v, init, p, who):
     v = as_declared(v, init, p)
     if isinstance(v, Tensor)!=isinstance(expected, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
         raise ValueError(f"{who}: {n!r} is a {type(v).__name__}, where a {type(expected).__name__} is kept")
-    if isinstance(v, Tensor) and v.shape!=expected.shape:
+    if isinstance(v, Tensor) and not init.fits(v, expected):
         raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(expected.shape)}")
     return v
 

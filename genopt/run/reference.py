@@ -11,6 +11,7 @@ A callback over all parameters waits until all items that have it have come to i
     item 0                          --> momentum_step     both go on, each by itself
     item 1                          --> nesterov_step"""
 
+import torch
 from torch import Tensor
 from .._torch import times_written
 from ..contract.chain import Namespace, fold
@@ -66,7 +67,8 @@ class Item:
             raise wrote_in_place(who, self.chain)
         old = self.kept | ({'new_p': self.x} if self.chain.moves else {})
         for n, v in old.items():
-            if fit(self.ns[n]) != fit(v):
+            fits = self.chain.state[n].fits if n in self.kept else same_fit
+            if not fits(self.ns[n], v):
                 told = f"made {n} {describe(self.ns[n])}; it was {describe(v)}"
                 raise ValueError(f"{who}: {self.chain} {told}")
 
@@ -77,11 +79,25 @@ class Item:
         # one stored tensor may be the new value of another, as in dict(a=b, b=a)
         held = {storage(v) for v in self.stores.values()}
         news = {n: v.clone() if storage(v) in held else v for n, v in news.items()}
+        grown = {}
         for n, v in news.items():
-            real(self.stores[n].detach()).copy_(v)
-        return self.state | {
-            n: plain(self.ns[n]) for n in self.state if n not in self.stores
-        }
+            old = real(self.stores[n].detach())
+            if v.shape != old.shape:
+                grown[n] = stored_as(self.stores[n], v)
+            else:
+                old.copy_(v)
+        numbers = {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
+        return self.state | numbers | grown
+
+
+def stored_as(old, new):
+    "What a callback made, `new`, as a tensor of its own, stored as `old` is"
+    res = torch.empty(new.shape, dtype=real(old).dtype, device=old.device).copy_(new)
+    return torch.view_as_complex(res) if old.is_complex() else res
+
+
+def same_fit(new, old):
+    return fit(new) == fit(old)
 
 
 def wrote_in_place(who, chain):

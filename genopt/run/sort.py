@@ -272,4 +272,5 @@ def outgrown(chain, name, value, p):
         return False
     if value.ndim == 0 or value.shape == p.shape:
         return False
-    return value.shape != first(chain.state[name], p).shape
+    init = chain.state[name]
+    return not init.fits(value, first(init, p))

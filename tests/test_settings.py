@@ -24,7 +24,7 @@ def the_long_way(opt):
     return Settings.of(r, g, r.values_of(g))
 def same(opt):
     a,b = setting(opt),the_long_way(opt)
-    return a.chain is b.chain and a.numbers==b.numbers and a.types==b.types and a.way==b.way
+    return a.chain is b.chain and a.numbers==b.numbers and a.types==b.types and a.asked==b.asked
 
 def number(v): return type(v) in (int,float)
 

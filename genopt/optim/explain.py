@@ -75,8 +75,8 @@ class Explanation:
         groups = [opt.param_groups[i] for i in indices]
         params = [p for g in groups for p in g['params'] if not is_lazy(p)]
         hypers = [opt._recipe(g).hypers(g, chain) for g in groups]
-        way    = opt._recipe(groups[0]).settings(groups[0]).way
-        method,runs_on = how(chain, hypers[0], params, way)
+        asked  = opt._recipe(groups[0]).settings(groups[0]).asked
+        method,runs_on = how(chain, hypers[0], params, asked)
         states = state_bytes(chain, params)
         total  = sum(states.values())
         moved  = traffic(chain, params, states)

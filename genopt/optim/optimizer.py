@@ -11,7 +11,7 @@ from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
 from ..contract.tensors import compute,number,plain,shared
-from ..run.choose import check_way
+from ..run.choose import check_asked
 from ..run.plan import Plan
 from ..run.sort import Inputs
 from ..run.store import StateStore,shared_cell
@@ -155,7 +155,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         chain = recipe.check(group, who)
         self._check_common(recipe.in_common(group, chain), n, who)
         self._check_complex(group, recipe, chain, who)
-        if any(way := (group['fused'], group['capturable'])): check_way(chain, recipe.settings(group).numbers, group['params'], who, *way)
+        if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, group['params'], who, *flags)
         if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
 
     def _check_complex(self, group, recipe, chain, who):

@@ -20,9 +20,9 @@ numbers = int,float                                                         # a 
 
 
 class Settings:
-    "The chain, the numbers and the way of running that groups with equal values share. `types`: those of the values"
-    def __init__(self, chain, values, types, way, capturable=False):
-        self.chain,self.numbers,self.types,self.way,self.capturable = chain,values,types,way,capturable
+    "The chain, the numbers and the backend `asked` for, which groups with equal values share. `types`: those of the values"
+    def __init__(self, chain, values, types, asked, capturable=False):
+        self.chain,self.numbers,self.types,self.asked,self.capturable = chain,values,types,asked,capturable
     @classmethod
     def of(cls, recipe, group, key):
         "Makes the settings of `group`. Raises if a value cannot work."
@@ -31,10 +31,10 @@ class Settings:
         if not capturable: recipe.check_set(group, key, chain)
         values = recipe.hypers(group, chain, (lambda v: v) if capturable else number)
         if capturable and group['params']: values['lr'] = on_device(values['lr'], group['params'][0].device)
-        return cls(chain, values, [*map(type, key)], way_of(group), capturable)
+        return cls(chain, values, [*map(type, key)], asked_of(group), capturable)
 
-def way_of(group):
-    "The way of running that the flags of `group` ask for. None leaves the choice to the engine."
+def asked_of(group):
+    "The backend that the flags of `group` ask for; None if they leave the choice to the engine"
     if group['fused']: return 'launch'
     if group['foreach'] is False: return 'reference'
     return 'foreach' if group['foreach'] else None
@@ -114,6 +114,6 @@ class Shortcut:
             if type(v) is not kind or truth is not None and bool(v) is not truth: return None
         if not all(member(group[k], i) in r for k,i,r in self.ranges): return None
         s = self.settings
-        return Settings(s.chain, s.numbers | {n: member(group[k], i) for n,(k,i) in self.reads.items()}, [*map(type, key)], s.way)
+        return Settings(s.chain, s.numbers | {n: member(group[k], i) for n,(k,i) in self.reads.items()}, [*map(type, key)], s.asked)
 
 def member(v, i): return v if i is None else v[i]

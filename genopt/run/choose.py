@@ -14,7 +14,7 @@ from .sparse import why_not
 
 __all__ = [
     'backend_of',
-    'check_way',
+    'check_asked',
     'how',
     'on_device',
     'plain_types',
@@ -59,7 +59,7 @@ def program_for(chain, numbers, p, asked, capturable=False):
     return program if other.falls_back else other
 
 
-def check_way(chain, numbers, params, who, fused, capturable):
+def check_asked(chain, numbers, params, who, fused, capturable):
     """Raise `ValueError` if `chain` cannot be launched (`fused`), or captured, for one of `params`.
     The error says which callback is the reason, and why"""
     flag = 'capturable=True' if capturable else 'fused=True'

@@ -235,7 +235,7 @@ def places_of_sparse(grads):
 
 def kind(settings):
     "What of the settings of a group decides about its program"
-    return settings.chain, settings.way, settings.capturable
+    return settings.chain, settings.asked, settings.capturable
 
 
 def all_finite(g):

@@ -93,7 +93,7 @@ class Sort:
         if grad.is_sparse:
             self.check_sparse(i, p, settings)
             why = "its gradient is sparse"
-        elif settings.way == 'reference':
+        elif settings.asked == 'reference':
             why = 'foreach=False'
         else:
             why = self.place(i, p, grad, group, settings)
@@ -163,7 +163,7 @@ class Sort:
     def program(self, i, x, tensors, grad_dtype, numbers, settings):
         """The program for parameter `i`. It is launched if the elements of parameter and states lie
         side by side in one order; else it is operations on lists"""
-        backend = backend_of(settings.way, x.device, settings.capturable)
+        backend = backend_of(settings.asked, x.device, settings.capturable)
         if backend == 'launch' and not dense(x):
             backend = 'foreach'
         chain, request = (
@@ -185,7 +185,7 @@ class Sort:
         "Why a parameter goes to the fallback. Refuses that if the user asked for one launch"
         if has_globals(settings.chain) and not self.call_globals:
             self.again = True
-        elif settings.way == 'launch':
+        elif settings.asked == 'launch':
             raise ValueError(
                 f"{self.who}: fused=True cannot be: {why}; leave fused out"
             )

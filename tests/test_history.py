@@ -132,3 +132,20 @@ def test_an_lbfgs_checkpoint_of_fixed_length_loads():
     for _ in range(3): a.step(ca); b.step(cb)
     assert torch.equal(p, q)
     assert a.state[p]['y_hist'].shape==b.state[q]['y_hist'].shape
+
+def test_lbfgs_with_parameters_that_come_late_and_rest():
+    "One that has had no gradient has not moved, so it has no part in the differences of that time"
+    p = torch.linspace(-1, 1, 5, dtype=torch.float64).requires_grad_()
+    q = torch.linspace(-1, 1, 3, dtype=torch.float64).requires_grad_()
+    opt = genopt.LBFGS([p, q], lr=.5, max_iter=4)
+    for i in range(12):
+        alone,before = i in (0, 2),q.detach().clone()
+        def closure():
+            opt.zero_grad()
+            loss = ((p-1)**4).sum() + p.square().sum() + (0 if alone else (q-p[:3]).square().sum())
+            loss.backward()
+            return loss
+        loss = opt.step(closure)
+        if alone: assert torch.equal(q, before)
+    assert loss<2.5
+    torch.testing.assert_close(q, p[:3], rtol=0, atol=1e-4)

@@ -83,16 +83,18 @@ def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_
                h_diags=scalar(1.)):
     """Makes up to `max_iter` quasi-Newton steps, along `-H*g` with an inverse Hessian `H` that fits the last steps. All parameters count as one
     vector. `lr` scales each step; with `line_search_fn`, a search finds a length that meets the strong Wolfe conditions. The block makes the move
-    itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last `n_keep` vectors like p; `n_keep`, `n_iter`, `t` and `h_diag`, numbers.
-    Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
+    itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last `n_keep` vectors like p; `n_keep`, `n_iter`, `t` and `h_diag`,
+    numbers. Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
     x,g,f = flat(params),flat(grads),loss.item()
     n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
     if not g.numel() or g.abs().max()<=tolerance_grad: return dict(new_ps=params)
     def at(x):
         loss,grads = evaluate(parts(x, params))
         return loss.item(),flat(grads)
-    d,last_g = flat(directions),flat(last_grads)
-    ys,ss = [[flat([h[i] for h in hs]) for i in range(-n_keep, 0)] for hs in (y_hists, s_hists)]
+    rested   = [n<n_iter for n in n_iters]                                  # these had no gradient: they did not move, and what they keep is old
+    d,last_g = flat([x*(not r) for x,r in zip(directions, rested)]),flat(last_grads)
+    def row(hists, i): return flat([torch.zeros_like(p) if r or len(h)<-i else h[i] for p,h,r in zip(params, hists, rested)])
+    ys,ss = [[row(hists, i) for i in range(-n_keep, 0)] for hists in (y_hists, s_hists)]
     n_evals,n_evals_at_most = 1,max_iter*5//4 if max_eval is None else max_eval
     for i in range(1, int(max_iter)+1):
         n_iter += 1

@@ -84,7 +84,8 @@ class Explanation:
         self.traffic += moved
         n = sum(p.numel() for p in params) or 1
         where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
-        needs = f"state {'at most '*any(init.grows for init in chain.state.values())}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
+        most  = 'at most '*any(init.grows for init in chain.state.values())
+        needs = f"state {most}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
         return [*rows(chain, hypers, states, n, runs_on)],note,', '.join([opt.name, *own])

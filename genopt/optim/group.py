@@ -7,9 +7,9 @@ __all__ = ['Group']
 
 
 class Group(dict):
-    """A param group. Libraries keep some numbers there that genopt keeps as states: Prodigy's `d`, which trainers log as `group['d']*group['lr']`. So a
-    key that the group lacks is looked up in the state of its parameters, and gives the number of the first that has it. `in` and `get` see the dict
-    alone, and so do state dicts and copies."""
+    """A param group. Libraries keep some numbers there that genopt keeps as states: Prodigy's `d`, which trainers log as `group['d']*group['lr']`. So
+    a key that the group lacks gives the number of that name in the state of its parameters, that of the first parameter that has it. `in` and `get`
+    see the dict alone, and so do state dicts and copies."""
     __slots__ = ('store',)
     def __init__(self, group, store):
         super().__init__(group)

@@ -4,7 +4,7 @@ import gc,math
 from types import SimpleNamespace
 import pytest,torch
 import genopt
-from genopt import Init,Optimizer,count
+from genopt import Init,Optimizer,count,zeros
 from genopt.blocks import adam_step,average_grad,average_sqr_grad,clip_grad_norm,debias,momentum_step,sgd_step,step_stat
 from genopt.contract.chain import Chain
 from genopt.lower.decide import lower,programs
@@ -425,6 +425,28 @@ def test_what_is_called_may_return_another_name_later(cb, shapes, kw, fresh_prog
         opt = Optimizer(ps, [step_stat, average_grad, cb, plus], lr=.1, **kw)
         for i in range(7):
             give(ps, i)
+            opt.step()
+        return ps,kept(opt)
+    (ps,states),(qs,want) = train(**kw),train(foreach=False)
+    assert close(ps, qs) and all(map(same, states, want))
+
+def called(grad): return grad*grad.shape[0]
+def kept_or_not(grad, step, m=zeros): return dict(update=called(grad)) if step%2 else dict(update=called(grad)*2, m=m+1)
+def update_or_grad(grad, step, m=zeros): return dict(update=called(grad)) if step%2 else dict(grad=called(grad)*2, m=m+1)
+def moved_or_not(p, grad, step): return dict(new_p=p-.1*called(grad)) if step%2 else dict(grad=called(grad)*2)
+def of_no_use(grad, step): return dict(grad=called(grad), unread=grad) if step%2 else dict(grad=called(grad)*2, other=1.)
+
+@pytest.mark.parametrize('kw', [dict(foreach=True), {}], ids=['foreach', 'default'])
+@pytest.mark.parametrize('shapes', [((3,4), (4,4)), ((4,4), (4,4)), ((4,4), (4,4), (3,4))], ids=['alone', 'stacked', 'both'])
+@pytest.mark.parametrize('cb', [kept_or_not, update_or_grad, moved_or_not, of_no_use], ids=lambda c: c.__name__)
+def test_parameters_that_count_otherwise_may_get_other_names(cb, shapes, kw, fresh_programs):
+    "A callback decides by the counter which names it returns, and the first parameter is a step behind the others"
+    def train(**kw):
+        ps  = parameters(*shapes)
+        opt = Optimizer(ps, [step_stat, cb], lr=.1, **kw)
+        for i in range(7):
+            give(ps, i)
+            if not i: ps[0].grad = None
             opt.step()
         return ps,kept(opt)
     (ps,states),(qs,want) = train(**kw),train(foreach=False)

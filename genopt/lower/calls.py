@@ -13,6 +13,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 from .._torch import TorchDispatchMode
+from ..contract.block import given
 from ..contract.chain import Namespace, learned_of
 from ..contract.tensors import compute
 from .questions import NoValueMode
@@ -70,13 +71,17 @@ class Example:
         with NoValueMode() if self.on_device else nullcontext():
             return block(self.ns)
 
-    def can_stack(self, block, returned):
+    def can_stack(self, block, returned, of_use):
         """Whether torch can run `block` on a stack of parameters, with the same result for each.
         `vmap` refuses one that draws random numbers"""
         shared = {n: self.ns[n] for n in block.reads}
         of_each = [n for n, x in shared.items() if isinstance(x, Tensor)]
         each = {n: shared.pop(n) for n in of_each if n not in self.symbols.numbers}
-        on_one = lambda *xs: block(shared | dict(zip(each, xs)))
+
+        def on_one(*xs):
+            out = block(shared | dict(zip(each, xs)))
+            return {n: x for n, x in out.items() if n in of_use}
+
         try:
             with outside_of_modes():
                 pair = torch.func.vmap(on_one)(
@@ -102,14 +107,18 @@ def record_call(ns, example, block, why, stack, place):
     numbers, reads = what_is_read(ns, block)
     with outside_of_modes(), Watch() as watch:
         returned = example.returned(block, run=stack)
-    gives, old_values = what_is_given(ns, small, block, returned)
+    of_use = names_of_use(ns.chain, block)
+    returned = {n: x for n, x in returned.items() if n in of_use}
+    gives, old_values = what_is_given(ns, small, block, returned, of_use)
     if number := next((n for n, v in gives.items() if not isinstance(v, Tensor)), None):
         raise NotRecorded(f"{why}, and makes the number {number!r}")
-    stacked = stack and bool(gives) and example.can_stack(block, gives)
+    stacked = stack and bool(gives) and example.can_stack(block, gives, of_use)
     values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
     small.update(gives)
     may_fail = watch.may_fail or not stacked
-    call = Call(block, reads, numbers, values, old_values, stacked, may_fail, str(why))
+    call = Call(
+        block, reads, numbers, values, old_values, of_use, stacked, may_fail, str(why)
+    )
     for v in values.values():
         v.args = call.needs
     return call
@@ -123,11 +132,18 @@ def what_is_read(ns, block):
     return numbers, {n: ns.value(n) for n in block.reads if n not in numbers}
 
 
-def what_is_given(ns, small, block, returned):
+def names_of_use(chain, block):
+    "The names that matter if `block` returns them: what is kept, and what is read later"
+    later = chain.blocks[chain.blocks.index(block) + 1 :]
+    return frozenset({'lr', *given, *chain.state}.union(*(b.names for b in later)))
+
+
+def what_is_given(ns, small, block, returned, of_use):
     """What `block` gives, by name, where it has `returned` this on the `small` tensors; and the old
     values of the names that it may leave out"""
     learned = learned_of(ns.chain)
-    left_out = [n for n in learned.returns.get(block, ()) if n not in returned]
+    known = [n for n in learned.returns.get(block, ()) if n in of_use]
+    left_out = [n for n in known if n not in returned]
     if not left_out and block not in learned.varying:
         return returned, {}
     refuse_to_keep(ns, block, {*returned, *left_out})

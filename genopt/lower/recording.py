@@ -13,7 +13,8 @@ __all__ = ['Call', 'Recording']
 class Call:
     """`block` is called with the values `reads`, and with `numbers`: traced scalars and plain
     flags. It gives the values `gives`. For names that it may leave out in some step,
-    `old_values` has their values from before.
+    `old_values` has their values from before. `of_use`: the names that a program would need if
+    the callback returned them.
 
     `stacked`: one call takes several parameters of one shape. `may_fail`: it may fail on some
     values of tensors, so nothing may be written before it. `why` it is called, in words. `stage`:
@@ -24,6 +25,7 @@ class Call:
     numbers: dict
     gives: dict
     old_values: dict
+    of_use: frozenset
     stacked: bool
     may_fail: bool
     why: str

@@ -34,7 +34,8 @@ def run_call(work, batch, c):
         out = result(work, batch, c, shared, each)
     if versions(each) != before:
         raise wrote_in_place(work.who, work.program.chain)
-    if out.keys() - c.gives.keys() or c.gives.keys() - out.keys() - c.old_values.keys():
+    new = (out.keys() & c.of_use) - c.gives.keys()
+    if new or c.gives.keys() - out.keys() - c.old_values.keys():
         note_change(work.program.chain, c.block, out)
         return False
     for n, v in c.gives.items():

@@ -119,10 +119,9 @@ def count_compilations(algorithm, shape, name, n, device):
     with counting() as seen:
         side = Side(by_name[name], algorithm, shapes[shape], grads, None)
         step = side.step
-        opt  = getattr(step, '__self__', None) or step.__wrapped__.__self__                    # torch.compile wraps the method
         for i in range(n):
             side.restore()
-            for group in opt.param_groups if isinstance(opt, torch.optim.Optimizer) else opt.hypers:
+            for group in bench.groups_of(step):
                 change(group, algorithms[algorithm]['lr'], i/n)
             freeze(side.params[-2:], i*20//n%2==1)
             step()

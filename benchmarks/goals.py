@@ -41,6 +41,8 @@ goals = [Goal('step',         'Adam AdamW',  'resnet18 resnet50', 'genopt defaul
          Goal('step',         'Adam',        'six',             'genopt default', 'torch fused',             0.35),
          Goal('step',         'Adam SGD',    'gpt2 k256',       'genopt foreach', 'torch foreach',           1.0,  'Adam k256'),
          Goal('step',         'AdamW',       'groups465',       'genopt default', 'genopt default, 3 groups', 1.3, 'AdamW groups465'),
+         Goal('step',         'AdamW',       'six_scheduled',   'genopt default', 'torch default',           0.25, 'AdamW six_scheduled'),
+         Goal('step',         'AdamW',       'groups465_scheduled', 'genopt default', 'torch default',       0.45, 'AdamW groups465_scheduled'),
          Goal('step',         pointwise,     'resnet50',        'genopt default', 'memory copy',             1.2,  'Adam resnet50'),
          Goal('cold',         'Adam',        'k256',            'genopt default', '',                        0.5,  'Adam k256', 4.),
          Goal('warm',         'Adam',        'k256',            'genopt default', '',                        0.1,  'Adam k256', 6.),

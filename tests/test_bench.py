@@ -29,7 +29,8 @@ def suite(monkeypatch):
 
 def test_shapes():
     assert {n: (len(s.sizes), s.numel) for n,s in shapes.items()}==dict(six=(6,3610), resnet18=(62,11_689_512), resnet50=(161,25_557_032),
-        gpt2=(148,124_439_808), k256=(1000,256_000), groups465=(465,7_761_408))
+        gpt2=(148,124_439_808), k256=(1000,256_000), groups465=(465,7_761_408),
+        six_scheduled=(6,3610), groups465_scheduled=(465,7_761_408))
     s = shapes['groups465']
     groups,merged = s.groups(range(465)),s.groups(range(465), True)
     assert len(groups)==465 and len(merged)==3 and sorted(p for g in merged for p in g['params'])==[*range(465)]
@@ -57,6 +58,22 @@ def test_measure_in_turns(monkeypatch):
     assert ''.join(order[warm:warm+12])=='bac'+'cab'+'bac'+'cab'
     for r in res['rows']: assert 0<r['best']<=r['low']<=r['ms']<=r['high'] and 0<=r['peak']<2e5 and r['warm']>=r['first']
     json.dumps(res)
+
+@pytest.mark.parametrize('lib', [genopt, torch.optim], ids=['genopt','torch'])
+def test_a_schedule_sets_a_new_rate_before_each_step(lib):
+    s,rates = shapes['six_scheduled'],[]
+    class Watched(lib.SGD):
+        def step(self, closure=None):
+            rates.append([g['lr'] for g in self.param_groups])
+            return super().step(closure)
+    def make(algorithm, groups, settings): return Watched([dict(params=g['params'], lr=lr) for g in groups for lr in (.1,)], lr=1.).step
+    grads = bench.random_tensors(s, 'cpu', 1, .01)
+    Side(Contender('a', make), 'SGD', s, grads, None)
+    assert len(rates)==bench.warm_up and [r[0] for r in rates]==[.1/(1+1e-4*i) for i in range(1, bench.warm_up+1)]
+    del rates[:]
+    Side(Contender('a', make), 'SGD', shapes['six'], grads, None)
+    assert rates==[[.1]]*bench.warm_up
+    with pytest.raises(Absent, match='no method of an optimizer'): Side(Contender('memory copy', lambda *_: lambda: None), 'SGD', s, grads, None)
 
 def test_every_step_finds_the_same_gradients():
     "Also after a step that dropped them, as HeavyBall does, or wrote into them, as fastai does"

@@ -141,11 +141,18 @@ def random_tensors(shape, device, seed, std):
     rand = torch.Generator(device).manual_seed(seed)
     return [torch.randn(s, generator=rand, device=device)*std for s in shape.sizes]
 
+def groups_of(step):
+    "The param groups of the optimizer whose method `step` is, perhaps compiled; fastai's are called `hypers`. Raises `Absent` where there is none"
+    opt = getattr(step, '__self__', None) or getattr(getattr(step, '__wrapped__', None), '__self__', None)
+    if opt is None:
+        raise Absent("its step is no method of an optimizer, which has an lr to change")
+    return opt.param_groups if isinstance(opt, torch.optim.Optimizer) else opt.hypers
+
 class Side:
     "A contender with parameters and gradients of its own. The constructor takes the warm-up steps, and raises `TimeUp` after `patience` seconds"
     def __init__(self, contender, algorithm, shape, grads, patience):
         self.contender,self.grads,self.cuda = contender,grads,grads[0].is_cuda
-        self.times = []
+        self.times,self.n_steps = [],0
         bytes_before = live_bytes()
         self.params  = [torch.nn.Parameter(t) for t in random_tensors(shape, grads[0].device, 0, 0.1)]
         self.own     = [g.clone() for g in grads]
@@ -154,6 +161,7 @@ class Side:
         with limit(patience):
             start = time.perf_counter()
             self.step  = contender.make(algorithm, shape.groups(self.params, contender.merged), algorithms[algorithm])
+            self.rates = [(g, g['lr']) for g in groups_of(self.step)] if shape.schedule else []
             self.made  = time.perf_counter()-start
             self.first = self.timed()
             self.warm  = self.made + self.first + sum(self.timed() for _ in range(warm_up-1))
@@ -171,12 +179,19 @@ class Side:
             self.own[i] = p.grad
         torch._foreach_copy_(self.own, self.grads)
 
+    def schedule(self):
+        "Set the learning rate of the next step, a little lower than that of the last"
+        self.n_steps += 1
+        for group,lr in self.rates:
+            group['lr'] = lr/(1 + 1e-4*self.n_steps)
+
     def sync(self):
         if self.cuda: torch.cuda.synchronize()
 
     def timed(self):
         "The seconds of one step"
         self.restore()
+        self.schedule()
         self.sync()
         start = time.perf_counter()
         self.step()

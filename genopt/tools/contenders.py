@@ -16,11 +16,12 @@ __all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'shapes']
 @dataclass
 class Shape:
     """The parameters of a model: what the model is, the size of each tensor, and how many steps a measurement takes. With `settings` each tensor is a
-    param group, and tensor `i` has setting `i % len(settings)`"""
+    param group, and tensor `i` has setting `i % len(settings)`. `schedule`: each step has a new `lr`, as a scheduler sets it before the step"""
     about: str
     sizes: list
     rounds: int
     settings: tuple = ()
+    schedule: bool = False
 
     @property
     def numel(self): return sum(map(math.prod, self.sizes))
@@ -70,7 +71,9 @@ shapes = dict(six       = Shape('an MLP 10-50-50-10', mlp(10,50,50,10), 500),
               resnet50  = Shape('ResNet-50', resnet((3,4,6,3), 4), 30),
               gpt2      = Shape('GPT-2 small', gpt2(), 12),
               k256      = Shape('1000 tensors of 256', [(256,)]*1000, 100),
-              groups465 = Shape('465 groups with 3 settings', five_sizes*93, 40, three_settings))
+              groups465 = Shape('465 groups with 3 settings', five_sizes*93, 40, three_settings),
+              six_scheduled       = Shape('an MLP 10-50-50-10, a new lr before each step', mlp(10,50,50,10), 500, schedule=True),
+              groups465_scheduled = Shape('465 groups with 3 settings, a new lr before each step', five_sizes*93, 40, three_settings, True))
 
 
 # -- Algorithms --

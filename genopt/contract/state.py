@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING,Any
 import torch
 from torch import Tensor
 from .names import name_of
-from .tensors import compute,fit
+from .sharded import is_sharded
+from .tensors import compute,fit,round_stochastically
 
-__all__ = ['Init', 'as_declared', 'copy_of_p', 'count', 'first', 'full', 'history', 'ones', 'scalar', 'scalar_tensor', 'torch_names', 'zeros']
+__all__ = ['Init', 'Kept', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar', 'scalar_tensor', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object
@@ -31,6 +32,11 @@ class Init(Anything):
         "Whether `new` can take the place of `old` as the value of this state"
         return fit(new)==fit(old)
     grows = False                                                # whether its shape may change from step to step
+    stochastic = False                                           # whether it is rounded at random
+    def rounded(self, new: Tensor, old: Tensor) -> Tensor:
+        "The value `new` of this state, for a tensor that is stored as `old` is"
+        random = self.stochastic and old.dtype==torch.bfloat16!=new.dtype and not is_sharded(new)
+        return round_stochastically(new) if random else new
     def largest(self, p: Tensor) -> Tensor | float:
         "The state of the parameter `p` at its largest, for its shape and dtype"
         return first(self, p)
@@ -47,6 +53,23 @@ class History(Init):
         one = compute(p)
         return torch.empty(self.most, *one.shape, dtype=one.dtype, device='meta')
 
+class Kept(Init):
+    "What `init` makes, stored in another dtype. See `kept`"
+    def __init__(self, init: Init, dtype: str, rounding: str, smallest: int) -> None:
+        super().__init__(_kept, init, dtype, rounding, smallest)
+        self.init,self.dtype,self.smallest,self.stochastic = init,dtype,smallest,rounding=='stochastic'
+    @property
+    def grows(self) -> bool: return self.init.grows
+    def fits(self, new: Any, old: Any) -> bool: return self.init.fits(new, old)
+    def largest(self, p: Tensor) -> Tensor | float: return stored(self.init.largest(p), self.dtype, self.smallest)
+    def __repr__(self) -> str: return f'{self.init} as {self.dtype}'
+
+def stored(x: Any, dtype: str, smallest: int) -> Any:
+    "The state `x` in `dtype`, if it is a float32 tensor of at least `smallest` elements"
+    if not isinstance(x, Tensor) or not x.ndim or x.dtype!=torch.float32 or x.numel()<smallest: return x
+    return x.to(getattr(torch, dtype))
+
+def _kept(p: Tensor, init: Init, dtype: str, rounding: str, smallest: int) -> Any: return stored(init(p), dtype, smallest)
 def _scalar(p: Tensor, v: float) -> float: return v
 def _scalar_tensor(p: Tensor, v: float) -> Tensor: return p.new_full((), v)
 def _count(p: Tensor) -> int: return 0
@@ -67,6 +90,25 @@ def history(most: int) -> History:
     """A state of rows like the parameter, of shape `(n, *p.shape)`: none at first. A callback may return more of them, or fewer, up to `most`.
     A parameter with such a state is run by itself, by the reference"""
     return History(most)
+
+dtypes = 'float32','bfloat16','float16'                           # those in which a state can be stored
+def kept(init: Init, dtype: str | torch.dtype, rounding: str | None = None, smallest: int = 4096) -> Kept:
+    """The state that `init` makes, stored in `dtype`. Callbacks see it in float32 all the same.
+
+    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and its default. An average moves by less than a bfloat16 can tell in most
+    steps, so it would stand still if it were rounded to the nearest. The random bits come from torch's generator.
+    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64.
+
+    Raises `TypeError` or `ValueError` for another initializer, dtype, rounding or size."""
+    if not isinstance(init, Init): raise TypeError(f"kept takes an initializer such as zeros, got {init!r}")
+    name = str(dtype).removeprefix('torch.')
+    if name not in dtypes: raise ValueError(f"a state cannot be kept as {dtype!r}; there is {', '.join(dtypes)}")
+    rounding = rounding or ('stochastic' if name=='bfloat16' else 'nearest')
+    if rounding not in ('nearest','stochastic'): raise ValueError(f"rounding must be 'nearest' or 'stochastic', got {rounding!r}")
+    if rounding=='stochastic' and name!='bfloat16': raise ValueError(f"rounding='stochastic' is for bfloat16, and not for {name}")
+    if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
+        raise ValueError(f"smallest must be a number of elements, got {smallest!r}")
+    return Kept(init, name, rounding, smallest)
 
 
 # -- What is made for a parameter --

@@ -6,7 +6,8 @@ from torch import Tensor
 from numbers import Integral,Real
 from .sharded import local
 
-__all__ = ['compute', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'shared', 'storage', 'wide']
+__all__ = ['compute', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'round_stochastically', 'shared', 'storage',
+           'wide']
 
 
 def wide(dtype):
@@ -26,6 +27,14 @@ def is_finite(grad):
     "For each element of `grad` whether it and its square are finite, in the precision in which callbacks see it"
     x = grad.to(wide(grad.dtype))
     return (x*x.conj()).isfinite()
+
+
+def round_stochastically(x):
+    """`x` in bfloat16, rounded up or down with probabilities that make the mean `x`. Rounding to the nearest would lose every change that is smaller
+    than half a unit in the last place. The random bits come from torch's generator"""
+    bits  = x.to(torch.float32).view(torch.int32)
+    noise = torch.randint_like(bits, 2**16)                                # bfloat16 is the upper half of a float32
+    return torch.where(x.isfinite(), ((bits+noise) & -2**16).view(torch.float32), x).to(torch.bfloat16)
 
 
 # -- Plain values --

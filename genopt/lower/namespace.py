@@ -73,12 +73,14 @@ class SymbolicNamespace:
             x = None
         if x is None or not same_kind(x, p, first, example):
             self.own_shape[n] = Value('input', name=n, kind=OWN_SHAPE, example=first)
-        elif not x.ndim and x.dtype != p.dtype:
-            raise NotRecorded(
-                f"{n!r} is a single {x.dtype}, where {p.dtype} is computed"
-            )
+        elif not x.ndim and (dtype := self.stored_dtype(n, x)) != p.dtype:
+            raise NotRecorded(f"{n!r} is a single {dtype}, where {p.dtype} is computed")
         else:
             names[n] = self.stand_ins.like(x)
+
+    def stored_dtype(self, n, x):
+        "The dtype in which the state `n` is stored; that of `x`, what callbacks see, if none is yet"
+        return dict(self.layout.state_dtypes).get(n, x.dtype)
 
     # -- reading --
 

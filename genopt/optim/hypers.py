@@ -13,6 +13,7 @@ import torch
 from ..contract.messages import did_you_mean
 from ..contract.ranges import finite,nonneg
 from ..contract.tensors import number
+from .storage import policies
 
 __all__ = ['aliases', 'Hypers']
 
@@ -21,7 +22,8 @@ aliases      = dict(betas=('mom','sqr_mom',*(f'mom{i}' for i in range(3,10))), m
                     eps=('eps','eps2'), etas=('eta_minus','eta_plus'), step_sizes=('min_step','max_step'), nus=('nu1','nu2'))
 additive     = {'wd', 'mom'}                   # 0 turns these off, so an algorithm that lacks them accepts a 0
 ambiguous    = {'alpha'}                       # a callback may use this name for something else: lookahead has an alpha of its own
-engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None)      # every optimizer has these
+engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None,
+                    store=None)                # every optimizer has these
 reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                # a callback cannot declare these
 
 
@@ -159,6 +161,7 @@ def check_kinds(group, declared, strict, who):
 
 def check_kind(k, v, like, who):
     "Raises if the value `v` of `k` is of another kind than its default `like`. A number may also be a 1-element tensor."
+    if k=='store': return policies(v)
     if isinstance(like, tuple): return check_tuple(k, v, like, who)
     if isinstance(like, bool) or k in engine_flags: kinds,words = (bool, type(like)),'True or False'
     elif like is None: kinds,words = (bool, str, Real, Tensor, type(None)),'a number, a flag, a string or None'

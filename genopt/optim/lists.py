@@ -7,6 +7,7 @@ from ..contract.block import Block
 from ..contract.chain import hashable,key_of
 from ..contract.names import inside,name_of,rename,same,shown
 from .hypers import Hypers,assign,check_kinds
+from .storage import with_storage
 
 __all__ = ['Built', 'algorithm_of', 'arguments_of', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
 
@@ -53,26 +54,28 @@ def build(cls, values):
 # -- The callbacks of a list --
 
 class Built:
-    """The callbacks of a list. The algorithm in the list, if there is one, is called with `values`. `flipped` puts `maximize` before all callbacks.
+    """The callbacks of a list. The algorithm in the list, if there is one, is called with `values`. `flipped` puts `maximize` before all callbacks. `store`: in which
+    dtypes states are stored.
 
     `cbs`: all callbacks, in order.
     `algorithm`: the name of the algorithm.
     `inner`: the callbacks of the algorithm.
     `outer`: the other callbacks.
     `repeats`: the repeated callbacks that `once` has left out."""
-    def __init__(self, items, values, flipped=False):
+    def __init__(self, items, values, flipped=False, store=None):
         self.algorithm = ''
         self.inner = []
         self.outer = [maximize] if flipped else []
         cbs = [*self.outer]
+        stored = (lambda cb: with_storage(cb, store)) if store else (lambda cb: cb)
         for item in items:
             if cls := algorithm_of(item):
                 self.algorithm = cls.__name__
-                self.inner = [*build(cls, values)]
+                self.inner = [stored(cb) for cb in build(cls, values)]
                 cbs += self.inner
             else:
-                self.outer.append(item)
-                cbs.append(item)
+                self.outer.append(stored(item))
+                cbs.append(self.outer[-1])
         self.cbs,self.repeats = once(cbs)
         self.key = key_of(self.cbs)
 

@@ -24,6 +24,7 @@ from .model import Model
 from .modes import Modes,told_weights
 from .parameters import as_groups,check_complex,check_form,check_params
 from .recipe import Recipe,entered,flatten,keep_plain,taken
+from .storage import check_matches
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -76,7 +77,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             if bad := hypers.keys()-engine_flags.keys():
                 raise TypeError(f"{self.name} has no cbs that could read {min(bad)!r}: cbs must be a list of callbacks, "
                                 "or both stand in each group: dict(params=..., cbs=genopt.AdamW, lr=...)")
-            check_flags(flags := engine_flags|hypers, self.name)
+            check_flags(flags := engine_flags | {k: entered(k, v) for k,v in hypers.items()}, self.name)
             return self._start(params, {}, flags, nonfinite)
         if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
         recipe = Recipe(self.name, flatten(cbs), hypers)
@@ -86,6 +87,13 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self.nonfinite,self._recipes,self._late = nonfinite,recipes,{}
         self._flags = {k: defaults[k] for k in engine_flags}
         super().__init__(as_groups(params), dict(defaults))
+        self._check_store()
+
+    def _check_store(self):
+        "Refuse a pattern of the optimizer's `store` that matches no state in any group"
+        if store := self._flags['store']:
+            chains = [self._recipe(g).chain(g, rehearsed=False) for g in self.param_groups]
+            check_matches(store, {n: init for chain in chains for n,init in chain.state.items()}, self.name)
 
     def _recipe(self, group):
         "Return the recipe that `group` runs: that of the `cbs` it came with, or else the optimizer's own"
@@ -153,6 +161,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "Refuse a group whose parameters cannot be optimized, or whose callbacks cannot run on them"
         check_params(group, who)
         chain = recipe.check(group, who)
+        if group['store'] and group['store']!=self._flags['store']: check_matches(group['store'], chain.state, who)
         self._check_common(recipe.in_common(group, chain), n, who)
         self._check_complex(group, recipe, chain, who)
         if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, group['params'], who, *flags)

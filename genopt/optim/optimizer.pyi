@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ __all__ = ['Optimizer']
 Params:   TypeAlias = Iterable[Tensor | dict[str, Any] | tuple[str, Tensor] | Sequence[Tensor]]     # torch's ParamsT, and fastai's list of lists
 Callback: TypeAlias = Callable[..., Tensor | list[Tensor] | dict[str, Any]]
 Cbs:      TypeAlias = Callback | type[Optimizer] | Iterable[Any]                         # nested lists, in which `flag and callback` may stand
+Store:    TypeAlias = Mapping[str, torch.dtype | str | Mapping[str, Any]] | tuple[tuple[str, str, str, int], ...]
 Policy:   TypeAlias = Literal['propagate', 'raise', 'skip']
 Loss = TypeVar('Loss', bound=float | Tensor)
 
@@ -20,7 +21,8 @@ class Optimizer(torch.optim.Optimizer):
     skipped_steps: int
     def __init__(
         self, params: Params, cbs: Cbs | None = None, *, lr: float | Tensor = ..., maximize: bool = False, foreach: bool | None = None,
-        capturable: bool = False, differentiable: bool = False, fused: bool | None = None, nonfinite: Policy = 'propagate', **hypers: Any,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None, store: Store | None = None,
+        nonfinite: Policy = 'propagate', **hypers: Any,
     ) -> None: ...
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -13,6 +13,7 @@ from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,
 from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
 from .rehearsal import Unprovided,rehearse,remedy,unexpected
 from .settings import Settings,Shortcut,looked_at
+from .storage import policies
 
 __all__ = ['Recipe', 'entered', 'flatten', 'keep_plain', 'taken']
 
@@ -40,6 +41,7 @@ def of_callbacks(cbs, hypers, who):
 
 def entered(k, v):
     "Returns the value `v` of `k` in the form that a group keeps. It splits a tensor that holds all members of a tuple."
+    if k=='store': return policies(v)
     several = isinstance(v, Tensor) and v.ndim==1 and len(v)>1 and len(aliases.get(k, ()))>1
     return shared(tuple(v.unbind()) if several else v)
 
@@ -146,7 +148,7 @@ class Recipe:
         return self.build_with({n: group[n] if n in group else hypers[n] for n in self.arguments}, group)
     def build_with(self, values, group):
         "Makes the callbacks of `group` with `values` for the arguments of the algorithm."
-        return Built(self.items, values, group['maximize'])
+        return Built(self.items, values, group['maximize'], group['store'])
     def together(self, group):
         "Makes the callbacks of `group`. Raises if they cannot stand in one list."
         built = self.build(group)

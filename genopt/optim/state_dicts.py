@@ -30,7 +30,7 @@ def checked(opt, state_dict: dict) -> dict:
     res    = []
     states = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
-        old = old | {k: group[k] for k in ('foreach', 'fused')}  # the file does not choose how a step is run
+        old = old | {k: group[k] for k in ('foreach', 'fused', 'store')}  # the file does not choose how a step is run, and states are stored
         keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
         chain = check_group(opt, group, old, f"{who}, param group {n}")
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
@@ -135,6 +135,8 @@ def check_value(n, v, init, p, who):
         raise ValueError(f"{who}: {n!r} is a {type(v).__name__}, where a {type(expected).__name__} is kept")
     if isinstance(v, Tensor) and not init.fits(v, expected):
         raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(expected.shape)}")
+    if isinstance(v, Tensor) and v.is_floating_point() and expected.is_floating_point():
+        return v.to(init.largest(p).dtype)
     return v
 
 def warn(message): warnings.warn(message, stacklevel=10)         # the line that calls `load_state_dict`: torch puts frames of its own between

@@ -41,6 +41,19 @@ INLINE bf16 store_bf16(float f) {              /* to the nearest, ties to even; 
   const bf16 r = { (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded) };
   return r;
 }
+/* Random bits: murmur3's finalizer of a counter. The same for the same seed, whatever the threads */
+INLINE uint32_t mixed(uint32_t u) {
+  u ^= u >> 16; u *= 0x85ebca6bu; u ^= u >> 13; u *= 0xc2b2ae35u; return u ^ (u >> 16);
+}
+INLINE uint32_t salt(int64_t seed, int64_t name, int64_t parameter, int64_t place) {
+  const uint32_t u = mixed(mixed((uint32_t)seed) ^ (uint32_t)(seed >> 32));
+  return mixed(mixed(u + (uint32_t)name) + (uint32_t)parameter) + (uint32_t)place * 0x9e3779b9u;
+}
+INLINE bf16 store_bf16_stochastic(float f, uint32_t u) {        /* up or down, so that the mean is f */
+  const uint32_t bits = float_as_bits(f), finite = (bits & 0x7f800000) != 0x7f800000;
+  const bf16 r = { (uint16_t)((bits + (finite ? u & 0xffff : 0)) >> 16 | (f != f ? 0x40 : 0)) };
+  return r;
+}
 #ifdef __FLT16_MAX__
 typedef _Float16 f16;
 static inline float load_f16(f16 x) { return (float)x; }
@@ -135,6 +148,7 @@ typedef struct {
   int64_t rows;                         /* of scalars */
   int64_t stage;                        /* which is run; -1: all */
   int64_t parallel;                     /* whether threads share the tiles */
+  int64_t seed;                         /* of this call, for rounding at random */
 } Args;
 
 /* Parallel regions call libgomp, which torch has loaded, by name. So any compiler will do, and there is one pool of threads. */

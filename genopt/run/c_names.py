@@ -25,6 +25,7 @@ class Names:
     def __init__(self, program, scalars, dtypes):
         flats = [s.flat for s in program.stages if s.flat]
         self.dtypes, self.compute_dtype = dtypes, program.layout.compute_dtype
+        self.states = program.chain.state
         self.T = types[self.compute_dtype]
         self.d = C(self.T)
         self.slots = numbered(program.names_in_memory)
@@ -58,6 +59,11 @@ class Names:
 
     def stored(self, name):
         return types[self.dtypes[name]]
+
+    def stochastic(self, name):
+        "Whether what is stored as `name` is rounded at random"
+        init = self.states.get(name)
+        return init is not None and init.stochastic and self.stored(name) == 'bf16'
 
     def kept_at(self, v):
         return f'w[t*{self.width} + {self.kept[v]}]'

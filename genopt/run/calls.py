@@ -175,7 +175,9 @@ def write_call_outs(work, batch):
     held = {storage(s) for k in batch.at for s in work.tensors.states[k].values()}
     for n, v in call_outs.items():
         new = read(work, batch, v)
+        init = work.program.chain.state[n]
         for old, x in zip(batch.tensors(n), new.unbind() if batch.stacked else [new]):
+            x = init.rounded(x, old)
             if not same_memory(x, old):
                 pairs.append((old, x.clone() if storage(x) in held else x))
     if pairs:

@@ -93,6 +93,7 @@ class StageEmitter:
             'const double* s = a->scalars + a->row[t]*a->width;',
             'const T* w = (const T*)a->singles; (void)s; (void)w;',
             *map(self.pointer, dict.fromkeys([*loads, *stores])),
+            *(self.salt(n) for n in stores if names.stochastic(n)),
             *names.load_scalars(values),
             *names.load_singles(values),
         ]
@@ -121,7 +122,15 @@ class StageEmitter:
 
     def store(self, n, v):
         text = self.names.text(v, self.names.compute_dtype)
+        if self.names.stochastic(n):
+            bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
+            return f'm{self.names.slots[n]}[i] = store_bf16_stochastic({text}, {bits});'
         return f'm{self.names.slots[n]}[i] = store_{self.names.stored(n)}({text});'
+
+    def salt(self, n):
+        "What the random bits for `n` in this tile come from"
+        i = self.names.slots[n]
+        return f'const uint32_t h{i} = salt(a->seed, {i}, t, o);'
 
     # -- Reductions --
 

@@ -98,14 +98,21 @@ def run_foreach(work, k, batch, flat):
 
 def run_part(work, batch, places, kernel, scalars):
     "Run `kernel` for the parameters at `places` of the batch, in the dtype of the arithmetic"
-    flat = kernel.flat
+    flat, states = kernel.flat, work.program.chain.state
     stored = {n: of_part(batch, n, places) for n in (*flat.names, *flat.single_names)}
     wide = {n: widened(xs, work.compute_dtype) for n, xs in stored.items()}
     leaves = kernel(wide, scalars)
     for n in (*flat.stores, *flat.single_stores):
         if wide[n] is not stored[n]:
-            foreach_copy(stored[n], wide[n])
+            foreach_copy(stored[n], rounded(states.get(n), wide[n], stored[n]))
     return leaves
+
+
+def rounded(init, news, olds):
+    "The values `news` for the tensors `olds`. `init`: the initializer, if these are states"
+    if init is None or not init.stochastic:
+        return news
+    return [init.rounded(new, old) for new, old in zip(news, olds)]
 
 
 def of_part(batch, name, places):

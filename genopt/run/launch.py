@@ -24,9 +24,9 @@ all_stages = -1
 
 fields = (
     'table n numel tile_parameter tile_place tiles scalars width row '
-    'singles leaves partials sums rows stage parallel'
+    'singles leaves partials sums rows stage parallel seed'
 ).split()
-integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel'
+integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel', 'seed'
 
 
 class Args(ctypes.Structure):
@@ -53,6 +53,10 @@ class Kernel:
         self.n_singles = len({v for r in rounds for v in (*r.singles, *r.reduced)})
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
         self.run = compiler.library(source(program, scalars, dtypes), name)
+        self.stochastic = any(
+            init.stochastic and dtypes.get(n) == torch.bfloat16
+            for n, init in program.chain.state.items()
+        )
 
 
 class Launch:
@@ -103,6 +107,8 @@ class Launch:
     def __call__(self, stage=all_stages):
         self.args.stage = stage
         self.args.parallel = self.parallel and compiler.parallel_may()
+        if self.kernel.stochastic:
+            self.args.seed = torch.randint(2**62, ()).item()
         self.run(self.at)
 
     def look(self):

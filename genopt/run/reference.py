@@ -82,6 +82,8 @@ class Item:
         grown = {}
         for n, v in news.items():
             old = real(self.stores[n].detach())
+            if n in self.kept:
+                v = self.chain.state[n].rounded(v, old)
             if v.shape != old.shape:
                 grown[n] = stored_as(self.stores[n], v)
             else:

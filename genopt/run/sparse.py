@@ -45,8 +45,10 @@ class Rows(Item):
     def write(self):
         "Write the new rows into the parameter and its state tensors, and return the whole state"
         for n, v in self.stores.items():
-            x = real(v.detach())
-            x[self.at] = self.ns[n].to(x.dtype)
+            x, new = real(v.detach()), self.ns[n]
+            if n in self.chain.state:
+                new = self.chain.state[n].rounded(new, x)
+            x[self.at] = new.to(x.dtype)
         return self.state | {
             n: plain(self.ns[n]) for n in self.state if n not in self.stores
         }

@@ -50,7 +50,7 @@ def short_names(cls):
 
 def flags():
     "The arguments that every algorithm has"
-    kinds = {k: 'bool' if isinstance(v, bool) else 'bool | None' for k,v in engine_flags.items()}
+    kinds = {k: 'bool' if isinstance(v, bool) else 'bool | None' for k,v in engine_flags.items()} | dict(store='Store | None')
     policy = f"Literal[{', '.join(map(repr, policies))}]"
     return [f'{k}: {kinds[k]} = {v}' for k,v in engine_flags.items()] + [f'nonfinite: {policy} = {policies[0]!r}']
 
@@ -88,7 +88,7 @@ from types import ModuleType
 from typing import Literal
 from torch import Tensor
 from ..optim.algorithm import Algorithm
-from ..optim.optimizer import Params
+from ..optim.optimizer import Params,Store
 {families}
 
 families: tuple[ModuleType, ...]

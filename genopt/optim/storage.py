@@ -1,0 +1,60 @@
+"""In which dtype states are stored. A policy names states by a pattern, and says a dtype:
+
+    AdamW(params, store={'sqr_avg': 'float32', '*_avg': 'bfloat16'})
+
+The first pattern that matches a state counts. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
+`grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32."""
+
+from fnmatch import fnmatchcase
+from functools import lru_cache,partial
+import torch
+from ..contract.block import Block
+from ..contract.messages import did_you_mean
+from ..contract.state import Kept,first,kept,zeros
+
+__all__ = ['check_matches', 'policies', 'with_storage']
+
+
+def policies(store) -> tuple | None:
+    """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)`, which a checkpoint can hold. None for no policy.
+
+    `store`: a dict from a pattern to a dtype, or to a dict of the arguments of `kept`; or that tuple. Raises `TypeError` or `ValueError` for another
+    value"""
+    if store is None: return None
+    if isinstance(store, (tuple,list)): store = {pattern: dict(zip(arguments, values)) for pattern,*values in store}
+    if not isinstance(store, dict): raise TypeError(f"store must be a dict of states and dtypes, such as {{'sqr_avg': 'bfloat16'}}; got {store!r}")
+    return tuple(policy(*item) for item in store.items()) or None
+
+arguments = 'dtype','rounding','smallest'                                  # of `kept`
+
+def policy(pattern, how):
+    if not isinstance(pattern, str): raise TypeError(f"store: {pattern!r} must be the name of a state, or a pattern such as '*_avg'")
+    how = how if isinstance(how, dict) else dict(dtype=how)
+    if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has {min(bad)!r}; there is {', '.join(arguments)}")
+    if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype")
+    try: init = kept(zeros, **how)
+    except ValueError as e: raise ValueError(f"store, {pattern!r}: {e}") from None
+    return pattern,*init.args[1:]
+
+def with_storage(cb, store):
+    "The callback `cb` with the dtypes of `store` for the states that it declares"
+    new = {}
+    block = Block(cb)
+    names = {member: n for n,member in zip(block.reads, block.names)}
+    for n,init in block.state.items():
+        found = next((p for p in store if fnmatchcase(n, p[0])), None)
+        if found and not isinstance(init, Kept) and is_tensor(init): new[names[n]] = kept(init, *found[1:])
+    return partial(cb, **new) if new else cb
+
+@lru_cache(4096)
+def is_tensor(init):
+    "Whether `init` makes a tensor, and no number"
+    try: return isinstance(first(init, torch.empty(2, 2)), torch.Tensor)
+    except Exception: return True                                          # it takes other parameters
+
+def check_matches(store, state, who):
+    "Refuse a pattern that matches no tensor among the states. `state`: name -> initializer"
+    names = [n for n,init in state.items() if is_tensor(init)]
+    for pattern,*_ in store:
+        if any(fnmatchcase(n, pattern) for n in names): continue
+        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")

@@ -7,7 +7,8 @@ from . import _moved,algorithms,blocks
 from .algorithms import *
 from .algorithms import list_algorithms
 from .checkpoint import load_checkpoint,save_checkpoint
-from .contract import Init,Range,copy_of_p,count,fraction,full,history,kept,maximum,minimum,nonneg,ones,positive,rename,scalar,scalar_tensor,where,zeros
+from .contract import (Init,Range,copy_of_p,count,fraction,full,history,kept,maximum,minimum,nonneg,ones,positive,rename,scalar,scalar_tensor,where,
+                       zeros)
 from .optim import Optimizer,algorithm,groups
 
 try: __version__ = version_of('genopt')                   # settings.ini has it

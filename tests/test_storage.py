@@ -4,7 +4,7 @@ import copy,io
 from functools import partial
 import pytest,torch
 import genopt
-from genopt import AdamW,Optimizer,groups,kept,zeros
+from genopt import AdamW,Optimizer,kept,zeros
 from genopt.blocks import adam_step,average_grad,average_sqr_grad,debias,step_stat
 from genopt.contract.tensors import round_stochastically
 from genopt.run import compiler

@@ -104,8 +104,8 @@ def adagrad_eps_root_step(grad, sqr_sum, eps:nonneg=1e-30):
 # -- Orthogonal updates --
 
 class AddProduct(torch.autograd.Function):
-    """`beta*x + alpha*(a @ b)`, rounded once. torch's own `vmap` would round the product, too, for a stack of matrices, so that a stack had other numbers
-    than its members, and would take twice as long"""
+    """`beta*x + alpha*(a @ b)`, rounded once. For a stack of matrices torch's own `vmap` rounds the product as well. So a stack would have other
+    numbers than its members, and would take twice as long"""
     @staticmethod
     def forward(x, a, b, beta, alpha): return torch.addmm(x, a, b, beta=beta, alpha=alpha)
     @staticmethod

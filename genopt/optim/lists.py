@@ -54,8 +54,8 @@ def build(cls, values):
 # -- The callbacks of a list --
 
 class Built:
-    """The callbacks of a list. The algorithm in the list, if there is one, is called with `values`. `flipped` puts `maximize` before all callbacks. `store`: in which
-    dtypes states are stored.
+    """The callbacks of a list. The algorithm in the list, if there is one, is called with `values`. `flipped` puts `maximize` before all callbacks.
+    `store` says in which dtypes states are stored.
 
     `cbs`: all callbacks, in order.
     `algorithm`: the name of the algorithm.

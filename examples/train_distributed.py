@@ -1,10 +1,10 @@
-"""Train a small network on handwritten digits on several processes, with any algorithm, and go on later on more or fewer of them.
+"""Train a small network on handwritten digits on several processes, with any algorithm, and resume on more or fewer processes.
 
     torchrun --nproc-per-node 2 examples/train_distributed.py --opt AdamW --shard            # FSDP2; without --shard DDP
     torchrun --nproc-per-node 4 examples/train_distributed.py --opt AdamW --shard --resume   # from the checkpoint of the two
 
-The optimizer is made as for one process. `fully_shard` turns parameters, gradients and state into `DTensor`s. Elementwise algorithms work on the part
-that each process has; algorithms with norms (LAMB, clip_grad_norm) work on the whole, through DTensor."""
+Make the optimizer as for one process. `fully_shard` turns parameters, gradients and state into `DTensor`s. Elementwise algorithms work on the part
+that each process has. Algorithms with norms (LAMB, clip_grad_norm) work on the whole, through DTensor."""
 
 import os,time
 from pathlib import Path
@@ -32,7 +32,7 @@ def sharded(model):
     return fully_shard(model)
 
 def batches(epoch, bs):
-    "This process's part of each batch. The parts together are the batch that one process would have"
+    "This process's part of each batch. All parts together are the batch that a single process would have"
     (x,y),_ = load_data('digits')
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
     for batch in order[:len(x)//bs*bs].split(bs):
@@ -40,7 +40,7 @@ def batches(epoch, bs):
         yield x[part],y[part]
 
 def train_epoch(model, optim, batches, device):
-    "The fraction of right predictions, over all processes"
+    "Train for one epoch. Returns the fraction of right predictions over all processes"
     right = n = 0
     for x,y in batches:
         optim.zero_grad()
@@ -58,9 +58,9 @@ def state(model, optim, sched, epoch):
     return dict(model=weights, optim=state, sched=sched.state_dict(), epoch=epoch)
 
 def load(folder, model, optim, sched):
-    "Load the last whole checkpoint. Returns the number of epochs that are done"
+    "Load the last complete checkpoint. Returns the number of epochs that it has trained"
     saved = state(model, optim, sched, 0)
-    last  = max(folder.glob('*/.metadata')).parent                           # `.metadata` is written last of all
+    last  = max(folder.glob('*/.metadata')).parent                           # `.metadata` is the last file to be written
     dcp.load(saved, checkpoint_id=last)
     set_state_dict(model, optim, model_state_dict=saved['model'], optim_state_dict=saved['optim'])
     sched.load_state_dict(saved['sched'])
@@ -69,11 +69,11 @@ def load(folder, model, optim, sched):
 @call_parse
 def main(
     opt:str='AdamW',           # An algorithm of genopt, with settings as in "SGD(lr=0.1, momentum=0.9)"
-    shard:bool=False,          # Shard the model (FSDP2) instead of copying it to all (DDP)
+    shard:bool=False,          # Shard the model (FSDP2) instead of copying it to each process (DDP)
     epochs:int=3,              # Passes over the data
     bs:int=64,                 # Batch size of all processes together
     checkpoint:Path='checkpoint', # The folder of the distributed checkpoints, one after each epoch
-    resume:bool=False,         # Go on from the last checkpoint that is whole
+    resume:bool=False,         # Resume from the last complete checkpoint
     out:Path=None,             # Write the weights of the whole model to this file at the end
 ):
     "Train on as many processes as torchrun started"
@@ -100,4 +100,4 @@ def main(
             torch.save(whole, out)
     dist.barrier()                                                           # no process leaves while another still writes
     dist.destroy_process_group()
-    time.sleep(1)                                                            # gloo's threads end their work, or Python aborts: pytorch#179291
+    time.sleep(1)                                                            # wait for gloo's threads, or Python aborts: pytorch#179291

@@ -64,15 +64,15 @@ def compare(
     return 1 if comparison.different(res) else 0
 
 def bench(
-    shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465
+    shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled
     algorithms:str='Adam',     # Names of algorithms, as `genopt list` shows them
     contenders:str='genopt, torch, memory', # Libraries or contenders, as in "genopt, torch fused, torch compiled"
     rounds:int=None,           # Steps of each contender; by default as many as the shape needs
     device:str='cpu',          # cpu or cuda
-    patience:int=60,           # Seconds after which a contender that still compiles is given up
-    out:Path=None,             # File for all that was measured, as JSON
+    patience:int=60,           # Seconds that a contender may take for its first ten steps
+    out:Path=None,             # File for all measurements, as JSON
 ):
-    "Measure genopt's steps beside torch's on this machine, in turns: time, warm-up and memory"
+    "Measure time, warm-up and memory of genopt's steps and torch's on this machine, in turns"
     if out:
         check_folder('--out', out)
     names   = benchmark.pick(contenders, [c.name for c in benchmark.contenders])
@@ -89,17 +89,17 @@ def bench(
 
 def gallery(
     functions:str=None,        # Some of rosenbrock, beale, himmelblau, rastrigin, valley, saddle; by default all
-    algorithms:str=None,       # Algorithms with settings, as in "Adam, SGD(momentum=0.9)"; without an lr the best one is searched; by default all
-    steps:int=200,             # Steps of each
+    algorithms:str=None,       # Algorithms with settings, as in "Adam, SGD(momentum=0.9)", each at its best lr if you give none; by default all
+    steps:int=200,             # Steps of each algorithm
     out:Path='gallery.png',    # File for the picture
     json:bool=False,           # Print everything as JSON, with the paths, instead of the table
 ):
-    "Draw the paths of algorithms over functions of two variables"
+    "Draw the paths of algorithms on functions of two variables"
     check_folder('--out', out)
     show(pictures.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json), pictures, out, json, 'picture')
 
 def list_(
-    page:Path=None,            # Write the catalogue to this file instead, with what is measured in a parity.json beside it
+    page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
     "Show every algorithm by family, with its callbacks at the default settings"
     if not page:

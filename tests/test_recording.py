@@ -267,16 +267,19 @@ def test_a_call_reads_what_was_made_since_the_one_before(between, last):
     assert [len(s.calls) for s in program.stages if s.calls] in ([1, 1], [2]) and not program.falls_back
 
 @pytest.mark.parametrize('cb,words', [
-    (lambda grad: dict(grad=grad*grad.shape[0], k=3.),              "asks for the shape of a tensor, and makes the number 'k'"),
+    ([lambda grad: dict(grad=grad*grad.shape[0], k=3.), lambda grad, k: grad*k], "asks for the shape of a tensor, and makes the number 'k'"),
     (lambda grad: grad.T,                                           "the move reads 'update', which is not of the parameter's shape and dtype"),
     (lambda grad, s=Init(lambda p: torch.zeros((), dtype=torch.float64)): dict(update=grad, s=s+1), "'s' is a single torch.float64"),
     (lambda grad, k=2.: grad*grad.shape[0]*(2. if k>1 else 1.),     'decides by the value of a number, which capturable=True keeps'),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_no_call_can_be(cb, words):
-    chain   = Chain([cb])
+    chain   = Chain(cb if isinstance(cb, list) else [cb])
     numbers = dict(lr=.1) | {n: torch.tensor(v) for n,v in chain.hypers().items()}
     program = lower(chain, layout(), numbers, Request('foreach', capturable=bool(chain.hypers())))
     assert program.falls_back and words in why(program)
+
+def test_a_number_that_nobody_reads_is_left_out():
+    assert not lowered(lambda grad: dict(grad=grad*grad.shape[0], k=3.)).falls_back
 
 def test_a_result_of_another_shape_needs_the_shape():
     assert "makes 'q', which is not of the parameter's shape" in why(lowered(lambda grad: dict(grad=grad, q=grad.norm().reshape(1))))

@@ -2,6 +2,7 @@
 plan read the program that it returns. Where something cannot be, the program has a `Why`."""
 
 from collections import defaultdict
+from dataclasses import replace
 from torch import Tensor
 from ..contract.chain import learned_of
 from .chain import record
@@ -9,6 +10,7 @@ from .operations import can_write
 from .prefix import prefix_of
 from .program import Why, fallback
 from .reasons import NotRecorded
+from .recorder import lacking
 from .stages import program_of
 
 __all__ = ['lower', 'note_change', 'programs']
@@ -43,7 +45,9 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
     for program in known:
         if program.holds(numbers):
             return program
-    program, for_one_shape = decide(chain, prefix, layout, numbers, request, len(known))
+    program, for_one_shape = decide_or_use_lists(
+        chain, prefix, layout, numbers, request, len(known)
+    )
     if len(programs) > most_keys:
         del programs[next(iter(programs))]  # the oldest; who runs them keeps them
     programs[of_shape if for_one_shape else key].append(program)
@@ -68,11 +72,34 @@ def key_of(chain, prefix, layout, numbers, request):
     return chain.key, id(prefix), of_layout, request, counters, on_device
 
 
-def decide(chain, prefix, layout, numbers, request, n_known):
-    "A new program, and whether it holds for this shape class alone"
+def decide_or_use_lists(chain, prefix, layout, numbers, request, n_known):
+    """A new program, and whether it holds for this shape class alone. On a GPU it is one for
+    operations on lists, if a callback has an operation that the table lacks: to call the callback
+    for each parameter would take longer"""
+    unknown = []
+    program, for_one_shape = decide(
+        chain, prefix, layout, numbers, request, n_known, unknown
+    )
+    texts = tuple(lacking(v.op) for v in unknown)
+    lacked = [w for w in program.why if w.reason.endswith(texts)]
+    if request.backend != 'triton' or not texts or not lacked:
+        return program, for_one_shape
+    on_lists = replace(request, backend='foreach')
+    other, for_one_shape = decide(
+        chain, prefix, layout, numbers, on_lists, n_known, unknown
+    )
+    return replace(other, instead=lacked[0]), for_one_shape
+
+
+def decide(chain, prefix, layout, numbers, request, n_known, unknown):
+    """A new program, and whether it holds for this shape class alone. `unknown` gets the values whose
+    operations the table lacks"""
 
     def known_operation(v):
-        return request.backend == 'foreach' or can_write(v, layout.compute_dtype)
+        known = request.backend == 'foreach' or can_write(v, layout.compute_dtype)
+        if not known:
+            unknown.append(v)
+        return known
 
     try:
         if n_known >= most_programs:

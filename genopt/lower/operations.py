@@ -46,6 +46,9 @@ class Dialect:
     def negate(self, condition):
         return f'(not {condition})'
 
+    def divide(self, a, b):
+        return f'({a}/{b})'
+
     def fma(self, a, b, c):
         "`a*b + c`, rounded once"
         return f'({a}*{b} + {c})'
@@ -58,7 +61,8 @@ def add(d, x, y, alpha=None): return f'({x} + {y})' if alpha is None else d.fma(
 def sub(d, x, y, alpha=None): return f'({x} - {y})' if alpha is None else d.fma(f'(-{alpha})', y, x)
 def addcmul(d, x, a, b, value=None): return d.fma(a if value is None else f'({value}*{a})', b, x)
 def addcdiv(d, x, a, b, value=None):
-    return f'({x} + {a}/{b})' if value is None else d.fma(value, f'({a}/{b})', x)
+    ratio = d.divide(a, b)
+    return f'({x} + {ratio})' if value is None else d.fma(value, ratio, x)
 def maximum(d, x, y): return d.choose(f'({x} > {y}) | ({x} != {x})', x, y)    # torch keeps a NaN
 def minimum(d, x, y): return d.choose(f'({x} < {y}) | ({x} != {x})', x, y)
 def clamp(d, x, low=None, high=None):
@@ -74,9 +78,9 @@ def lerp(d, x, y, weight, below_half=None):
 def power(d, x, y):
     if isinstance(y, str): return d.function('pow', x, y)
     known = {1: x, 2: f'({x}*{x})', 3: f'({x}*{x}*{x})', .5: d.function('sqrt', x),
-             -1: f'({d.one}/{x})'}
+             -1: d.divide(d.one, x)}
     return known.get(y) or d.function('pow', x, d.constant(y, None))
-def sigmoid(d, x): return f'({d.one}/({d.one} + {d.function("exp", f"(-{x})")}))'
+def sigmoid(d, x): return d.divide(d.one, f'({d.one} + {d.function("exp", f"(-{x})")})')
 def sign(d, x): return f'({d.number(f"{x} > {d.zero}")} - {d.number(f"{x} < {d.zero}")})'
 def named(name): return lambda d, *args: d.function(name, *args)
 def infix(symbol): return lambda d, x, y: f'({x} {symbol} {y})'
@@ -87,9 +91,9 @@ elementwise = {
     aten.sub: sub,
     aten.rsub: lambda d, x, y, alpha=None: sub(d, y, x, alpha),
     aten.mul: infix('*'),
-    aten.div: infix('/'),
+    aten.div: lambda d, x, y: d.divide(x, y),
     aten.neg: lambda d, x: f'(-{x})',
-    aten.reciprocal: lambda d, x: f'({d.one}/{x})',
+    aten.reciprocal: lambda d, x: d.divide(d.one, x),
     aten.square: lambda d, x: f'({x}*{x})',
     aten.pow: power,
     aten.addcmul: addcmul,
@@ -97,7 +101,7 @@ elementwise = {
     aten.lerp: lerp,
     # functions
     aten.sqrt: named('sqrt'),
-    aten.rsqrt: lambda d, x: f'({d.one}/{d.function("sqrt", x)})',
+    aten.rsqrt: lambda d, x: d.divide(d.one, d.function('sqrt', x)),
     aten.exp: named('exp'),
     aten.exp2: named('exp2'),
     aten.expm1: named('expm1'),
@@ -226,7 +230,7 @@ def itself(d, x):
 
 
 total = Reduction(0, itself)
-mean = Reduction(0, itself, end=lambda d, acc, n: f'({acc}/{n})')
+mean = Reduction(0, itself, end=lambda d, acc, n: d.divide(acc, n))
 largest = Reduction(-math.inf, itself, 'max')
 smallest = Reduction(math.inf, itself, 'min')
 dot = Reduction(0, lambda d, x, y: f'({x}*{y})')

@@ -67,13 +67,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for. `backend`: `'launch'`, `'foreach'` or `'reference'`. `capturable`:
-    the step can be captured in a CUDA graph. `call_globals`: callbacks over all parameters are
-    called, because for some other parameter they must be"""
+    """What the user asks for. `backend`: `'launch'`, which is C, `'triton'`, `'foreach'` or
+    `'reference'`. `capturable`: the step can be captured in a CUDA graph. `call_globals`: callbacks
+    over all parameters are called, because for some other parameter they must be"""
 
     backend: str
     capturable: bool = False
     call_globals: bool = False
+
+    @property
+    def launches(self):
+        "Whether kernels run over a table of addresses"
+        return self.backend in ('launch', 'triton')
 
 
 def layout_of(p, grad_dtype, states, chain):
@@ -152,7 +157,8 @@ class Program:
     computes, then the reciprocals of those named in `reciprocals`, then the cross values `crosses`.
 
     `call_outs`: states with a shape of their own, name -> value that a call gives. `runs_on`: what
-    each callback runs on, in words. `why`: which callbacks are not part of a launch.
+    each callback runs on, in words. `why`: which callbacks are not part of a launch. `instead`: why
+    it runs on another backend than the request's, or None.
     `one_call`: a kernel can run all stages in one call. `kernels`: compiled code, kept for all who
     run the program"""
 
@@ -168,6 +174,7 @@ class Program:
     runs_on: dict
     why: tuple
     one_call: bool = True
+    instead: Why = None
     kernels: dict = field(default_factory=dict)
 
     @property

@@ -3,8 +3,9 @@
 from html import escape
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from .._torch import quiet
 from ..contract.chain import learned_of
-from ..run.choose import how
+from ..run.choose import how,kernels
 from .tables import plural,size,table
 
 __all__ = ['Explanation', 'plural', 'table']
@@ -59,12 +60,17 @@ def rows(chain, hypers, states, numel, runs_on):
 
 # -- Tables --
 
+class Source(str):
+    "Source that is shown as it is"
+    __repr__ = str.__str__
+
 class Explanation:
     """One table for each chain of an optimizer: what each callback reads and changes, its state and hyper-parameters, and how it runs.
 
     `state`: bytes of all states. `traffic`: bytes that a step must read and write, each tensor once. `parts`: rows, note and name of each table."""
     def __init__(self, opt):
         self.state = self.traffic = 0
+        self.chains = []                                                # with hyper-parameters and parameters, for `kernel`
         chains = {}
         for i,g in enumerate(opt.param_groups):
             chains.setdefault(opt._recipe(g).chain(g), []).append(i)
@@ -77,6 +83,7 @@ class Explanation:
         hypers = [opt._recipe(g).hypers(g, chain) for g in groups]
         asked  = opt._recipe(groups[0]).settings(groups[0]).asked
         method,runs_on = how(chain, hypers[0], params, asked)
+        self.chains.append((chain, hypers[0], params))
         states = state_bytes(chain, params)
         total  = sum(states.values())
         moved  = traffic(chain, params, states)
@@ -89,6 +96,13 @@ class Explanation:
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
         return [*rows(chain, hypers, states, n, runs_on)],note,', '.join([opt.name, *own])
+
+    def kernel(self, target='sm_90'):
+        """Return the source of the kernels that a GPU would run, with what their compiler says of them: launches, registers, spills, the widths of
+        accesses to memory, bytes for each element. It needs Triton, and no GPU.
+
+        `target`: `'sm_80'`, `'sm_90'`, `'sm_100'` or `'gfx942'`. Raises `ValueError` for another, `RuntimeError` without Triton."""
+        with quiet(): return Source('\n\n'.join(text for chain in self.chains for text in kernels(*chain, target)))
 
     def __repr__(self):
         return '\n\n'.join(f'{name}: {note}\n{table(columns, rows)}' for rows,note,name in self.parts)

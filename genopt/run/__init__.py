@@ -15,5 +15,9 @@ choose       which backend runs a chain, before there is a plan
 sparse       sparse gradients
 
 The backend in C: `launch` binds compiled code to memory; `look` finds gradients that are not
-finite; `emit`, `emit_cross` and `c_names` write the C source, in the dialect `c`; `compiler`
-compiles it."""
+finite; `emit` and `emit_cross` write the C source, in the dialect `c`; `names` says what values are
+called, in either language; `compiler` compiles it.
+
+The backend in Triton, for GPUs: `triton_launch` binds kernels to memory; `triton_emit` and
+`triton_names` write them, in the dialect `triton`; `triton_runtime` makes functions of source, and
+launches; `triton_offline` compiles for GPUs that are not there."""

@@ -177,12 +177,17 @@ class C(Dialect):
 
     fast = 'exp', 'exp2', 'log', 'log2'
     names = dict(abs='fabs')
+    types = types
     infinity = 'INFINITY'
 
     def __init__(self, T):
         self.T = T
         self.suffix = 'f' if T == 'float' else ''
         self.zero, self.half, self.one = [f'{v}{self.suffix}' for v in (0.0, 0.5, 1.0)]
+
+    def let(self, name, text, is_bool):
+        "The statement that names the value of `text`"
+        return f'const {"int" if is_bool else "T"} {name} = {text};'
 
     def constant(self, v, dtype):
         if dtype is torch.bool:

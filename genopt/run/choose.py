@@ -8,21 +8,30 @@ from ..contract.stand_ins import shape_class
 from ..contract.tensors import compute
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
-from . import compiler
+from . import compiler, triton_runtime
 from .memory import real
 from .sparse import why_not
+from .triton_launch import kernel_for
+from .triton_offline import report
 
 __all__ = [
     'backend_of',
     'check_asked',
     'how',
+    'kernels',
     'on_device',
     'plain_types',
     'program_for',
+    'program_on_gpu',
     'why_not_sparse',
 ]
 
 plain_types = torch.Tensor, torch.nn.Parameter
+
+# The backend that launches, for each kind of device. ROCm's devices are of the kind cuda. The tests
+# give CPUs Triton, which is then interpreted
+dialects = dict(cpu='launch', cuda='triton', xpu='triton')
+compiler_of = dict(launch=compiler, triton=triton_runtime)
 
 
 def backend_of(asked, device, capturable=False):
@@ -30,8 +39,9 @@ def backend_of(asked, device, capturable=False):
     `'reference'`, or for none"""
     if asked == 'reference':
         return asked
-    launches = device.type == 'cpu' and not capturable and asked != 'foreach'
-    return 'launch' if launches and compiler.available() else 'foreach'
+    dialect = dialects.get(device.type)
+    launches = dialect and asked != 'foreach' and not capturable
+    return dialect if launches and compiler_of[dialect].available() else 'foreach'
 
 
 def on_device(v, device):
@@ -63,10 +73,8 @@ def check_asked(chain, numbers, params, who, fused, capturable):
     """Raise `ValueError` if `chain` cannot be launched (`fused`), or captured, for one of `params`.
     The error says which callback is the reason, and why"""
     flag = 'capturable=True' if capturable else 'fused=True'
-    if fused and not capturable and not compiler.available():
-        raise ValueError(
-            f"{who}: fused=True cannot be: {compiler.missing()}; or leave fused out"
-        )
+    if fused and not capturable:
+        check_compilers(params, who)
     plain = [p for p in params if type(p) in plain_types]
     for p in {(p.dtype, p.device, shape_class(p.shape)): p for p in plain}.values():
         program = program_for(chain, numbers, p, 'launch', capturable)
@@ -77,6 +85,16 @@ def check_asked(chain, numbers, params, who, fused, capturable):
             )
 
 
+def check_compilers(params, who):
+    "Raise `ValueError` if the compiler for a device of `params` is not there"
+    for kind in dict.fromkeys(p.device.type for p in params):
+        found = compiler_of.get(dialects.get(kind))
+        if found and not found.available():
+            raise ValueError(
+                f"{who}: fused=True cannot be: {found.missing()}; or leave fused out"
+            )
+
+
 def how(chain, numbers, params, asked):
     "How `chain` is run for `params`, in words. Also of each callback what it runs on"
     if asked == 'reference' or not params:
@@ -84,20 +102,55 @@ def how(chain, numbers, params, asked):
     program = program_for(chain, numbers, params[0], asked)
     if program.falls_back:
         return f'each parameter by itself; {program.why[0]}', {}
-    launches = (
-        1
-        if program.one_call
-        else max(1, sum(s.flat is not None for s in program.stages))
-    )
-    number = 'one launch' if launches == 1 or program.why else f'{launches} launches'
     words = (
-        f'{number} for all parameters'
-        if program.request.backend == 'launch'
+        f'{launches_of(program)} for all parameters'
+        if program.request.launches
         else 'operations on lists of parameters (foreach)'
     )
+    if program.instead:
+        words = f'{words}, because {program.instead}'
     if program.why:
         words = f'{words}, around {", ".join(w.callback for w in program.why)}'
     return before(program.prefix) + words, program.runs_on | dict(move='elements')
+
+
+def program_on_gpu(chain, numbers, p, steps=100):
+    """The program that a GPU would run for a parameter like `p`, wherever it is. Counters are at
+    `steps`: in its first steps an algorithm may do something else"""
+    x, q = compute(p), real(p.detach())
+    values = {n: init(x) for n, init in chain.state.items()}
+    hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
+    hosts |= {n: v + steps for n, v in hosts.items() if type(v) is int}
+    layout = layout_of(q, q.dtype, values, chain)
+    return lower(chain, layout, numbers | hosts, Request('triton'))
+
+
+def kernels(chain, numbers, params, target):
+    """What the GPU `target` would run for `params`, wherever they are: the source of the kernels, with
+    what their compiler says. One text for each program"""
+    alike = {(p.dtype, shape_class(p.shape)): p for p in params}.values()
+    made = dict.fromkeys(program_on_gpu(chain, numbers, p) for p in alike)
+    return [
+        f'# {chain}: no kernel on a GPU; {program.instead or program.why[0]}\n'
+        if program.falls_back or program.instead
+        else report(program, target)
+        for program in made
+    ]
+
+
+def launches_of(program):
+    "How many launches a step takes, in words. Around calls there is one after the other"
+    if program.why:
+        return 'one launch'
+    if program.one_call:
+        n = len(kernel_for(program).calls()) if on_gpu(program) else 1
+    else:
+        n = max(1, sum(s.flat is not None for s in program.stages))
+    return 'one launch' if n == 1 else f'{n} launches'
+
+
+def on_gpu(program):
+    return program.request.backend == 'triton'
 
 
 def before(prefix):

@@ -132,7 +132,7 @@ def take_over(work, k, vectors):
         )
     if work.launched and (vectors or arithmetic):
         work.scalars.fill_crosses(
-            [float(work.cross.get(v, 0.0)) for v in work.program.crosses]
+            [work.cross.get(v, 0.0) for v in work.program.crosses]
         )
 
 

@@ -18,13 +18,13 @@ A round is a loop over tiles. Where it reduces, each tile leaves a partial resul
 up in order, so the result does not depend on the number of threads.
 
 A stage is a C function. `run` calls the stage that it is told, or all of them with the cross
-reductions between (`emit_cross.py`). `c_names.py` says what is called how."""
+reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
-from .c import C, block, each_parameter, folded, function, prelude, starts
-from .c_names import Names, operands
+from .c import C, block, each_parameter, folded, function, prelude, starts, types
 from .emit_cross import all_stages
+from .names import CNames, operands
 
 __all__ = ['source']
 
@@ -32,7 +32,8 @@ __all__ = ['source']
 def source(program, scalars, dtypes):
     """The C source of `program`, a function `run`. `scalars`: the names in a row of scalars, in
     order; `dtypes`: of what lies in memory, by name"""
-    names = Names(program, scalars, dtypes)
+    T = types[program.layout.compute_dtype]
+    names = CNames(program, scalars, dtypes, C(T))
     flats = {k: s.flat for k, s in enumerate(program.stages) if s.flat}
     code = [
         line for k, f in flats.items() for line in StageEmitter(names, k, f).source()
@@ -45,7 +46,7 @@ def source(program, scalars, dtypes):
     lines = [
         prelude,
         f'/* {", ".join(legend)} */',
-        f'typedef {names.T} T;',
+        f'typedef {T} T;',
         f'#define BLOCK {block}',
         *code,
         *function('void run(const Args* a)', run),

@@ -15,12 +15,13 @@ of all gradients, for instance:
 
 A vector, with a member for each parameter, is not kept: whoever reduces it computes its members."""
 
+import torch
 from ..lower.operations import cross_kind, reduction, write
 from ..lower.values import CROSS, SCALAR
 from .c import C, each_parameter, folded, starts
-from .c_names import as_operand, operands
+from .names import as_operand, operands
 
-__all__ = ['all_stages']
+__all__ = ['all_stages', 'computed', 'name_of']
 
 
 def all_stages(program, names):
@@ -36,36 +37,36 @@ def all_stages(program, names):
             f'const T {names.of(o)} = (T)s[{names.scalars[o.name]}];' for o in scalars
         ]
         loaded |= {*scalars}
-        lines += [line for v in values for line in computed(v, names)]
+        lines += [line for v in values for line in computed(v, names, reduced)]
         lines += [saved(v, names) for v in values if v.name in names.scalars]
     return lines
 
 
-def computed(v, names):
-    "The statements that compute the cross value `v`"
+def computed(v, names, reduced):
+    """The statements that compute the cross value `v`. `reduced` writes those that reduce over all
+    parameters, in one language"""
     kind = cross_kind(v)
     if kind == 'vector':
         return []
     if kind == 'scalar':
         return [defined(v, names)]
     if v.is_cross_reduction:  # the sign of a sum, maximum or minimum
-        return reduced(v, names, kind, [], member(v, names), 'total')
+        return reduced(v, kind, [], member(v, names), lambda d, total, n: total)
     red = reduction(v)
     element = red.element(names.d, *(text(o, names) for o in v.operands))
     members = [defined(o, names) for o in vectors(v)]
-    end = red.end(C('double'), 'total', '(double)a->n')
-    return reduced(v, names, red.sign, members, element, end)
+    return reduced(v, red.sign, members, element, red.end)
 
 
-def reduced(v, names, sign, members, element, end):
-    """The statements that reduce over all parameters. `members`: statements before an `element` is
-    taken into the total; `end`: what the total comes to"""
+def reduced(v, sign, members, element, end):
+    """The statements of C that reduce over all parameters. `members`: statements before an
+    `element` is taken into the total; `end`: what the total comes to"""
     total = f'total_{v.name}'
     take = [*members, f'const double x = {element};', folded(total, 'x', sign)]
     return [
         f'double {total} = {starts[sign]};',
         *each_parameter(take),
-        f'const T c_{v.name} = (T)({end.replace("total", total)});',
+        f'const T c_{v.name} = (T)({end(C("double"), total, "(double)a->n")});',
     ]
 
 
@@ -74,15 +75,15 @@ def defined(v, names):
     expression = write(
         v, names.d, lambda o, dtype: text(o, names, dtype), names.compute_dtype
     )
-    return f'const {names.type(v)} c_{v.name} = {expression};'
+    return names.d.let(f'c_{v.name}', expression, v.dtype is torch.bool)
 
 
 def text(v, names, dtype=None):
-    return as_operand(v, name_of(v, names), dtype or names.compute_dtype)
+    return as_operand(names.d, v, name_of(v, names), dtype or names.compute_dtype)
 
 
 def name_of(v, names):
-    "A cross value in C; of a vector, its member of parameter `t`"
+    "A cross value in a kernel; of a vector, its member of parameter `t`"
     if v.kind == SCALAR:
         return names.of(v)
     if v.is_cross_reduction and cross_kind(v) == 'vector':

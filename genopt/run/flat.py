@@ -1,8 +1,9 @@
-"""The flat part of a stage, on one of two backends. `work` holds the tensors; `batch` says for
+"""The flat part of a stage, on one of the backends. `work` holds the tensors; `batch` says for
 which of its parameters the part is run.
 
-launch     one call of C. The launch has a table of addresses: of parameters, states and scratch
-           memory it is written once, of gradients and what calls give before each launch
+launch     one call of C, or a few kernels of Triton. The launch has a table of addresses: of
+           parameters, states and scratch memory it is written once, of gradients and what calls
+           give before each launch
 foreach    operations on lists of tensors, for one part of the batch after the other"""
 
 from operator import itemgetter
@@ -10,7 +11,9 @@ import torch
 from .._torch import foreach_copy
 from .foreach import Foreach
 from .launch import Kernel, Launch
+from .names import moves
 from .tensors import parts
+from .triton_launch import TritonKernel, TritonLaunch
 
 __all__ = ['only_launch', 'run_flat']
 
@@ -59,22 +62,22 @@ def bound_launch(work, batch):
     program, names = work.program, work.program.names_in_memory
     dtypes = {n: work.dtypes.get(n, work.compute_dtype) for n in names}
     key = (*dtypes.items(),)
+    on_device = program.request.backend == 'triton'
     if key not in program.kernels:
-        program.kernels[key] = Kernel(
-            program, work.scalars.names, dtypes, str(program.chain)
-        )
+        make = TritonKernel if on_device else Kernel
+        made = make(program, work.scalars.names, dtypes, str(program.chain))
+        program.kernels[key] = made
+    kernel = program.kernels[key]
     numels = [work.tensors.ps[i].numel() for i in batch.at]
     row_of = [work.row_of[i] for i in batch.at]
-    launch = Launch(program.kernels[key], numels, work.scalars.array, row_of)
+    if on_device:
+        launch = TritonLaunch(kernel, numels, work.scalars, row_of)
+    else:
+        launch = Launch(kernel, numels, work.scalars.array, row_of)
     for n in names:
         if not moves(n) and work.tensors.has(n):
             launch.point(n, batch.addresses(n))
     return launch
-
-
-def moves(name):
-    "Whether the tensors called `name` are others in each step: gradients, and what calls give"
-    return name == 'grad' or '@' in name
 
 
 # -- Foreach --

@@ -241,8 +241,11 @@ def kind(settings):
 def all_finite(g):
     "Whether all of `g` and its squares are finite: by their sum, and if that is too large exactly"
     g = sparse_values(g) if g.is_sparse else g
-    if not g.is_complex() and math.isfinite(
-        torch.linalg.vector_norm(g, dtype=wide(g.dtype))
+    squares = g.numel() > 1  # of a single element torch takes no square
+    if (
+        squares
+        and not g.is_complex()
+        and math.isfinite(torch.linalg.vector_norm(g, dtype=wide(g.dtype)))
     ):
         return True
     return bool(is_finite(g).all())

@@ -14,6 +14,7 @@ A row ends with the values of cross reductions, if the kernel reads some."""
 
 import ctypes
 import math
+import torch
 
 __all__ = ['Row', 'ScalarTable']
 
@@ -42,8 +43,13 @@ class ScalarTable:
         self.scalars, self.rows = program.scalars, rows
         self.names = program.names_of_scalars()
         self.width = max(1, len(self.names))
-        self.array = (ctypes.c_double * (self.width * len(rows)))()
-        self.launched = program.request.backend == 'launch'
+        # a GPU reads them in the dtype of its arithmetic: float64 would make it compute in that
+        on_device = program.request.backend == 'triton'
+        single = on_device and program.layout.compute_dtype is torch.float32
+        number = ctypes.c_float if single else ctypes.c_double
+        self.array = (number * (self.width * len(rows)))()
+        self.launched = program.request.launches
+        self.crosses = memory_for_crosses(program) if on_device else None
         self.divisors = [self.names.index(n) for n in program.reciprocals]
         self.values = [None] * len(rows)
         self.settled = [None] * len(
@@ -82,7 +88,14 @@ class ScalarTable:
         self.array[start : start + len(row)] = row
 
     def fill_crosses(self, values):
-        "Write the values of cross reductions, which end each row and are the same in all"
+        """Write the values of cross reductions. They end each row, and are the same in all; on a
+        device they have memory of their own, and the host does not wait for them"""
+        if self.crosses is not None:
+            self.crosses[: len(values)] = torch.stack(
+                [torch.as_tensor(v, device=self.crosses.device) for v in values]
+            )
+            return
+        values = [float(v) for v in values]
         for end in range(self.width, len(self.array) + 1, self.width):
             self.array[end - len(values) : end] = values
 
@@ -94,6 +107,15 @@ class ScalarTable:
         "Take over the counters of this step"
         for clock, counters in self.counters:
             clock.advance(counters)
+
+
+def memory_for_crosses(program):
+    "Memory on the device for the values of cross reductions, and of the arithmetic on them"
+    cross = [
+        v for s in program.stages for v in (*s.cross_reductions, *s.cross_arithmetic)
+    ]
+    layout, n = program.layout, len({*cross, *program.crosses})
+    return torch.zeros(max(1, n), dtype=layout.compute_dtype, device=layout.device)
 
 
 def reciprocal(x):

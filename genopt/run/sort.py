@@ -164,17 +164,17 @@ class Sort:
         """The program for parameter `i`. It is launched if the elements of parameter and states lie
         side by side in one order; else it is operations on lists"""
         backend = backend_of(settings.asked, x.device, settings.capturable)
-        if backend == 'launch' and not dense(x):
-            backend = 'foreach'
         chain, request = (
             settings.chain,
             Request(backend, settings.capturable, self.call_globals),
         )
+        if request.launches and not dense(x):
+            request = replace(request, backend='foreach')
         layout = layout_of(x, grad_dtype, tensors, chain)
         handed = self.finished[i].ns if i in self.finished else {}
         program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}
-        if backend != 'launch' or all(
+        if not program.request.launches or all(
             aligned(tensors[n], x) for n in {*tensors} & elements
         ):
             return program

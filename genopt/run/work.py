@@ -37,7 +37,7 @@ class Work:
         self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
         self.tensors = Tensors()
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
-        self.launched = program.request.backend == 'launch'
+        self.launched = program.request.launches
         self.global_blocks = [b for b in program.chain.blocks if b.is_global]
         self.alone = False  # whether no other work has callbacks over all parameters
 

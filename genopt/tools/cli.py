@@ -111,11 +111,14 @@ def list_(
     print(f"page: {page}")
 
 def explain(
-    name:str, # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
+    name:str,                  # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
+    kernel:str=None,           # Print the kernel for this GPU instead, and what its compiler says: sm_80, sm_90, sm_100 or gfx942
 ):
     "Show the chain of an algorithm as a table, on the small network of `genopt compare`"
     model = make_model('mlp', torch.zeros(1,1,8,8))
     opt   = comparison.Spec(name).ours(model.named_parameters())
+    if kernel:
+        return print(opt.explain().kernel(kernel))
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 
 commands = dict(compare=compare, bench=bench, gallery=gallery, list=list_, explain=explain)

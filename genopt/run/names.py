@@ -1,4 +1,4 @@
-"""What the values of a program are called in C:
+"""What the values of a program are called in a kernel, in any language:
 
     m3    where the elements of slot 3 lie in memory: `p`, `grad`, a state, scratch memory
     e3    one of these elements, loaded
@@ -6,28 +6,28 @@
     w3    a single number of the parameter, kept from round to round
     v3    a value that is computed, by its own name
 
-The lines at the start of `emit.py` show them together."""
+The lines at the start of `emit.py` show them together. How a language reads what lies in memory is
+written here for C; `triton_names.py` has it for Triton."""
 
 from copy import copy
 import torch
 from ..lower.operations import divisor, write
 from ..lower.values import CROSS, SCALAR, SINGLE
-from .c import C, types
 
-__all__ = ['Names', 'as_operand', 'operands']
+__all__ = ['CNames', 'Names', 'as_operand', 'moves', 'numbered', 'operands']
 
 
 class Names:
-    """What the values of a program are called in C. `slots`: the rows of the table, by name;
-    `scalars`: the places in a row of scalars, by name; `kept`: the places of single numbers, which
-    are kept for each parameter from round to round; `leaves`: those of what is handed out"""
+    """What the values of a program are called in the dialect `d`. `slots`: the rows of the table,
+    by name; `scalars`: the places in a row of scalars, by name; `kept`: the places of single
+    numbers, which are kept for each parameter from round to round; `leaves`: those of what is
+    handed out"""
 
-    def __init__(self, program, scalars, dtypes):
+    def __init__(self, program, scalars, dtypes, d):
         flats = [s.flat for s in program.stages if s.flat]
         self.dtypes, self.compute_dtype = dtypes, program.layout.compute_dtype
         self.states = program.chain.state
-        self.T = types[self.compute_dtype]
-        self.d = C(self.T)
+        self.d = d
         self.slots = numbered(program.names_in_memory)
         self.scalars = numbered(scalars)
         self.kept = numbered(
@@ -52,30 +52,17 @@ class Names:
         return f'e{self.slots[v.name]}' if v.name in self.loaded else v.name
 
     def text(self, v, dtype):
-        return as_operand(v, self.of(v), dtype)
-
-    def type(self, v):
-        return 'int' if v.dtype is torch.bool else 'T'
+        return as_operand(self.d, v, self.of(v), dtype)
 
     def stored(self, name):
-        return types[self.dtypes[name]]
+        "The type of what is stored as `name`"
+        return self.d.types[self.dtypes[name]]
 
     def stochastic(self, name):
         "Whether what is stored as `name` is rounded at random"
         init = self.states.get(name)
-        return init is not None and init.stochastic and self.stored(name) == 'bf16'
-
-    def kept_at(self, v):
-        return f'w[t*{self.width} + {self.kept[v]}]'
-
-    def leaf_at(self, v):
-        return f'((T*)a->leaves)[t*{max(1, len(self.leaves))} + {self.leaves[v]}]'
-
-    def single_at(self, v):
-        "Where a single number of parameter `t` is kept"
-        if v in self.kept:
-            return self.kept_at(v)
-        return f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
+        low = self.dtypes[name] == torch.bfloat16
+        return init is not None and init.stochastic and low
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of a scalar, if it has one"
@@ -89,10 +76,29 @@ class Names:
         "The statement that computes `v`"
         by = divisor(v)
         if by is not None:
-            inverse = self.reciprocal(by)
-            return f'const T {v.name} = {self.text(v.args[0], v.dtype)} * r{inverse};'
-        text = write(v, self.d, self.text, self.compute_dtype)
-        return f'const {self.type(v)} {self.of(v)} = {text};'
+            x = self.text(v.args[0], v.dtype)
+            return self.let(v, f'{x} * r{self.reciprocal(by)}')
+        return self.let(v, write(v, self.d, self.text, self.compute_dtype))
+
+    def let(self, v, text):
+        "The statement that gives `v` the value `text`"
+        return self.d.let(self.of(v), text, v.dtype is torch.bool)
+
+
+class CNames(Names):
+    "The same with what C reads and writes in memory"
+
+    def kept_at(self, v):
+        return f'w[t*{self.width} + {self.kept[v]}]'
+
+    def leaf_at(self, v):
+        return f'((T*)a->leaves)[t*{max(1, len(self.leaves))} + {self.leaves[v]}]'
+
+    def single_at(self, v):
+        "Where a single number of parameter `t` is kept"
+        if v in self.kept:
+            return self.kept_at(v)
+        return f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
 
     def load_scalars(self, values):
         "Statements that load the scalars that `values` read"
@@ -104,10 +110,12 @@ class Names:
     def load_singles(self, values, made=()):
         "Statements that load the single numbers that `values` read, but for those `made` there"
         used = [o for o in operands(values) if o.kind == SINGLE and o not in made]
-        return [
-            f'const {self.type(o)} {self.of(o)} = {self.single_at(o)}{truth(o)};'
-            for o in used
-        ]
+        return [self.let(o, f'{self.single_at(o)}{truth(o)}') for o in used]
+
+
+def moves(name):
+    "Whether the tensors called `name` are others in each step: gradients, and what calls give"
+    return name == 'grad' or '@' in name
 
 
 def numbered(xs):
@@ -123,8 +131,8 @@ def truth(v):
     return ' != 0' if v.dtype is torch.bool else ''
 
 
-def as_operand(v, name, dtype):
+def as_operand(d, v, name, dtype):
     "`v`, which is called `name`, where an operand of `dtype` is wanted"
     if dtype is torch.bool:
-        return name if v.dtype is torch.bool else f'({name} != 0)'
-    return f'(T){name}' if v.dtype is torch.bool else name
+        return name if v.dtype is torch.bool else f'({name} != {d.zero})'
+    return d.number(name) if v.dtype is torch.bool else name

@@ -1,0 +1,172 @@
+"""Triton as a dialect: how it writes what the table of operations asks for. Beside that: the lines
+with which every source starts, and how elements are read and written. `triton_emit.py` writes
+kernels.
+
+In float32, `/` and `tl.sqrt` of Triton are approximations. The dialect takes the operations that
+round as IEEE 754 says, as the reference does. Kernels are limited by memory, so this costs no time
+that anybody has predicted. Other functions come from `libdevice`, CUDA's or ROCm's."""
+
+import math
+import torch
+from ..lower.operations import Dialect
+
+__all__ = ['Triton', 'arguments', 'header', 'prelude', 'starts']
+
+# What stands before a source that somebody wants to run by itself
+header = '''import triton.language as tl
+from triton import jit
+from triton.language.extra import libdevice
+'''
+
+# `narrowed` and `widened` are functions because Triton's interpreter rounds bfloat16 otherwise than
+# a GPU; `triton_runtime` gives it others
+conversions = '''
+@jit
+def narrowed(x):
+    return x.to(tl.bfloat16)
+
+@jit
+def widened(x):
+    return x.to(tl.float32)
+'''
+
+# Random bits, from a counter, as in C; and rounding up or down, so that the mean is `x`
+rounding = '''
+@jit
+def mixed(u):
+    u = (u ^ (u >> 16)) * 0x85ebca6b
+    u = (u ^ (u >> 13)) * 0xc2b2ae35
+    return u ^ (u >> 16)
+
+@jit
+def salt(seed, name, t):
+    return mixed(mixed(mixed(seed.to(tl.uint32)) + name) + t.to(tl.uint32))
+
+@jit
+def at_random(x, h, i):
+    bits = x.to(tl.uint32, bitcast=True)
+    random = mixed(h + i.to(tl.uint32) * 0x9e3779b9) & 0xffff
+    finite = (bits & 0x7f800000) != 0x7f800000
+    nan = tl.where(x != x, 0x40, 0)
+    rounded = ((bits + tl.where(finite, random, 0)) >> 16) | nan
+    return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+'''
+
+# How two numbers are joined, all of a block, and in each lane all up to it that are of the same
+# parameter `t`. NaN stays
+reducing = '''
+@jit
+def join_NAME(a, b):
+    return JOINED
+
+@jit
+def all_NAME(x):
+    return tl.reduce(x, 0, join_NAME)
+
+@jit
+def scan_NAME(ta, a, tb, b):
+    return tb, tl.where(ta == tb, join_NAME(a, b), b)
+
+@jit
+def running_NAME(t, x):
+    parameter, total = tl.associative_scan((t, x), 0, scan_NAME)
+    return total
+'''
+joined = dict(
+    add='a + b',
+    max='tl.where((a > b) | (a != a), a, b)',
+    min='tl.where((a < b) | (a != a), a, b)',
+)
+
+
+def prelude(code):
+    "The functions that `code` uses"
+    lines = conversions if 'narrowed' in code or 'widened' in code else ''
+    lines += rounding if 'at_random' in code else ''
+    for name, text in joined.items():
+        if f'_{name}(' in code:
+            lines += reducing.replace('NAME', name).replace('JOINED', text)
+    return lines
+
+
+# What a kernel may be given, in order, and of which type; T is that of the arithmetic
+arguments = dict(
+    table='*i64',  # a row for each name; then the numbers of elements, and the rows of scalars
+    tiles='*i32',  # pairs: parameter, place in it
+    segments='*i32',  # fours: parameter or -1, first tile, tiles, whether it ends a parameter
+    scalars='*T',  # scalars[row][width]
+    crosses='*T',  # values of cross reductions
+    singles='*T',  # single numbers of each parameter, kept between kernels
+    partials='*T',  # what each segment has reduced
+    n='i32',  # parameters
+    chunks='i32',  # `LANES` segments each
+    BLOCK='constexpr',  # elements of a tile
+    LANES='constexpr',  # parameters, or segments, that one program takes at once
+)
+
+starts = {'+': '0.0', 'max': 'float("-inf")', 'min': 'float("inf")'}
+
+
+class Triton(Dialect):
+    "How Triton writes what the table of operations asks for; `T` is tl.float32 or tl.float64"
+
+    infinity = 'float("inf")'
+    types = {
+        torch.float32: 'tl.float32',
+        torch.float64: 'tl.float64',
+        torch.bfloat16: 'tl.bfloat16',
+        torch.float16: 'tl.float16',
+    }
+    own = 'abs', 'floor', 'ceil', 'erf'  # Triton's own functions, exact in both types
+    zero, half, one = '0.0', '0.5', '1.0'
+
+    def __init__(self, dtype):
+        self.dtype, self.T = dtype, self.types[dtype]
+        self.single = dtype is torch.float32
+
+    def let(self, name, text, is_bool=False):
+        "The statement that names the value of `text`"
+        return f'{name} = {text}'
+
+    def constant(self, v, dtype):
+        if dtype is torch.bool:
+            return str(bool(v))
+        v = float(v)
+        text = repr(v) if math.isfinite(v) else f'float("{v}")'
+        return text if self.single else f'tl.full((), {text}, {self.T})'
+
+    def number(self, condition):
+        return f'({condition}).to({self.T})'
+
+    def function(self, name, *args):
+        if name == 'sqrt':
+            return f'tl.sqrt{"_rn" if self.single else ""}({args[0]})'
+        module = 'tl' if name in self.own else 'libdevice'
+        return f'{module}.{name}({", ".join(args)})'
+
+    def choose(self, condition, a, b):
+        return f'tl.where({condition}, {a}, {b})'
+
+    def negate(self, condition):
+        return f'({condition} == False)'
+
+    def divide(self, a, b):
+        return f'tl.div_rn({a}, {b})' if self.single else f'({a}/{b})'
+
+    def fma(self, a, b, c):
+        return f'tl.fma({a}, {b}, {c})'
+
+    # -- Memory --
+
+    def load(self, dtype, pointer, mask=''):
+        "What `pointer` points to, which is of `dtype`, in the type of the arithmetic"
+        text = f'tl.load({pointer}{mask})'
+        if dtype is torch.bfloat16:
+            text = f'widened({text})'
+            return text if self.single else f'{text}.to({self.T})'
+        return text if dtype == self.dtype else f'{text}.to({self.T})'
+
+    def store(self, dtype, pointer, text, mask=''):
+        if dtype is torch.bfloat16:
+            text = f'narrowed(tl.cast({text}, tl.float32))'
+        return f'tl.store({pointer}, {text}{mask})'

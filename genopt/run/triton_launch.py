@@ -1,0 +1,262 @@
+"""A launch in Triton: kernels, bound to the memory of their parameters. Beside parameters and states
+a kernel reads what a launch makes once on the device:
+
+    table       addresses of each name, for each parameter; the numbers of elements; the row of
+                scalars of each parameter
+    tiles       of each tile its parameter and its place in that
+    segments    runs of tiles of one parameter, which reduce to one partial result each. No parameter
+                has its segments on both sides of a multiple of `lanes`, so one program can join them
+
+From step to step scalars change, and addresses of gradients. The launch has a copy of both on the
+host, and sends what has changed, in one piece; if nothing has, it sends nothing."""
+
+import ctypes
+import torch
+from . import triton_runtime as runtime
+from .triton import Triton
+from .triton_emit import look, sequence
+from .triton_names import TritonNames
+
+__all__ = ['TritonKernel', 'TritonLaunch', 'kernel_for']
+
+all_stages = -1
+
+
+class TritonKernel:
+    """The kernels of a program. All that run the program on the same `dtypes` share them. Kernels
+    for all stages, or for one, are made when they are first asked for"""
+
+    def __init__(self, program, scalars, dtypes, name):
+        self.program, self.name = program, name
+        self.dtype, self.device = program.layout.compute_dtype, program.layout.device
+        self.interpreted = runtime.interprets(self.device)
+        self.sizes = runtime.sizes_for(self.device)
+        self.names = TritonNames(program, scalars, dtypes, Triton(self.dtype))
+        self.slots, self.dtypes = self.names.slots, dtypes
+        self.sequences, self.look = {}, None
+
+    def source(self, stage=all_stages):
+        "The source of the kernels for all stages, or for one, and their calls in order"
+        every = range(len(self.program.stages))
+        stages = every if stage == all_stages else [stage]
+        prefix = 'step' if stage == all_stages else f'stage{stage}'
+        return sequence(self.program, self.names, [*stages], prefix)
+
+    def sequence(self, stage):
+        "Pairs of a function and its `KernelCall`"
+        if stage not in self.sequences:
+            source, calls = self.source(stage)
+            names = [c.name for c in calls]
+            found = runtime.functions(source, names, self.interpreted)
+            self.sequences[stage] = [*zip(found, calls)]
+            runtime.compilations.append(self.name)
+        return self.sequences[stage]
+
+    def looking(self):
+        "The kernel that looks at gradients"
+        if self.look is None:
+            (self.look,) = runtime.functions(
+                look(self.names), ['look'], self.interpreted
+            )
+        return self.look
+
+    def calls(self, stage=all_stages):
+        return self.source(stage)[1]
+
+    def stages(self):
+        "What is launched in a step: all stages at once, or one after the other around calls"
+        if self.program.one_call:
+            return [all_stages]
+        return [k for k, s in enumerate(self.program.stages) if s.flat]
+
+    def bytes_of(self, call):
+        "The bytes that a kernel moves for each element"
+        names = (*call.reads, *call.writes)
+        return sum(self.dtypes[n].itemsize for n in names)
+
+
+def kernel_for(program):
+    "The kernels of `program`, for states in the dtypes of its layout"
+    layout = program.layout
+    dtypes = dict(p=layout.dtype, grad=layout.grad_dtype) | dict(layout.state_dtypes)
+    stored = {n: dtypes.get(n, layout.compute_dtype) for n in program.names_in_memory}
+    return TritonKernel(program, program.names_of_scalars(), stored, str(program.chain))
+
+
+class TritonLaunch:
+    """`kernel` for parameters of `numels` elements. `scalars`: their `ScalarTable`; `row_of`: which
+    row each parameter has. `pointed`: the names whose addresses are in the table"""
+
+    def __init__(self, kernel, numels, scalars, row_of):
+        self.kernel, self.scalars, self.n = kernel, scalars, len(numels)
+        self.device, names = kernel.device, kernel.names
+        self.block, self.lanes = kernel.sizes.block, kernel.sizes.lanes
+        places = segments_of(numels, kernel.sizes) if kernel.names.most_reduced else []
+        n_segments = len(places)  # what lies behind the last one is never read
+        places += [(-1, 0, 0, 0)] * (-len(places) % self.lanes)
+        self.chunks = len(places) // self.lanes
+        self.sent = Sent(
+            scalars.array,
+            [*numels, *row_of],
+            len(kernel.slots) * self.n,
+            self.device,
+            kernel.dtype,
+        )
+        new = lambda n: torch.zeros(max(1, n), dtype=kernel.dtype, device=self.device)
+        self.singles = new(self.n * names.width)
+        self.partials = new(len(places) * names.most_reduced)
+        tiles = tiles_of(numels, self.block)
+        integers = lambda x: x.to(self.device, torch.int32).reshape(-1)
+        self.values = dict(
+            table=self.sent.table,
+            scalars=self.sent.scalars,
+            tiles=integers(tiles),
+            segments=integers(torch.tensor(places)),
+            crosses=scalars.crosses,
+            singles=self.singles,
+            partials=self.partials,
+            n=self.n,
+            chunks=self.chunks,
+            BLOCK=self.block,
+            LANES=self.lanes,
+        )
+        self.grids = dict(
+            tiles=len(tiles),
+            segments=n_segments,
+            chunks=self.chunks,
+            lanes=-(-self.n // self.lanes),
+            one=1,
+        )
+        self.steps = {}  # stage -> (function, grid, arguments) in order
+        self.marks = None  # of tiles, when gradients are looked at
+        self.pointed = set()
+
+    def point(self, name, addresses):
+        "Say where `name` of each parameter lies"
+        self.sent.write(self.kernel.slots[name] * self.n, addresses)
+        self.pointed.add(name)
+
+    def __call__(self, stage=all_stages):
+        self.sent.send()
+        for function, grid, args in self.steps.get(stage) or self.bind(stage):
+            runtime.launch(function, grid, args, self.device)
+
+    def bind(self, stage):
+        "What is run for a stage. Kernels without anything to do are left out"
+        self.steps[stage] = [
+            (f, self.grids[c.grid], [self.values[a] for a in c.takes])
+            for f, c in self.kernel.sequence(stage)
+            if self.grids[c.grid]
+        ]
+        return self.steps[stage]
+
+    def look(self):
+        """The first parameter with a gradient that is not finite, or its square; None if none is so.
+        This waits for the device, once"""
+        self.sent.send()
+        tiles = self.grids['tiles']
+        if not tiles:
+            return None
+        if self.marks is None:
+            self.marks = torch.zeros(tiles, dtype=self.kernel.dtype, device=self.device)
+        given = dict(self.values, partials=self.marks)
+        args = [given[a] for a in ('table', 'tiles', 'partials', 'n', 'BLOCK')]
+        runtime.launch(self.kernel.looking(), tiles, args, self.device)
+        parameters = self.values['tiles'][::2]
+        first = int(torch.where(self.marks == 0, self.n, parameters).amin())
+        return first if first < self.n else None
+
+    def reads(self, name):
+        return name in self.kernel.slots
+
+    def leaf(self, v):
+        "What is handed out as `v`, a vector with an entry for each parameter"
+        names = self.kernel.names
+        return self.singles.view(self.n, names.width)[:, names.kept[v]]
+
+
+class Sent:
+    """Scalars and addresses on the host and on the device, side by side in one piece of memory:
+    rows of scalars, then the table. What has changed on the host is sent when a launch asks for it,
+    from the first change to the last"""
+
+    def __init__(self, array, facts, n_addresses, device, dtype):
+        self.array, self.device, self.last = array, device, None
+        self.start = -(-ctypes.sizeof(array) // 16) * 2  # the table begins at 16 bytes
+        self.memory = (ctypes.c_int64 * (self.start + n_addresses + len(facts)))()
+        self.memory[self.start + n_addresses :] = facts
+        self.host = torch.frombuffer(self.memory, dtype=torch.int64)
+        self.there = torch.empty_like(self.host, device=device)
+        self.table = self.there[self.start :]
+        self.scalars = self.there[: self.start].view(dtype)
+        self.changed = [(0, len(self.host))]
+
+    def write(self, place, addresses):
+        "Write into the table, from `place` on"
+        first = self.start + place
+        self.memory[first : first + len(addresses)] = addresses
+        self.changed.append((first, first + len(addresses)))
+
+    def send(self):
+        now = bytes(self.array)
+        if now != self.last:
+            ctypes.memmove(self.memory, self.array, len(now))
+            self.changed.append((0, self.start))
+            self.last = now
+        if self.changed:
+            first, last = (
+                min(a for a, _ in self.changed),
+                max(b for _, b in self.changed),
+            )
+            self.copy(self.host[first:last], self.there[first:last])
+            self.changed = []
+
+    def copy(self, here, there):
+        if self.device.type == 'cpu':
+            there.copy_(here)
+            return
+        # Untested: `here` is written again in the next step, perhaps before this copy has run. So
+        # each copy has pinned memory of its own. torch's allocator lends it to nobody else before
+        # the copy is done, because it records an event on the stream of a copy that does not wait
+        pinned = torch.empty_like(here, pin_memory=True)
+        pinned.copy_(here)
+        there.copy_(pinned, non_blocking=True)
+
+
+# -- Tiles and segments --
+
+
+def tiles_of(numels, block):
+    "Pairs of a parameter and a place in it, for each tile of at most `block` elements"
+    counts = torch.tensor([-(-n // block) for n in numels])
+    parameter = torch.repeat_interleave(torch.arange(len(numels)), counts)
+    first = torch.cumsum(counts, 0) - counts
+    place = torch.arange(len(parameter)) - first[parameter]
+    return torch.stack([parameter, place], 1)
+
+
+def segments_of(numels, sizes):
+    """Parameter, first tile, number of tiles, and 1 for the last one of its parameter, of each
+    segment. Places that stay empty have the parameter -1. With `lanes` 4, and parameters of 1, 5
+    and 5 tiles:
+
+        0,0,1,1    1,0,4,0    1,4,1,1    -1,0,0,0    |    2,0,4,0    2,4,1,1
+
+    A model has about `sizes.segments` of them: enough for all of a GPU, few enough for the one
+    program that joins them if there is a cross reduction"""
+    tiles = [-(-n // sizes.block) for n in numels]
+    length = max(4, -(-sum(tiles) // sizes.segments))
+    places = []
+    for t, n in enumerate(tiles):
+        mine = segments_of_one(t, n, max(length, -(-n // sizes.lanes)))
+        room = -len(places) % sizes.lanes
+        if len(mine) > room:
+            places += [(-1, 0, 0, 0)] * room
+        places += mine
+    return places
+
+
+def segments_of_one(t, tiles, length):
+    "The segments of parameter `t`; one if it has no elements"
+    firsts = [*range(0, tiles, length)] or [0]
+    return [(t, k, min(length, tiles - k), int(k == firsts[-1])) for k in firsts]

@@ -1,0 +1,178 @@
+"""From Triton source to kernels that can be called: compiled on a GPU, interpreted on a CPU. Users
+never meet the interpreter; with it the tests run the kernels of a GPU on any machine.
+
+Nothing here has run on a card. What the interpreter cannot show is races, the order of writes to
+memory, streams and time. Such places have a comment that begins with `Untested`."""
+
+import functools
+import hashlib
+import linecache
+from contextlib import nullcontext
+from importlib.util import find_spec
+from types import SimpleNamespace
+import torch
+from . import compiler
+
+__all__ = [
+    'Sizes',
+    'available',
+    'compilations',
+    'compiled_sizes',
+    'functions',
+    'installed',
+    'interprets',
+    'launch',
+    'missing',
+    'options',
+    'sizes_for',
+]
+
+compilations = []  # the chains for which this process has made kernels, in words
+
+
+class Sizes:
+    """How large the pieces are that one program takes: `block` elements of a tile, `lanes`
+    parameters or segments at once. `segments`: about how many a model has"""
+
+    def __init__(self, block, lanes, segments):
+        self.block, self.lanes, self.segments = block, lanes, segments
+
+
+# 1024 elements are 8 for each of 128 threads: two accesses of 128 bits in float32
+compiled_sizes = Sizes(1024, 1024, 4096)
+interpreted_sizes = Sizes(
+    64, 16, 24
+)  # small, so that small parameters have several tiles
+
+# `a*b + c` is rounded once only where the source says so, as in C
+options = dict(num_warps=4, enable_fp_fusion=False)
+
+
+def interprets(device):
+    return device.type == 'cpu'
+
+
+def sizes_for(device):
+    return interpreted_sizes if interprets(device) else compiled_sizes
+
+
+# -- Whether there is Triton --
+
+
+def available():
+    "Whether kernels can be compiled: Triton is installed, and compiling is not turned off"
+    return not compiler.off() and installed()
+
+
+@functools.cache
+def installed():
+    return find_spec('triton') is not None
+
+
+def missing():
+    "Why kernels cannot be compiled, and what to do about it"
+    if compiler.off():
+        return "GENOPT_COMPILE=0 is set; unset it"
+    return "it needs Triton: pip install triton"
+
+
+# -- From source to functions --
+
+
+def functions(source, kernels, interpreted=False):
+    "The functions of `source` called `kernels`, for a GPU or for the interpreter"
+    import triton
+    import triton.language as tl
+    from triton.language.extra import libdevice
+
+    # otherwise Triton compiles anew for one parameter, and for multiples of 16
+    jit = triton.jit(do_not_specialize=['n', 'chunks'])
+    scope = dict(tl=tl, libdevice=libdevice, jit=jit)
+    if interpreted:
+        from triton.runtime.interpreter import InterpretedFunction
+
+        scope['jit'] = InterpretedFunction
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    name = f'<genopt {digest}{" interpreted" * interpreted}>'
+    # Triton reads the source of a function again, through `inspect`
+    linecache.cache[name] = len(source), None, source.splitlines(True), name
+    scope['__name__'] = f'genopt_kernel_{digest}'
+    exec(compile(source, name, 'exec'), scope)
+    if interpreted:
+        replace_what_the_interpreter_lacks(scope)
+        make_reductions_quick(scope)
+        make_calls_quick(scope, kernels)
+    return [scope[n] for n in kernels]
+
+
+def replace_what_the_interpreter_lacks(scope):
+    """What Triton's interpreter lacks: the functions of `libdevice`, and a bfloat16 that is rounded as
+    on a GPU"""
+    tl = scope['tl']
+    names = 'exp exp2 expm1 log log2 log1p sin cos atan atan2 tanh trunc pow'.split()
+    scope['libdevice'] = SimpleNamespace(
+        **{n: by_torch(tl, getattr(torch, n)) for n in names}
+    )
+    bits = lambda x: x.to(torch.bfloat16).view(torch.int16).view(torch.uint16)
+    scope['narrowed'] = by_torch(tl, bits, tl.bfloat16)
+    number = lambda x: x.view(torch.int16).view(torch.bfloat16).float()
+    scope['widened'] = by_torch(tl, number, tl.float32)
+
+
+def make_reductions_quick(scope):
+    "The interpreter does a reduction in Python, for each element"
+    for name, f in dict(add=torch.sum, max=torch.amax, min=torch.amin).items():
+        scope[f'all_{name}'] = by_torch(scope['tl'], f)
+        scope[f'running_{name}'] = by_torch(scope['tl'], running(f))
+
+
+def make_calls_quick(scope, kernels):
+    "The interpreter patches Triton at each call of a function. For that of the kernel is enough"
+    for name, f in [*scope.items()]:
+        if type(f) is scope['jit'] and name not in kernels:
+            scope[name] = f.rewrite()
+            scope[name].fn = scope[name]
+
+
+def by_torch(tl, f, dtype=None):
+    "`f`, of tensors of torch, as a function of Triton"
+    from triton.runtime.interpreter import TensorHandle
+
+    def call(*xs):
+        xs = [x if isinstance(x, tl.tensor) else tl.full((), x, tl.float32) for x in xs]
+        data = f(*(torch.from_numpy(x.handle.data.copy()) for x in xs))
+        data = data.reshape(data.shape or (1,)).numpy()
+        of = dtype or xs[-1].dtype
+        shaped = tl.block_type(of, [*data.shape]) if data.size > 1 else of
+        return tl.tensor(TensorHandle(data, of), shaped)
+
+    return call
+
+
+def running(f):
+    "`f` in each lane of all up to it that are of the same parameter"
+
+    def run(t, x):
+        lanes = range(len(t))
+        return torch.stack([f(x[: i + 1][t[: i + 1] == t[i]]) for i in lanes])
+
+    return run
+
+
+# -- Launching --
+
+
+def launch(function, grid, args, device):
+    """Run `function` on `grid` programs, on the current stream of `device`. The tests put a stub in
+    its place, and count"""
+    # Untested: with several GPUs the current device may be another one than that of the tensors
+    with on_device(device):
+        function[(grid,)](*args, **options)
+
+
+def on_device(device):
+    if device.type == 'cuda' and device.index != torch.cuda.current_device():
+        return torch.cuda.device(device)
+    if device.type == 'xpu' and device.index != torch.xpu.current_device():
+        return torch.xpu.device(device)
+    return nullcontext()

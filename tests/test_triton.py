@@ -1,0 +1,350 @@
+"""The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
+there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
+
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+import pytest,torch
+import genopt
+from genopt import Optimizer,groups,scalar_tensor,zeros
+from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step
+from genopt.run import choose,triton_launch,triton_runtime
+from helpers import catalogue,difference,run
+from test_lower import chains,recorded,values
+
+interpreter = pytest.importorskip('triton.runtime.interpreter')
+pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')            # the interpreter computes lanes that are not in use
+
+@pytest.fixture
+def on_triton(monkeypatch):
+    "CPU tensors take the way of a GPU's, and kernels are interpreted"
+    monkeypatch.setitem(choose.dialects, 'cpu', 'triton')
+    builder = interpreter.interpreter_builder
+    monkeypatch.setattr(builder, 'options', replace(builder.options, sanitize_overflow=False))          # that takes half of the time
+
+class Stub:
+    "Stands in place of the launcher, and counts"
+    def __init__(self): self.names = []
+    def __call__(self, function, grid, args, device): self.names.append(function.__name__)
+    def of(self, opt, steps=1):
+        "The kernels that the last of `steps` steps launches"
+        for _ in range(steps):
+            self.names.clear()
+            opt.step()
+        return [*self.names]
+
+@pytest.fixture
+def stub(on_triton, monkeypatch):
+    stub = Stub()
+    monkeypatch.setattr(triton_runtime, 'launch', stub)
+    return stub
+
+def backends(opt): return {w.program.request.backend for w in opt._plan.works}
+def params(*shapes, dtype=torch.float32, grads=True):
+    g  = torch.Generator().manual_seed(0)
+    ps = [torch.randn(s, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+    if grads:
+        for p in ps: p.grad = torch.randn(p.shape, generator=g, dtype=torch.float64).to(dtype)
+    return ps
+
+
+# -- Values --
+
+launched = [a for a in catalogue if not a.closure and not a.matrix and a.name!='SparseAdam']
+quick    = 'Adam', 'Lion', 'LAMB', 'NovoGrad', 'Prodigy'
+
+@pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=() if a.name in quick else pytest.mark.slow) for a in launched])
+def test_algorithms_are_the_reference(a, on_triton):
+    "On awkward parameters in two groups: one joins late, one is without a gradient in every fourth step"
+    kw,steps = a.cases()[-1],4 if a.name in ('LAMB','NovoGrad','Prodigy') else 12
+    got,opt  = a.ran(a.cls, kw, steps=steps)
+    assert difference(got, a.ran(a.cls, kw, steps=steps, foreach=False)[0])<=1e-10 and 'triton' in backends(opt)
+
+@pytest.mark.parametrize('name', ['Adam', pytest.param('LAMB', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16, torch.complex64])
+def test_dtypes(name, dtype, on_triton):
+    "Low precision is computed in float32 and rounded as torch does; complex numbers are pairs"
+    cls = getattr(genopt, name)
+    a,b = [run(cls, dict(lr=.01), dtype, steps=4, **kw)[0] for kw in ({}, dict(foreach=False))]
+    eps = torch.finfo(dtype).eps
+    for n in a: torch.testing.assert_close(a[n], b[n], rtol=4*eps, atol=4*eps)
+
+@pytest.mark.parametrize('nan', [False, True], ids=['finite', 'nan'])
+@pytest.mark.parametrize('f', [c if c.id in 'add lerp clamp pow sign where _to_copy isinf sigmoid bitwise_not logical_xor full_like norm amax mean'.split()
+                               else pytest.param(*c.values, id=c.id, marks=pytest.mark.slow) for c in chains])
+def test_every_operation_is_torchs(f, nan, on_triton):
+    "In both precisions, NaN and infinity included"
+    for dtype,tol in ((torch.float64, 1e-12), (torch.float32, 6e-6)):
+        grad,p = [x[-130:] for x in values(dtype, nan)]
+        ps = []
+        for kw in ({}, dict(foreach=False)):
+            ps.append(q := p.clone().requires_grad_())
+            q.grad = grad.clone()
+            opt = Optimizer([q], [f], lr=.1, **kw)
+            opt.step()
+            assert kw or backends(opt)=={'triton'} and opt._plan.works[0].simple
+        torch.testing.assert_close(*[q.detach() for q in ps], rtol=tol, atol=tol, equal_nan=True)
+
+def test_views_that_are_not_aligned(on_triton):
+    "and parameters of many tiles and segments, beside such of one element"
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        base = params((5000,), grads=False)[0].detach()
+        ps = [base[1:901].view(30, 30), base[1000:1001], base[1003:4999]]
+        for p in ps: p.requires_grad_().grad = torch.linspace(-1, 1, p.numel()+1)[1:].view(p.shape)
+        opt = genopt.LAMB(ps, lr=.01, **kw)
+        for _ in range(2): opt.step()
+        runs.append([p.detach().clone() for p in ps])
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+def test_bits_repeat(on_triton):
+    runs = [run(genopt.Prodigy, dict(lr=1.), torch.float32, steps=2, names=('matrix','bias'))[0] for _ in range(2)]
+    assert all(torch.equal(*pair) for pair in zip(*(r.values() for r in runs)))
+
+def test_gradients_that_lie_otherwise(on_triton):
+    "than their parameters are copied, and parameters with gaps are run by lists"
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps = params((4, 6), (3, 3))
+        ps.append(torch.arange(20.).view(4, 5)[:, ::2].requires_grad_())
+        ps[0].grad,ps[2].grad = torch.arange(24.).view(6, 4).t(),torch.ones(4, 3)
+        opt = genopt.Adam(ps, lr=.1, **kw)
+        for _ in range(3): opt.step()
+        runs.append([p.detach().clone() for p in ps])
+        assert kw or backends(opt)=={'triton', 'foreach'}
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+@pytest.mark.parametrize('name', ['Muon', *(pytest.param(n, marks=pytest.mark.slow) for n in ('SOAP', 'CAME'))])
+def test_around_calls(name, on_triton):
+    "Launches before and behind callbacks that need a shape, with cross reductions before"
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps  = params((8, 6), (8, 6), (6, 4), dtype=torch.float64)
+        exact = dict(ns_dtype='float64') if name=='Muon' else {}
+        opt = Optimizer(ps, [clip_grad_norm, centralize, getattr(genopt, name)], lr=.01, max_norm=1., **exact, **kw)
+        for _ in range(3): opt.step()
+        runs.append([p.detach() for p in ps])
+        assert kw or backends(opt)=={'triton'}
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+def test_works_that_share_a_cross_reduction(on_triton):
+    "Two programs clip by one norm of all gradients; the host does not look at it"
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps  = params((8, 6), (5,), (6, 4), dtype=torch.float64)
+        mine = dict(lr=.1, max_norm=.5)
+        opt = Optimizer([dict(params=ps[:1], cbs=[clip_grad_norm, centralize, sgd_step], **mine),
+                         dict(params=ps[1:], cbs=[clip_grad_norm, average_grad, momentum_step], **mine)], **kw)
+        for _ in range(3): opt.step()
+        runs.append([p.detach() for p in ps])
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+def test_states_that_are_single_numbers(on_triton):
+    "Read by all tiles and written anew, without and with a reduction"
+    def speed(grad, k=.9, v=scalar_tensor(1.)): return dict(update=grad*v, v=v*k)
+    def seen(grad, v=scalar_tensor(0.)): return dict(update=grad/(v+1), v=v+grad.square().sum())
+    for f in (speed, seen):
+        runs = []
+        for kw in ({}, dict(foreach=False)):
+            ps  = params((300,), (3,), dtype=torch.float64)
+            opt = Optimizer(ps, [f], lr=.1, **kw)
+            for _ in range(3): opt.step()
+            runs.append([*(p.detach() for p in ps), *(opt.state[p]['v'] for p in ps)])
+            assert kw or backends(opt)=={'triton'}
+        for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('bad', [float('nan'), -float('inf'), 3e19])
+def test_gradients_that_are_not_finite(dtype, bad, on_triton):
+    "are seen wherever they are, with one wait for all of them"
+    ps  = params((300,), (), (0,), (7, 5), dtype=dtype)
+    opt = genopt.Adam([(f'p{i}', p) for i,p in enumerate(ps)], lr=.1, nonfinite='skip')
+    opt.step()
+    opt.step()
+    for p in (ps[0], ps[1], ps[3]):
+        before,good = [q.detach().clone() for q in ps],p.grad.clone()
+        p.grad.view(-1)[-1] = bad
+        opt.step()
+        assert opt.last_step_skipped and all(map(torch.equal, before, ps))
+        p.grad.copy_(good)
+    opt.step()
+    assert not opt.last_step_skipped and opt.skipped_steps==3 and opt.state[ps[0]]['step']==3
+    opt.nonfinite,ps[3].grad[2,2] = 'raise',bad
+    with pytest.raises(FloatingPointError, match='p3'): opt.step()
+
+
+# -- Launches --
+
+@pytest.mark.parametrize('cbs,n', [(genopt.Adam, 1), (genopt.AdamW, 1), (genopt.Lion, 1), (genopt.LAMB, 3), (genopt.LARS, 3), (genopt.Prodigy, 3), (genopt.DoG, 3),
+                                   (genopt.DAdaptAdam, 3), (genopt.NovoGrad, 3), ([clip_grad_norm, genopt.AdamW], 3), ([clip_grad_norm, genopt.LAMB], 5)],
+                         ids=lambda x: getattr(x, '__name__', ' '.join(f.__name__ for f in x) if isinstance(x, list) else None))
+def test_launches_do_not_grow_with_the_parameters(cbs, n, stub):
+    kw  = dict(max_norm=1.) if isinstance(cbs, list) else {}
+    ps  = params(*[(7,)]*200)
+    opt = Optimizer([dict(params=[p], lr=.01*(i+1)) for i,p in enumerate(ps)] if n==1 else ps, cbs if kw else [cbs], lr=.1, **kw)
+    assert len(stub.of(opt, 2))==n
+    assert ('one launch' if n==1 else f'{n} launches') in repr(opt.explain())
+
+def test_a_rule_of_ones_own_is_one_launch(stub):
+    def lion_step(grad, mom=0.9, sqr_mom=0.99, grad_avg=zeros):
+        return dict(update=(grad_avg*mom + grad*(1-mom)).sign(), grad_avg=grad_avg*sqr_mom + grad*(1-sqr_mom))
+    opt = Optimizer(params((5,), (3, 3), ()), [lion_step], lr=.1)
+    assert stub.of(opt)==['step_0'] and 'one launch for all parameters' in repr(opt.explain())
+
+def test_matrices_beside_adamw(stub):
+    "Muon with AdamW is one launch for AdamW, and two around the products of each shape"
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    for p in net.parameters(): p.grad = torch.ones_like(p)
+    opt = Optimizer(groups(net, {2: dict(cbs=genopt.Muon, lr=.02), '*': dict(cbs=genopt.AdamW, lr=1e-3)}))
+    assert sorted(stub.of(opt, 2))==['stage0_0']*2 + ['stage1_0']*2 + ['step_0']
+
+def test_one_compilation_in_a_thousand_steps(stub, monkeypatch):
+    "Under schedules, with parameters that join, rest, freeze and thaw, and groups that join"
+    monkeypatch.setattr(triton_runtime, 'compilations', made := [])
+    def smoothed(grad, kept=.5, last=zeros): return dict(last=grad, grad=grad*kept + last*(1-kept))
+    ps  = params((5,), (3, 3), (4,), ())
+    opt = Optimizer(ps[:3], [smoothed, genopt.AdamW], lr=.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: 1/(i+1))
+    for i in range(1000):
+        for j,p in enumerate(ps): p.grad = None if (i+j)%5==0 and i%50<5 else torch.ones_like(p)
+        ps[1].requires_grad_(i%200<150)
+        if i==500: opt.add_param_group(dict(params=ps[3:], lr=.01))
+        opt.step()
+        if i<500: schedule.step()
+        else: opt.param_groups[0]['lr'] = .1/(i+1)
+    assert len(made)==1
+
+def test_what_stays_is_not_sent(stub, monkeypatch):
+    "Of SGD nothing changes from step to step but what the user changes; of the gradients one column"
+    sent = []
+    monkeypatch.setattr(triton_launch.Sent, 'copy', lambda self, here, there: sent.append(len(here)))
+    ps  = params((5,), (3, 3))
+    opt = genopt.SGD(ps, lr=.1, momentum=.9)
+    opt.step()
+    assert len(sent)==1
+    for _ in range(3): opt.step()
+    assert len(sent)==1
+    opt.param_groups[0]['lr'] = .2
+    opt.step()
+    scalars = opt._plan.works[0].batches[0].launch.sent.start
+    assert sent[1:]==[scalars]
+    ps[0].grad = torch.ones(5)
+    opt.step()
+    assert sent[2:]==[2]                                                # the addresses of two gradients
+
+def test_an_operation_that_the_table_lacks_takes_lists(on_triton):
+    "so that nothing stops, and explain() says which and of whose"
+    def odd(grad): return torch.special.i0(grad)
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps  = params((5,), (3, 3))
+        opt = Optimizer(ps, [odd, genopt.Adam], lr=.1, **kw)
+        for _ in range(2): opt.step()
+        runs.append([p.detach() for p in ps])
+        assert kw or backends(opt)=={'foreach'} and "foreach), because odd calls i0, which the table of operations lacks" in repr(opt.explain())
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+def test_compiling_can_be_turned_off(on_triton, monkeypatch):
+    monkeypatch.setenv('GENOPT_COMPILE', '0')
+    opt = genopt.Adam(params((5,)))
+    opt.step()
+    assert backends(opt)=={'foreach'}
+    with pytest.raises(ValueError, match="fused=True cannot be: GENOPT_COMPILE=0 is set; unset it"): genopt.Adam(params((5,)), fused=True)
+
+def test_reductions_as_triton_does_them(on_triton, monkeypatch):
+    "Elsewhere in these tests torch does them, because Triton's interpreter takes long"
+    monkeypatch.setattr(triton_runtime, 'make_reductions_quick', lambda scope: None)
+    def spread(grad): return grad/(grad.amax()-grad.amin()+grad.sum().abs())
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps  = params((300,), (3,), (70,), dtype=torch.float64)
+        Optimizer(ps, [spread], lr=.1, **kw).step()
+        runs.append([p.detach() for p in ps])
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+def test_segments():
+    "are whole in one chunk each, as the docstring says"
+    assert triton_launch.segments_of([10, 50, 41], triton_runtime.Sizes(10, 4, 100))==[(0,0,1,1), (1,0,4,0), (1,4,1,1), (-1,0,0,0), (2,0,4,0), (2,4,1,1)]
+    numels = [0, 1, 64, 65, 100_000, 7, 5000, 64*9]*3
+    places = triton_launch.segments_of(numels, triton_runtime.Sizes(64, 16, 40))
+    assert len(places)<100
+    for t,n in enumerate(numels):
+        mine = [(k, *p) for k,p in enumerate(places) if p[0]==t]
+        assert len({k//16 for k,*_ in mine})==1 and [p[-1] for p in mine]==[0]*(len(mine)-1)+[1] and sum(p[3] for p in mine)==-(-n//64)
+        assert all(a[2]+a[3]==b[2] for a,b in zip(mine, mine[1:]))
+
+
+# -- Machine code, and Triton's own launcher --
+
+few = 'SGD', 'Adam', 'LAMB'
+
+@pytest.fixture
+def gpu_page(monkeypatch):
+    "The module benchmarks.gpu"
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(Path(genopt.__file__).parent.parent)])
+    return import_module('benchmarks.gpu')
+
+@pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=() if a.name in few else pytest.mark.slow) for a in launched])
+def test_machine_code(a, gpu_page):
+    "In float32 no register is spilt and nothing is computed in float64; full tiles are read and written 128 bits at once"
+    made = gpu_page.tried(a.name)
+    if made is None: pytest.skip('callbacks are called between launches')
+    for c,n in gpu_page.kernels(made, 'sm_90'):
+        assert not c.spills and not c.doubles and c.registers<=128, (a.name, str(c))
+        streams = len(c.call.reads)+len(c.call.writes)
+        if n: assert c.accesses[128]==2*streams                             # 1024 elements, 128 threads
+
+@pytest.mark.slow
+@pytest.mark.parametrize('target', ['sm_80', 'sm_100', 'gfx942'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_other_machines_and_dtypes(dtype, target, gpu_page):
+    for name in ('Adam', 'LAMB', 'Prodigy', 'SAdam', 'DoG', 'Rprop'):
+        for c,_ in gpu_page.kernels(gpu_page.program(name, dtype), target): assert c.registers<=255 and bool(c.doubles)==(dtype==torch.float64), (name, str(c))
+
+@pytest.mark.slow
+def test_every_operation_compiles(gpu_page):
+    "for CUDA and for ROCm, in both precisions"
+    for f in (c.values[0] for c in chains):
+        for dtype in (torch.float32, torch.float64):
+            numbers = {k: v for k,v in zip(['k'], f.__defaults__ or ())}
+            program,_ = recorded([f], dtype, numbers, 'triton')
+            for target in ('sm_90', 'gfx942'): gpu_page.kernels(program, target)
+
+def test_tritons_launcher(gpu_page):
+    "It compiles once for any number of parameters, and each launch comes to the driver; nothing is interpreted"
+    seen = []
+    with gpu_page.pretended() as driver:
+        for n in (1, 16, 3):
+            ps  = params(*[(2000,)]*n)
+            opt = Optimizer(ps, [clip_grad_norm, genopt.AdamW], lr=.1, max_norm=1.)
+            for _ in range(2): opt.step()
+            assert [grid[0] for _,grid in driver.launched]==[n, 1, 2*n]*2
+            seen.append([f for f,*_ in opt._plan.works[0].batches[0].launch.steps[-1]])
+            driver.launched.clear()
+    assert all(a is b is c for a,b,c in zip(*seen))
+    for f in seen[0]: assert len(f.device_caches[0][0])==1                          # what Triton has compiled
+
+def test_explain_shows_kernels(capsys):
+    "as source that stands for itself, on a machine without a GPU"
+    from genopt.tools.cli import main
+    assert main(['explain', 'Adam', '--kernel', 'sm_90'])==0
+    told = capsys.readouterr().out
+    assert 'one launch a step, 28 bytes for each element' in told and 'no spills' in told and '14 of 128 bits' in told
+    compile(told, 'told', 'exec')
+    assert main(['explain', 'Adam', '--kernel', 'sm_1'])==2 and "there is no target 'sm_1'; there are sm_80, sm_90" in capsys.readouterr().err
+    def odd(grad): return torch.special.i0(grad)
+    p = torch.ones(3, requires_grad=True)
+    assert 'no kernel on a GPU; odd calls i0' in Optimizer([p], [odd, genopt.Adam], lr=.1).explain().kernel('gfx942')
+    shaped = Optimizer([torch.ones(3, 2, requires_grad=True)], [centralize, genopt.Adam], lr=.1).explain().kernel()
+    assert 'around centralize' in shaped and repr(shaped)==shaped
+
+def test_the_page_has_every_algorithm(gpu_page):
+    "that is launched, with the launches that it takes; python -m benchmarks.gpu writes it"
+    text = gpu_page.page.read_text()
+    rows = {line.split()[0]: line.split() for line in text.split('```')[1].splitlines()[3:]}
+    for name in genopt.list_algorithms():
+        made = gpu_page.tried(name)
+        assert (made is None)==(name not in rows), name
+        if made: assert rows[name][1]==str(len(triton_launch.kernel_for(made).calls())), name

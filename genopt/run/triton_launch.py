@@ -33,6 +33,7 @@ class TritonKernel:
         self.sizes = runtime.sizes_for(self.device)
         self.names = TritonNames(program, scalars, dtypes, Triton(self.dtype))
         self.slots, self.dtypes = self.names.slots, dtypes
+        self.stochastic = any(map(self.names.stochastic, dtypes))
         self.sequences, self.look = {}, None
 
     def source(self, stage=all_stages):
@@ -137,6 +138,8 @@ class TritonLaunch:
         self.pointed.add(name)
 
     def __call__(self, stage=all_stages):
+        if self.kernel.stochastic:
+            self.sent.seed()
         self.sent.send()
         for function, grid, args in self.steps.get(stage) or self.bind(stage):
             runtime.launch(function, grid, args, self.device)
@@ -182,7 +185,8 @@ class Sent:
 
     def __init__(self, array, facts, n_addresses, device, dtype):
         self.array, self.device, self.last = array, device, None
-        self.start = -(-ctypes.sizeof(array) // 16) * 2  # the table begins at 16 bytes
+        # the table begins at a multiple of 16 bytes; the seed of a step lies before it
+        self.start = -(-ctypes.sizeof(array) // 16) * 2 + 2
         self.memory = (ctypes.c_int64 * (self.start + n_addresses + len(facts)))()
         self.memory[self.start + n_addresses :] = facts
         self.host = torch.frombuffer(self.memory, dtype=torch.int64)
@@ -197,11 +201,17 @@ class Sent:
         self.memory[first : first + len(addresses)] = addresses
         self.changed.append((first, first + len(addresses)))
 
+    def seed(self):
+        "Draw a seed for rounding at random, from torch's generator"
+        place = self.start - 2
+        self.memory[place] = torch.randint(2**31, ()).item()
+        self.changed.append((place, place + 1))
+
     def send(self):
         now = bytes(self.array)
         if now != self.last:
             ctypes.memmove(self.memory, self.array, len(now))
-            self.changed.append((0, self.start))
+            self.changed.append((0, -(-len(now) // 8)))
             self.last = now
         if self.changed:
             first, last = (

@@ -32,7 +32,7 @@ rows = [
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.QHM, po, decoupled_weight_decay='weight_decouple'))]),
     Algorithm(genopt.AggMo,  other(torch_optimizer.AggMo), aggmo, lr=1e-3, own=[{}], source='torch_optimizer', digits=.8,
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AggMo, po))]),
-    Algorithm(genopt.ASGD,   references.ASGD, asgd, lr=3.8e-3, more=dict(lambd=0), near=.1, fused=False, digits=.95),
+    Algorithm(genopt.ASGD,   references.ASGD, asgd, lr=3.8e-3, more=dict(lambd=0), near=.1, fused=False, digits=.95, patched='its rates in float64'),
     Algorithm(genopt.Rprop,  torch.optim.Rprop, rprop, lr=1e-2, fused=False, second=dict(etas=(.6,1.3))),
     Algorithm(genopt.Signum, other(pytorch_optimizer.SignSGD, po), signum, lr=2e-2, own=[{}], source='pytorch_optimizer'),
     Algorithm(genopt.Tiger,  other(pytorch_optimizer.Tiger, po), tiger, lr=2e-2, more=dict(weight_decay=0), own=[{}], source='pytorch_optimizer'),

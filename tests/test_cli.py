@@ -84,7 +84,8 @@ def test_bad_arguments_are_told(args, words, capsys):
 def test_usage(capsys):
     assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2
     assert 'compare' in capsys.readouterr().out
-    with pytest.raises(SystemExit): main(['compare', '--help'])
+    with pytest.raises(SystemExit) as e: main(['compare', '--help'])
+    assert not e.value.code
     assert '--fashion' not in (text := capsys.readouterr().out) and 'fashion_mnist' in text
 
 def test_list_and_explain(capsys):
@@ -180,7 +181,7 @@ def test_gallery_names_what_it_leaves_out(tmp_path, capsys, monkeypatch):
     assert 'nothing to draw: SGD on valley' in capsys.readouterr().err
 
 @pytest.mark.slow
-def test_gallery_of_the_whole_catalogue(tmp_path):
+def test_gallery_of_the_whole_catalogue():
     "Nobody is left out"
     res = gallery.gallery(steps=30)
     assert res['left_out']==[] and {w['algorithm'] for w in res['walks']}=={*genopt.algorithms.__all__}

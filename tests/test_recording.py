@@ -163,11 +163,13 @@ def test_a_number_is_not_taken_through_float():
 def test_an_attempt_is_taken_back():
     r,k = traced(k=4.)
     before = [*r.lines]
-    with pytest.raises(KeyError), r.attempt():
-        bool(k+1>2)
-        int(k)
-        r.put('k', k*2)
-        raise KeyError
+    def fails():
+        with r.attempt():
+            bool(k+1>2)
+            int(k)
+            r.put('k', k*2)
+            raise KeyError('at the end')
+    with pytest.raises(KeyError, match='at the end'): fails()
     assert r.lines==before and r.read('k', 4.) is k
     bool(k+1>2)
     int(k)

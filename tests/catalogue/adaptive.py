@@ -82,7 +82,9 @@ def as_tensorflow(params, weight_decay=0, momentum=0, centered=False, maximize=F
 po = dict(foreach=False)
 decoupled = dict(decoupled_weight_decay='weight_decouple')
 in_float64 = 'its scalars in float64'
-def power_of_the_step_before(t): return (t-1)**.25
+def power_of_the_step_before(t):
+    "lambda t: (t-1)**0.25"
+    return (t-1)**.25
 
 class SparseAdam(torch.optim.SparseAdam):
     "torch's own, which takes sparse gradients only"

@@ -69,5 +69,5 @@ def alike(a, b):
 
 def shown(v):
     if isinstance(v, (tuple,list)): return f"({', '.join(map(shown, v))})"
-    if callable(v): return v.__name__
+    if callable(v): return v.__doc__                                        # a function says itself what it is
     return f'{v:g}' if type(v) is float else repr(v)

@@ -74,7 +74,7 @@ rows = [
                      Peer('torch_optimizer', apart(references.in_double(torch_optimizer.NovoGrad)), patched=in_float64)]),
     Algorithm(genopt.LAMB, references.LAMB, eps_setting, fused=False, own=references.lamb_inputs, core=True, source='paper', digits=.9,
               peers=[Peer('timm', apart(lambda ps, **kw: timm_lamb(ps, always_adapt=True, **kw))),
-                     Peer('timm, as it is', apart(timm_lamb), why='no ratio where nothing decays', ours=lambda ps, **kw: genopt.LAMB(ps, always_adapt=False, **kw)),
+                     Peer('timm', apart(timm_lamb), why='no ratio where nothing decays', ours=lambda ps, **kw: genopt.LAMB(ps, always_adapt=False, **kw)),
                      Peer('timm, LAMBC', apart(lambda ps, **kw: timm_lamb(ps, always_adapt=True, trust_clip=True, **kw)), why='a ratio of at most 1',
                           ours=lambda ps, **kw: genopt.LAMB(ps, max_ratio=1., **kw)),
                      Peer('torch_optimizer', apart(jettify_lamb), why='averages are not debiased',

@@ -92,14 +92,14 @@ def test_parameters_come_in_their_order(cb, kw):
     def run(**way):
         rand = torch.Generator().manual_seed(0)
         ps = [torch.randn(6, 2*n, generator=rand, dtype=torch.float64)[:,::1+n%2].requires_grad_() for n in range(1, 8)]
-        opt = Optimizer([dict(params=ps[:3], lr=.1), dict(params=ps[3:])], [cb, average_grad, momentum_step], lr=.2, **way)
+        opt = Optimizer([dict(params=ps[:3], lr=.1), dict(params=ps[3:])], [step_stat, cb, average_grad, momentum_step], lr=.2, **way)
         torch.manual_seed(0)
         for _ in range(3):
             for p in ps: p.grad = torch.randn(p.shape, generator=rand, dtype=torch.float64)
             opt.step()
         return {str(i): p.detach() for i,p in enumerate(ps)},opt
     (ours,opt),(loop,_) = run(**kw),run(foreach=False)
-    assert not opt._plan.fallback and difference(ours, loop)<=1e-13
+    assert not opt._plan.fallback and difference(ours, loop)<=1e-13 and {s['step'] for s in opt.state.values()}=={3}
 
 @pytest.mark.slow
 def test_compiles_nothing_anew():

@@ -14,6 +14,7 @@ from genopt.run import tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
 from genopt.run.gradients import Gradients
+from genopt.run.memory import aligned
 from genopt.run.scalars import Row,ScalarTable
 from genopt.run.sort import Inputs
 from genopt.run.store import Clock
@@ -180,6 +181,12 @@ def test_a_sparse_gradient_after_dense_ones(kw):
         opt.step()
         assert len(opt._plan.fallback)==sparse
     torch.testing.assert_close(p, torch.tensor([[.8]*2, [.7]*2, [.8]*2, [.8]*2]))
+
+
+@pytest.mark.parametrize('a,b,same', [((4,3), (4,3), True), ((4,3), (3,4), False), ((3,), (5,), False), ((4,1), (4,1), True), ((0,3), (0,3), True)])
+def test_what_lies_alike(a, b, same):
+    assert aligned(torch.zeros(a), torch.zeros(b))==same
+    assert not aligned(torch.zeros(3, 4).t(), torch.zeros(4, 3)) and aligned(torch.zeros(4, 1), torch.zeros(1, 4).t())
 
 
 # -- Batches and parts --

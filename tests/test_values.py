@@ -62,6 +62,13 @@ def test_what_is_written_into_a_tensor_counts_in_every_group(kw):
     took(qs, ref); took(ps, opt)
     assert all(map(torch.equal, ps, qs))
 
+def test_a_state_dict_that_was_loaded_shares_nothing():
+    "Neither a tensor of its groups nor one in a tuple there"
+    opt = AdamW([P()], lr=tensor(.25), betas=(tensor(.5), tensor(.75)))
+    opt.load_state_dict(saved := AdamW([P()], lr=tensor(.125), betas=(tensor(.25), tensor(.75))).state_dict())
+    for x in (saved['param_groups'][0]['lr'], *saved['param_groups'][0]['betas']): x.fill_(.875)
+    assert [float(x) for x in (opt.param_groups[0]['lr'], *opt.param_groups[0]['betas'])]==[.125, .25, .75]
+
 def test_a_schedule_of_a_shared_tensor_goes_as_torchs():
     for make in (lambda p: lr_scheduler.StepLR(p, 1, .5), lambda p: lr_scheduler.ExponentialLR(p, .5), lambda p: lr_scheduler.CosineAnnealingLR(p, 4)):
         res = []

@@ -220,10 +220,10 @@ def test_global_partials_made_anew_still_meet():
 
 def test_equal_values_of_two_groups_are_one():
     p,q = param(3.),param(4.)
-    opt = Optimizer([dict(params=[p], max_norm=float('2.5')), dict(params=[q], max_norm=float('2.5'))], [clip_norm], lr=1., foreach=False)
+    opt = Optimizer([dict(params=[p], max_norm=float('2.5')), dict(params=[q], max_norm=float('2.5'), lr=.5)], [clip_norm], lr=1., foreach=False)
     p.grad,q.grad = tensor([3.]).double(),tensor([4.]).double()
     opt.step()
-    close(p.detach(), 1.5); close(q.detach(), 2.)
+    close(p.detach(), 1.5); close(q.detach(), 3.)
 
 def test_global_callback_needs_one_value():
     p,q = param(3.),param(4.)

@@ -101,6 +101,22 @@ def test_parameters_come_in_their_order(cb, kw):
     (ours,opt),(loop,_) = run(**kw),run(foreach=False)
     assert not opt._plan.fallback and difference(ours, loop)<=1e-13 and {s['step'] for s in opt.state.values()}=={3}
 
+@way
+def test_what_is_called_before_is_called_once_in_a_step(kw):
+    "Also at step 4, where it hands on another tensor and there is another plan in the midst of the step"
+    ps,calls = [torch.ones(3, 2, requires_grad=True), torch.ones(4, requires_grad=True)],[]
+    opt = Optimizer(ps, [step_stat, later_a_tensor, scaled_by, average_grad, momentum_step], lr=.01, **kw)
+    def closure():
+        calls[-1] += 1
+        opt.zero_grad()
+        loss = sum(p.square().sum() for p in ps)
+        loss.backward()
+        return loss
+    for _ in range(6):
+        calls.append(0)
+        opt.step(closure)
+    assert calls==[1, 1, 1, 2, 2, 2] and {s['step'] for s in opt.state.values()}=={6}
+
 @pytest.mark.slow
 def test_compiles_nothing_anew():
     train(chains['numbers'], fused=True)

@@ -57,6 +57,18 @@ def test_a_schedule_does_not_call_the_algorithm(a, monkeypatch):
         setting(opt)
     assert not calls
 
+def test_the_same_values_are_checked_once(monkeypatch):
+    opt,checks = made(genopt.AdamW),[]
+    g = opt.param_groups[0]
+    r = opt._recipe(g)
+    check = type(r).check_values_anew
+    monkeypatch.setattr(type(r), 'check_values_anew', lambda *args: (checks.append(1), check(*args)))
+    for lr,n in ((.1, 1), (.1, 1), (.2, 2), (.1, 2), (.2, 2)):
+        g['lr'] = lr
+        r.check_values(g, 'AdamW')
+        assert len(checks)==n, (lr, n)
+
+
 # -- Algorithms that decide by a number: the chain is theirs at each step --
 
 @algorithm

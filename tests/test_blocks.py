@@ -11,6 +11,7 @@ from genopt import *
 from genopt import blocks
 from genopt.blocks import *
 from genopt.blocks import _renamed,transforms
+from catalogue.rate_free import dadaptation,prodigyopt,quiet
 from helpers import difference
 
 shapes = dict(conv=(4,3,2,2), matrix=(5,3), vector=(6,), scalar=())
@@ -221,6 +222,27 @@ def test_orthogonal(block):
     exact = torch.linalg.svd(u.flatten(1), full_matrices=False)
     near  = polar_express(u, ns_steps=12, ns_dtype='float64').flatten(1)
     torch.testing.assert_close(near, exact[0]@exact[2], atol=1e-6, rtol=0)
+
+@pytest.mark.parametrize('name,reference,kw', [('DAdaptAdam', dadaptation.DAdaptAdam, {}), ('DAdaptAdam', dadaptation.DAdaptAdam, dict(use_bias_correction=True, growth_rate=1.3)),
+                                               ('Prodigy', prodigyopt.Prodigy, {}), ('Prodigy', prodigyopt.Prodigy, dict(safeguard_warmup=True, d_coef=.5))], ids=str)
+def test_the_distance_is_estimated_as_by_the_authors(name, reference, kw):
+    "On gradients that lead somewhere. On those of the catalogue's tests, which are drawn, the estimate stays where it starts"
+    ours,opt = train(lambda ps: getattr(genopt, name)(ps, d0=1e-4, foreach=False, **kw), 60)
+    assert opt.state[opt.param_groups[0]['params'][0]]['d']>1e-2
+    assert difference(ours, train(lambda ps: quiet(reference)(ps, d0=1e-4, **kw), 60)[0]) < 1e-9
+
+@pytest.mark.parametrize('name', ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP'])
+def test_a_kernel_is_the_matrix_of_its_outputs(name):
+    "Of its first dimension and all others"
+    def run(shape):
+        g   = torch.Generator().manual_seed(0)
+        p   = torch.randn(6, 2, 3, generator=g, dtype=torch.float64).reshape(shape).requires_grad_()
+        opt = getattr(genopt, name)([p], lr=.05, **dict(ns_dtype='float64') if 'ns_dtype' in getattr(genopt, name).arguments else {})
+        for _ in range(15):
+            p.grad = torch.randn(6, 2, 3, generator=g, dtype=torch.float64).reshape(shape)
+            opt.step()
+        return dict(p=p.detach().reshape(6, 6))
+    assert difference(run((6,2,3)), run((6,6))) < 1e-10
 
 @pytest.mark.filterwarnings("ignore:LAMB. nothing reads 'always_adapt'")      # where all decay
 @pytest.mark.parametrize('wd', [0., .1])

@@ -64,10 +64,14 @@ elsewhere = dict(
     AdaHessian = {'avg_conv_kernel'},                                                          # test_blocks: parameters here are no kernels
 ) | (dict(Adam={'decoupled_weight_decay'}) if in_old_torch else {})
 
+choices = dict(Muon=dict(adjust_lr_fn=[None, 'original', 'match_rms_adamw', 'spectral_unclamped']), Scion=dict(norm=['auto', 'spectral', 'sign']),
+               LBFGS=dict(line_search_fn=[None, 'strong_wolfe']))
+
 @each
 def test_settings_are_of_every_argument(a):
-    "So that the comparisons are of every argument"
-    tried = [*a.inputs(), *a.settings()]
+    "So that the comparisons are of every argument, and of every word that one may be"
+    tried = [*a.inputs(), *a.settings(30 if a in conforming else 8)]
+    for k,words in choices.get(a.name, {}).items(): assert {s.get(k, a.cls.arguments[k]) for s in tried}>={*words}, k
     assert {k for k,v in a.cls.arguments.items() if all(s.get(k, v)==v for s in tried)}==elsewhere.get(a.name, set())
 
 def setting(a): return next((s for s in a.settings() if s.get('weight_decay') and not s.get('maximize')), a.settings(1)[0])

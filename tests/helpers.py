@@ -66,9 +66,9 @@ def run_closure(cls, kwargs, dtype=torch.float64, steps=100, names=(), graph=Fal
     for _ in range(steps): opt.step(closure_of(ps.values(), opt, graph))
     return {n: p.detach() for n,p in ps.items()},opt
 
-def difference(a, b):
-    "Largest difference of two sets of parameters, relative to the largest value of each tensor"
-    return torch.stack([(a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max() for n in a if a[n].numel()]).max().item()    # nan stays
+def difference(a, b, least=0.):
+    "Largest difference of two sets of parameters, relative to the largest value of each tensor, or to `least` where all are smaller"
+    return torch.stack([(a[n].double()-b[n].double()).abs().max()/b[n].double().abs().max().clamp(min=least) for n in a if a[n].numel()]).max().item()    # nan stays
 
 
 def gpu(f): return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')(f))

@@ -6,7 +6,8 @@ writes `docs/parity.json`, of the algorithms named, or of all; then `genopt list
 
 import importlib.metadata,json,sys
 from pathlib import Path
-import genopt
+import genopt,torch
+from catalogue.given import given,library
 from helpers import catalogue,difference
 
 kept = Path(__file__).parent.parent/'docs'/'parity.json'
@@ -22,12 +23,21 @@ def version(name):
 
 def largest(a, ours, theirs, settings):
     "The largest relative difference of any parameter, over all settings. The reference is torch's loop, where it has one"
-    return max(difference(a.ran(ours, kw, foreach=False)[0], a.ran(theirs, kw)[0]) for kw in settings)
+    each = [difference(a.ran(ours, kw, foreach=False)[0], a.ran(theirs, kw)[0]) for kw in settings]
+    return torch.tensor(each, dtype=torch.float64).max().item()                                       # nan stays
+
+def reference_name(a):
+    if a.source=='torch.optim': return f'torch.optim.{library(a)[0].__name__}'
+    return dict(paper="the paper's pseudocode").get(a.source, a.source)
+
+def about(a, name, peer=None):
+    "What the page says of another library beside the difference"
+    return dict(name=name, version=version(name), given='' if name.startswith('the paper') else given(a, peer), patched=(peer or a).patched)
 
 def measure(a):
-    reference = f'torch.optim.{a.name}' if a.source=='torch.optim' else dict(paper="the paper's pseudocode").get(a.source, a.source)
-    return dict(steps=a.steps, reference=dict(name=reference, version=version(reference), difference=largest(a, a.cls, a.reference, [*(a.own or [{}]), *a.settings(8)])),
-                peers=[dict(name=p.name, version=version(p.name), why=p.why, difference=largest(a, p.ours or a.cls, p.make, p.settings(a))) for p in a.peers])
+    reference = about(a, reference_name(a)) | dict(difference=largest(a, a.cls, a.reference, [*(a.own or [{}]), *a.settings(8)]))
+    peers = [about(a, p.name, p) | dict(why=p.why, difference=largest(a, p.ours or a.cls, p.make, p.settings(a))) for p in a.peers]
+    return dict(steps=a.steps, reference=reference, peers=peers)
 
 if __name__=='__main__':
     names  = sys.argv[1:]

@@ -43,7 +43,7 @@ def test_resnets_are_torchvisions(name):
     with torch.device('meta'): model = getattr(models, name)()
     assert [tuple(p.shape) for p in model.parameters()]==shapes[name].sizes
 
-def test_measure_in_turns(monkeypatch):
+def test_measure_in_turns():
     "Rows in the order of the contenders, each stepped once a round, forth and back; the baseline's ratio is 1"
     order = []
     def make(name, lr, algorithm, groups, settings):

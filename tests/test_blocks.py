@@ -11,6 +11,7 @@ from genopt import *
 from genopt import blocks
 from genopt.blocks import *
 from genopt.blocks import _renamed,transforms
+from catalogue.rate_free import dadaptation,prodigyopt,quiet
 from helpers import difference
 
 shapes = dict(conv=(4,3,2,2), matrix=(5,3), vector=(6,), scalar=())
@@ -106,6 +107,23 @@ debiased_adam = [step_stat, debiased_betas, average_grad, average_sqr_grad, rena
 kw   = dict(lr=.05, mom=.9, sqr_mom=.99)
 def plain(m, v, g): return m/(np.sqrt(v)+1e-8)
 
+class Shampoo:
+    """Gupta et al. 2018, https://arxiv.org/abs/1802.09568, Algorithm 1, in NumPy. The roots are computed at steps 1, 4, 7 ...; heavy-ball momentum is
+    behind the preconditioning. A vector has one side, a number none"""
+    def __init__(self, ps, eps=1e-2, momentum=.8): self.ps,self.t,self.eps,self.momentum,self.h = ps,0,eps,momentum,[{} for _ in ps]
+    def root(self, sums, order):
+        w,v = np.linalg.eigh(sums + self.eps*np.eye(len(sums)))
+        return (v*w**(-1/order)) @ v.T
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        for p,h in zip(self.ps, self.h):
+            G = p.grad.numpy().reshape(p.shape[0] if p.ndim>1 else p.numel(), -1)
+            h['L'],h['R'] = h.get('L', 0) + G@G.T,h.get('R', 0) + G.T@G
+            if self.t%3==1: h['roots'] = [(np.eye(1), np.eye(1)), (self.root(h['L'], 2), np.eye(1)), (self.root(h['L'], 4), self.root(h['R'], 4))][min(p.ndim, 2)]
+            h['m'] = self.momentum*h.get('m', 0) + h['roots'][0] @ G @ h['roots'][1]
+            p.sub_(torch.as_tensor(.05*h['m']).reshape(p.shape))
+
 class Lookahead:
     "Zhang et al. 2019, https://arxiv.org/abs/1907.08610, Algorithm 1"
     def __init__(self, ps): self.ps,self.slow,self.t = ps,[p.detach().clone() for p in ps],0
@@ -144,6 +162,7 @@ rows = dict(
     adam_eps_root    = ([*adam, adam_eps_root_step], kw|dict(eps=.3), adam_like(lambda m,v,g,t: m/np.sqrt(v+.3))),
     adam_atan2       = ([*adam, adam_atan2_step], kw, adam_like(lambda m,v,g,t: np.arctan2(m, np.sqrt(v)))),
     lookahead        = ([lookahead], sgd|dict(k=3, alpha=.4), Lookahead),
+    shampoo          = ([genopt.Shampoo], sgd|dict(momentum=.8, precondition_frequency=3, eps=1e-2), Shampoo),
 )
 each = pytest.mark.parametrize('name', rows)
 
@@ -204,6 +223,55 @@ def test_orthogonal(block):
     near  = polar_express(u, ns_steps=12, ns_dtype='float64').flatten(1)
     torch.testing.assert_close(near, exact[0]@exact[2], atol=1e-6, rtol=0)
 
+@pytest.mark.parametrize('name,reference,kw', [('DAdaptAdam', dadaptation.DAdaptAdam, {}), ('DAdaptAdam', dadaptation.DAdaptAdam, dict(use_bias_correction=True, growth_rate=1.3)),
+                                               ('Prodigy', prodigyopt.Prodigy, {}), ('Prodigy', prodigyopt.Prodigy, dict(safeguard_warmup=True, d_coef=.5))], ids=str)
+def test_the_distance_is_estimated_as_by_the_authors(name, reference, kw):
+    "On gradients that lead somewhere. On those of the catalogue's tests, which are drawn, the estimate stays where it starts"
+    ours,opt = train(lambda ps: getattr(genopt, name)(ps, d0=1e-4, foreach=False, **kw), 60)
+    assert opt.state[opt.param_groups[0]['params'][0]]['d']>1e-2
+    assert difference(ours, train(lambda ps: quiet(reference)(ps, d0=1e-4, **kw), 60)[0]) < 1e-9
+
+@pytest.mark.parametrize('name', ['Muon', 'NorMuon', 'AdaMuon', 'Shampoo', 'SOAP'])
+def test_a_kernel_is_the_matrix_of_its_outputs(name):
+    "Of its first dimension and all others"
+    def run(shape):
+        g   = torch.Generator().manual_seed(0)
+        p   = torch.randn(6, 2, 3, generator=g, dtype=torch.float64).reshape(shape).requires_grad_()
+        opt = getattr(genopt, name)([p], lr=.05, **dict(ns_dtype='float64') if 'ns_dtype' in getattr(genopt, name).arguments else {})
+        for _ in range(15):
+            p.grad = torch.randn(6, 2, 3, generator=g, dtype=torch.float64).reshape(shape)
+            opt.step()
+        return dict(p=p.detach().reshape(6, 6))
+    assert difference(run((6,2,3)), run((6,6))) < 1e-10
+
+@pytest.mark.filterwarnings("ignore:LAMB. nothing reads 'always_adapt'")      # where all decay
+@pytest.mark.parametrize('wd', [0., .1])
+def test_lamb_is_timms_at_timms_defaults(wd):
+    "Gradients are clipped together, and there is no ratio where nothing decays. timm adds nothing to the norm, torch and genopt 1e-6"
+    ours = lambda ps: LAMB(ps, lr=.05, weight_decay=wd, max_grad_norm=1., always_adapt=False, foreach=False)
+    assert difference(train(ours)[0], train(lambda ps: timm.optim.Lamb(ps, lr=.05, weight_decay=wd))[0]) < 1e-5
+    unclipped,adapting = [lambda ps,kw=kw: LAMB(ps, lr=.05, weight_decay=wd, foreach=False, **kw) for kw in (dict(always_adapt=False), dict(max_grad_norm=1.))]
+    assert difference(train(unclipped)[0], train(ours)[0])>1e-3
+    assert (difference(train(adapting)[0], train(ours)[0])>1e-3)==(wd==0)
+
+@pytest.mark.parametrize('kw', [dict(foreach=False), {}], ids=['loop', 'default'])
+def test_adahessian_averages_over_kernels_as_timms(kw):
+    "Of a function whose Hessian is diagonal any probe gives the diagonal, which has both signs here"
+    scale = torch.randn(shapes['conv'], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    def run(make):
+        ps  = [*parameters().values()]
+        opt = make(ps)
+        def closure():
+            opt.zero_grad()
+            loss = sum((s*(p**4/4 - p**2/2)).sum() for p,s in zip(ps, (scale, 1., 1., 1.)))
+            loss.backward(create_graph=True)
+            return loss
+        for _ in range(10): opt.step(closure)
+        return {str(i): p.detach() for i,p in enumerate(ps)}
+    theirs = run(lambda ps: timm.optim.Adahessian(ps, lr=.05, avg_conv_kernel=True))
+    ours   = {avg: run(lambda ps: genopt.AdaHessian(ps, lr=.05, avg_conv_kernel=avg, **kw)) for avg in (True, False)}     # noqa: B023
+    assert difference(ours[True], theirs)<1e-12 and difference(ours[False], theirs)>1e-3
+
 def test_gaussian_probe_looks_random():
     "Mean, spread and tails of a normal distribution; no element, and no step, tells anything of another; the same for the same step"
     g  = torch.zeros(40, 50, dtype=torch.float64)
@@ -239,9 +307,10 @@ def test_old_names_warn(old, new):
     assert len(seen)==1
 
 def test_old_names_are_imported_and_unpickled():
-    with pytest.warns(DeprecationWarning): exec('from genopt.blocks import clip_norm', found := {})
-    with pytest.warns(DeprecationWarning): exec('from genopt.blocks.transforms import clip_norm', also := {})
-    with pytest.warns(DeprecationWarning): unpickled = pickle.loads(b'cgenopt.blocks.transforms\nclip_norm\n.')
+    warns = lambda: pytest.warns(DeprecationWarning, match='the block clip_norm is now called clip_tensor_norm')
+    with warns(): exec('from genopt.blocks import clip_norm', found := {})
+    with warns(): exec('from genopt.blocks.transforms import clip_norm', also := {})
+    with warns(): unpickled = pickle.loads(b'cgenopt.blocks.transforms\nclip_norm\n.')
     assert found['clip_norm'] is also['clip_norm'] is unpickled is clip_tensor_norm
 
 def test_an_old_name_is_found_in_the_file_of_its_block_alone():

@@ -7,6 +7,8 @@ from torch.optim import lr_scheduler
 import genopt
 from genopt.run import compiler
 from genopt.tools.data import load_data,make_model
+from catalogue.adaptive import in_old_torch
+from catalogue.given import given,is_patched
 from helpers import awkward,catalogue,conforming,difference,gradients
 
 each   = pytest.mark.parametrize('a', catalogue, ids=lambda a: a.name)
@@ -36,6 +38,41 @@ def test_equals_the_peer_but_for_what_is_named(a, p):
         assert difference(a.ran(p.ours or a.cls, kw, foreach=False)[0], theirs) <= p.tol
         apart.append(difference(a.ran(a.cls, kw, foreach=False)[0], theirs))
     if p.why: assert max(apart) > max(1e-6, 10*p.tol), f"{p.name} does not differ; {p.why}"
+
+@each
+def test_what_is_said_of_another_library_is_all(a):
+    """Theirs has its own defaults, but for the arguments that the page shows; a difference that is named is one that `ours` makes; and where the
+    comparison changes their code, that is named. `test_docs` holds the page against this"""
+    for p in (None, *a.peers):
+        if p or a.source!='paper': assert bool((p or a).patched)==is_patched(a, p), (p or a).name
+        if p: assert bool(p.why)==bool(p.ours), p.name
+    assert a.name not in told or [given(a, p) for p in (None, *a.peers)]==told[a.name]
+
+told = dict(                                                                # some of them, as a reader would write them
+    LARS      = ['momentum=0.9, always_adapt=True', 'lr=1'],
+    AdaBelief = ['rectify=False', ''],
+    Yogi      = ['', 'weight_decouple=False'],
+    SGDW      = ['', 'lr=0.001'],
+    Adan      = ['', '', 'weight_decay=0, eps=1e-08'],
+    Scion     = ['constraint=True'],
+)
+
+# What no random setting changes, and what holds it instead
+elsewhere = dict(
+    LAMB       = {'max_ratio', 'always_adapt', 'max_grad_norm', 'decoupled_weight_decay'},     # its peers, test_blocks, test_fastai
+    Shampoo    = {'momentum', 'precondition_frequency'},                                       # test_blocks: no library has these
+    AdaHessian = {'avg_conv_kernel'},                                                          # test_blocks: parameters here are no kernels
+) | (dict(Adam={'decoupled_weight_decay'}) if in_old_torch else {})
+
+choices = dict(Muon=dict(adjust_lr_fn=[None, 'original', 'match_rms_adamw', 'spectral_unclamped']), Scion=dict(norm=['auto', 'spectral', 'sign']),
+               LBFGS=dict(line_search_fn=[None, 'strong_wolfe']))
+
+@each
+def test_settings_are_of_every_argument(a):
+    "So that the comparisons are of every argument, and of every word that one may be"
+    tried = [*a.inputs(), *a.settings(30 if a in conforming else 8)]
+    for k,words in choices.get(a.name, {}).items(): assert {s.get(k, a.cls.arguments[k]) for s in tried}>={*words}, k
+    assert {k for k,v in a.cls.arguments.items() if all(s.get(k, v)==v for s in tried)}==elsewhere.get(a.name, set())
 
 def setting(a): return next((s for s in a.settings() if s.get('weight_decay') and not s.get('maximize')), a.settings(1)[0])
 

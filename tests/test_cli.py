@@ -84,7 +84,8 @@ def test_bad_arguments_are_told(args, words, capsys):
 def test_usage(capsys):
     assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2
     assert 'compare' in capsys.readouterr().out
-    with pytest.raises(SystemExit): main(['compare', '--help'])
+    with pytest.raises(SystemExit) as e: main(['compare', '--help'])
+    assert not e.value.code
     assert '--fashion' not in (text := capsys.readouterr().out) and 'fashion_mnist' in text
 
 def test_list_and_explain(capsys):
@@ -111,10 +112,11 @@ def test_list_writes_the_page(tmp_path, capsys):
     "With what was measured, if that lies beside it"
     assert main(['list', '--page', str(tmp_path/'c.md')])==0
     assert capsys.readouterr().out==f"page: {tmp_path/'c.md'}\n" and (tmp_path/'c.md').read_text(encoding='utf-8')==catalogue.page({})
-    parity = dict(Adam=dict(steps=7, reference=dict(name='another', version='1.2', difference=2e-9), peers=[dict(name='x', version='', why='no decay', difference=0.)]))
+    parity = dict(Adam=dict(steps=7, reference=dict(name='another', version='1.2', difference=2e-9, given='', patched='in float64'),
+                            peers=[dict(name='x', version='', given='eps=1', patched='', why='no decay', difference=0.)]))
     (tmp_path/'parity.json').write_text(json.dumps(parity))
     assert main(['list', '--page', str(tmp_path/'c.md')])==0
-    assert 'Equals another 1.2 to 8 digits; x bit for bit but for this: no decay.' in (tmp_path/'c.md').read_text(encoding='utf-8')
+    assert 'Equals another 1.2 (patched: in float64) to 8 digits; x with `eps=1` bit for bit but for this: no decay.' in (tmp_path/'c.md').read_text(encoding='utf-8')
     assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'there is no folder no/such/folder' in capsys.readouterr().err
 
 def test_specs():
@@ -179,7 +181,7 @@ def test_gallery_names_what_it_leaves_out(tmp_path, capsys, monkeypatch):
     assert 'nothing to draw: SGD on valley' in capsys.readouterr().err
 
 @pytest.mark.slow
-def test_gallery_of_the_whole_catalogue(tmp_path):
+def test_gallery_of_the_whole_catalogue():
     "Nobody is left out"
     res = gallery.gallery(steps=30)
     assert res['left_out']==[] and {w['algorithm'] for w in res['walks']}=={*genopt.algorithms.__all__}

@@ -1,6 +1,6 @@
 """The contract of `genopt.contract`, sentence by sentence, on optimizers small enough to work out by hand."""
 
-import pickle
+import math,pickle
 from functools import partial
 import pytest,torch
 from torch import tensor
@@ -218,6 +218,13 @@ def test_global_partials_made_anew_still_meet():
     opt.step()
     close(p.detach(), 3-.6); close(q.detach(), 3.2)
 
+def test_equal_values_of_two_groups_are_one():
+    p,q = param(3.),param(4.)
+    opt = Optimizer([dict(params=[p], max_norm=float('2.5')), dict(params=[q], max_norm=float('2.5'), lr=.5)], [clip_norm], lr=1., foreach=False)
+    p.grad,q.grad = tensor([3.]).double(),tensor([4.]).double()
+    opt.step()
+    close(p.detach(), 1.5); close(q.detach(), 3.)
+
 def test_global_callback_needs_one_value():
     p,q = param(3.),param(4.)
     opt = Optimizer([dict(params=[p]), dict(params=[q])], [clip_norm], lr=1.)
@@ -305,8 +312,8 @@ def test_a_failing_first_step_leaves_no_state():
     opt = Optimizer([p, q], [fails], lr=.1)
     ready[:] = ['now']
     p.grad = q.grad = tensor([1.]).double()
-    with pytest.raises(RuntimeError): opt.step()
-    assert not opt.state and p.item()==1.
+    with pytest.raises(RuntimeError, match='the second parameter'): opt.step()
+    assert not opt.state and p.item()==q.item()==1.
 
 def test_values_that_are_one_anothers_stores():
     "States that swap, a state that is the gradient or the parameter: each gets the value it had, and a copy of it"
@@ -393,6 +400,28 @@ def test_rehearsal_leaves_random_numbers_alone():
     assert torch.equal(a, torch.rand(3))
 
 
+def first(grad, a=zeros, k=1.): return dict(a=a+grad)
+def second(grad, s=zeros, mom=.9): return dict(s=s+grad)
+def other_init(grad, s=ones): return grad+s
+def other_kind(grad, s=.5): return grad*s
+def other_default(grad, mom=.5): return grad*mom
+
+@pytest.mark.parametrize('cb,words', [(other_init,    'other_init declares the state s=ones, but second declares s=zeros; rename one: rename.other_init, s='),
+                                      (other_kind,    "other_kind declares 's' a hyper-parameter, but in second it is a state"),
+                                      (other_default, 'other_default has the default mom=0.5, but second has mom=0.9')], ids=['init', 'kind', 'default'])
+def test_an_error_names_the_callback_that_declared_it(cb, words):
+    "It need not be the first of the list"
+    with pytest.raises(ValueError, match=words): Optimizer([param(1.)], [first, second, cb], lr=.1)
+
+def test_what_is_known_of_callbacks_is_bounded(monkeypatch):
+    "A process that makes new ones without end keeps the newest"
+    from genopt.contract import chain
+    for n,v in dict(chains={}, learned={}, most=3).items(): monkeypatch.setattr(chain, n, v)
+    cbs = [lambda grad, k=k: grad*k for k in map(float, range(6))]
+    for cb in cbs: chain.chain_of([cb])
+    assert [c.cbs for c in chain.chains.values()]==[(cb,) for cb in cbs[-3:]] and chain.chains.keys()==chain.learned.keys()
+
+
 # -- Hypers in two spellings --
 
 def test_hypers_are_a_live_view():
@@ -402,7 +431,8 @@ def test_hypers_are_a_live_view():
     h['sqr_mom'] = .9
     opt.param_groups[0]['lr'] = .5
     assert g['betas']==(.8, .9) and opt.hypers[-1]['lr']==.5 and dict(h)['mom']==.8
-    with pytest.raises(KeyError): h['nonsense'] = 1
+    with pytest.raises(KeyError, match='nonsense'): h['nonsense'] = 1
+    assert 'nonsense' not in g and 'nonsense' not in h
 
 def test_bare_optimizer_speaks_torch_too():
     opt = stepped([average_grad, average_sqr_grad, step_stat, debias, adam_step], betas=(.5,.6))[1]
@@ -463,6 +493,11 @@ def test_a_setting_without_effect_is_told():
     @algorithm
     def Odd(lr=.1, beta1=.5, mom=.9): return [average_grad, momentum_step]
     with pytest.warns(UserWarning, match="Odd: nothing reads 'beta1' with these settings, so beta1=0.1 has no effect"): Odd([param(1.)], beta1=.1)
+
+@pytest.mark.parametrize('interval,inside,outside', [('[0,1)', (0., .5), (-1e-9, 1.)), ('(0,inf)', (1e-9, 1e9), (0., math.inf)), ('[0,inf]', (0., math.inf), (-1e-9,)),
+                                                     ('(-1,1]', (0., 1.), (-1., 1+1e-9))])
+def test_a_range_ends_as_it_is_written(interval, inside, outside):
+    assert all(v in Range(interval) for v in inside) and not any(v in Range(interval) for v in (*outside, math.nan))
 
 def test_ranges_survive_annotations_that_are_strings():
     src = "from __future__ import annotations\nfrom genopt import *\ndef f(grad, k:fraction=.5): return grad*k"
@@ -604,6 +639,30 @@ def test_a_list_that_is_none_is_refused(out, words):
     ps = [torch.ones(n, requires_grad=True) for n in (2, 3)]
     for p in ps: p.grad = torch.ones_like(p)
     with pytest.raises((TypeError, ValueError), match=words): Optimizer(ps, [share], lr=.1).step()
+
+@pytest.mark.parametrize('kw', [dict(foreach=False), {}], ids=['loop', 'default'])
+def test_a_list_of_states_makes_a_callback_global(kw):
+    "Without any other list"
+    def moves(grad, t=scalar(0.)): return dict(t=t+1, update=grad)
+    def most(ts=scalar(0.)): return dict(far=max(ts))
+    def times(update, far): return update*far
+    ps  = [param(1.), param(1.)]
+    opt = Optimizer(ps, [moves, most, times], lr=.1, **kw)
+    for there in ((True, False), (True, True)):
+        for p,t in zip(ps, there): p.grad = torch.ones_like(p) if t else None
+        opt.step()
+    close(ps[0].detach(), 1-.1-.2); close(ps[1].detach(), 1-.2)
+
+@pytest.mark.parametrize('kw', [dict(foreach=False), {}], ids=['loop', 'default'])
+def test_what_a_global_callback_returns_for_all(kw):
+    "A number whose name ends in s, and a pair whose name does not, are no lists over all parameters"
+    def share(grads, eps=0.): return dict(grads=grads, eps=.5, pair=(1., 3.))
+    def step(grad, eps, pair): return (grad+eps)*pair[1]
+    ps  = [param(1.), param(1., 1.), param(1.)]
+    opt = Optimizer(ps, [share, step], lr=.1, **kw)
+    for p in ps: p.grad = torch.ones_like(p)
+    opt.step()
+    for p in ps: close(p.detach(), *[1-.1*4.5]*len(p))
 
 def test_a_state_of_a_global_callback_is_in_the_plural():
     def f(grads, total=scalar(0.)): return {}

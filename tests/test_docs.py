@@ -19,7 +19,8 @@ def test_readme_example_runs():
     for b in blocks: exec(compile(b, 'README.md', 'exec'), {})
 
 def test_readme_names_files_that_exist():
-    for path in re.findall(r'\]\((?!http)([^)#]+)[^)]*\)', (root/'README.md').read_text()): assert (root/path).exists(), path
+    paths = re.findall(r'\]\((?!http)([^)#]+)[^)]*\)', (root/'README.md').read_text())
+    assert paths and not [path for path in paths if not (root/path).exists()]
 
 
 # -- The catalogue's page --
@@ -38,6 +39,9 @@ def test_every_algorithm_is_measured_and_agrees():
         assert ref['difference']<=a.tol
         assert [(p['name'], p['why']) for p in peers]==[(p.name, p.why) for p in a.peers]
         assert all(m['difference']<=p.tol for m,p in zip(peers, a.peers))
+        for kept,peer in ((ref, None), *zip(peers, a.peers)):                                       # versions are those that were measured
+            told = measure.about(a, measure.reference_name(a) if peer is None else peer.name, peer)
+            assert {k: kept[k] for k in ('name','given','patched')}=={k: told[k] for k in ('name','given','patched')}, (a.name, kept['name'])
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['Lion', 'Adam'])
@@ -56,7 +60,8 @@ def test_catalogue_page_says_what_the_code_says(monkeypatch):
     assert 'AdamW(params, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False)\n' in before
     links,anchors = re.findall(r'\]\(#([\w-]+)\)', before),{*re.findall(r'<a id="(\w+)">', before), *(re.sub(' ', '-', h.lower()) for h in re.findall(r'^#+ (.*)$', before, re.M))}
     assert {*links}<=anchors
-    for path in re.findall(r'\]\((?!http|#)([^)]+)\)', before): assert (root/'docs'/path).exists(), path
+    paths = re.findall(r'\]\((?!http|#)([^)]+)\)', before)
+    assert paths and not [path for path in paths if not (root/'docs'/path).exists()]
 
 @pytest.mark.parametrize('f,found', [
     (genopt.blocks.debias,                                    ['1 - mom^t', '1 - sqr_mom^t']),        # `step` is an argument

@@ -17,7 +17,10 @@ def imports(path):
     "The modules of genopt that a file imports"
     here = ('genopt',*path.relative_to(root).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ImportFrom) or not node.level: continue
+        if isinstance(node, ast.Import): assert not any(a.name.split('.')[0]=='genopt' for a in node.names) or 'tools' in here or path.name=='__main__.py', path
+        if not isinstance(node, ast.ImportFrom): continue
+        assert node.level or node.module.split('.')[0]!='genopt' or 'tools' in here, f'{path}: imports of the package itself are relative'
+        if not node.level: continue
         base = '/'.join([*here[1:len(here)-node.level+1], *(node.module or '').split('.')]).strip('/')
         for a in node.names:
             here_is = [root/base/f'{a.name}.py', root/base/a.name/'__init__.py', root/f'{base}.py', root/base/'__init__.py']

@@ -92,14 +92,30 @@ def test_parameters_come_in_their_order(cb, kw):
     def run(**way):
         rand = torch.Generator().manual_seed(0)
         ps = [torch.randn(6, 2*n, generator=rand, dtype=torch.float64)[:,::1+n%2].requires_grad_() for n in range(1, 8)]
-        opt = Optimizer([dict(params=ps[:3], lr=.1), dict(params=ps[3:])], [cb, average_grad, momentum_step], lr=.2, **way)
+        opt = Optimizer([dict(params=ps[:3], lr=.1), dict(params=ps[3:])], [step_stat, cb, average_grad, momentum_step], lr=.2, **way)
         torch.manual_seed(0)
         for _ in range(3):
             for p in ps: p.grad = torch.randn(p.shape, generator=rand, dtype=torch.float64)
             opt.step()
         return {str(i): p.detach() for i,p in enumerate(ps)},opt
     (ours,opt),(loop,_) = run(**kw),run(foreach=False)
-    assert not opt._plan.fallback and difference(ours, loop)<=1e-13
+    assert not opt._plan.fallback and difference(ours, loop)<=1e-13 and {s['step'] for s in opt.state.values()}=={3}
+
+@way
+def test_what_is_called_before_is_called_once_in_a_step(kw):
+    "Also at step 4, where it hands on another tensor and there is another plan in the midst of the step"
+    ps,calls = [torch.ones(3, 2, requires_grad=True), torch.ones(4, requires_grad=True)],[]
+    opt = Optimizer(ps, [step_stat, later_a_tensor, scaled_by, average_grad, momentum_step], lr=.01, **kw)
+    def closure():
+        calls[-1] += 1
+        opt.zero_grad()
+        loss = sum(p.square().sum() for p in ps)
+        loss.backward()
+        return loss
+    for _ in range(6):
+        calls.append(0)
+        opt.step(closure)
+    assert calls==[1, 1, 1, 2, 2, 2] and {s['step'] for s in opt.state.values()}=={6}
 
 @pytest.mark.slow
 def test_compiles_nothing_anew():
@@ -150,19 +166,18 @@ def test_a_callback_that_errs_leaves_all_as_it_was():
     ps  = [torch.ones(3, 2, requires_grad=True)]
     opt = Optimizer(ps, [sgd_step], lr=.1)
     with pytest.raises(ValueError, match="cut_off returned 'grad' of shape"): Optimizer(ps, [cut_off, average_grad, momentum_step], lr=.1)
-    sizes = []
-    def late(params, evaluate, grads):
-        sizes.append(1)
-        return dict(grads=[g[:1] for g in grads]) if len(sizes)>8 else dict(grads=grads)
+    ready = []
+    def late(params, evaluate, grads): return dict(grads=[g[:1] for g in grads] if ready else grads)
     opt = Optimizer(ps, [late, average_grad, momentum_step], lr=.1)
     def closure():
         opt.zero_grad()
         (loss := ps[0].square().sum()).backward()
         return loss
-    with pytest.raises(ValueError, match=r"late made grad of shape \(1, 2\); it was of shape \(3, 2\)"):
-        for _ in range(9):
-            before = ps[0].detach().clone(),opt.state_dict()['state'].get(0, {}).get('grad_avg', torch.zeros(3, 2)).clone()
-            opt.step(closure)
+    for _ in range(2): opt.step(closure)
+    before = ps[0].detach().clone(),opt.state[ps[0]]['grad_avg'].clone()
+    assert before[1].all()
+    ready.append(1)
+    with pytest.raises(ValueError, match=r"late made grad of shape \(1, 2\); it was of shape \(3, 2\)"): opt.step(closure)
     assert torch.equal(ps[0], before[0]) and torch.equal(opt.state[ps[0]]['grad_avg'], before[1])
 
 def test_explain_says_what_is_called():

@@ -357,8 +357,9 @@ without_decay = 'Rprop SparseAdam SM3 Fromage LBFGS'.split()
 @pytest.mark.parametrize('name', without_decay)
 def test_no_decay_for_an_algorithm_that_has_none(name, kw):
     "As every helper sets for biases and norms; what it lacks, it cannot be given"
-    if name in ('LBFGS','SparseAdam') and kw.get('fused'): return                               # they cannot be fused
     cls,ps = getattr(genopt, name),starts()
+    if name in ('LBFGS','SparseAdam') and kw.get('fused'):
+        return refused(ValueError, 'fused=True cannot be', lambda: like_first(ps, kw, cls, n=1, lr=.01))
     halves = lambda more: lambda qs, **h: cls([dict(params=qs[:1]), dict(params=qs[1:], **more)], **h)
     for more in (dict(weight_decay=0.), dict(wd=0), dict(weight_decay=torch.tensor(0.))):
         assert torch.equal(like_first(ps, kw, halves(more), n=3, lr=.01), like_first(ps, kw, halves({}), n=3, lr=.01))
@@ -378,8 +379,9 @@ taken_by_torch = [('SGD', dict(momentum=1)), ('SGD', dict(momentum=1.5, dampenin
 @pytest.mark.parametrize('name,hypers', taken_by_torch, ids=lambda o: o if isinstance(o, str) else '-'.join(f'{k}={v}' for k,v in o.items()))
 def test_what_torch_takes_is_taken(name, hypers, kw):
     "By torch's own algorithms, and by them in a list; with torch's numbers"
-    if name=='LBFGS' and kw.get('fused'): return                                                # it cannot be fused
     ps = [nn.Parameter(p.detach().double()) for p in starts()[:1]]
+    if name=='LBFGS' and kw.get('fused'):
+        return refused(ValueError, 'fused=True cannot be', lambda: like_first(ps, kw, genopt.LBFGS, n=1, lr=.01, **hypers))
     wanted = like_first(ps, {}, getattr(torch.optim, name), n=5, lr=.01, **hypers)
     torch.testing.assert_close(like_first(ps, kw, getattr(genopt, name), n=5, lr=.01, **hypers), wanted)
     torch.testing.assert_close(like_first(ps, kw, [partial(blocks.clip_grad_value, max_value=1e6), getattr(genopt, name)], n=5, lr=.01, **hypers), wanted)
@@ -410,7 +412,7 @@ in_common = dict(
 def test_values_that_must_be_common_are_refused_at_once(name, kw):
     "At construction, and when a group is added, which leaves the optimizer as it was"
     cls,one,other,words = in_common[name]
-    if cls is genopt.LBFGS and kw.get('fused'): return                                          # it cannot be
+    if cls is genopt.LBFGS and kw.get('fused'): return refused(ValueError, 'fused=True cannot be', lambda: cls([P()], **kw))
     if kw.get('foreach') and torch.is_tensor(other.get('max_norm')): other = dict(max_norm=.1)
     refused(ValueError, words, lambda: cls([dict(params=[P()], **one), dict(params=[P()], **other)], **kw))
     opt = cls([dict(params=[P()], **one)], **kw)

@@ -5,6 +5,8 @@ import inspect
 import pytest,torch
 from hypothesis import given,settings,strategies as st
 import genopt
+from catalogue.adaptive import sparse_ref
+from catalogue.given import how_it_runs
 from helpers import conforming,awkward,difference,gpu,gradients,run
 
 late  = lambda a, i: pytest.mark.slow if i>=4 else ()                            # then torch's other inputs, and 30 random settings
@@ -16,11 +18,11 @@ each  = pytest.mark.parametrize('a', conforming, ids=lambda a: a.name)
 def test_equals_the_reference(a, kw):
     """In float64 to 1e-12. In float32 genopt is as near to the float64 run as torch is, within a factor of 4, or of 4 times what
     torch misses it by in the middle of cases, 1e-6: that is the yardstick because on a CPU torch's own loop and foreach are the same
-    operations and do not differ at all."""
+    operations and do not differ at all. A parameter that comes near zero keeps the rounding of where it has been, of the order of 1."""
     ours,ref = a.ran(a.cls, kw)[0],a.ran(a.reference, kw, foreach=False)[0]
     assert difference(ours, ref) <= 1e-12
     ours32,ref32 = a.ran(a.cls, kw, dtype=torch.float32)[0],a.ran(a.reference, kw, dtype=torch.float32, foreach=False)[0]
-    assert difference(ours32, ref) <= 4*max(difference(ref32, ref), 1e-6)
+    assert difference(ours32, ref, .1) <= 4*max(difference(ref32, ref, .1), 1e-6)
 
 @pytest.mark.slow
 def test_nadam_equals_torchs_own():
@@ -36,8 +38,9 @@ def test_nadam_equals_torchs_own():
 def test_settings_reach_every_flag(a):
     "The random settings are worth their name: every flag is on in some and off in others"
     settings = a.settings()
-    for k,p in inspect.signature(a.reference).parameters.items():
-        if isinstance(p.default, bool) and k in settings[0]: assert {bool(s[k]) for s in settings}=={True,False}, k
+    flags = {k for k,p in inspect.signature(a.reference).parameters.items() if isinstance(p.default, bool)} - how_it_runs
+    assert 'maximize' in flags or a.reference is sparse_ref                 # which has no signature of its own
+    for k in flags: assert {bool(s[k]) for s in settings}=={True,False}, k
 
 @each
 def test_signature_is_that_of_the_reference(a):

@@ -163,11 +163,13 @@ def test_a_number_is_not_taken_through_float():
 def test_an_attempt_is_taken_back():
     r,k = traced(k=4.)
     before = [*r.lines]
-    with pytest.raises(KeyError), r.attempt():
-        bool(k+1>2)
-        int(k)
-        r.put('k', k*2)
-        raise KeyError
+    def fails():
+        with r.attempt():
+            bool(k+1>2)
+            int(k)
+            r.put('k', k*2)
+            raise KeyError('at the end')
+    with pytest.raises(KeyError, match='at the end'): fails()
     assert r.lines==before and r.read('k', 4.) is k
     bool(k+1>2)
     int(k)
@@ -218,7 +220,12 @@ def test_counters_are_what_the_program_returns():
 def test_what_numbers_may_not_be():
     assert 'reads \'q\', which is a tuple, not a number' in why(lowered(lambda grad: dict(grad=grad, q=(1., 2.)), lambda grad, q: grad*q[0]))
     assert 'changes between tensor and number' in why(lowered(lambda grad, s=zeros: dict(grad=grad, s=1.)))
-    assert 'makes a tensor without reading one' in why(lowered(lambda n=2.: dict(q=torch.ones(3)*n), scaled))
+    for made in (lambda n=2.: dict(q=torch.ones(3)*n), lambda n=2.: dict(q=torch.tensor(2.)*n)):
+        assert 'makes a tensor without reading one' in why(lowered(made, scaled))
+    numbers = dict(lr=.1, n=torch.tensor(2.))                               # on the device a single number is a tensor
+    for made,falls_back in ((lambda n=2.: dict(q=torch.ones(3)*n), True), (lambda n=2.: dict(q=n*2), False)):
+        program = lower(Chain([made, scaled]), layout((3,)), numbers, Request('foreach', capturable=True))
+        assert program.falls_back==falls_back==('makes a tensor without reading one' in why(program))
 
 def held_scale(scale): return lambda grad: grad*scale
 
@@ -446,6 +453,7 @@ def counted(grads): return [g/len(grads) for g in grads]
     (with_scales((torch.tensor(2.), torch.tensor(3.))), 'does not treat all parameters alike'),
     (first_weighs_more, 'joins what it has of the parameters in a way that is not known (add)'),
     (counted,           'counts the parameters'),
+    (lambda grads: [g*torch.special.i0(g.norm()) for g in grads], 'calls i0, which the table of operations lacks'),
     (lambda grads: {},  'only looks'),
     (lambda grads, steps=count: dict(grads=grads, steps=[s+1 for s in steps]), "asks for 'step' of each parameter, which is a number"),
 ], ids=lambda x: x if isinstance(x, str) else '')

@@ -1,8 +1,9 @@
 """The pieces of `genopt.run` by themselves: rows of scalars, gradients, batches, cross reductions, calls, and what a plan writes when."""
 
-import gc,math
+import gc,math,weakref
 from types import SimpleNamespace
 import pytest,torch
+from torch.utils._python_dispatch import TorchDispatchMode
 import genopt
 from genopt import Init,Optimizer,count,zeros
 from genopt.blocks import adam_step,average_grad,average_sqr_grad,clip_grad_norm,debias,momentum_step,sgd_step,step_stat
@@ -10,10 +11,11 @@ from genopt.contract.chain import Chain
 from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import Value
-from genopt.run import tensors,work
+from genopt.run import flat,tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
 from genopt.run.gradients import Gradients
+from genopt.run.memory import aligned
 from genopt.run.scalars import Row,ScalarTable
 from genopt.run.sort import Inputs
 from genopt.run.store import Clock
@@ -180,6 +182,12 @@ def test_a_sparse_gradient_after_dense_ones(kw):
         opt.step()
         assert len(opt._plan.fallback)==sparse
     torch.testing.assert_close(p, torch.tensor([[.8]*2, [.7]*2, [.8]*2, [.8]*2]))
+
+
+@pytest.mark.parametrize('a,b,same', [((4,3), (4,3), True), ((4,3), (3,4), False), ((3,), (5,), False), ((4,1), (4,1), True), ((0,3), (0,3), True)])
+def test_what_lies_alike(a, b, same):
+    assert aligned(torch.zeros(a), torch.zeros(b))==same
+    assert not aligned(torch.zeros(3, 4).t(), torch.zeros(4, 3)) and aligned(torch.zeros(4, 1), torch.zeros(1, 4).t())
 
 
 # -- Batches and parts --
@@ -497,6 +505,49 @@ def test_states_of_their_own_shape_are_written_as_a_whole():
     batch.values = {va: b, vb: a, vc: a.flip(0)*0 + a}
     write_call_outs(SimpleNamespace(tensors=ts, program=SimpleNamespace(call_outs=dict(a=va, b=vb, c=vc), chain=SimpleNamespace(state=dict.fromkeys('abc', zeros)))), batch)
     assert a.tolist()==[10., 11., 12.] and b.tolist()==c.tolist()==[0., 1., 2.]
+
+
+def test_a_launched_work_runs_no_lists(monkeypatch):
+    "Between calls as well, where lists of operations would give the same numbers later"
+    ps,opt = stepped(lambda ps, **kw: Optimizer(ps, [average_grad, centered, momentum_step], lr=.1, **kw), fused=True, steps=2)
+    ran,launch = [],flat.run_launch
+    monkeypatch.setattr(flat, 'run_launch', lambda *args: (ran.append(1), launch(*args)))
+    monkeypatch.setattr(flat, 'run_foreach', lambda *args: ran.append('a list'))
+    give(ps)
+    opt.step()
+    assert {*ran}=={1} and all(w.launched for w in opt._plan.works)
+
+class Alive(TorchDispatchMode):
+    "The largest number of results that live at once, of operations within it"
+    def __init__(self):
+        super().__init__()
+        self.made,self.most = [],0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        res = func(*args, **kwargs or {})
+        self.made.append(weakref.ref(res)) if isinstance(res, torch.Tensor) else None
+        self.most = max(self.most, sum(r() is not None for r in self.made))
+        return res
+
+@way
+def test_a_call_forgets_what_it_needs_no_more(kw):
+    "Of twelve values in a row two or three live at once"
+    def powers(grad):
+        for _ in range(12): grad = grad @ grad.new_ones(4, 4)
+        return dict(grad=grad/4.**12)
+    ps,opt = stepped(lambda ps, **kw: Optimizer(ps, [powers, sgd_step], lr=.1, **kw), ((3,4), (3,4), (5,4)), steps=3, **kw)
+    give(ps)
+    with Alive() as seen: opt.step()
+    assert len(seen.made)>=24 and seen.most<=10, seen.most
+
+@pytest.mark.parametrize('n', [None, 0, 1, 2])
+def test_a_look_finds_the_first_bad_gradient(n):
+    "And none where all are finite"
+    ps,opt = stepped(lambda ps, **kw: Optimizer(ps, [average_grad, momentum_step], lr=.1, nonfinite='skip', **kw), ((3,), (70_000,), (4,)), fused=True, steps=2)
+    give(ps)
+    if n is not None:
+        for p in ps[n:]: p.grad[-1] = math.inf
+    w, = opt._plan.works
+    assert w.take([p.grad for p in ps]) and w.looks_bad()==(n is not None) and flat.only_launch(w).look()==n
 
 
 # -- Plans --

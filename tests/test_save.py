@@ -89,9 +89,9 @@ def test_map_location_is_for_values(path):
     save_checkpoint(path, g=g, x=torch.ones(2))
     g.manual_seed(4)
     assert load_checkpoint(path, lambda storage, _: storage, g=g)['x'].device.type=='cpu' and torch.equal(g.get_state(), state)
-    with pytest.raises(MemoryError): load_checkpoint(path, map_location=no_memory, g=g)                 # and not: is damaged
+    with pytest.raises(MemoryError, match='no room'): load_checkpoint(path, map_location=no_memory, g=g)                 # and not: is damaged
 
-def no_memory(storage, location): raise MemoryError
+def no_memory(storage, location): raise MemoryError('no room')
 
 @gpu
 def test_on_a_gpu(path):
@@ -291,7 +291,7 @@ def test_a_kill_at_the_first_save_leaves_nothing_or_the_new(path, monkeypatch):
     for _,p in moments(monkeypatch, path, lambda: save_checkpoint(path, x=torch.ones(1))):
         if p.exists(): assert value(p)==1
         else:
-            with pytest.raises(FileNotFoundError): value(p)
+            with pytest.raises(FileNotFoundError, match='no checkpoint at path'): value(p)
     assert p.exists() and names(path)==['last.ckpt']
 
 def test_a_power_failure_that_loses_renames_leaves_the_old_or_the_new(two, monkeypatch):
@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_both_files(after, two, monkeypatch):
         if next(n)>=after: raise OSError(errno.ENOSPC, 'No space left on device')
         return real(self, b)
     monkeypatch.setattr(save.Summed, 'write', full)
-    with pytest.raises((OSError, RuntimeError)): save_checkpoint(two, x=torch.full((40,), 3.))
+    with pytest.raises((OSError, RuntimeError), match='No space left|unexpected pos'): save_checkpoint(two, x=torch.full((40,), 3.))
     assert names(two)==['last.ckpt', 'last.ckpt.prev'] and value(two)==2 and value(save.beside(two, 'prev'))==1
 
 

@@ -1,6 +1,6 @@
 """Settings of a group: what a schedule costs, and that a shortcut leads where the long way does."""
 
-import math
+import math,re
 from functools import partial
 import numpy as np
 import pytest,torch
@@ -40,7 +40,7 @@ def test_a_shortcut_leads_where_the_long_way_does(a):
             g[k] = new(v) if number(v) else tuple(map(new, v))
             try: expected = the_long_way(opt)
             except (TypeError, ValueError) as e:
-                with pytest.raises(type(e)): setting(opt)
+                with pytest.raises(type(e), match=f'^{re.escape(str(e))}$'): setting(opt)
                 continue
             got = setting(opt)
             assert got.chain is expected.chain and got.numbers==expected.numbers, (k, g[k])
@@ -56,6 +56,18 @@ def test_a_schedule_does_not_call_the_algorithm(a, monkeypatch):
         g['lr'] *= .9
         setting(opt)
     assert not calls
+
+def test_the_same_values_are_checked_once(monkeypatch):
+    opt,checks = made(genopt.AdamW),[]
+    g = opt.param_groups[0]
+    r = opt._recipe(g)
+    check = type(r).check_values_anew
+    monkeypatch.setattr(type(r), 'check_values_anew', lambda *args: (checks.append(1), check(*args)))
+    for lr,n in ((.1, 1), (.1, 1), (.2, 2), (.1, 2), (.2, 2)):
+        g['lr'] = lr
+        r.check_values(g, 'AdamW')
+        assert len(checks)==n, (lr, n)
+
 
 # -- Algorithms that decide by a number: the chain is theirs at each step --
 

@@ -167,7 +167,7 @@ def test_accelerate_saves_and_loads_models_and_states(kw, tmp_path):
 
 @ways
 @pytest.mark.parametrize('how', ['share','double','deepcopy','dcp','load','data'])
-def test_a_model_that_is_moved_or_copied_goes_on(how, kw, tmp_path):
+def test_a_model_that_is_moved_or_copied_goes_on(how, kw):
     "To the same bits as one that was not; a copy is trained apart"
     from torch.distributed.checkpoint import state_dict as dcp
     m,ref = net().double(),net().double()

@@ -63,6 +63,8 @@ def test_a_run_of_swa_is_torchs(kw):
 
 # -- Mixed precision --
 
+counting,counts = ('Adam','AdamW','NAdam','RAdam','LAMB'),[1., 2., 2., 3., 4., 4., 5., 6.]            # who keeps a counter, and how it goes below
+
 @ways
 @each
 def test_a_scaled_run_with_infinite_gradients_is_torchs(a, kw):
@@ -82,7 +84,7 @@ def test_a_scaled_run_with_infinite_gradients_is_torchs(a, kw):
             steps += [float(s['step']) for s in opt.state.values() if 'step' in s][:1]
         runs.append((m, scaler.get_scale(), steps))
     (m, scale, steps),(n, other, counted) = runs
-    assert scale==other and (not counted or not steps or counted==steps)
+    assert scale==other and steps in ([], counts) and counted==(counts if a.name in counting else [])
     for p,q in zip(m.parameters(), n.parameters()): torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-13)
 
 @ways
@@ -155,7 +157,8 @@ def test_hooks_on_state_dicts(a):
     other.load_state_dict(saved)
     assert seen==['pre', 'first', ['note', 'param_groups', 'state'], 'loaded']
     for h in handles: h.remove()
-    assert 'note' not in opt.state_dict() and other.state_dict() is not None and len(seen)==4
+    other.load_state_dict(opt.state_dict())
+    assert 'note' not in opt.state_dict() and len(seen)==4
 
 def test_a_hook_may_take_off_a_step():
     "Step hooks see the optimizer before and after, change arguments, and gradients"

@@ -62,6 +62,20 @@ def test_what_is_written_into_a_tensor_counts_in_every_group(kw):
     took(qs, ref); took(ps, opt)
     assert all(map(torch.equal, ps, qs))
 
+def test_what_is_set_for_all_groups_is_the_optimizers_own():
+    "Where a group's own entry shares its memory with the caller"
+    opt,lr,betas = Adam([P()]),tensor(.125),(tensor(.25), tensor(.75))
+    opt.set_hyper('lr', lr); opt.set_hyper('betas', [betas])
+    for x in (lr, *betas): x.fill_(.875)
+    assert [float(x) for x in (opt.param_groups[0]['lr'], *opt.param_groups[0]['betas'])]==[.125, .25, .75]
+
+def test_a_state_dict_that_was_loaded_shares_nothing():
+    "Neither a tensor of its groups nor one in a tuple there"
+    opt = AdamW([P()], lr=tensor(.25), betas=(tensor(.5), tensor(.75)))
+    opt.load_state_dict(saved := AdamW([P()], lr=tensor(.125), betas=(tensor(.25), tensor(.75))).state_dict())
+    for x in (saved['param_groups'][0]['lr'], *saved['param_groups'][0]['betas']): x.fill_(.875)
+    assert [float(x) for x in (opt.param_groups[0]['lr'], *opt.param_groups[0]['betas'])]==[.125, .25, .75]
+
 def test_a_schedule_of_a_shared_tensor_goes_as_torchs():
     for make in (lambda p: lr_scheduler.StepLR(p, 1, .5), lambda p: lr_scheduler.ExponentialLR(p, .5), lambda p: lr_scheduler.CosineAnnealingLR(p, 4)):
         res = []
@@ -163,7 +177,7 @@ def test_numbers_that_a_schedule_or_a_note_brings_do_not_spoil_a_checkpoint():
     (dict(betas=np.array([.9, .9, .9])), ValueError, 'betas must be 2 numbers'), (dict(betas=tensor([.9, .9, .9])), ValueError, 'betas must be 2 numbers'),
     (dict(betas='ab'), TypeError, 'betas must be 2 numbers'), (dict(lr=np.array([.1, .2])), TypeError, 'lr must be a real number'),
     (dict(lr=np.array('x')), TypeError, 'lr must be a real number'), (dict(lr=np.array(.1+0j)), TypeError, 'lr must be a real number'),
-    (dict(lr=tensor([.1, .2])), ValueError, 'Tensor lr must be 1-element'), (dict(amsgrad=np.float64(1.)), TypeError, 'amsgrad must be True or False')], ids=str)
+    (dict(lr=tensor([.1, .2])), ValueError, 'Tensor lr must be 1-element'), (dict(weight_decay=tensor([.1, .2])), ValueError, 'Tensor weight_decay must be 1-element'), (dict(amsgrad=np.float64(1.)), TypeError, 'amsgrad must be True or False')], ids=str)
 def test_what_is_no_number_or_pair_is_refused_as_before(hypers, error, words):
     with pytest.raises(error, match=words): Adam([P()], **hypers)
 

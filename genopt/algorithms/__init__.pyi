@@ -330,7 +330,8 @@ class LaProp(Algorithm):
 
 class ADOPT(Algorithm):
     """Adam that converges with any second beta (Taniguchi et al. 2024, https://arxiv.org/abs/2411.02853). It scales each gradient by a second moment
-    that has not seen it, clips it at `(t-1)^clip_exp`, and then averages. The first step only starts the second moment, without a move or decay."""
+    that has not seen it, clips it at `(t-1)^clip_exp`, and then averages. The first step only starts the second moment, without a move or decay.
+    `clip_exp` is the authors'; timm has 0.333."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.9999), eps: float | Tensor = 1e-06,
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False, clip_exp: float | Tensor = 0.25,
@@ -354,7 +355,8 @@ class AdEMAMix(Algorithm):
 
 class MARS(Algorithm):
     """AdamW on gradients of reduced variance (Yuan et al. 2024, https://arxiv.org/abs/2411.10438). It corrects each gradient by its last change, and
-    clips it to norm 1. This is the paper's approximate form, for all parameters; the authors take plain AdamW for vectors."""
+    clips it to norm 1. This is the paper's approximate form, for all parameters; the authors take plain AdamW for vectors. `betas` are the authors';
+    timm has (0.9, 0.99)."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.003, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.99), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0, gamma: float | Tensor = 0.025,
@@ -377,7 +379,7 @@ class Adan(Algorithm):
 
 class MADGRAD(Algorithm):
     """Dual averaging with the cube root of summed squares, and momentum (Defazio and Jelassi 2021, https://arxiv.org/abs/2101.11075), as the authors'
-    package. The state keeps the initial parameter."""
+    package. The state keeps the initial parameter. Decoupled decay without momentum shrinks that, too."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.01, momentum: float | Tensor = 0.9, weight_decay: float | Tensor = 0,
         eps: float | Tensor = 1e-06, decouple_decay: bool = False,
@@ -399,7 +401,7 @@ class Fromage(Algorithm):
 class LARS(Algorithm):
     """SGD for large batches, with a step for each tensor in proportion to its norm (You et al. 2017, https://arxiv.org/abs/1708.03888). It scales the
     gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. timm has
-    `always_adapt=False`: no ratio where nothing decays. `clip` gives LARC."""
+    `momentum=0` and `always_adapt=False`: no ratio where nothing decays. `clip` gives LARC."""
     def __init__(
         self, params: Params, lr: float | Tensor = 1.0, momentum: float | Tensor = 0.9, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.001, eps: float | Tensor = 1e-08,
@@ -409,7 +411,8 @@ class LARS(Algorithm):
     ) -> None: ...
 
 class LARC(Algorithm):
-    "LARS that only slows down: the rate of each tensor is at most `lr` (https://github.com/NVIDIA/apex/blob/master/apex/parallel/LARC.py)."
+    """LARS that only slows down: the rate of each tensor is at most `lr` (https://github.com/NVIDIA/apex/blob/master/apex/parallel/LARC.py). The
+    defaults are Apex's `trust_coeff`, and `lr` and `momentum` for small models."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0.9, dampening: float | Tensor = 0,
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.02, eps: float | Tensor = 1e-08,
@@ -420,7 +423,8 @@ class LARC(Algorithm):
 
 class NovoGrad(Algorithm):
     """Momentum of gradients that are scaled by one second moment per tensor (Ginsburg et al. 2019, https://arxiv.org/abs/1905.11286). The state is
-    half of Adam's. As in the paper, the first gradient is its own second moment, and the momentum contains weight decay."""
+    half of Adam's. As in the paper, the first gradient is its own second moment, and the momentum contains weight decay. `grad_averaging` scales each
+    gradient by `1-betas[0]`, the first as well."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.98), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0, grad_averaging: bool = False,
@@ -523,7 +527,7 @@ class NorMuon(Algorithm):
 
 class AdaMuon(Algorithm):
     """Muon with Adam's second moment of the orthogonal update (Si et al. 2025, https://arxiv.org/abs/2507.11005). As in timm, the momentum itself is
-    made orthogonal, and not its sign."""
+    made orthogonal, and not its sign. `lr`, `weight_decay` and `eps` are not timm's, whose AdaMuon has those of its Muon."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.95), eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.1, nesterov: bool = False, ns_steps: float | Tensor = 5,
@@ -546,8 +550,8 @@ class Scion(Algorithm):
 
 class Shampoo(Algorithm):
     """Adagrad with a full matrix for each side of a parameter (Gupta et al. 2018, https://arxiv.org/abs/1802.09568). As in the paper, the matrices
-    are sums, and their roots are exact; they are computed every `precondition_frequency` steps. `momentum` averages preconditioned gradients. Weight
-    decay is L2 regularization."""
+    are sums, and their roots are exact; they are computed every `precondition_frequency` steps, from the first on. `momentum` sums preconditioned
+    gradients; other libraries mix the last one into the next gradient. Weight decay is L2 regularization. `lr` and `eps` are torch_optimizer's."""
     def __init__(
         self, params: Params, lr: float | Tensor = 0.1, momentum: float | Tensor = 0.0, eps: float | Tensor = 0.0001,
         weight_decay: float | Tensor = 0.0, precondition_frequency: float | Tensor = 1,

@@ -142,7 +142,8 @@ def LaProp(lr=4e-4, betas=(0.9,0.999), eps=1e-15, weight_decay=0):
 @algorithm
 def ADOPT(lr=1e-3, betas=(0.9,0.9999), eps=1e-6, weight_decay=0, decoupled_weight_decay=False, clip_exp=0.25):
     """Adam that converges with any second beta (Taniguchi et al. 2024, https://arxiv.org/abs/2411.02853). It scales each gradient by a second moment
-    that has not seen it, clips it at `(t-1)^clip_exp`, and then averages. The first step only starts the second moment, without a move or decay."""
+    that has not seen it, clips it at `(t-1)^clip_exp`, and then averages. The first step only starts the second moment, without a move or decay.
+    `clip_exp` is the authors'; timm has 0.333."""
     momentum = [rename(average_grad, grad='update', grad_avg='update_avg'), rename(momentum_step, grad_avg='update_avg')]
     start = [step_stat, stats.skip_first_step, decay(weight_decay, decoupled_weight_decay)]
     return [start, steps.adopt_step, momentum, rename(stats.undamped_start, dampening='sqr_mom'), average_sqr_grad]
@@ -158,7 +159,8 @@ def AdEMAMix(lr=1e-3, betas=(0.9,0.999,0.9999), alpha=5., beta3_warmup=None, alp
 @algorithm
 def MARS(lr=3e-3, betas=(0.95,0.99), eps=1e-8, weight_decay=0, gamma=0.025):
     """AdamW on gradients of reduced variance (Yuan et al. 2024, https://arxiv.org/abs/2411.10438). It corrects each gradient by its last change, and
-    clips it to norm 1. This is the paper's approximate form, for all parameters; the authors take plain AdamW for vectors."""
+    clips it to norm 1. This is the paper's approximate form, for all parameters; the authors take plain AdamW for vectors. `betas` are the authors';
+    timm has (0.9, 0.99)."""
     corrected = [step_stat, stats.grad_change, transforms.mars_correction, transforms.clip_tensor_norm]
     return [weight_decay and transforms.weight_decay, corrected, average_grad, average_sqr_grad, debias, adam_step]
 
@@ -176,6 +178,7 @@ def Adan(lr=1e-3, betas=(0.98,0.92,0.99), eps=1e-8, weight_decay=0, no_prox=Fals
 @algorithm
 def MADGRAD(lr=1e-2, momentum=0.9, weight_decay=0, eps=1e-6, decouple_decay=False):
     """Dual averaging with the cube root of summed squares, and momentum (Defazio and Jelassi 2021, https://arxiv.org/abs/2101.11075), as the authors'
-    package. The state keeps the initial parameter."""
+    package. The state keeps the initial parameter. Decoupled decay without momentum shrinks that, too."""
     dual = [step_stat, stats.dual_averaging_weight, stats.dual_averaging_sums, steps.madgrad_step]
-    return [weight_decay and not decouple_decay and l2_reg, dual, weight_decay and decouple_decay and decay_after]
+    decays = weight_decay and decouple_decay
+    return [weight_decay and not decouple_decay and l2_reg, dual, decays and [decay_after, not momentum and rename(decay_after, new_p='first_p')]]

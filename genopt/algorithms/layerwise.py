@@ -24,20 +24,22 @@ def LARS(lr=1., momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trus
          always_adapt=True):
     """SGD for large batches, with a step for each tensor in proportion to its norm (You et al. 2017, https://arxiv.org/abs/1708.03888). It scales the
     gradient of each tensor to `trust_coeff` times the tensor's norm. As in the paper, timm and Apex, the momentum contains the ratio. timm has
-    `always_adapt=False`: no ratio where nothing decays. `clip` gives LARC."""
+    `momentum=0` and `always_adapt=False`: no ratio where nothing decays. `clip` gives LARC."""
     adapts = always_adapt or weight_decay
     return [adapts and [lars_ratio, clip and clip_lars_ratio], weight_decay and l2_reg, adapts and scale_grad_by_lars,
             SGD.build(lr, momentum, dampening, 0, nesterov)]
 
 @algorithm
 def LARC(lr=1e-3, momentum=0.9, dampening=0, weight_decay=0., nesterov=False, trust_coeff=0.02, eps=1e-8):
-    "LARS that only slows down: the rate of each tensor is at most `lr` (https://github.com/NVIDIA/apex/blob/master/apex/parallel/LARC.py)."
+    """LARS that only slows down: the rate of each tensor is at most `lr` (https://github.com/NVIDIA/apex/blob/master/apex/parallel/LARC.py). The
+    defaults are Apex's `trust_coeff`, and `lr` and `momentum` for small models."""
     return LARS.build(lr, momentum, dampening, weight_decay, nesterov, trust_coeff, eps, clip=True)
 
 @algorithm
 def NovoGrad(lr=1e-3, betas=(0.95,0.98), eps=1e-8, weight_decay=0., grad_averaging=False):
     """Momentum of gradients that are scaled by one second moment per tensor (Ginsburg et al. 2019, https://arxiv.org/abs/1905.11286). The state is
-    half of Adam's. As in the paper, the first gradient is its own second moment, and the momentum contains weight decay."""
+    half of Adam's. As in the paper, the first gradient is its own second moment, and the momentum contains weight decay. `grad_averaging` scales each
+    gradient by `1-betas[0]`, the first as well."""
     return [step_stat, rename(undamped_start, dampening='sqr_mom'), average_sqr_norm, rename(rms_prop_step, sqr_avg='sqr_norm_avg', update='grad'),
             weight_decay and l2_reg, rename(average_grad, dampening='grad_averaging'), momentum_step]
 

@@ -36,7 +36,7 @@ def NorMuon(lr=2e-2, betas=(0.95,0.95), eps=1e-10, weight_decay=0., nesterov=Tru
 @algorithm
 def AdaMuon(lr=1e-3, betas=(0.95,0.95), eps=1e-8, weight_decay=0.1, nesterov=False, ns_steps=5, *, ns_dtype='bfloat16'):
     """Muon with Adam's second moment of the orthogonal update (Si et al. 2025, https://arxiv.org/abs/2507.11005). As in timm, the momentum itself is
-    made orthogonal, and not its sign."""
+    made orthogonal, and not its sign. `lr`, `weight_decay` and `eps` are not timm's, whose AdaMuon has those of its Muon."""
     return [weight_decay and transforms.weight_decay, average_grad, nesterov_average_step if nesterov else momentum_step,
             rename(newton_schulz, eps='ns_eps'), rename(average_sqr_grad, grad='update'), rename(rms_prop_step, grad='update'), fixed_update_rms]
 
@@ -50,8 +50,8 @@ def Scion(lr=1e-3, momentum=0.9, norm='auto', scale=1.0, unconstrained=False, *,
 @algorithm
 def Shampoo(lr=1e-1, momentum=0., eps=1e-4, weight_decay=0., precondition_frequency=1):
     """Adagrad with a full matrix for each side of a parameter (Gupta et al. 2018, https://arxiv.org/abs/1802.09568). As in the paper, the matrices
-    are sums, and their roots are exact; they are computed every `precondition_frequency` steps. `momentum` averages preconditioned gradients. Weight
-    decay is L2 regularization."""
+    are sums, and their roots are exact; they are computed every `precondition_frequency` steps, from the first on. `momentum` sums preconditioned
+    gradients; other libraries mix the last one into the next gradient. Weight decay is L2 regularization. `lr` and `eps` are torch_optimizer's."""
     return [weight_decay and l2_reg, sum_shampoo_factors, step_stat, shampoo_inverse_roots, shampoo_precondition, momentum and transforms.heavy_ball]
 
 @algorithm

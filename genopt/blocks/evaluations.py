@@ -39,8 +39,9 @@ def hutchinson(params, hvp, steps, update_period:Range('[1,inf)')=1, distributio
     return dict(curvatures=total, fresh=fresh)
 
 def spatial_average(curvature):
-    "Averages the estimate over each kernel of a convolution. AdaHessian, Yao et al. 2021, https://arxiv.org/abs/2006.00719, section 3.2"
-    return dict(curvature=curvature.mean((2,3), keepdim=True).expand_as(curvature).contiguous() if curvature.ndim==4 else curvature)
+    """Averages the size of the estimate over each kernel of a convolution. The paper averages the estimate itself, in which signs cancel. The
+    authors' code does as here. AdaHessian, Yao et al. 2021, https://arxiv.org/abs/2006.00719, section 3.2"""
+    return dict(curvature=curvature.abs().mean((2,3), keepdim=True).expand_as(curvature).contiguous() if curvature.ndim==4 else curvature)
 
 def average_curvature(curvature, fresh, sqr_mom:fraction=0.99, curvature_avg=zeros):
     """Keeps an exponential average of the Hessian's diagonal: `h <- sqr_mom*h + (1-sqr_mom)*h_new`. It changes only when there is a new estimate.

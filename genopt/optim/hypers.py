@@ -145,7 +145,6 @@ def check_no_tensors(group, who):
 def tensors_in(group):
     "Yields the name and value of each hyper-parameter that is a tensor. A member of a tuple has a name such as `betas[0]`."
     for k,v in group.items():
-        if k=='params': continue
         members = [(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]
         yield from ((name, x) for name,x in members if isinstance(x, Tensor))
 

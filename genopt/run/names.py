@@ -66,11 +66,7 @@ class Names:
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of a scalar, if it has one"
-        return (
-            self.scalars.get(f'r_{by.name}')
-            if getattr(by, 'kind', None) == SCALAR
-            else None
-        )
+        return self.scalars.get(f'r_{by.name}')
 
     def define(self, v):
         "The statement that computes `v`"

@@ -120,7 +120,9 @@ intro = """# The catalogue
 is measured. Symbols: parameter p, gradient g, its average m (`grad_avg`), that of its square v (`sqr_avg`), update u, step t, learning rate `lr`,
 decay `wd`; at last the parameter moves, `p <- p - lr*u`. Digits are counted by the largest relative difference of any parameter from the other
 library's, or from the paper's pseudocode in NumPy, after {steps} steps in float64, with random settings, two groups, and gradients that are
-missing now and then. State is counted for float32 matrices of 64x32. `genopt.fastai` has fastai's nine under fastai's names.
+missing now and then. Many libraries count the steps of a whole group, so theirs is an optimizer for each parameter. Where its defaults are other
+than ours, the arguments that make it do what ours does by default stand behind its name; where its code is changed for the comparison, what is
+changed. State is counted for float32 matrices of 64x32. `genopt.fastai` has fastai's nine under fastai's names.
 
 ![Ways of the catalogue over functions of the plane](gallery.png)
 """
@@ -178,6 +180,8 @@ def agreement(measured):
     libraries = []
     for o in (measured['reference'], *measured['peers']):
         version = f" {o['version']}" if o['version'] else ''
+        given   = f" with `{o['given']}`" if o.get('given') else ''
+        patched = f" (patched: {o['patched']})" if o.get('patched') else ''
         why     = f" but for this: {o['why']}" if o.get('why') else ''
-        libraries.append(f"{o['name']}{version} {digits(o['difference'])}{why}")
+        libraries.append(f"{o['name']}{version}{given}{patched} {digits(o['difference'])}{why}")
     return f"Equals {'; '.join(libraries)}."

@@ -13,15 +13,18 @@ import references
 from .row import Algorithm,Peer,apart,betas_setting,common_setting,eps_setting,log,other
 
 
+in_old_torch = 'decoupled_weight_decay' not in inspect.signature(torch.optim.Adam).parameters
+
 def adagrad(r):
     return common_setting(r) | dict(eps=log(r,-12,-3), lr_decay=r.choice([0, log(r,-4,-1)]), initial_accumulator_value=r.choice([0, log(r,-3,0)]))
 def adadelta(r): return common_setting(r) | dict(rho=r.uniform(.5,.999), eps=log(r,-8,-3))
 def rmsprop(r):
     return common_setting(r) | dict(alpha=r.uniform(.5,.999), eps=log(r,-10,-3), momentum=r.choice([0, r.random()]), centered=r.random()<.5)
-def adam(r):  return eps_setting(r) | dict(amsgrad=r.random()<.5)
+def adamw(r): return eps_setting(r) | dict(amsgrad=r.random()<.5)
+def adam(r):  return adamw(r) | ({} if in_old_torch else dict(decoupled_weight_decay=r.random()<.5))
 def radam(r): return eps_setting(r) | dict(decoupled_weight_decay=r.random()<.5)
 def nadam(r): return radam(r) | dict(momentum_decay=r.choice([0, log(r,-4,-1)]))
-def adamc(r): return (s := adam(r)) | dict(max_lr=s['lr'])
+def adamc(r): return (s := adamw(r)) | dict(max_lr=s['lr'])
 def sadam(r): return betas_setting(r) | dict(beta=log(r,0,3), decoupled_weight_decay=r.random()<.5)
 def qhadam(r): return radam(r) | dict(nus=(r.random(), r.random()))
 def belief(r): return radam(r) | dict(eps=log(r,-16,-6), amsgrad=r.random()<.5, rectify=r.random()<.5)
@@ -33,7 +36,7 @@ def ademamix(r):
     return eps_setting(r) | dict(betas=(r.uniform(.3,.95), r.uniform(.5,.9999), r.uniform(.96,.9999)), alpha=r.uniform(0,8), beta3_warmup=warmup, alpha_warmup=warmup)
 def mars(r):  return eps_setting(r) | dict(gamma=log(r,-3,-1))
 def adan(r):  return eps_setting(r) | dict(betas=(r.random(), r.random(), r.uniform(.5,.9999)), no_prox=r.random()<.5)
-def madgrads(r): return common_setting(r) | dict(momentum=r.choice([0, r.random()]), eps=log(r,-8,-3))
+def madgrads(r): return common_setting(r) | dict(momentum=r.choice([0, r.random()]), eps=log(r,-8,-3), decouple_decay=r.random()<.5)
 
 
 class SAdam(references.Reference):
@@ -78,6 +81,10 @@ def as_tensorflow(params, weight_decay=0, momentum=0, centered=False, maximize=F
 
 po = dict(foreach=False)
 decoupled = dict(decoupled_weight_decay='weight_decouple')
+in_float64 = 'its scalars in float64'
+def power_of_the_step_before(t):
+    "lambda t: (t-1)**0.25"
+    return (t-1)**.25
 
 class SparseAdam(torch.optim.SparseAdam):
     "torch's own, which takes sparse gradients only"
@@ -93,13 +100,14 @@ rows = [
     Algorithm(genopt.RMSprop,  torch.optim.RMSprop, rmsprop, lr=1e-2, fused=False, core=True,
               peers=[Peer('timm, RMSpropTF', other(timm.optim.RMSpropTF), 'as TensorFlow: eps is within the root, squares are averaged from 1 on', as_tensorflow)]),
     Algorithm(genopt.Adadelta, torch.optim.Adadelta, adadelta, lr=1., fused=False),
-    Algorithm(genopt.Adam,     torch.optim.Adam,    adam,  core=True, peers=[Peer('optimi', other(optimi.Adam, po), without=('amsgrad',))]),
-    Algorithm(genopt.AdamW,    torch.optim.AdamW,   adam,  core=True,
+    Algorithm(genopt.Adam,     torch.optim.Adam,    adam,  core=True,
+              peers=[Peer('optimi', other(optimi.Adam, po, decoupled_weight_decay='decouple_wd'), without=('amsgrad',))]),
+    Algorithm(genopt.AdamW,    torch.optim.AdamW,   adamw, core=True,
               peers=[Peer('timm', other(timm_adamw.AdamWLegacy, po)), Peer('optimi', other(optimi.AdamW, po), without=('amsgrad',))]),
     Algorithm(genopt.AdamC,    apart(corrected),    adamc, own=[dict(max_lr=1e-3)], source='timm'),
-    Algorithm(genopt.AMSGrad,  partial(torch.optim.Adam, amsgrad=True), eps_setting, own=[{}]),
+    Algorithm(genopt.AMSGrad,  partial(torch.optim.Adam, amsgrad=True), eps_setting, own=[{}, dict(weight_decay=.1)]),
     Algorithm(genopt.Adamax,   torch.optim.Adamax,  eps_setting, fused=False, peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaMax, dict(foreach=False)))]),
-    Algorithm(genopt.NAdam,    references.NAdam,    nadam, fused=False, core=True,
+    Algorithm(genopt.NAdam,    references.NAdam,    nadam, fused=False, core=True, patched='its product of momenta in float64',
               peers=[Peer('timm', other(timm.optim.nadam.NAdamLegacy), without=('decoupled_weight_decay', 'momentum_decay'))]),
     Algorithm(genopt.NAdamW,   other(timm.optim.NAdamW, po), eps_setting, more=dict(weight_decay=0), own=[{}], source='timm'),
     Algorithm(genopt.RAdam,    torch.optim.RAdam,   radam, lr=5e-3, fused=False, more=dict(betas=(.9,.99)), core=True, digits=.6, peers=[
@@ -109,7 +117,7 @@ rows = [
         Peer('optimi', other(optimi.RAdam, po, decoupled_weight_decay='decouple_wd'), 'eps is added after debiasing',
              swapped(genopt.RAdam, {steps.radam_step: late_eps_step}))]),
     Algorithm(genopt.SparseAdam, sparse_ref, sparse_adam, lr=.1, own=[{}], names=('matrix','bias','strided','late'), second=dict(eps=1e-6),
-              alone='asks for the rows'),
+              alone='asks for the rows', patched='its gradients made sparse'),
     Algorithm(genopt.SAdam,    SAdam,               sadam, own=[{}], source='paper'),
     Algorithm(genopt.QHAdam,   other(qhoptim.pyt.QHAdam, decoupled_weight_decay='decouple_weight_decay'), qhadam, own=[{}], source='qhoptim',
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.QHAdam, po, **decoupled), tol=1e-6)]),       # it counts in float32
@@ -121,11 +129,11 @@ rows = [
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.AdaBound, po|dict(weight_decouple=False), amsbound='ams_bound'))]),
     Algorithm(genopt.StableAdamW, other(pytorch_optimizer.StableAdamW, po), eps_setting, own=[{}], source='pytorch_optimizer',
               peers=[Peer('optimi', other(optimi.StableAdamW, po))]),
-    Algorithm(genopt.LaProp,   other(references.in_double(timm.optim.LaProp), po), eps_setting, own=[{}], source='timm',
+    Algorithm(genopt.LaProp,   other(references.in_double(timm.optim.LaProp), po), eps_setting, own=[{}, dict(weight_decay=.1)], source='timm', patched=in_float64,
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.LaProp, po), 'eps is added before debiasing, and 1e-15 within the root',
                           swapped(genopt.LaProp, {steps.debiased_rms_step: early_eps}))]),
     Algorithm(genopt.ADOPT,    other(timm.optim.Adopt, po|dict(clip_exp=.25), decoupled_weight_decay='decoupled'), adopt, more=dict(betas=(.9,.99)), own=[{}], source='timm',
-              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.ADOPT, po|dict(clip_lambda=lambda t: (t-1)**.25), **decoupled), 'the first step decays',
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.ADOPT, po|dict(clip_lambda=power_of_the_step_before), **decoupled), 'the first step decays',
                           first(genopt.ADOPT, transforms.l2_reg, transforms.weight_decay), without=('clip_exp',))]),
     Algorithm(genopt.AdEMAMix, warmed, ademamix, own=[{}], source='pytorch_optimizer'),
     Algorithm(genopt.MARS,     other(timm.optim.Mars, dict(optimize_1d=True)), mars, own=[dict(betas=(.9,.99))], source='timm',
@@ -135,5 +143,6 @@ rows = [
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.Adan, po, no_prox='weight_decouple')),
                      Peer('optimi', other(optimi.Adan, po), without=('no_prox',))]),
     Algorithm(genopt.MADGRAD,  other(madgrad.MADGRAD), madgrads, own=[{}], source='madgrad',
-              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.MADGRAD, po)), Peer('timm', other(timm.optim.MADGRAD))]),
+              peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.MADGRAD, po, decouple_decay='weight_decouple')),
+                     Peer('timm', other(timm.optim.MADGRAD, decouple_decay='decoupled_decay'))]),
 ]

@@ -5,9 +5,10 @@ import adamp,genopt,pytorch_optimizer,timm.optim,torch,torch_optimizer
 import references
 from genopt import rename
 from genopt.algorithms.momentum import SGD
-from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat
+from genopt.blocks.stats import average_grad,average_sqr_grad,debias,step_stat,undamped_start
 from genopt.blocks.steps import rms_prop_step
 from genopt.blocks.transforms import add_decayed_weights,l2_reg,lars_ratio,scale_by_trust_ratio,scale_grad_by_lars
+from .adaptive import altered
 from .row import Algorithm,Peer,apart,common_setting,eps_setting,log
 
 
@@ -16,9 +17,10 @@ def sgd_setting(r):
     nesterov = r.random()<.4
     return common_setting(r) | dict(momentum=r.uniform(.1,.95) if nesterov else r.choice([0, r.random()]), nesterov=nesterov, eps=log(r,-10,-3),
                                     dampening=0 if nesterov else r.choice([0, r.random()]))
-def lars(r): return sgd_setting(r) | dict(trust_coeff=log(r,-3,0))
+def larc(r): return sgd_setting(r) | dict(trust_coeff=log(r,-3,0))
+def lars(r): return larc(r) | dict(clip=r.random()<.5, always_adapt=r.random()<.7)
 def sgdp(r): return sgd_setting(r) | projection(r)
-def novograd(r): return eps_setting(r) | dict(grad_averaging=False)
+def novograd(r): return eps_setting(r) | dict(grad_averaging=r.random()<.5)
 def adamp_setting(r): return eps_setting(r) | projection(r) | dict(nesterov=r.random()<.5)
 def projection(r): return dict(delta=r.choice([.1, 1., 4.]), wd_ratio=r.random())
 
@@ -56,28 +58,30 @@ class SGDP(adamp.SGDP):
 full = 'matrix', 'bias', 'scalar', 'strided', 'late'                         # of empty ones others' norms make errors
 whole = 'matrix', 'bias', 'scalar', 'late'                                   # the authors' cannot view a strided one
 defaults = [{}, dict(lr=.01)]
+in_float64 = 'its second moment in float64'
 
 rows = [
     Algorithm(genopt.Fromage, apart(lambda ps, lr=.01: pytorch_optimizer.Fromage(ps, lr=lr, foreach=False)), lr_setting, own=defaults, lr=.1,
               second=dict(maximize=False), source='pytorch_optimizer', names=full),
     Algorithm(genopt.LARS, apart(timm_lars), lars, own=defaults, lr=10., source='timm', names=full,
-              peers=[Peer('pytorch_optimizer', apart(kozistr_lars), why='vectors have no ratio and no decay; no eps', ours=matrix_lars),
-                     Peer('timm, as it is', apart(lambda ps, **kw: timm_lars(ps, always_adapt=False, **kw)), why='no ratio where nothing decays',
-                          ours=lambda ps, **kw: genopt.LARS(ps, always_adapt=False, **kw))]),
-    Algorithm(genopt.LARC, apart(lambda ps, **kw: timm_larc(ps, **dict(lr=1e-3, momentum=.9, trust_coeff=.02)|kw)), lars, own=defaults,
+              peers=[Peer('pytorch_optimizer', apart(kozistr_lars), why='vectors have no ratio and no decay; no eps', ours=matrix_lars,
+                          without=('clip', 'always_adapt'))]),
+    Algorithm(genopt.LARC, apart(lambda ps, **kw: timm_larc(ps, **dict(lr=1e-3, momentum=.9, trust_coeff=.02)|kw)), larc, own=defaults,
               lr=.01, digits=.95, source='timm', names=full),
-    Algorithm(genopt.NovoGrad, apart(novograd_peer), novograd, own=defaults, lr=.1, source='pytorch_optimizer', names=full,
-              peers=[Peer('timm', apart(references.in_double(timm.optim.NvNovoGrad))), Peer('torch_optimizer', apart(references.in_double(torch_optimizer.NovoGrad)))]),
+    Algorithm(genopt.NovoGrad, apart(references.in_double(timm.optim.NvNovoGrad)), novograd, own=defaults, lr=.1, source='timm', patched=in_float64, names=full,
+              peers=[Peer('pytorch_optimizer', apart(novograd_peer), why='`grad_averaging` does not scale the first gradient',
+                          ours=altered(genopt.NovoGrad, lambda cbs: [*cbs[:-2], rename(undamped_start, dampening='grad_averaging'), *cbs[-2:]])),
+                     Peer('torch_optimizer', apart(references.in_double(torch_optimizer.NovoGrad)), patched=in_float64)]),
     Algorithm(genopt.LAMB, references.LAMB, eps_setting, fused=False, own=references.lamb_inputs, core=True, source='paper', digits=.9,
               peers=[Peer('timm', apart(lambda ps, **kw: timm_lamb(ps, always_adapt=True, **kw))),
-                     Peer('timm, as it is', apart(timm_lamb), why='no ratio where nothing decays', ours=lambda ps, **kw: genopt.LAMB(ps, always_adapt=False, **kw)),
+                     Peer('timm', apart(timm_lamb), why='no ratio where nothing decays', ours=lambda ps, **kw: genopt.LAMB(ps, always_adapt=False, **kw)),
                      Peer('timm, LAMBC', apart(lambda ps, **kw: timm_lamb(ps, always_adapt=True, trust_clip=True, **kw)), why='a ratio of at most 1',
                           ours=lambda ps, **kw: genopt.LAMB(ps, max_ratio=1., **kw)),
                      Peer('torch_optimizer', apart(jettify_lamb), why='averages are not debiased',
                           ours=plain_lamb(scale_by_trust_ratio)),
                      Peer('pytorch_optimizer', apart(kozistr_lamb), why='of both averages none is debiased in the ratio, the first in the rate; eps in the ratio',
-                          ours=plain_lamb(eps_ratio, step_stat, debias, longer))]),
+                          ours=plain_lamb(eps_ratio, step_stat, debias, longer), patched='norms above 10 do not count as 10')]),
     Algorithm(genopt.SGDP, apart(lambda ps, **kw: SGDP(ps, **dict(lr=.1)|kw)), sgdp, own=defaults, lr=1e-3, more=dict(momentum=.9),
-              source='adamp', names=whole, peers=[Peer('timm', apart(lambda ps, **kw: timm.optim.SGDP(ps, **dict(lr=.1)|kw)))]),
+              source='adamp', patched='it projects a copy of the momentum', names=whole, peers=[Peer('timm', apart(lambda ps, **kw: timm.optim.SGDP(ps, **dict(lr=.1)|kw)))]),
     Algorithm(genopt.AdamP, apart(adamp.AdamP), adamp_setting, own=defaults, source='adamp', names=whole, peers=[Peer('timm', apart(timm.optim.AdamP))]),
 ]

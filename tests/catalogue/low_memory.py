@@ -38,8 +38,9 @@ def came_peer(params, **kw): return came_pytorch.CAME(params, **dict(lr=2e-4)|kw
 
 names = 'matrix', 'bias', 'scalar', 'strided', 'late'
 rows = [
-    Algorithm(genopt.SM3, apart(sm3_peer), sm3, own=[{}, dict(lr=.01, momentum=.9)], lr=.5, near=.15, source='pytorch_optimizer', names=names, second=dict(maximize=True)),
-    Algorithm(genopt.Adafactor, references.Adafactor, adafactor, lr=.04, digits=.3, fused=False,
+    Algorithm(genopt.SM3, apart(sm3_peer), sm3, own=[{}, dict(lr=.01, momentum=.9)], lr=.5, near=.15, source='pytorch_optimizer', patched='numbers are vectors of one',
+              names=names, second=dict(maximize=True)),
+    Algorithm(genopt.Adafactor, references.Adafactor, adafactor, lr=.04, digits=.3, fused=False, patched='it passes over empty parameters',
               names=('matrix', 'bias', 'empty', 'strided', 'late'),
               peers=[Peer('timm', apart(timm_adafactor), why='with an lr steps are not relative to the parameter, and do not fall; 1e-30 is added to squares', ours=unscaled)]),
     Algorithm(genopt.CAME, apart(came_peer), came, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.02, source='came_pytorch', names=names,

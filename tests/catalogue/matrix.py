@@ -1,5 +1,6 @@
 """Rows: genopt.algorithms.matrix."""
 
+import inspect
 from functools import partial
 from unittest import mock
 import genopt,kron_torch,muon as kellers,pytorch_optimizer,timm.optim.muon,torch,torch_optimizer
@@ -29,7 +30,8 @@ def muon(r):
     "In float64: compiled code does not round to bfloat16 what it does not store"
     kw = common_setting(r) | dict(momentum=r.random(), nesterov=r.random()<.5, ns_steps=r.randint(1,6), eps=log(r,-9,-1), ns_dtype='float64')
     return kw | dict(adjust_lr_fn=r.choice([None, 'original', 'match_rms_adamw', 'spectral_unclamped']), ns_coefficients=r.choice(((2.,-1.5,.5), (3.4445,-4.775,2.0315))))
-muon_inputs = [dict(ns_dtype='float64'), dict(ns_dtype='float64', weight_decay=0, momentum=.5), {}, dict(nesterov=False, lr=.1), dict(adjust_lr_fn='match_rms_adamw', ns_steps=7)]
+muon_inputs = [dict(ns_dtype='float64'), dict(ns_dtype='float64', weight_decay=0, momentum=.5), {}, dict(nesterov=False, lr=.1), dict(adjust_lr_fn='match_rms_adamw', ns_steps=7),
+               *([dict(adjust_lr_fn='spectral_unclamped', ns_dtype='float64')] if 'spectral_unclamped' in inspect.getsource(torch.optim._muon) else [])]
 
 def in_dtype(module, iterate, ns_dtype, make):
     "An optimizer of `module` whose Newton-Schulz iteration, `iterate`, is in `ns_dtype`"
@@ -62,11 +64,11 @@ def added_eps(update):
 def as_kellers(params, lr=1e-3, weight_decay=.1, momentum=.95, maximize=False, **kw):
     return genopt.Optimizer(params, [weight_decay_block, average_grad, nesterov_average_step, added_eps, scale_by_shape], lr=lr, weight_decay=weight_decay,
                             momentum=momentum, maximize=maximize)
-muon_peers = [Peer('timm', apart(timm_muon)),
-              # it has two scales, here the original, and a norm of at least 1e-7 whatever the eps
-              Peer('pytorch_optimizer', apart(kozistr_muon), ours=muon_with(adjust_lr_fn='original', eps=1e-7)),
-              # always Nesterov's, five iterations, the original scale
-              Peer('muon', apart(kellers_muon), ours=as_kellers)]
+in_float64 = 'the Newton-Schulz iteration in float64'
+muon_peers = [Peer('timm', apart(timm_muon), patched=in_float64),
+              Peer('pytorch_optimizer', apart(kozistr_muon), 'one scale, which is ours by default; eps is 1e-7', muon_with(adjust_lr_fn='original', eps=1e-7), patched=in_float64),
+              Peer('muon', apart(kellers_muon), "always Nesterov's, with five iterations and the scale that is ours by default; 1e-7 is added to the norm", as_kellers,
+                   patched=in_float64)]
 
 def normuon_peer(params, betas=(.95,.95), ns_dtype='bfloat16', **kw):
     groups = [dict(params=params, use_muon=True)]
@@ -110,9 +112,10 @@ class Kron(torch.optim.Optimizer):
         super().__init__(params, dict(kw))
         self.up,self.each = maximize,{}
         for g in self.param_groups:
+            probability = {} if min_probability==.03 else dict(preconditioner_update_probability=kron_torch.kron.precond_update_prob_schedule(min_prob=min_probability))
             for p in g['params']:
                 self.each[p] = opt = kron_torch.Kron([p], precond_dtype=p.dtype, **{k: v for k,v in g.items() if k!='params'},
-                                                     preconditioner_update_probability=kron_torch.kron.precond_update_prob_schedule(min_prob=min_probability))
+                                                     **probability)
                 opt.param_groups[0]['preconditioner_update_probability'] = opt.param_groups[0]['preconditioner_update_probability']._schedule_fn
                 opt.rng = mock.Mock(random=lambda opt=opt: float((opt._prob_step.item())%100!=0))
     def step(self):
@@ -126,7 +129,7 @@ class Kron(torch.optim.Optimizer):
                 def drawn(g, step=int(opt._prob_step)+1): return gaussian_probe(g, step)['probe']
                 with mock.patch('torch.randn_like', drawn): opt.step()
                 if p.ndim<2: p.data.sub_(old, alpha=g['lr']*g['weight_decay'])
-def kron(r): return common_setting(r) | dict(b1=r.random(), precond_lr=log(r,-2,-.5))
+def kron(r): return common_setting(r) | dict(b1=r.random(), precond_lr=log(r,-2,-.5), min_probability=r.choice([.03, .5]))
 
 def shampoo(r): return common_setting(r) | dict(eps=log(r,-6,-1))
 def soap(r):    return eps_setting(r) | dict(shampoo_beta=r.choice([None, r.uniform(.5,.99)]), precondition_frequency=r.choice([1, 3, 10]))
@@ -135,15 +138,19 @@ def normuon(r): return eps_setting(r) | dict(nesterov=r.random()<.5, ns_steps=r.
 normuon_inputs = [dict(ns_dtype='float64'), dict(ns_dtype='float64', nesterov=False), {}, dict(weight_decay=.3)]
 
 rows = [
-    Algorithm(genopt.Muon, Muon, muon, own=muon_inputs, lr=.05, more=dict(weight_decay=0, ns_dtype='float32'), digits=.95, peers=muon_peers, **matrices),
-    Algorithm(genopt.NorMuon, apart(normuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(ns_dtype='float32'), source='pytorch_optimizer', **matrices),
-    Algorithm(genopt.AdaMuon, apart(adamuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(weight_decay=0, ns_dtype='float32'), digits=.85, source='timm', **matrices),
+    Algorithm(genopt.Muon, Muon, muon, own=muon_inputs, lr=.05, more=dict(weight_decay=0, ns_dtype='float32'), digits=.95, patched=in_float64,
+              peers=muon_peers, **matrices),
+    Algorithm(genopt.NorMuon, apart(normuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(ns_dtype='float32'), source='pytorch_optimizer',
+              patched=in_float64, **matrices),
+    Algorithm(genopt.AdaMuon, apart(adamuon_peer), normuon, own=normuon_inputs, lr=.5, more=dict(weight_decay=0, ns_dtype='float32'), digits=.85, source='timm',
+              patched=in_float64, **matrices),
     Algorithm(genopt.Scion, apart(scion_peer), scion, own=[dict(ns_dtype='float64'), dict(ns_dtype='float64', unconstrained=True, scale=.3)],
-              lr=.3, more=dict(unconstrained=True, ns_dtype='float32'), second=dict(scale=2.), digits=.97, source='pytorch_optimizer', **matrices),
+              lr=.3, more=dict(unconstrained=True, ns_dtype='float32'), second=dict(scale=2.), digits=.97, source='pytorch_optimizer', patched=in_float64, **matrices),
     Algorithm(genopt.Shampoo, apart(shampoo_peer), shampoo, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.5, near=.15, source='pytorch_optimizer',
               names=names, peers=[shampoo_other]),
     Algorithm(genopt.SOAP, apart(SOAP), soap, own=[{}, dict(lr=.01, precondition_frequency=1)], lr=.1, source='pytorch_optimizer',
-              names=names),
+              patched='the eigenbasis in float64', names=names),
     Algorithm(genopt.Kron, Kron, kron, own=[{}, dict(lr=.01, weight_decay=.1)], lr=.1, source='kron_torch', digits=.85,
+              patched='in float64, with our probes; its damping is added to a copy of the momentum, and vectors decay',
               names=('matrix', 'bias', 'strided', 'late')),
 ]

@@ -53,7 +53,7 @@ rows = [
     Algorithm(genopt.DoWG, DoWG, dog_setting, lr=1., near=.1, digits=1.1, own=[{}], source='paper', **common),      # chaotic there: rounding decides
                                                                                                   # whether it learns, in float64 as well
     Algorithm(genopt.DAdaptAdam, quiet(dadaptation.DAdaptAdam), d_setting, lr=1., own=[{}], source='dadaptation',
-              peers=[Peer('pytorch_optimizer', kozistr(pytorch_optimizer.DAdaptAdam))], **common),
+              peers=[Peer('pytorch_optimizer', kozistr(pytorch_optimizer.DAdaptAdam), patched='its sums in float64')], **common),
     Algorithm(genopt.Prodigy, quiet(prodigyopt.Prodigy), prodigy_setting, lr=1., own=[{}], source='prodigyopt',
-              peers=[Peer('pytorch_optimizer', kozistr(pytorch_optimizer.Prodigy), without=('growth_rate',))], **common),
+              peers=[Peer('pytorch_optimizer', kozistr(pytorch_optimizer.Prodigy), without=('growth_rate',), patched='its sums in float64')], **common),
 ]

@@ -33,7 +33,8 @@ def sophia(r):
     "Slow, because fast ones are chaotic: one unit in the last place of a parameter is a twentieth of it after 100 steps of `lr=.04`"
     return hessian(r) | dict(lr=log(r,-4,-2.5), rho=r.uniform(.01,.1), update_period=r.choice([1, 10]), n_samples=r.choice([1, 2]))
 def lbfgs(r):
-    return dict(lr=r.uniform(.1,1.), max_iter=r.choice([1, 4, 20]), history_size=r.choice([3, 100]), line_search_fn=r.choice([None, 'strong_wolfe']))
+    return dict(lr=r.uniform(.1,1.), max_iter=r.choice([1, 4, 20]), history_size=r.choice([3, 100]), line_search_fn=r.choice([None, 'strong_wolfe']),
+                max_eval=r.choice([None, 3]), tolerance_grad=r.choice([1e-7, 1e-2]), tolerance_change=r.choice([1e-9, 1e-3]))
 
 def asam_ref(params, rho=.5, eta=.01, **kw): return Sharp(params, rho, eta, **kw)
 def adahessian_ref(params, lr=.1, betas=(.9,.999), eps=1e-8, weight_decay=0., hessian_power=1., update_period=1, n_samples=1):

@@ -13,13 +13,15 @@ shaped = {'SM3', 'SGDP', 'AdamP', 'Adafactor', 'CAME', 'Muon', 'NorMuon', 'AdaMu
 @dataclass
 class Peer:
     """Another library's version. `make`: `(params, **settings)` -> its optimizer. Where it differs by design, `why` says how, and `ours` makes
-    genopt's optimizer with just that difference, by an argument or another block. It has not the settings of ours that are in `without`"""
+    genopt's optimizer with just that difference, by an argument or another block. It lacks the settings of ours that are in `without`. `patched`
+    says what the comparison changes in its code. Arguments that it is given are found by running `make`: `given.given`"""
     name: str                                                  # 'pytorch_optimizer'
     make: object
     why: str = ''
     ours: object = None
     tol: float = 1e-10
     without: tuple = ()
+    patched: str = ''
 
     def settings(self, a): return [{k: v for k,v in kw.items() if k not in self.without} for kw in a.settings(5)]
 
@@ -37,6 +39,7 @@ class Algorithm:
     own: list = None                                           # settings to try, where torch's optim_db has no such algorithm
     core: bool = False                                         # all tests of the framework run on it
     source: str = 'torch.optim'                                # whose the reference is
+    patched: str = ''                                          # what the comparison changes in its code
     peers: list = field(default_factory=list)                  # other libraries' versions
     tol: float = 1e-10                                         # relative, after 100 steps in float64
     names: tuple = ()                                          # of the awkward parameters, those that the reference can take; all if empty

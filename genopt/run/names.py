@@ -65,8 +65,8 @@ class Names:
         return init is not None and init.stochastic and low
 
     def reciprocal(self, by):
-        "The place in its row of the reciprocal of a scalar, if it has one"
-        return self.scalars.get(f'r_{by.name}')
+        "The place in its row of the reciprocal of the scalar `by`; None if it has none"
+        return None if by is None else self.scalars.get(f'r_{by.name}')
 
     def define(self, v):
         "The statement that computes `v`"

@@ -10,6 +10,9 @@ from .algorithms import *
 from .algorithms import (
     list_algorithms as list_algorithms,
 )
+from .by_name import (
+    make as make,
+)
 from .checkpoint import (
     load_checkpoint as load_checkpoint, save_checkpoint as save_checkpoint,
 )
@@ -26,6 +29,7 @@ __version__: str
 
 __all__ = [
     'Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'fraction', 'full', 'groups', 'history', 'kept', 'list_algorithms',
-    'load_checkpoint', 'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'scalar_tensor', 'where', 'zeros',
+    'load_checkpoint', 'make', 'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'scalar_tensor', 'where',
+    'zeros',
 ]
 __all__ += algorithms.__all__

@@ -68,7 +68,7 @@ def test_a_training_that_diverged_is_still_json():
     (['compare', '--out', 'no/such/folder/c.png'], '--out no/such/folder/c.png: there is no folder'),
     (['compare', '--data', 'imagenet'], "no data set 'imagenet'; there is digits, mnist"),
     (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
-    (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training images'),
+    (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training examples'),
     (['compare', '--dtype', 'int8'], "no dtype 'int8'; there is float64, float32"),
     (['gallery', '--functions', 'beal'], "no function 'beal'; there is rosenbrock, beale"),
     (['gallery', '--functions', ''], 'no function given; there is rosenbrock'),

@@ -9,8 +9,8 @@ from genopt import _moved
 
 root    = Path(genopt.__file__).parent
 storeys = 'contract', 'lower', 'run', 'optim', 'tools'                      # from the ground up
-height  = {n: i for i,n in enumerate(storeys)} | dict(_torch=-1, blocks=1, algorithms=3.5, fastai=3.5, checkpoint=3.5, _moved=3.5, __init__=3.7, __main__=5)
-optional = {'fastprogress', 'matplotlib', 'sklearn', 'torchvision', 'PIL'}
+height  = {n: i for i,n in enumerate(storeys)} | dict(_torch=-1, blocks=1, algorithms=3.5, fastai=3.5, checkpoint=3.5, by_name=3.5, _moved=3.5, __init__=3.7, __main__=5)
+optional = {'fastprogress', 'matplotlib', 'sklearn', 'torchvision', 'PIL', 'scipy', 'yaml', 'pydoc_data'}
 
 def module(path): return '.'.join(path.relative_to(root).with_suffix('').parts)
 def imports(path):

@@ -1,6 +1,6 @@
 """The command `genopt`: `compare`, `bench`, `gallery`, `list` and `explain`. `genopt COMMAND --help` shows the options of each."""
 
-import inspect,json,math,os,shutil,sys
+import inspect,json,os,shutil,sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -8,6 +8,7 @@ from fastcore.script import anno_parser
 import torch
 from . import bench as benchmark,catalogue,compare as comparison,gallery as pictures
 from .data import make_model
+from .files import check_folder,dumps
 
 __all__ = ['call', 'check_folder', 'dumps', 'main']
 
@@ -19,21 +20,6 @@ def call(f: Callable, prog: str, argv: list|None=None):
     args = vars(anno_parser(f, prog=prog).parse_args(argv))
     return f(**{k: v for k,v in args.items() if k not in ('pdb','xtra')})           # fastcore's own options
 
-def check_folder(option: str, path: Path):
-    "Raise `ValueError` if there is no folder in which `path`, the value of `option`, could be"
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
-
-def dumps(o) -> str:
-    "`o` as JSON, with null for NaN and infinity, which JSON does not have"
-    def plain(o):
-        if isinstance(o, dict):
-            return {k: plain(v) for k,v in o.items()}
-        if isinstance(o, (list,tuple)):
-            return [*map(plain, o)]
-        return None if isinstance(o, float) and not math.isfinite(o) else o
-    return json.dumps(plain(o), indent=1, allow_nan=False)
-
 def show(res, tool, out, as_json, what):
     "Print the result `res` of `tool`, and draw it into the file `out`"
     print(dumps(res) if as_json else tool.report(res))
@@ -44,24 +30,52 @@ def show(res, tool, out, as_json, what):
 # -- Commands --
 
 def compare(
-    opts:str=None,             # Algorithms with settings, as in "Adam, SGD(lr=0.1, momentum=0.9)"; by default SGD, momentum, RMSprop and Adam
-    data:str='digits',         # digits (comes with scikit-learn), or torchvision's mnist, fashion_mnist, cifar10
-    model:str='mlp',           # mlp, or a classifier of torchvision.models, such as resnet18
-    epochs:int=15,             # Passes over the training set
-    bs:int=64,                 # Batch size
+    opts:str=None,             # Optimizers, as in "Adam, SGD(lr=0.1), [AdamW, cautious], Muon+AdamW": Muon for matrices, AdamW for the rest
+    data:str='digits',         # digits (comes with scikit-learn), text (comes with Python), or torchvision's mnist, fashion_mnist, cifar10
+    model:str=None,            # mlp, or a classifier of torchvision.models, such as resnet18; for text transformer
+    epochs:int=None,           # Passes over the training set; by default 15, for text 1
+    bs:int=None,               # Batch size; by default 64, for text 16
     seed:int=42,               # Seed of the weights and of the order of the batches
-    dtype:str='float64',       # float64 shows that the algorithms are equal; float32 is what people train in
-    tol:float=None,            # Largest difference of two losses that counts as equal (1e-8 in float64, 0.01 in float32)
-    out:Path='compare.png',    # File for the picture of the loss curves
+    tune:str=None,             # Compare optimizers with each other, not with torch: tune this hyper-parameter of each, such as lr
+    seeds:int=None,            # Compare optimizers with each other, over this number of seeds; 5 with --tune
+    budget:int=8,              # Trainings of each optimizer to tune it
+    schedule:str='cosine',     # Of the learning rate, with --tune or --seeds: cosine, which warms up, or constant
+    dtype:str=None,            # float64 shows that the algorithms are equal to torch's; with --tune or --seeds float32
+    tol:float=None,            # Largest difference of two losses that counts as equal to torch's (1e-8 in float64, 0.01 in float32)
+    out:Path=None,             # File for the picture; by default compare.png
+    results:Path=None,         # File for every training of --tune or --seeds, from which an interrupted run goes on; by default compare.json
+    page:Path=None,            # File for a page with the table and the picture of --tune or --seeds; these are then beside it
     root:Path='~/.cache/genopt', # Folder in which torchvision keeps its data sets
     json:bool=False,           # Print all that was measured as JSON instead of the table
 ):
-    "Train one model with genopt's algorithms and with torch's, and show that they do the same. Exits with 1 where they do not"
-    check_folder('--out', out)
-    bar = sys.stdout.isatty() and not json
-    res = comparison.compare(comparison.defaults if opts is None else opts, data, model, epochs, bs, seed, dtype, tol, root, bar)
-    show(res, comparison, out, json, 'loss curves')
-    return 1 if comparison.different(res) else 0
+    "Train one model with genopt's algorithms and torch's; exits with 1 unless both do the same. With --tune or --seeds: compare optimizers"
+    out     = out or (page or Path('compare')).with_suffix('.png')
+    results = results or (page or Path('compare')).with_suffix('.json')
+    for option,path in dict(out=out, results=results, page=page).items():
+        if path:
+            check_folder(f'--{option}', path)
+    bar  = sys.stdout.isatty() and not json
+    opts = comparison.defaults if opts is None else opts
+    common = dict(opts=opts, data=data, model=model, epochs=epochs, bs=bs, seed=seed, root=root, show=bar)
+    if tune is None and seeds is None:
+        if page:
+            raise ValueError(f"--page {page} shows what --tune or --seeds found; give one of these")
+        res = comparison.compare(**common, dtype=dtype or 'float64', tol=tol)
+        show(res, comparison, out, json, 'loss curves')
+        return 1 if comparison.different(res) else 0
+    try:
+        res = comparison.compare_tuned(**common, dtype=dtype or 'float32', tune=tune, seeds=5 if seeds is None else seeds, budget=budget,
+                                       schedule=schedule, results=results)
+    except KeyboardInterrupt:
+        print(f"\ngenopt compare: interrupted; the same command goes on from {results}", file=sys.stderr)
+        return 130
+    show(res, comparison.ranking, out, json, 'picture')
+    if page:
+        page.write_text(comparison.ranking.page(res, page, out, results), encoding='utf-8')
+    files = {'results': results, 'page': page}
+    for name,path in files.items():
+        if path:
+            print(f'{name}: {path}', file=sys.stderr if json else sys.stdout)
 
 def bench(
     shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled
@@ -116,7 +130,8 @@ def explain(
 ):
     "Show the chain of an algorithm as a table, on the small network of `genopt compare`"
     model = make_model('mlp', torch.zeros(1,1,8,8))
-    opt   = comparison.Spec(name).ours(model.named_parameters())
+    spec, = comparison.parse_specs(name, pairs=True)
+    opt   = spec.ours(model)
     if kernel:
         return print(opt.explain().kernel(kernel))
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")

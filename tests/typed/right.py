@@ -95,6 +95,8 @@ def make(folder: Path) -> list[Optimizer]:
         Own(params(), 1e-2, (0.8, 0.9), weight_decay=0.1),
         Own(params(), lr=1e-2, wd=0.1, foreach=True, nonfinite='raise'),
         Untyped(params(), lr=1e-2, weight_decay=0.1, capturable=False),
+        genopt.make('adamw', model, lr='1e-3', groups={'*.bias': dict(weight_decay=0)}),
+        genopt.make(['clip_grad_norm', AdamW], params(), lr=1e-3),
     ]
     save_checkpoint(folder/'last.pt', model=model, opt=adam, epoch=3)
     rest: dict[str, Any] = load_checkpoint(folder/'last.pt', model=model, opt=adam)

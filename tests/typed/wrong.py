@@ -22,6 +22,7 @@ Adam(model)                                                 # E: arg-type
 Adam()                                                      # E: call-arg
 SGD(params, nesterov='yes')                                 # E: arg-type
 genopt.Adamm(params)                                        # E: attr-defined
+genopt.make('adamw')                                        # E: call-arg
 print(genopt.average_grad)                                  # E: attr-defined
 
 def looks(grad: Tensor) -> None: print(grad.norm())

@@ -1,82 +1,22 @@
-"""`genopt compare`: genopt's algorithms beside torch's, on the same model, seed and batches, in a table and a picture."""
+"""genopt's algorithms beside torch's, on the same model, seed and batches, in a table and a picture: a proof that they do the same."""
 
-import ast,copy,inspect,math,statistics,time
+import copy,math,statistics,time
 import torch
 from torch.nn.functional import cross_entropy
 import genopt
-from ..optim.tables import table
-from .. import algorithms
-from .choices import at_least,one_of
-from .data import cache,load_data,make_model
+from ...optim.tables import table
+from ..choices import one_of
+from ..data import cache,classes,make_model
+from .specs import parse_specs
+from .training import accuracy,arguments,batches,check_sizes,load,progress,smooth
 
-__all__ = ['Spec', 'compare', 'report', 'plot']
+__all__ = ['compare', 'different', 'label_ends', 'plot', 'report']
 
 defaults   = 'SGD(lr=0.1), SGD(lr=0.05, momentum=0.9), RMSprop(lr=0.001), Adam(lr=0.003)'
 tolerances = dict(float64=1e-8, float32=0.01)        # the largest difference of two losses that is rounding, which training amplifies
 
 
-# -- Which algorithms --
-
-def parse(code, s, hint):
-    "The expression `code`, which a user gave as `s`"
-    try:
-        return ast.parse(code, mode='eval').body
-    except SyntaxError:
-        raise ValueError(f"cannot read {s!r}; {hint}") from None
-
-class Spec:
-    """An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`. Raises `ValueError` for an unknown algorithm, and for a setting that has no
-    name, comes twice, or is no literal."""
-    def __init__(self, s: str):
-        s     = s.strip()
-        hint  = 'settings are written as in SGD(lr=0.1, momentum=0.9)'
-        call  = parse(s, s, hint)
-        func  = getattr(call, 'func', call)
-        names = {n.lower(): n for n in algorithms.__all__}
-        self.name = names.get(getattr(func, 'id', '').lower())
-        if not self.name:
-            raise ValueError(f"no algorithm {s!r}; there is {', '.join(names.values())}; {hint}")
-        if getattr(call, 'args', ()):
-            raise ValueError(f"{s!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
-        self.settings = {}
-        for k in getattr(call, 'keywords', ()):
-            if k.arg is None or k.arg in self.settings:
-                raise ValueError(f"{s!r}: name each setting once; {hint}")
-            try:
-                self.settings[k.arg] = ast.literal_eval(k.value)
-            except ValueError:
-                raise ValueError(f"{s!r}: cannot read {k.arg}={ast.unparse(k.value)}; a setting is a plain value") from None
-
-    def __str__(self):
-        settings = ', '.join(f'{k}={v}' for k,v in self.settings.items())
-        return f'{self.name}({settings})' if settings else self.name
-
-    def ours(self, params):
-        "genopt's optimizer over `params`"
-        return getattr(genopt, self.name)(params, **self.settings)
-
-    def theirs(self, params):
-        "torch's optimizer with the same settings, in whichever spelling they came; None where torch has no such algorithm"
-        cls = getattr(torch.optim, self.name, None)
-        settings = self.ours([torch.ones(1)]).defaults
-        return cls and cls(params, **{k: settings[k] for k in inspect.signature(cls).parameters if k in settings})
-
-def parse_specs(s: str) -> list:
-    "The algorithms of a list such as 'Adam, SGD(lr=0.1)'"
-    hint  = "write algorithms as in 'Adam, SGD(lr=0.1, momentum=0.9)'"
-    items = parse(f'[{s}]', s, hint).elts
-    if not items:
-        raise ValueError(f"no algorithm given; {hint}")
-    return [Spec(ast.unparse(o)) for o in items]
-
-
 # -- Training --
-
-def batches(n, bs, epochs, seed):
-    "The indices of each batch of `bs` among `n` items, in a new random order in each epoch"
-    rand = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        yield from torch.randperm(n, generator=rand)[:n//bs*bs].view(-1, bs)
 
 def train(spec, model, data, batches, epochs, seed):
     """Train copies of `model`, one with genopt's algorithm and, where torch has it, one with torch's. Each batch goes to both, and they take turns in
@@ -86,7 +26,7 @@ def train(spec, model, data, batches, epochs, seed):
     sides = []
     for make in (spec.ours, spec.theirs):
         net = copy.deepcopy(model)
-        opt = make(net.parameters())
+        opt = make(net)
         if opt:
             sides.append((net, opt, [], []))
     for i,batch in enumerate(batches):
@@ -105,25 +45,12 @@ def train(spec, model, data, batches, epochs, seed):
         runs.append(dict(final_loss=statistics.fmean(last), accuracy=accuracy(net, *test), ms=statistics.median(ms), losses=losses))
     return runs
 
-@torch.no_grad()
-def accuracy(net, x, y):
-    net.eval()
-    predicted = torch.cat([net(xb).argmax(1) for xb in x.split(512)])
-    return (predicted==y).double().mean().item()
-
-def progress(items, show):
-    "`items` with fastprogress's bar if `show`. The bar writes carriage returns, so it is for terminals only"
-    if not show:
-        return items
-    from fastprogress.fastprogress import progress_bar
-    return progress_bar(items, leave=False)
-
 def compare(
     opts: str=defaults,         # algorithms with settings
     data: str='digits',         # one of `datasets`
-    model: str='mlp',           # or a classifier of torchvision.models
-    epochs: int=15,
-    bs: int=64,
+    model: str|None=None,       # mlp, transformer or a classifier of torchvision.models; by default what is usual on the data set
+    epochs: int|None=None,      # the same
+    bs: int|None=None,          # batch size; the same
     seed: int=42,
     dtype: str='float64',       # one of `tolerances`
     tol: float|None=None,       # the largest difference of two losses that counts as equal; by default that of the dtype
@@ -132,18 +59,17 @@ def compare(
 ) -> dict:
     """Train `model` with every algorithm of `opts` in both libraries. Returns all that was measured, ready for JSON: the arguments, and in `runs` an
     entry for each algorithm. Raises `ValueError` for an argument that cannot be."""
-    specs = parse_specs(opts)
-    sets  = load_data(data, root)
+    specs = parse_specs(opts, pairs=True)
     type_ = getattr(torch, one_of(dtype, tolerances, 'dtype'))
-    sets  = [(x.to(type_), y) for x,y in sets]
+    sets  = load(data, root, type_)
+    about = arguments(data, model, epochs, bs)
+    model,epochs,bs = about.values()
     tol   = tolerances[dtype] if tol is None else tol
-    images,_ = sets[0]
-    n = len(images)
-    if not 0<bs<=n:
-        raise ValueError(f"batch size {bs} for {n} training images")
-    at_least(1, epochs=epochs)
+    x,_   = sets[0]
+    n     = len(x)
+    check_sizes(n, epochs, bs)
     torch.manual_seed(seed)
-    net    = make_model(model, images).to(type_)
+    net    = make_model(model, x, classes(sets)).to(type_)
     params = [*net.parameters()]
     runs   = []
     for i,spec in enumerate(specs):
@@ -152,7 +78,7 @@ def compare(
             bar.comment = f'{i+1}/{len(specs)} {spec}'
         both = train(spec, net, sets, bar, epochs, seed)
         runs.append(dict(name=str(spec)) | side_by_side(*both, tol=tol))
-    return dict(genopt=genopt.__version__, torch=torch.__version__, data=data, model=model, epochs=epochs, bs=bs, seed=seed, dtype=dtype, tol=tol,
+    return dict(genopt=genopt.__version__, torch=torch.__version__, data=data, **about, seed=seed, dtype=dtype, tol=tol,
                 parameters=sum(p.numel() for p in params), tensors=len(params), runs=runs)
 
 def side_by_side(ours, theirs=None, *, tol):
@@ -239,7 +165,3 @@ def label_ends(ax, ends, x):
     for value,name,color in sorted(ends):
         y = max(value, y*gap)
         ax.annotate(name, (x, y), xytext=(6,0), textcoords='offset points', color=color, va='center', fontsize=9, annotation_clip=False)
-
-def smooth(xs, w=20):
-    "Running mean of the last `w` values"
-    return [statistics.fmean(xs[max(0, i-w+1):i+1]) for i in range(len(xs))]

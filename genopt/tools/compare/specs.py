@@ -1,0 +1,115 @@
+"""Algorithms with settings as a user writes them: `SGD(lr=0.1, momentum=0.9)`, `[AdamW, cautious]`, `Muon+AdamW`."""
+
+import ast,inspect
+import torch
+from torch import nn
+from ...by_name import find,make
+from ...optim.lists import algorithm_of
+
+__all__ = ['Pair', 'Spec', 'parse_specs']
+
+hint = 'settings are written as in SGD(lr=0.1, momentum=0.9)'
+
+
+def parse(code, s, hint):
+    "The expression `code`, which a user gave as `s`"
+    try:
+        return ast.parse(code, mode='eval').body
+    except SyntaxError:
+        raise ValueError(f"cannot read {s!r}; {hint}") from None
+
+class Spec:
+    """An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`; or a list of algorithm and blocks: `Spec('[AdamW, cautious](lr=0.001)')`.
+    Raises `ValueError` for an unknown name, and for a setting that has no name, comes twice, or is no literal."""
+    def __init__(self, s: str):
+        s    = s.strip()
+        call = parse(s, s, hint)
+        func = getattr(call, 'func', call)
+        if getattr(call, 'args', ()):
+            raise ValueError(f"{s!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
+        self.items    = [find(word(o, s)) for o in func.elts] if isinstance(func, ast.List) else [algorithm(word(func, s))]
+        self.is_list  = isinstance(func, ast.List)
+        names         = ', '.join(o.__name__ for o in self.items)
+        self.name     = f'[{names}]' if self.is_list else names
+        self.settings = settings(getattr(call, 'keywords', ()), s)
+
+    def __str__(self):
+        settings = ', '.join(f'{k}={v}' for k,v in self.settings.items())
+        return f'{self.name}({settings})' if settings else self.name
+
+    def ours(self, params):
+        "genopt's optimizer over `params`, a model or its parameters"
+        return make(self.items if self.is_list else self.items[0], params, **self.settings)
+
+    def theirs(self, model):
+        "torch's optimizer over `model` with the same settings, in whichever spelling they came; None where torch has no such algorithm"
+        cls = getattr(torch.optim, self.name, None)
+        settings = self.ours([torch.ones(1)]).defaults if cls else {}
+        return cls and cls(model.parameters(), **{k: settings[k] for k in inspect.signature(cls).parameters if k in settings})
+
+    @property
+    def group(self):
+        "The algorithm and its settings as a param group has them"
+        return dict(algorithm=self.items if self.is_list else self.items[0], **self.settings)
+
+class Pair:
+    """Two algorithms for one model: `Muon+AdamW` is Muon for the matrices and AdamW for the rest. Matrices are parameters of two dimensions and more,
+    other than those of `nn.Embedding`."""
+    def __init__(self, left: str, right: str):
+        self.left,self.right = Spec(left),Spec(right)
+        self.name = f'{self.left.name}+{self.right.name}'
+
+    def __str__(self): return f'{self.left}+{self.right}'
+
+    def ours(self, model):
+        "genopt's optimizer over `model`, with a group of matrices and a group of the rest"
+        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        is_matrix  = lambda name,p: p.ndim>1 and id(p) not in embeddings
+        rules      = {is_matrix: self.left.group, '*': self.right.group}
+        if all(is_matrix(*o) for o in model.named_parameters()):
+            del rules['*']
+        return make(None, model, groups=rules)
+
+    def theirs(self, model):
+        "None: torch has no pairs"
+
+def word(node, s):
+    "The name that `node` is"
+    if isinstance(node, ast.Name):
+        return node.id
+    raise ValueError(f"cannot read {ast.unparse(node)!r} in {s!r}; write a name, as in AdamW, [AdamW, cautious] or Muon+AdamW; {hint}")
+
+def algorithm(name):
+    "The algorithm called `name`. A block alone moves nothing"
+    found = find(name)
+    if algorithm_of(found):
+        return found
+    raise ValueError(f"no algorithm {name!r}; it is a block, for a list with an algorithm, as in [AdamW, {found.__name__}]")
+
+def settings(keywords, s):
+    "The values of the arguments that a user gave in `s`"
+    res = {}
+    for k in keywords:
+        if k.arg is None or k.arg in res:
+            raise ValueError(f"{s!r}: name each setting once; {hint}")
+        try:
+            res[k.arg] = ast.literal_eval(k.value)
+        except ValueError:
+            raise ValueError(f"{s!r}: cannot read {k.arg}={ast.unparse(k.value)}; a setting is a plain value") from None
+    return res
+
+def parse_specs(s: str, pairs: bool=False) -> list:
+    "The algorithms of a list such as 'Adam, SGD(lr=0.1)'. `pairs`: there may be pairs, such as 'Muon+AdamW', and lists, such as '[AdamW, cautious]'"
+    hint  = "write algorithms as in 'Adam, SGD(lr=0.1, momentum=0.9)'"
+    items = parse(f'[{s}]', s, hint).elts
+    if not items:
+        raise ValueError(f"no algorithm given; {hint}")
+    found = [spec(o) for o in items]
+    if not pairs and (bad := next((o for o in found if isinstance(o, Pair) or o.is_list), None)):
+        raise ValueError(f"{str(bad)!r}: this command takes one algorithm at a time; {hint}")
+    return found
+
+def spec(node):
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return Pair(ast.unparse(node.left), ast.unparse(node.right))
+    return Spec(ast.unparse(node))

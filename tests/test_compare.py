@@ -1,0 +1,335 @@
+"""`genopt compare --tune`: the search, the trainings, the ranking, the page, and a run that goes on after an interruption; and `--data text`."""
+
+import json,math,re,shlex,statistics,sys
+from pathlib import Path
+import pytest,torch
+from torch import nn
+import genopt
+from genopt.tools.cli import main
+from genopt.tools.compare import Pair,Spec,compare,compare_tuned,parse_specs,ranking,tuned
+from genopt.tools.compare.search import search
+from genopt.tools.compare.summary import summary
+from genopt.tools.compare.training import Counter
+from genopt.tools.data import classes,load_data,make_model
+
+pytest.importorskip('sklearn')
+stats = pytest.importorskip('scipy.stats')
+root  = Path(__file__).parent.parent
+short = ['compare', '--epochs', '1', '--opts', 'AdamW(lr=0.01), SGD(lr=0.1), Muon+AdamW', '--tune', 'lr', '--budget', '2', '--seeds', '2']
+quick = dict(epochs=1, budget=2, seeds=2)
+
+
+# -- Algorithms as they are written --
+
+@pytest.mark.parametrize('model,matrices', [
+    (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)),                 ['0.weight', '2.weight']),
+    (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)),                   ['1.weight']),
+    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),                             ['0.weight']),
+    (nn.Linear(3, 4, bias=False),                                                      ['weight']),
+])
+def test_a_pair_is_one_for_the_matrices_and_one_for_the_rest(model, matrices):
+    opt = Pair('Muon(lr=0.02)', 'AdamW').ours(model)
+    found = {g['cbs']: g['param_names'] for g in opt.param_groups}
+    rest  = [n for n,_ in model.named_parameters() if n not in matrices]
+    assert found==dict(Muon=matrices) | (dict(AdamW=rest) if rest else {})
+    assert [g['lr'] for g in opt.param_groups]==[.02, .001][:len(found)]
+
+def test_lists_and_pairs():
+    names = 'AdamW, [AdamW, cautious](lr=0.1), Muon(lr=0.02) + [adamw, cautious](wd=0.1), Lion+SGD'
+    a,b,c,d = parse_specs(names, pairs=True)
+    assert [*map(str, (a,b,c,d))]==['AdamW', '[AdamW, cautious](lr=0.1)', 'Muon(lr=0.02)+[AdamW, cautious](wd=0.1)', 'Lion+SGD']
+    model = nn.Linear(3, 2)
+    assert str(b.ours(model))==str(genopt.Optimizer(model.parameters(), [genopt.AdamW, genopt.blocks.cautious], lr=.1))
+    assert [g['weight_decay'] for g in c.ours(model).param_groups if 'AdamW' in g['cbs']]==[.1] and b.theirs(model) is d.theirs(model) is None
+    assert isinstance(Spec('adamw').ours(model), genopt.AdamW)
+
+def test_torch_is_beside_what_it_has_and_not_beside_a_pair():
+    res = compare('AdamW, Muon(lr=0.02)+AdamW', epochs=1)
+    assert [r['torch'] is None for r in res['runs']]==[False, True] and res['runs'][0]['equal'] and 'equal: no loss' in genopt.tools.compare.report(res)
+
+
+# -- Text --
+
+def test_text_is_characters_and_the_next_of_each():
+    pytest.importorskip('pydoc_data')
+    (x,y),(a,b) = sets = load_data('text')
+    assert x.dtype==torch.int64 and x.shape[1]==a.shape[1]==64 and len(x)>4000 and len(a)>400 and 60<classes(sets)<=128
+    assert torch.equal(x[:,1:], y[:,:-1]) and torch.equal(a[:,1:], b[:,:-1])
+    assert all(torch.equal(o, p) for one,other in zip(sets, load_data('text')) for o,p in zip(one, other))
+    assert len({tuple(o.tolist()) for o in x}&{tuple(o.tolist()) for o in a})<len(a)/100        # a sentence may come twice
+
+def test_transformer_looks_back_only():
+    torch.manual_seed(0)
+    x   = torch.randint(0, 90, (2,64))
+    net = make_model('transformer', x, 90)
+    z   = x.clone()
+    z[:,40:] = (z[:,40:]+1)%90
+    for training in (True, False):
+        a,b = (net.train(training)(o) for o in (x, z))
+        assert a.shape==(2,90,64) and torch.allclose(a[...,:40], b[...,:40], atol=1e-6) and not torch.allclose(a[...,40:], b[...,40:], atol=1e-2)
+    first,second = net.layers
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+
+@pytest.mark.slow
+def test_text_is_learned():
+    res = compare('AdamW(lr=0.003)', data='text', dtype='float32')
+    run = res['runs'][0]
+    assert res['model']=='transformer' and run['genopt']['losses'][0]>4.3 and run['genopt']['final_loss']<2.6 and run['genopt']['accuracy']>.35
+    assert run['equal']
+
+def test_python_without_texts(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pydoc_data.topics', None)
+    with pytest.raises(RuntimeError, match=r'--data text needs the texts of Python.s help\(\).*use --data digits'): load_data('text')
+
+
+# -- The search --
+
+@pytest.mark.parametrize('loss,tried', [
+    (lambda e: (e-1.4)**2,                         [0, 1, 2, 1.5, 1.75, 1.25]),
+    (lambda e: (e+.4)**2,                          [0, 1, -1, .5, -.5, -.25]),
+    (lambda e: -e,                                 [0, 1, 2, 3, 4, 5]),
+    (lambda e: math.nan if e>-2.5 else (e+3)**2,   [0, 1, -1, -2, -3, -4]),
+    (lambda e: math.inf if e>0 else e**2,          [0, 1, -1, .5, -.5, .25]),
+])
+def test_search(loss, tried):
+    found = search(loss, 6)
+    assert [*found]==tried and all(v==loss(e) or math.isnan(v) for e,v in found.items())
+
+
+# -- The ranking --
+
+def finals(**losses):
+    return {n: [dict(test_loss=x, train_loss=None if x is None else 2*x, accuracy=None if x is None else 1-x) for x in xs] for n,xs in losses.items()}
+
+def test_summary():
+    data = dict(a=[.30, .34, .31, .33], b=[.20, .25, .21, .22], c=[.21, .24, .21, .23], d=[.9, None, .8, .9])
+    rows = summary([*'abcd'], finals(**data))
+    assert [r['optimizer'] for r in rows]==[*'cbad'[1::-1], 'a', 'd'] and [r['diverged'] for r in rows]==[0, 0, 0, 1]
+    b,c,a,d = rows
+    assert b['test_loss']==[statistics.fmean(data['b']), statistics.stdev(data['b'])] and b['accuracy'][0]==pytest.approx(1-b['test_loss'][0])
+    raw = [stats.ttest_rel(data[x], data[y]).pvalue for x,y in ('bc', 'ba', 'ca')]
+    ps  = stats.false_discovery_control(raw)
+    assert b['against_first']['p']==pytest.approx(ps[1]) and c['against_first']['p']==pytest.approx(ps[2]) and ps[2]<.05<ps[0]
+    assert b['against_first']['difference'][0]==pytest.approx(statistics.fmean(data['b'])-statistics.fmean(data['a'])) and a['against_first'] is None
+    assert (b['better_than'], c['better_than'], a['better_than'])==(['a'], ['a'], [])
+    assert d['test_loss'] is None and d['against_first']==dict(difference=None, p=None)
+
+@pytest.mark.parametrize('losses,p', [
+    (dict(a=[.5, .6], b=[.5, .6]), 1.),                                 # the same numbers, of which a t-test makes NaN
+    (dict(a=[.5], b=[.6]), None),                                       # one seed
+])
+def test_p_values_where_there_is_no_test(losses, p):
+    assert summary(['a', 'b'], finals(**losses))[1]['against_first']['p']==p
+
+def test_without_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'scipy.stats', None)
+    a,b = summary(['a', 'b'], finals(a=[.5, .6], b=[.7, .9]))
+    assert b['against_first']['p'] is None and b['against_first']['difference'][0]==pytest.approx(.25) and a['better_than']==[]
+
+@pytest.mark.parametrize('numbers,text', [([], ''), ([3], '3'), ([5, 3, 4], '3-5'), ([1, 3, 4, 9], '1, 3-4, 9')])
+def test_ranges(numbers, text): assert ranking.ranges(numbers)==text
+
+
+# -- Trainings --
+
+def test_seeds_make_pairs():
+    "Weights and batches depend on the seed alone: where nothing moves, all optimizers have the same losses"
+    res = compare_tuned('SGD(lr=1e-20), Adam(lr=1e-20), Muon(lr=1e-20)+Lion(lr=1e-20)', tune=None, **quick)
+    curves = {seed: [t['curve'] for t in res['trainings'] if t['seed']==seed] for seed in (43, 44)}
+    assert {*res['trainings'][0]['curve']} and curves[43][0]==curves[43][1]==curves[43][2]!=curves[44][0]==curves[44][1]==curves[44][2]
+    assert res['budget']==0 and all(r['tried']==[] for r in res['optimizers']) and ' lr ' not in ranking.report(res)
+
+def test_what_is_tuned():
+    "The rates of a pair move together, from the start exactly as given; the best one on the validation set is taken; the seeds of the table are others"
+    res = compare_tuned('Muon(lr=0.02)+AdamW, SGD(lr=0.10001)', tune='lr', epochs=1, budget=4, seeds=2)
+    by  = {r['optimizer']: r for r in res['optimizers']}
+    pair,sgd = by['Muon(lr=0.02)+AdamW'],by['SGD(lr=0.10001)']
+    assert [.02, .001] in [v for v,_ in pair['tried']] and [.10001] in [v for v,_ in sgd['tried']] and len(pair['tried'])==len(sgd['tried'])==4
+    assert all(a/b==pytest.approx(20, rel=.01) for (a,b),_ in pair['tried']) and [v for v,_ in sgd['tried']]==sorted(v for v,_ in sgd['tried'])
+    for r in (pair, sgd):
+        seen = {t['seed'] for t in res['trainings'] if t['optimizer']==r['optimizer']}
+        assert r['values']==min(r['tried'], key=lambda o: o[1])[0] and seen=={42, 43, 44}
+    for t in res['trainings']:
+        if t['optimizer']=='SGD(lr=0.10001)' and t['seed']==42: assert [t['values'], t['valid_loss']] in sgd['tried'] and t['test_loss']!=t['valid_loss']
+
+def test_same_command_same_numbers():
+    a,b = [compare_tuned('AdamW(lr=0.01), SGD(lr=0.1)', **quick)['optimizers'] for _ in range(2)]
+    assert a==b
+
+def test_another_hyper_parameter():
+    res = compare_tuned('AdamW(lr=0.01)', tune='weight_decay', **quick)
+    assert [v for v,_ in res['optimizers'][0]['tried']]==[[.01], [.0316]]
+
+@pytest.mark.slow
+@pytest.mark.parametrize('opts', ['SAM(lr=0.1)', 'AdaHessian', 'AdamWScheduleFree', 'LBFGS(lr=0.1)', '[clip_grad_norm, AdamW, lookahead](lr=0.01)', 'Lion+SGD', 'SOAP'])
+def test_kinds_of_optimizers(opts):
+    "Those that evaluate the model again, differentiate twice, have other weights to evaluate, or are lists"
+    res = compare_tuned(opts, tune=None, epochs=1, seeds=1)
+    assert res['optimizers'][0]['train_loss'][0]<2.35 and res['optimizers'][0]['test_loss'][1]==0
+
+def test_the_weights_to_evaluate_are_evaluated(monkeypatch):
+    def eval(opt):
+        for p in opt.param_groups[0]['params']: p.data.zero_()
+    monkeypatch.setattr(genopt.SGD, 'eval', eval)
+    assert compare_tuned('SGD', tune=None, epochs=1, seeds=1)['optimizers'][0]['test_loss'][0]==pytest.approx(math.log(10))
+
+@pytest.mark.parametrize('opts', ['SGD(lr=1e30)', 'AdamW(lr=1e30)'])
+def test_a_training_that_diverges(opts):
+    res = compare_tuned(f'AdamW, {opts}', tune=None, epochs=1, seeds=2)
+    assert res['optimizers'][0]['optimizer']=='AdamW' and res['optimizers'][1]['diverged']==2
+    assert 'diverged with 2 of 2 seeds' in ranking.report(res) and ranking.plot(res)
+    assert all(len(t['curve'])<len(res['trainings'][0]['curve']) for t in res['trainings'][2:])
+
+def test_schedules():
+    constant,cosine = tuned.schedules['constant'],tuned.schedules['cosine']
+    assert [constant(t) for t in (.01, .5, 1)]==[1, 1, 1]
+    assert cosine(.5)==pytest.approx(.5) and cosine(1)==0 and cosine(.01)==pytest.approx(.2, rel=1e-2) and max(cosine(i/100) for i in range(101))>.99
+    a,b = [compare_tuned('SGD(lr=0.1)', tune=None, epochs=1, seeds=1, schedule=s)['trainings'][0]['curve'] for s in ('constant', 'cosine')]
+    assert a!=b
+
+@pytest.mark.parametrize('n,steps,means', [(4, 4, [1, 2, 3, 4]), (2, 4, [1, 2]), (0, 4, []), (120, 120, [1.5+2*i for i in range(60)])])
+def test_curve(n, steps, means): assert tuned.curve([*range(1, n+1)], steps)==means
+
+def test_a_bar_is_drawn_in_a_terminal_alone(capsys):
+    for show in (True, False):
+        with Counter(3, show) as counter:
+            for _ in range(3): counter.tick('AdamW')
+        out = capsys.readouterr().out
+        assert ('AdamW' in out and '3' in out)==show
+
+
+# -- The command --
+
+train = tuned.train
+def calls(monkeypatch, stop_at=math.inf):
+    "Counts trainings, and interrupts before number `stop_at`"
+    done = []
+    def counted(*args):
+        if len(done)==stop_at: raise KeyboardInterrupt
+        done.append(args)
+        return train(*args)
+    monkeypatch.setattr(tuned, 'train', counted)
+    return done
+
+@pytest.fixture
+def no_picture(monkeypatch): monkeypatch.setattr(ranking, 'plot', lambda res, path: None)       # it takes most of the time
+
+def without_time(path):
+    res = json.loads(path.read_text())
+    for t in res['trainings']: del t['seconds']
+    return res
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys, no_picture):
+    args = [*short, '--out', str(tmp_path/'c.png'), '--results', str(tmp_path/'c.json')]
+    done = calls(monkeypatch, 5)
+    assert main(args)==130 and f"interrupted; the same command goes on from {tmp_path/'c.json'}" in capsys.readouterr().err
+    assert len(json.loads((tmp_path/'c.json').read_text())['trainings'])==len(done)==5
+    done = calls(monkeypatch)
+    assert main(args)==0 and len(done)==12-5
+    out = capsys.readouterr().out
+    whole = [*args[:-1], str(tmp_path/'d.json')]
+    assert main(whole)==0 and without_time(tmp_path/'c.json')==without_time(tmp_path/'d.json')
+    assert capsys.readouterr().out.replace('d.json', 'c.json')==out
+    done = calls(monkeypatch)
+    assert main(args)==0 and done==[]                                   # all is there
+    more = [a if a!='2' else '3' for a in args]                         # another seed, and another value to try
+    assert main(more)==0 and 0<len(done)<=12
+    assert {p.name for p in tmp_path.iterdir()}=={'c.json', 'd.json'}      # nothing half written is left
+
+def test_compare_tells_and_draws(tmp_path, capsys):
+    assert main([*short, '--page', str(tmp_path/'p.md')])==0
+    out = capsys.readouterr().out
+    assert 'mlp (4,810 parameters in 4 tensors) on digits, 1 epoch of batches of 64, 18 steps' in out and ' ± ' in out and '\r' not in out
+    assert re.search(r'^1 .*\n2 .*\n3 ', out, re.M) and 'test loss against AdamW(lr=0.01)' in out and 'paired t-test' in out
+    assert (tmp_path/'p.png').read_bytes()[:4]==b'\x89PNG' and (tmp_path/'p.png').stat().st_size>20_000
+    page = (tmp_path/'p.md').read_text()
+    assert '](p.png)' in page and '[p.json](p.json)' in page and page.count('\n| ')==5 and f"--page {tmp_path/'p.md'}" in page
+    assert f"picture: {tmp_path/'p.png'}\nresults: {tmp_path/'p.json'}\npage: {tmp_path/'p.md'}\n" in out
+
+def test_page_names_the_command_that_wrote_it(tmp_path, monkeypatch, no_picture):
+    "The command of the page, run again, writes the same page and trains nothing"
+    assert main([*short, '--page', str(tmp_path/'p.md')])==0
+    page = (tmp_path/'p.md').read_text()
+    command = re.search(r'```sh\ngenopt (.*)\n```', page)[1]
+    done = calls(monkeypatch)
+    assert main(shlex.split(command))==0 and done==[] and (tmp_path/'p.md').read_text()==page
+
+def test_compare_json(tmp_path, capsys, no_picture):
+    assert main([*short, '--json', '--out', str(tmp_path/'c.png'), '--results', str(tmp_path/'c.json')])==0
+    res = json.loads(capsys.readouterr().out)
+    assert res==json.loads((tmp_path/'c.json').read_text()) and len(res['optimizers'])==3 and res['first']=='AdamW(lr=0.01)' and res['seeds']==2
+
+@pytest.mark.parametrize('args,words', [
+    (['--opts', 'AdamW, AdamV'],                        "no algorithm 'AdamV', did you mean 'Adam' or 'AdamW'"),
+    (['--opts', 'AdamW+'],                              "cannot read 'AdamW+'"),
+    (['--opts', 'Muon+AdamW+SGD'],                      "write a name, as in AdamW, [AdamW, cautious] or Muon+AdamW"),
+    (['--opts', 'Muon*AdamW'],                          "cannot read 'Muon * AdamW'"),
+    (['--opts', 'cautious'],                            "no algorithm 'cautious'; it is a block, for a list with an algorithm, as in [AdamW, cautious]"),
+    (['--opts', '[AdamW, cautios]'],                    "no algorithm 'cautios', did you mean 'cautious'?"),
+    (['--opts', '[AdamW, Lion]'],                       "AdamW and Lion in one list"),
+    (['--opts', '[cautious]'],                          "needs a learning rate"),
+    (['--opts', 'AdamW, AdamW'],                        "--opts has AdamW twice; leave one out"),
+    (['--opts', 'Muon'],                                "it takes matrices"),
+    (['--tune', 'momentum'],                            "--tune momentum: SGD(lr=0.1) has no positive number of this name to start from (it is 0); give one, as in SGD(momentum=0.01)"),
+    (['--tune', 'rate'],                                "has no positive number of this name to start from (there is lr, mom"),
+    (['--seeds', '0'],                                  "seeds must be 1 or more, got 0"),
+    (['--budget', '0'],                                 "budget must be 1 or more, got 0"),
+    (['--schedule', 'linear'],                          "no schedule 'linear'; there is constant, cosine"),
+    (['--dtype', 'float16'],                            "no dtype 'float16'; there is float32, float64"),
+    (['--data', 'text', '--model', 'mlp'],              "model 'mlp' is not for text; use transformer"),
+    (['--model', 'transformer'],                        "model 'transformer' is not for images; use mlp"),
+    (['--epochs', '0'],                                 "epochs must be 1 or more"),
+    (['--bs', '1400'],                                  "batch size 1400 for 1197 training examples"),
+    (['--page', 'no/such/p.md'],                        "there is no folder no/such"),
+    (['--results', 'no/such/r.json'],                   "--results no/such/r.json: there is no folder"),
+])
+def test_bad_arguments_are_told(args, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = calls(monkeypatch)
+    assert main(['compare', *(() if '--tune' in args else ('--tune', 'lr')), *args])==2
+    assert words in capsys.readouterr().err and done==[] and [*tmp_path.iterdir()]==[]
+
+@pytest.mark.parametrize('args,words', [
+    (['compare', '--page', 'p.md'],                     "--page p.md shows what --tune or --seeds found"),
+    (['gallery', '--algorithms', 'Muon+AdamW'],         "'Muon+AdamW': this command takes one algorithm at a time"),
+    (['gallery', '--algorithms', '[AdamW, cautious]'],  "'[AdamW, cautious]': this command takes one algorithm at a time"),
+])
+def test_what_other_commands_do_not_take(args, words, capsys):
+    assert main(args)==2 and words in capsys.readouterr().err
+
+def test_explain_takes_pairs_and_lists(capsys):
+    assert main(['explain', 'Muon+AdamW'])==0 and 'newton_schulz' in (out := capsys.readouterr().out) and 'adam_step' in out
+    assert main(['explain', '[AdamW, cautious](lr=0.1)'])==0 and 'cautious' in capsys.readouterr().out
+
+@pytest.mark.parametrize('text,args,words', [
+    ('{"trainings": [], "data": "digits"}', [],                "done with another genopt (None there, "),
+    ('{}', [],                                                 "this file has no results of genopt compare, and would be overwritten"),
+    ('what?', [],                                              "this file has no results of genopt compare"),
+    (None, ['--epochs', '2'],                                  "another epochs (1 there, 2 now), steps (18 there, 36 now); name another file, or remove this one"),
+    (None, ['--schedule', 'constant'],                         "another schedule ('cosine' there, 'constant' now)"),
+])
+def test_results_of_something_else(text, args, words, tmp_path, capsys):
+    path = tmp_path/'c.json'
+    common = ['--out', str(tmp_path/'c.png'), '--results', str(path)]
+    if text is None: assert main([*short[:3], '--opts', 'SGD', '--seeds', '1', *common])==0
+    else: path.write_text(text)
+    before = path.read_text()
+    assert main([*short, *args, *common])==2 and words in capsys.readouterr().err and path.read_text()==before
+
+
+# -- The pages --
+
+pages = sorted((root/'docs'/'compare').glob('*.md'))
+
+def test_there_are_pages(): assert [p.stem for p in pages]==['digits', 'text']
+
+@pytest.mark.parametrize('path', pages, ids=lambda p: p.stem)
+def test_pages_show_the_results_beside_them(path):
+    res = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+    own = ranking.page(res, path.relative_to(root), path.with_suffix('.png').relative_to(root), path.with_suffix('.json').relative_to(root))
+    assert path.read_text(encoding='utf-8')==own and path.with_suffix('.png').exists()
+    names = {t['optimizer'] for t in res['trainings']}
+    assert len(names)==len(res['optimizers'])==10 and res['seeds']==5
+    finals = {n: [t for t in res['trainings'] if t['optimizer']==n and t['seed']!=res['seed']] for n in names}
+    again  = summary([n for n in names if n==res['first']] + [n for n in names if n!=res['first']], finals)
+    assert [r['test_loss'] for r in again]==[r['test_loss'] for r in res['optimizers']]

@@ -31,8 +31,8 @@ class Init(Anything):
         return f'{name}({", ".join(map(str, self.args))})' if self.args else name
     def fits(self, new: Any, old: Any) -> bool:
         "Whether `new` can take the place of `old` as the value of this state"
-        return fit(new)==fit(old)
-    grows = False                                                # whether its shape may change from step to step
+        return bool(fit(new)==fit(old))
+    grows: bool = False                                                # whether its shape may change from step to step
     stochastic = False                                           # whether it is rounded at random
     def rounded(self, new: Tensor, old: Tensor) -> Tensor:
         "The value `new` of this state, for a tensor that is stored as `old` is"
@@ -58,11 +58,11 @@ class Kept(Init):
     "What `init` makes, stored in another dtype. See `kept`"
     def __init__(self, init: Init, dtype: str, rounding: str, smallest: int) -> None:
         super().__init__(_kept, init, dtype, rounding, smallest)
-        self.init,self.dtype,self.smallest,self.stochastic = init,dtype,smallest,rounding=='stochastic'
-    @property
-    def grows(self) -> bool: return self.init.grows
+        self.init,self.dtype,self.smallest,self.stochastic,self.grows = init,dtype,smallest,rounding=='stochastic',init.grows
     def fits(self, new: Any, old: Any) -> bool: return self.init.fits(new, old)
-    def largest(self, p: Tensor) -> Tensor | float: return stored(self.init.largest(p), self.dtype, self.smallest)
+    def largest(self, p: Tensor) -> Tensor | float:
+        res: Tensor | float = stored(self.init.largest(p), self.dtype, self.smallest)
+        return res
     def __repr__(self) -> str: return f'{self.init} as {self.dtype}'
 
 def stored(x: Any, dtype: str, smallest: int) -> Any:

@@ -5,6 +5,7 @@
 The first pattern that matches a state counts. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
 `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache,partial
 import torch
@@ -22,14 +23,14 @@ def policies(store) -> tuple | None:
     value"""
     if store is None: return None
     if isinstance(store, (tuple,list)): store = {pattern: dict(zip(arguments, values)) for pattern,*values in store}
-    if not isinstance(store, dict): raise TypeError(f"store must be a dict of states and dtypes, such as {{'sqr_avg': 'bfloat16'}}; got {store!r}")
+    if not isinstance(store, Mapping): raise TypeError(f"store must be a dict of states and dtypes, such as {{'sqr_avg': 'bfloat16'}}; got {store!r}")
     return tuple(policy(*item) for item in store.items()) or None
 
 arguments = 'dtype','rounding','smallest'                                  # of `kept`
 
 def policy(pattern, how):
     if not isinstance(pattern, str): raise TypeError(f"store: {pattern!r} must be the name of a state, or a pattern such as '*_avg'")
-    how = how if isinstance(how, dict) else dict(dtype=how)
+    how = dict(how) if isinstance(how, Mapping) else dict(dtype=how)
     if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has {min(bad)!r}; there is {', '.join(arguments)}")
     if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype")
     try: init = kept(zeros, **how)

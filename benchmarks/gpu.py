@@ -124,6 +124,8 @@ What this cannot show, and nobody has tried:
 `nonfinite='skip'` and `'raise'` look at all gradients in one launch, and wait for the device once a step. GradScaler unscales gradients in a
 pass of its own, as for any optimizer that does not take part in its protocol.
 
+So on a GPU only `fused=True` launches. The default stays `foreach=True` until the gpu tests have passed on a card.
+
 ## Algorithms
 
 Float32, default settings, sm_90. Columns:

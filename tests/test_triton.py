@@ -368,3 +368,10 @@ def test_the_page_has_every_algorithm(gpu_page):
         made = gpu_page.tried(name)
         assert (made is None)==(name not in rows), name
         if made: assert rows[name][1]==str(len(triton_launch.kernel_for(made).calls())), name
+
+def test_a_gpu_launches_on_request_alone():
+    "No card has run the kernels; who wants them says `fused=True`"
+    for kind in ('cuda', 'xpu'):
+        device = torch.device(kind)
+        assert [choose.backend_of(asked, device) for asked in ('launch', None, 'foreach', 'reference')]==['triton', 'foreach', 'foreach', 'reference']
+        assert choose.backend_of('launch', device, capturable=True)=='foreach'

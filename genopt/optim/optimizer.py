@@ -50,7 +50,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     `foreach`: a bool or `None`. `False` calls the callbacks for each parameter; this is the reference. `True` runs their operations on lists of
         parameters; elementwise chains then give the same bits as the reference. `True` is an error beside `fused=True`.
     `fused`: a bool or `None`. `True` compiles the chain to one C function over all parameters, which needs a C compiler, or on a GPU to a few
-        kernels, which need Triton. If both `foreach` and `fused` are left out, genopt does the same where there is a compiler, and uses lists
+        kernels, which need Triton. If both `foreach` and `fused` are left out, genopt uses the C function on a CPU with a compiler, and lists
         elsewhere. `opt.explain()` shows how a chain runs, and why; `opt.explain().kernel()` shows the kernels of a GPU.
     `capturable`: a bool, by default `False`. `True` keeps counters, and hyper-parameters given as tensors, on the device, so that a CUDA graph can
         record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them.

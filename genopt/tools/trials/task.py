@@ -1,0 +1,67 @@
+"""What a task is. A task isolates one difficulty in several degrees, and each degree is a `Problem`.
+
+All runs of a problem lie side by side: a parameter of shape (n,) is a tensor (runs, n) for `loss` and `error`, which return a number for each run.
+So one evaluation serves all rates and seeds."""
+
+import hashlib,inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+import torch
+
+__all__ = ['Problem', 'Task', 'alternating', 'away_from', 'fixed', 'task']
+
+
+@dataclass
+class Problem:
+    """A function to minimize. `start(rand)` returns the parameters from which a seed starts, a list of tensors. `loss(*xs)` returns what the optimizer
+    sees, and `error(*xs)`, by default `loss`, what is judged: a run passes if it is at most `threshold` at `hold` checks in a row. `noise(rand,
+    steps)`, where there is one, returns what changes from step to step, a tensor (steps, ...); `loss` and `error` then get `z` (runs, ...). `delay`
+    counts the steps by which gradients come late."""
+    start: Callable
+    loss: Callable
+    threshold: float
+    error: Callable|None = None
+    noise: Callable|None = None
+    delay: int = 0
+    hold: int = 2
+
+@dataclass
+class Task:
+    """One difficulty. `make(degree)` returns the `Problem` for each of `degrees`, from easy to hard. `steps` is the budget: how often the gradient may
+    be evaluated. `basis` says where the thresholds come from."""
+    make: Callable
+    degrees: tuple
+    steps: int
+    basis: str
+
+    @property
+    def name(self): return self.make.__name__
+    @property
+    def title(self): return self.name.replace('_', ' ')
+    @property
+    def reason(self): return inspect.getdoc(self.make)
+    @property
+    def fingerprint(self):
+        "Changes with the text of the task, so that a result is not taken for that of another task of the same name"
+        return hashlib.sha256(inspect.getsource(self.make).encode()).hexdigest()[:12]
+
+def task(degrees, steps, basis):
+    "Makes a `Task` of the function that returns its problems"
+    return lambda make: Task(make, degrees, steps, basis)
+
+
+# -- What many tasks share --
+
+def fixed(seed: int=0): return torch.Generator().manual_seed(seed)
+
+def alternating(*shape, low=.5, high=1.5):
+    "A point with values between `low` and `high` and alternating signs: no minimum is at the origin, where decay alone would lead"
+    n = torch.Size(shape).numel()
+    return (torch.linspace(low, high, n, dtype=torch.float64)*torch.tensor([1.,-1.], dtype=torch.float64).repeat(-(-n//2))[:n]).reshape(shape)
+
+def away_from(*points, by: float=1.):
+    """A start at about the distance `by` from `points` in each element, on a random side. The distances differ, so that a step of fixed length cannot
+    meet all elements by chance"""
+    return lambda rand: [p + by*random_signs(p, rand)*(.75 + .5*torch.rand(p.shape, generator=rand, dtype=p.dtype)) for p in points]
+
+def random_signs(like, rand): return torch.randint(0, 2, like.shape, generator=rand).to(like)*2-1

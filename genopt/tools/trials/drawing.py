@@ -9,6 +9,8 @@ __all__ = ['page', 'plot', 'report']
 
 def number(x): return f'{x:g}'.replace('0.', '.', 1) if 0<x<1 else f'{x:g}'
 
+def short(name): return name.rpartition(':')[2]                  # of 'my_module:MyOptimizer'
+
 def cell(entries) -> str:
     "The degrees passed and the good rates at the hardest of them: '2: .003 to .1'"
     if entries is None:
@@ -54,7 +56,7 @@ def report(res: dict) -> str:
         if any(cells):
             lines.append([n.replace('_', ' '), str(len(t['degrees'])), *cells])
     sums = [f"{total(r['results'])} of {given(res)}" for _,r in rows]
-    head = ['task', 'degrees', *(name for name,_ in rows)]
+    head = ['task', 'degrees', *(short(name) for name,_ in rows)]
     return '\n'.join([explanation, '', table(head, [*lines, ['degrees passed', '', *sums]], right=(1,))])
 
 explanation = (f"Degrees passed, and the good rates at the hardest of them. A rate is good if {needed} of {seeds} seeds pass within the budget; "
@@ -65,7 +67,7 @@ def summary(res) -> str:
     lines = []
     for name,r,families,by_family in scores(res):
         factor = width(r)
-        lines.append([name, str(sum(by_family)), *map(str, by_family), f'{factor:.0f}x' if factor else '-'])
+        lines.append([short(name), str(sum(by_family)), *map(str, by_family), f'{factor:.0f}x' if factor else '-'])
     head = ['algorithm', f'of {given(res)}', *(f'{f} ({given(res, f)})' for f in families), 'window']
     return table(head, lines, right=range(1, len(head)))
 
@@ -79,7 +81,7 @@ def page(res: dict, picture: str) -> str:
     lines = []
     for name,r,families,by_family in scores(res):
         factor = width(r)
-        lines.append([name, str(sum(by_family)), *map(str, by_family), f'{factor:.0f}x' if factor else ''])
+        lines.append([short(name), str(sum(by_family)), *map(str, by_family), f'{factor:.0f}x' if factor else ''])
     out += [*markdown(['algorithm', f'of {given(res)}', *(f'{f} ({given(res, f)})' for f in families), 'window'], lines)]
     for f in families:
         own = {n: t for n,t in res['tasks'].items() if t['family']==f}
@@ -88,7 +90,7 @@ def page(res: dict, picture: str) -> str:
                         [[n.replace('_', ' '), t['reason'], ', '.join(f'{d:g}' if not isinstance(d, str) else d for d in t['degrees']), str(t['steps']),
                           t['basis'], passed_by(res, n, len(t['degrees']))] for n,t in own.items()])
         out += ['', *markdown(['algorithm', *(n.replace('_', ' ') for n in own)],
-                              [[name, *(cell(r['results'].get(n)) for n in own)] for name,r in res['rows'].items()])]
+                              [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in res['rows'].items()])]
     return '\n'.join(out) + '\n'
 
 intro = """# Trials
@@ -181,7 +183,7 @@ def label(ax, res, rows, columns):
     "The names of tasks above, of optimizers to the left, and of the families of both"
     ax.xaxis.tick_top()
     ax.set_xticks([x+.46 for x in columns.values()], [n.replace('_', ' ') for n in columns], rotation=60, ha='left', rotation_mode='anchor', fontsize=9)
-    ax.set_yticks([y+.5 for y in rows.values()], [*rows], fontsize=9)
+    ax.set_yticks([y+.5 for y in rows.values()], [*map(short, rows)], fontsize=9)
     ax.tick_params(length=0, pad=2)
     for f in dict.fromkeys(t['family'] for t in res['tasks'].values()):
         xs = [x for n,x in columns.items() if res['tasks'][n]['family']==f]

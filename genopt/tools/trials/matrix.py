@@ -8,8 +8,8 @@ import torch
 import genopt
 from ... import algorithms
 from ..choices import at_least,one_of,words
-from ..compare import parse_specs,progress
-from . import judging
+from ..compare import progress
+from . import compositions,judging
 from .rows import row
 from .running import run
 from .tasks import families,tasks
@@ -18,18 +18,33 @@ __all__ = ['catalogue', 'pick', 'trials']
 
 
 variants = {'SGD': ['SGD(momentum=0.9)'], 'Scion': ['Scion(unconstrained=True)']}        # settings that are algorithms in their own right
+beside   = [f'{compositions.__name__}:{n}' for n in compositions.__all__]
 
 def catalogue() -> list:
     "The rows of the whole matrix"
-    return [r for n in algorithms.__all__ for r in (n, *variants.get(n, []))]
+    return [r for n in algorithms.__all__ for r in (n, *variants.get(n, []))] + beside
 
 def pick(text: str|None) -> list:
     "The rows in 'Adam, SGD(momentum=0.9)' or 'my_module:MyOptimizer', beside which stands Adam; by default the whole catalogue"
     if text is None:
         return [*map(row, catalogue())]
-    if ':' in text:
-        return [*map(row, (*words(text), 'Adam'))]
-    return [row(str(s)) for s in parse_specs(text)]
+    given = items(text)
+    if not given:
+        raise ValueError("no optimizer given; write them as in 'Adam, SGD(momentum=0.9)' or my_module:MyOptimizer")
+    if any(':' in o for o in given):
+        given.append('Adam')
+    return [*{r.name: r for r in map(row, given)}.values()]
+
+def items(text) -> list:
+    "The items of a list, split at the commas outside of parentheses"
+    found,depth = [''],0
+    for c in text:
+        depth += (c=='(')-(c==')')
+        if c==',' and not depth:
+            found.append('')
+        else:
+            found[-1] += c
+    return [s.strip() for s in found if s.strip()]
 
 def pick_tasks(text):
     "The tasks in 'ill_conditioning, minimax'; by default all"

@@ -1,6 +1,6 @@
 "The rows of the matrix: optimizers by name, and how each has to be run."
 
-import importlib
+import importlib,os,sys
 from dataclasses import dataclass
 import torch
 from ... import algorithms
@@ -11,7 +11,7 @@ __all__ = ['Manner', 'Row', 'manner_of', 'row']
 
 @dataclass
 class Row:
-    "An optimizer under its name: `make(groups)` returns it over param groups, each with its `lr`. `family` is that of the catalogue, or 'yours'"
+    "An optimizer under its name: `make(groups)` returns it over param groups, each with its `lr`. `family` is that of the catalogue, or 'compositions'"
     name: str
     family: str
     make: object
@@ -20,7 +20,7 @@ def row(text: str) -> Row:
     """The row for an algorithm with settings, such as 'SGD(momentum=0.9)', or for 'my_module:MyOptimizer', a function of params and `lr` that returns
     an optimizer. The algorithms of the catalogue run without weight decay, which would move the minimum, unless the settings have it"""
     if ':' in text:
-        return Row(text, 'yours', imported(text))
+        return Row(text, 'compositions', imported(text))
     spec = Spec(text)
     if 'lr' in spec.settings:
         raise ValueError(f"{text!r}: the trials try a grid of rates, so leave out lr")
@@ -31,8 +31,10 @@ def row(text: str) -> Row:
     return Row(name, family.__name__.rpartition('.')[2].replace('_', ' '), spec.ours)
 
 def imported(text):
-    "What 'my_module:MyOptimizer' names"
+    "What 'my_module:MyOptimizer' names; the module may lie in the current folder"
     module,_,name = text.partition(':')
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as e:

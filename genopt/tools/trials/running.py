@@ -71,6 +71,7 @@ class Runs:
         self.count   = torch.zeros(n, dtype=torch.long)         # evaluations of each run
         self.streak  = torch.zeros(n, dtype=torch.long)
         self.open    = torch.ones(n, dtype=torch.bool)
+        self.stepping = self.open.clone()                       # those that have gradients
         self.finite  = torch.ones(n, dtype=torch.bool)
         self.passed  = torch.zeros(n, dtype=torch.bool)
         self.limit   = None
@@ -156,6 +157,7 @@ class Runs:
 
     def until_decided(self, optimizers, manner):
         every,judged = max(1, self.steps//checks),0
+        self.averages = hasattr(optimizers[0][0], 'eval')                       # whether there are weights to evaluate beside those to train
         while self.open.any():
             self.step(optimizers, manner)
             made = int(self.count.max())
@@ -166,19 +168,26 @@ class Runs:
     @torch.no_grad()
     def judge(self, optimizers):
         "Close the runs that have passed, have diverged or have used up their budget"
-        averages = hasattr(optimizers[0][0], 'eval')
-        if averages:
+        if self.averages:
             for opt,_ in optimizers:
                 opt.eval()
         error = self.call(self.problem.error or self.problem.loss, self.values, slice(None))
-        if averages:
+        if self.averages:
+            self.averages = not getattr(optimizers[0][0], 'training', False)    # genopt's stays in training where there is nothing else to evaluate
             for opt,_ in optimizers:
                 opt.train()
         below = (error<=self.problem.threshold) & self.finite
         self.streak  = torch.where(below, self.streak+1, 0)
         self.passed |= self.open & (self.streak>=self.problem.hold)
-        closed = self.open & (self.passed | ~self.finite | (self.count>=self.steps))
-        self.open &= ~closed
-        for r in closed.nonzero()[:,0].tolist():
-            for p in self.params[r]:
-                p.grad = None
+        self.open &= ~(self.passed | ~self.finite | (self.count>=self.steps))
+        self.leave()
+
+    def leave(self):
+        """Take the gradients from closed runs, so that a step leaves them out. A step has to be prepared anew where this changes, so it waits until a
+        quarter of the runs can go"""
+        closed = self.stepping & ~self.open
+        if closed.sum()*4>=self.stepping.sum():
+            for r in closed.nonzero()[:,0].tolist():
+                for p in self.params[r]:
+                    p.grad = None
+            self.stepping &= self.open

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import torch
 
-__all__ = ['Problem', 'Task', 'alternating', 'away_from', 'fixed', 'task']
+__all__ = ['Problem', 'Task', 'alternating', 'away_from', 'distance', 'fixed', 'logspace', 'noise', 'random_signs', 'rms', 'rotation', 'task']
 
 
 @dataclass
@@ -54,14 +54,36 @@ def task(degrees, steps, basis):
 
 def fixed(seed: int=0): return torch.Generator().manual_seed(seed)
 
+def logspace(ratio, n):
+    "`n` numbers around 1, whose largest is `ratio` times the smallest"
+    return torch.logspace(-.5, .5, n, base=ratio, dtype=torch.float64)
+
+def rotation(n, seed=0):
+    "A fixed orthogonal matrix"
+    return torch.linalg.qr(torch.randn(n, n, generator=fixed(seed), dtype=torch.float64))[0]
+
+def noise(n, scale=1.):
+    "Normal noise for `n` elements in each step"
+    return lambda rand, steps: scale*torch.randn(steps, n, generator=rand, dtype=torch.float64)
+
+def distance(goal):
+    "The largest distance of any element from `goal`, for each run"
+    return lambda x, z=None: (x-goal).abs().flatten(1).amax(1)
+
+def rms(goal):
+    "The root mean square of the distances of the elements from `goal`, for each run"
+    return lambda x, z=None: ((x-goal)**2).flatten(1).mean(1).sqrt()
+
 def alternating(*shape, low=.5, high=1.5):
     "A point with values between `low` and `high` and alternating signs: no minimum is at the origin, where decay alone would lead"
     n = torch.Size(shape).numel()
     return (torch.linspace(low, high, n, dtype=torch.float64)*torch.tensor([1.,-1.], dtype=torch.float64).repeat(-(-n//2))[:n]).reshape(shape)
 
-def away_from(*points, by: float=1.):
-    """A start at about the distance `by` from `points` in each element, on a random side. The distances differ, so that a step of fixed length cannot
-    meet all elements by chance"""
-    return lambda rand: [p + by*random_signs(p, rand)*(.75 + .5*torch.rand(p.shape, generator=rand, dtype=p.dtype)) for p in points]
+def away_from(*points, by: float=1., spread: float=.5):
+    """A start at about the distance `by` from `points` in each element, on a random side. The distances differ by `spread`, so that a step of fixed
+    length cannot meet all elements by chance"""
+    def start(rand):
+        return [p + by*random_signs(p, rand)*(1 - spread/2 + spread*torch.rand(p.shape, generator=rand, dtype=p.dtype)) for p in points]
+    return start
 
 def random_signs(like, rand): return torch.randint(0, 2, like.shape, generator=rand).to(like)*2-1

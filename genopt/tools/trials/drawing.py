@@ -23,17 +23,19 @@ def cell(entries) -> str:
     low,high = number(good_rates[0]),number(good_rates[-1])
     return f'{level(entries)}: {low}' + (f' to {high}' if high!=low else '')
 
-def scores(res):
-    "For each row the number of degrees passed in each family of tasks"
-    families = [*dict.fromkeys(t['family'] for t in res['tasks'].values())]
-    for name,r in res['rows'].items():
-        by_family = []
-        for f in families:
-            own = {n: x for n,x in r['results'].items() if res['tasks'][n]['family']==f}
-            by_family.append(total(own))
-        yield name,r,families,by_family
+def by_family(res):
+    "The families of tasks, each with its tasks"
+    found = {}
+    for n,t in res['tasks'].items():
+        found.setdefault(t['family'], {})[n] = t
+    return found
 
-def given(res, family=None): return sum(len(t['degrees']) for t in res['tasks'].values() if family in (None, t['family']))
+def started(res): return {name: r for name,r in res['rows'].items() if r['results']}
+
+def score(r, tasks) -> str:
+    "The degrees passed, of those that the row was given: '14 of 15'"
+    passed,given = total(r['results'], tasks)
+    return f'{passed} of {given}' if given else ''
 
 def width(r) -> float|None:
     "The median width of the window of good rates over the tasks of which a degree was passed, as a factor"
@@ -47,50 +49,46 @@ few = 4                                                         # so many rows a
 
 def report(res: dict) -> str:
     "The matrix as a text table: a line for each task if there are few rows, else a line for each row"
-    if len(res['rows'])>few:
-        return summary(res)
-    rows  = [*res['rows'].items()]
+    rows  = [*started(res).items()]
+    if len(rows)>few:
+        return table(*summary(res), right=range(1, 99))
     lines = []
     for n,t in res['tasks'].items():
         cells = [cell(r['results'].get(n)) for _,r in rows]
         if any(cells):
             lines.append([n.replace('_', ' '), str(len(t['degrees'])), *cells])
-    sums = [f"{total(r['results'])} of {given(res)}" for _,r in rows]
+    sums = [score(r, res['tasks']) for _,r in rows]
     head = ['task', 'degrees', *(short(name) for name,_ in rows)]
     return '\n'.join([explanation, '', table(head, [*lines, ['degrees passed', '', *sums]], right=(1,))])
 
 explanation = (f"Degrees passed, and the good rates at the hardest of them. A rate is good if {needed} of {seeds} seeds pass within the budget; "
                f"there are {len(rates)} rates from {rates[0]:g} to {rates[-1]:g}")
 
-def summary(res) -> str:
-    "A line for each row with the degrees passed by family of tasks"
+def summary(res) -> tuple:
+    "A head, and a line for each row with the degrees passed by family of tasks"
+    families = by_family(res)
     lines = []
-    for name,r,families,by_family in scores(res):
+    for name,r in started(res).items():
         factor = width(r)
-        lines.append([short(name), str(sum(by_family)), *map(str, by_family), f'{factor:.0f}x' if factor else '-'])
-    head = ['algorithm', f'of {given(res)}', *(f'{f} ({given(res, f)})' for f in families), 'window']
-    return table(head, lines, right=range(1, len(head)))
+        lines.append([short(name), score(r, res['tasks']), *(score(r, own) for own in families.values()), f'{factor:.0f}x' if factor else ''])
+    return ['algorithm', 'all', *families, 'window'],lines
 
 
 # -- The page --
 
 def page(res: dict, picture: str) -> str:
     "The matrix in Markdown, with the picture of that name"
-    out = [intro.format(rows=len(res['rows']), tasks=len(res['tasks']), degrees=given(res), rates=len(rates), low=rates[0], high=rates[-1], seeds=seeds,
-                        needed=needed, picture=picture), '## Degrees passed', '']
-    lines = []
-    for name,r,families,by_family in scores(res):
-        factor = width(r)
-        lines.append([short(name), str(sum(by_family)), *map(str, by_family), f'{factor:.0f}x' if factor else ''])
-    out += [*markdown(['algorithm', f'of {given(res)}', *(f'{f} ({given(res, f)})' for f in families), 'window'], lines)]
-    for f in families:
-        own = {n: t for n,t in res['tasks'].items() if t['family']==f}
+    rows = started(res)
+    out  = [intro.format(rows=len(rows), tasks=len(res['tasks']), degrees=sum(len(t['degrees']) for t in res['tasks'].values()), rates=len(rates), low=rates[0], high=rates[-1], seeds=seeds,
+                        needed=needed, picture=picture, missing=missing(res)), '## Degrees passed', '']
+    out += markdown(*summary(res))
+    for f,own in by_family(res).items():
         out += ['', f'## {f.capitalize()}', '']
         out += markdown(['task', 'difficulty', 'degrees', 'gradients', 'threshold', 'passed by'],
                         [[n.replace('_', ' '), t['reason'], ', '.join(f'{d:g}' if not isinstance(d, str) else d for d in t['degrees']), str(t['steps']),
                           t['basis'], passed_by(res, n, len(t['degrees']))] for n,t in own.items()])
         out += ['', *markdown(['algorithm', *(n.replace('_', ' ') for n in own)],
-                              [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in res['rows'].items()])]
+                              [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in rows.items()])]
     return '\n'.join(out) + '\n'
 
 intro = """# Trials
@@ -106,9 +104,16 @@ is good if {needed} of {seeds} seeds pass; a degree is passed if a rate is good.
 passed, and which rates are good at the second. *Window* is the median, over the tasks, of the largest good rate over the smallest.
 
 The tasks are small on purpose. They show which difficulties an algorithm copes with, not how fast it trains a large model.
-
+{missing}
 ![The matrix: each cell has a field for each degree, the darker the more rates are good]({picture})
 """
+
+def missing(res) -> str:
+    "What has not been run, in a sentence"
+    none  = [short(n) for n,r in res['rows'].items() if not r['results']]
+    some  = [short(n) for n,r in res['rows'].items() if 0<len(r['results'])<len(res['tasks'])]
+    told  = [f"Not run yet: {', '.join(none)}." if none else '', f"Run on some tasks only: {', '.join(some)}." if some else '']
+    return '\n'.join(['', *filter(None, told), '']) if any(told) else ''
 
 def passed_by(res, n, degrees):
     "How many of the rows that take the task pass each degree"
@@ -125,39 +130,37 @@ def markdown(head, rows):
 
 # -- The picture --
 
-shades  = '#eef3f8', '#0b2f5b'
 colors  = dict(failed='#f6d9d3', skipped='#fbefec', refused='#ffffff')
 
 def plot(res: dict, path=None):
     """The matrix as a matplotlib figure, written to `path` if given: a row for each optimizer, a cell for each task with a field for each degree.
     The more rates are good, the darker the field."""
     import matplotlib.pyplot as plt
-    rows,columns = places(res['rows'], 'family', .6, 1),places(res['tasks'], 'family', 1.2, 1)
+    rows,columns = places(started(res), 'family', .5),places(res['tasks'], 'family', .7)
     n_rows,n_columns = max(rows.values())+1,max(columns.values())+1
-    fig,ax = plt.subplots(figsize=(4.2+.42*n_columns, 3.6+.21*n_rows), layout='constrained')
+    fig,ax = plt.subplots(figsize=(3.4+.34*n_columns, 2.4+.2*n_rows), layout='constrained')
     for name,y in rows.items():
         results = res['rows'][name]['results']
         for n,x in columns.items():
             if n in results:
                 draw_cell(ax, x, y, results[n], len(res['tasks'][n]['degrees']))
-        ax.text(n_columns+.3, y+.5, f"{total(results)}", va='center', ha='right', fontsize=9)
-    ax.text(n_columns+.3, -.3, f'of {given(res)}', va='bottom', ha='right', fontsize=9, color='.3')
+        ax.text(n_columns+.3, y+.5, score(res['rows'][name], res['tasks']), va='center', ha='left', fontsize=8)
     label(ax, res, rows, columns)
-    ax.set(xlim=(-.1, n_columns+.5), ylim=(n_rows, 0))
+    ax.set(xlim=(-.1, n_columns+3), ylim=(n_rows, 0))
     ax.set_frame_on(False)
     legend(fig, plt)
     if path:
         fig.savefig(path, dpi=110)
     return fig
 
-def places(items, key, gap, step):
+def places(items, key, gap):
     "The place of each item in a line, with a gap between those that differ in `key`"
     found,at,last = {},0.,None
     for name,o in items.items():
         if last is not None and o[key]!=last:
             at += gap
         found[name] = at
-        at  += step
+        at  += 1
         last = o[key]
     return found
 
@@ -185,10 +188,9 @@ def label(ax, res, rows, columns):
     ax.set_xticks([x+.46 for x in columns.values()], [n.replace('_', ' ') for n in columns], rotation=60, ha='left', rotation_mode='anchor', fontsize=9)
     ax.set_yticks([y+.5 for y in rows.values()], [*map(short, rows)], fontsize=9)
     ax.tick_params(length=0, pad=2)
-    for f in dict.fromkeys(t['family'] for t in res['tasks'].values()):
-        xs = [x for n,x in columns.items() if res['tasks'][n]['family']==f]
-        bottom = max(rows.values())+1
-        ax.text((xs[0]+xs[-1]+.92)/2, bottom+.25, f, ha='center', va='top', fontsize=10, color='.3', clip_on=False)
+    for f,own in by_family(res).items():
+        xs = [columns[n] for n in own]
+        ax.text((xs[0]+xs[-1]+.92)/2, max(rows.values())+1.25, f, ha='center', va='top', fontsize=10, color='.3', clip_on=False)
 
 def legend(fig, plt):
     from matplotlib.patches import Patch

@@ -27,6 +27,7 @@ def window(entries: list) -> list:
     passed = [e for e in entries if good(e)]
     return [rates[i] for i in good(passed[-1])] if passed else []
 
-def total(results: dict) -> tuple:
-    "How many degrees a row passed, and how many it was given: those of tasks that it refuses are left out"
-    return sum(map(level, results.values()))
+def total(results: dict, tasks: dict) -> tuple:
+    "How many degrees of `tasks` a row passed, and how many it was given: tasks that it refuses, or has not run, are left out"
+    taken = [n for n in tasks if n in results and not refusal(results[n])]
+    return sum(level(results[n]) for n in taken),sum(len(tasks[n]['degrees']) for n in taken)

@@ -100,7 +100,7 @@ def digits(mistakes):
 text = ("a rule is written once for one parameter and it runs in every loop on one machine or on many. the rule says what it reads and what it keeps and "
         "what it changes. a step reads the gradient and keeps an average and changes the weight. ")
 
-@task(degrees=(2., 1.5, 1.), steps=250, basis='reference: Adam passes the first two')
+@task(degrees=(2.2, 1.8, 1.5), steps=250, basis='reference: Adam passes all')
 def characters(nats):
     "A transformer of one layer must predict the next character of a short text, with at most this loss"
     letters = sorted({*text})

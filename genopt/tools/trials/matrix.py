@@ -67,9 +67,9 @@ def entries(row, task) -> list:
     return found
 
 def one(text, name):
-    "The job of a process: the results of the row `text` on the task `name`, and the seconds it took"
-    start = time.perf_counter()
-    return entries(row(text), tasks[name]),time.perf_counter()-start
+    "The job of a process: the results of the row `text` on the task `name`, and the seconds of computing that it took"
+    start = time.process_time()
+    return entries(row(text), tasks[name]),time.process_time()-start
 
 def run_all(jobs, processes):
     "The jobs, pairs of a row and a task, each with its results, as they come"
@@ -88,22 +88,25 @@ def trials(opts: str|None=None, names: str|None=None, out: Path|None=None, proce
     `fresh`, and the file is written every few seconds. Returns all that was measured, ready for JSON."""
     rows  = pick(opts)
     names = pick_tasks(names)
-    processes = processes or os.cpu_count() or 1
+    processes = (os.cpu_count() or 1) if processes is None else processes
     at_least(1, processes=processes)
     res  = begin(out, rows, names, fresh)
     jobs = [(r.name, n) for r in rows for n in names if n not in res['rows'][r.name]['results']]
     done = run_all(jobs, min(processes, max(1, len(jobs))))
     written = time.monotonic()
-    for _ in progress(range(len(jobs)), show):
-        (r,n),(found,seconds) = next(done)
-        entry = res['rows'][r]
-        entry['results'][n] = found
-        entry['seconds']    = round(entry['seconds']+seconds, 1)
-        if out and time.monotonic()-written>5:
+    try:
+        for _ in progress(range(len(jobs)), show):
+            (r,n),(found,seconds) = next(done)
+            entry = res['rows'][r]
+            entry['results'][n] = found
+            entry['seconds']    = round(entry['seconds']+seconds, 1)
+            if out and time.monotonic()-written>5:
+                write(res, out)
+                written = time.monotonic()
+    finally:                                                                            # also where the user interrupts it
+        done.close()
+        if out:
             write(res, out)
-            written = time.monotonic()
-    if out:
-        write(res, out)
     return res
 
 # -- The file --

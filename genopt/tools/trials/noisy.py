@@ -42,10 +42,10 @@ def correlated_noise(memory):
 
 @task(degrees=(1e2, 1e4, 1e6), steps=500, basis='theory: a bounded step passes all; steps in proportion to the gradient the first')
 def spikes(factor):
-    "One gradient in fifty is larger by this factor"
+    "One gradient in fifty is larger by this factor, and the distance must stay small while some of them come"
     goal = alternating(8)
     def draw(rand, steps): return torch.where(torch.rand(steps, generator=rand, dtype=torch.float64)<.02, factor, 1.)
-    return Problem(away_from(goal), lambda x, z: z*((x-goal)**2).sum(-1)/2, .1, distance(goal), draw)
+    return Problem(away_from(goal), lambda x, z: z*((x-goal)**2).sum(-1)/2, .1, distance(goal), draw, hold=15)
 
 @task(degrees=(1., 3., 10.), steps=500, basis='theory: gradient descent is stable for rates below 2 over the square of the factor')
 def noise_of_the_gradient(factor):

@@ -52,7 +52,9 @@ def task(degrees, steps, basis):
 
 # -- What many tasks share --
 
-def fixed(seed: int=0): return torch.Generator().manual_seed(seed)
+def fixed(seed: int=0):
+    "A generator for what is the same for all seeds. What a start might equal takes a `seed` above those of the runs"
+    return torch.Generator().manual_seed(seed)
 
 def logspace(ratio, n):
     "`n` numbers around 1, whose largest is `ratio` times the smallest"

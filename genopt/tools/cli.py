@@ -16,8 +16,8 @@ __all__ = ['call', 'check_folder', 'dumps', 'main']
 # -- Shared --
 
 def call(f: Callable, prog: str, argv: list|None=None):
-    """Call `f` with the arguments of the command line `argv`, as `f`'s annotations and comments describe them. A value that comes first, without a name,
-    is that of the first option: `genopt trials Adam`"""
+    """Call `f` with the arguments of the command line `argv`, as `f`'s annotations and comments describe them. A value that comes first, without a
+    name, is that of the first option: `genopt trials Adam`"""
     first = next(iter(inspect.signature(f).parameters.values()), None)
     if argv and not argv[0].startswith('-') and first and first.default is not first.empty:
         argv = [f'--{first.name}', *argv]
@@ -117,7 +117,7 @@ def gallery(
     show(pictures.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json), pictures, out, json, 'picture')
 
 def trials(
-    opts:str=None,             # Algorithms with settings, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer; by default the whole catalogue
+    opts:str=None,             # Algorithms with settings, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer; by default all
     tasks:str=None,            # Names of tasks, as the table shows them, with _ for a space; by default all
     out:Path='trials.json',    # File for the results, from which an interrupted run goes on; the picture and the page are written beside it
     processes:int=None,        # How many run side by side; by default as many as there are cores

@@ -9,6 +9,7 @@ __all__ = ['page', 'plot', 'report']
 
 def number(x): return f'{x:g}'.replace('0.', '.', 1) if 0<x<1 else f'{x:g}'
 
+def spaced(name): return name.replace('_', ' ')
 def short(name): return name.rpartition(':')[2]                  # of 'my_module:MyOptimizer'
 
 def cell(entries) -> str:
@@ -56,7 +57,7 @@ def report(res: dict) -> str:
     for n,t in res['tasks'].items():
         cells = [cell(r['results'].get(n)) for _,r in rows]
         if any(cells):
-            lines.append([n.replace('_', ' '), str(len(t['degrees'])), *cells])
+            lines.append([spaced(n), str(len(t['degrees'])), *cells])
     sums = [score(r, res['tasks']) for _,r in rows]
     head = ['task', 'degrees', *(short(name) for name,_ in rows)]
     return '\n'.join([explanation, '', table(head, [*lines, ['degrees passed', '', *sums]], right=(1,))])
@@ -79,29 +80,34 @@ def summary(res) -> tuple:
 def page(res: dict, picture: str) -> str:
     "The matrix in Markdown, with the picture of that name"
     rows = started(res)
-    out  = [intro.format(rows=len(rows), tasks=len(res['tasks']), degrees=sum(len(t['degrees']) for t in res['tasks'].values()), rates=len(rates), low=rates[0], high=rates[-1], seeds=seeds,
-                        needed=needed, picture=picture, missing=missing(res)), '## Degrees passed', '']
+    about = dict(rows=len(rows), tasks=len(res['tasks']), degrees=sum(len(t['degrees']) for t in res['tasks'].values()), rates=len(rates),
+                 low=rates[0], high=rates[-1], seeds=seeds, needed=needed, picture=picture, missing=missing(res))
+    out = [intro.format(**about), '## Degrees passed', '']
     out += markdown(*summary(res))
     for f,own in by_family(res).items():
-        out += ['', f'## {f.capitalize()}', '']
-        out += markdown(['task', 'difficulty', 'degrees', 'gradients', 'threshold', 'passed by'],
-                        [[n.replace('_', ' '), t['reason'], ', '.join(f'{d:g}' if not isinstance(d, str) else d for d in t['degrees']), str(t['steps']),
-                          t['basis'], passed_by(res, n, len(t['degrees']))] for n,t in own.items()])
-        out += ['', *markdown(['algorithm', *(n.replace('_', ' ') for n in own)],
-                              [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in rows.items()])]
+        lines = [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in rows.items()]
+        out  += ['', f'## {f.capitalize()}', '', *markdown(described, [description(res, n, t) for n,t in own.items()])]
+        out  += ['', *markdown(['algorithm', *map(spaced, own)], lines)]
     return '\n'.join(out) + '\n'
+
+described = ['task', 'difficulty', 'degrees', 'gradients', 'threshold', 'passed by']
+
+def description(res, n, t):
+    "A line about the task `n`, as `described`"
+    return [spaced(n), t['reason'], ', '.join(map(number, t['degrees'])), str(t['steps']), t['basis'], passed_by(res, n, len(t['degrees']))]
 
 intro = """# Trials
 
 {rows} optimizers on {tasks} small tasks in {degrees} degrees. Each task isolates one difficulty. `genopt trials --out docs/trials.json` runs them and
-writes this page, and goes on where it was interrupted. `genopt trials Adam` runs one row in a minute or two, and
-`genopt trials my_module:MyOptimizer` runs an optimizer of your own beside Adam.
+writes this page. It goes on where it was interrupted. `genopt trials Adam` runs one row, which takes a minute for most. `genopt trials
+my_module:MyOptimizer` runs an optimizer of your own beside Adam. How it is written: [compositions.py](../genopt/tools/trials/compositions.py).
 
-All optimizers have the same effort: {rates} constant rates from {low:g} to {high:g}, {seeds} seeds, and for each task a budget of gradients. Everything
-else is at its default, but for weight decay, which is 0. A run passes if its error is at most the threshold at two checks in a row, of fifty. A rate
-is good if {needed} of {seeds} seeds pass; a degree is passed if a rate is good. A degree is run only if the one before was passed. An optimizer
-*refuses* a task if it does not take such parameters: Muon takes matrices only. In the tables, `2: .003 to .1` says that two degrees were
-passed, and which rates are good at the second. *Window* is the median, over the tasks, of the largest good rate over the smallest.
+All optimizers have the same effort: {rates} constant rates from {low:g} to {high:g}, {seeds} seeds, and for each task a budget of gradients. All
+other settings have their defaults, except weight decay, which is 0. So AdamW is Adam here. A run is judged fifty times, and passes if its error is at
+most the threshold twice in a row; a few tasks ask for longer. A rate is good if {needed} of {seeds} seeds pass. A degree is passed if a rate is good.
+It is run only if the one before was passed. An optimizer *refuses* a task if it does not take such parameters: Muon takes matrices only. In the
+tables, `2: .003 to .1` says that two degrees were passed, and which rates are good at the second. *Window* is the median, over the tasks, of the
+largest good rate over the smallest.
 
 The tasks are small on purpose. They show which difficulties an algorithm copes with, not how fast it trains a large model.
 {missing}
@@ -130,7 +136,7 @@ def markdown(head, rows):
 
 # -- The picture --
 
-colors  = dict(failed='#f6d9d3', skipped='#fbefec', refused='#ffffff')
+colors = dict(failed='#f6d9d3', skipped='#fbefec')
 
 def plot(res: dict, path=None):
     """The matrix as a matplotlib figure, written to `path` if given: a row for each optimizer, a cell for each task with a field for each degree.
@@ -171,7 +177,7 @@ def shade(n):
     return scale((n-1)/(len(rates)-2)) if n<len(rates) else scale(1.)
 
 def draw_cell(ax, x, y, entries, degrees):
-    "A field for each degree; one cross over all for a refusal"
+    "A field for each degree, or a dash for a refusal"
     from matplotlib.patches import Rectangle
     if refusal(entries):
         ax.plot([x+.35,x+.57], [y+.5,y+.5], color='.65', lw=1)
@@ -185,7 +191,7 @@ def draw_cell(ax, x, y, entries, degrees):
 def label(ax, res, rows, columns):
     "The names of tasks above, of optimizers to the left, and of the families of both"
     ax.xaxis.tick_top()
-    ax.set_xticks([x+.46 for x in columns.values()], [n.replace('_', ' ') for n in columns], rotation=60, ha='left', rotation_mode='anchor', fontsize=9)
+    ax.set_xticks([x+.46 for x in columns.values()], map(spaced, columns), rotation=60, ha='left', rotation_mode='anchor', fontsize=9)
     ax.set_yticks([y+.5 for y in rows.values()], [*map(short, rows)], fontsize=9)
     ax.tick_params(length=0, pad=2)
     for f,own in by_family(res).items():
@@ -196,4 +202,5 @@ def legend(fig, plt):
     from matplotlib.patches import Patch
     marks = [Patch(color=shade(n), label=f"{n} good rate{'s'*(n>1)}") for n in (1, 3, 6, 9)]
     marks += [Patch(color=colors['failed'], label='failed'), Patch(color=colors['skipped'], label='not run: an easier degree failed')]
-    fig.legend(handles=[*marks, plt.Line2D([], [], color='.65', lw=1, label='refused')], loc='outside lower center', ncols=7, frameon=False, fontsize=9)
+    marks += [plt.Line2D([], [], color='.65', lw=1, label='refused')]
+    fig.legend(handles=marks, loc='outside lower center', ncols=7, frameon=False, fontsize=9)

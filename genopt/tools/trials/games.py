@@ -6,7 +6,7 @@ from .task import Problem,alternating,away_from,distance,task
 __all__ = ['minimax', 'adversary', 'soft_wall', 'log_barrier', 'multiplier']
 
 
-@task(degrees=(.3, .1, 0.), steps=600, basis='theory: gradient descent passes where there is damping; without it, steps turn away from the solution, and their mean does not')
+@task(degrees=(.3, .1, 0.), steps=600, basis='theory: gradient descent needs the damping; optimism and averages do without (Daskalakis et al. 2018)')
 def minimax(damping):
     "Two players share a bilinear loss, of which one ascends; this is their own curvature"
     goal = alternating(4)

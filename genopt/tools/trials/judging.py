@@ -1,6 +1,8 @@
-"""What a result says. The results of a row on a task are a list with an entry for each degree that was run, from easy to hard: `seeds` has a digit for
-each rate, the number of seeds that passed; `evaluations` is the number of gradients after which the best rate passed; `refused` says why an optimizer
-takes no such parameters, `raised` which error ended the runs. A degree is run only if the one before was passed."""
+"""What a result says.
+
+The results of a row on a task are a list with an entry for each degree that was run, from easy to hard. A degree is run only if the one before was
+passed. `seeds` has a digit for each rate, the number of seeds that passed. `evaluations` is the number of gradients after which the best rate passed.
+`refused` says why an optimizer takes no such parameters, `raised` which error ended the runs."""
 
 __all__ = ['good', 'level', 'needed', 'rates', 'refusal', 'seeds', 'total', 'window']
 

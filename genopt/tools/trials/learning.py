@@ -97,8 +97,8 @@ def digits(mistakes):
     def loss(u, v, z): return cross(net(x[z], u, v), y[z])
     return Problem(gaussian((65,24), (24,10)), loss, mistakes, lambda u, v, z: mistaken(net(x_test, u, v), y_test), draw)
 
-text = ("a rule is written once for one parameter and it runs in every loop on one machine or on many. the rule says what it reads and what it keeps and "
-        "what it changes. a step reads the gradient and keeps an average and changes the weight. ")
+text = ("a rule is written once for one parameter and it runs in every loop on one machine or on many. the rule says what it reads and what it "
+        "keeps and what it changes. a step reads the gradient and keeps an average and changes the weight. ")
 
 @task(degrees=(2.2, 1.8, 1.5), steps=250, basis='reference: Adam passes all')
 def characters(nats):

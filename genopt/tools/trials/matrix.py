@@ -2,7 +2,6 @@
 
 import json,multiprocessing,os,time
 from concurrent.futures import ProcessPoolExecutor,as_completed
-from dataclasses import asdict
 from pathlib import Path
 import torch
 import genopt
@@ -59,7 +58,7 @@ def entries(row, task) -> list:
     "The results of a row on a task"
     found = []
     for degree in task.degrees:
-        o = run(row.make, task.make(degree), task.steps, judging.rates, range(judging.seeds))
+        o = run(row, task.make(degree), task.steps, judging.rates, range(judging.seeds))
         entry = dict(seeds=''.join(map(str, o.passed)), evaluations=o.evaluations, raised=o.raised)
         found.append({k: v for k,v in entry.items() if v is not None} if not o.refused else dict(refused=o.refused))
         if not judging.good(found[-1]):
@@ -67,9 +66,8 @@ def entries(row, task) -> list:
     return found
 
 def one(text, name):
-    "The job of a process: the results of the row `text` on the task `name`, and the seconds of computing that it took"
-    start = time.process_time()
-    return entries(row(text), tasks[name]),time.process_time()-start
+    "The job of a process: the results of the row `text` on the task `name`"
+    return entries(row(text), tasks[name])
 
 def run_all(jobs, processes):
     "The jobs, pairs of a row and a task, each with its results, as they come"
@@ -96,10 +94,8 @@ def trials(opts: str|None=None, names: str|None=None, out: Path|None=None, proce
     written = time.monotonic()
     try:
         for _ in progress(range(len(jobs)), show):
-            (r,n),(found,seconds) = next(done)
-            entry = res['rows'][r]
-            entry['results'][n] = found
-            entry['seconds']    = round(entry['seconds']+seconds, 1)
+            (r,n),found = next(done)
+            res['rows'][r]['results'][n] = found
             if out and time.monotonic()-written>5:
                 write(res, out)
                 written = time.monotonic()
@@ -108,6 +104,7 @@ def trials(opts: str|None=None, names: str|None=None, out: Path|None=None, proce
         if out:
             write(res, out)
     return res
+
 
 # -- The file --
 
@@ -118,12 +115,10 @@ def begin(out, rows, names, fresh) -> dict:
     if any(res.get(k, v)!=v for k,v in settings.items()):
         raise ValueError(f"{out} was made with other rates or seeds; give another file")
     stale = {n for n,t in res['tasks'].items() if n not in tasks or t['fingerprint']!=tasks[n].fingerprint}
-    kept  = {name: r | dict(results={n: x for n,x in r['results'].items() if n not in stale}) for name,r in res['rows'].items()}
+    kept  = {name: dict(family=r['family'], results={n: x for n,x in r['results'].items() if n not in stale}) for name,r in res['rows'].items()}
     for r in rows:
-        old = kept.get(r.name, {})
-        again = {n for n in names if fresh}
-        results = {n: x for n,x in old.get('results', {}).items() if n not in again}
-        kept[r.name] = dict(family=r.family, seconds=old.get('seconds', 0.) if results else 0., results=results)
+        old = kept.get(r.name, dict(results={}))['results']
+        kept[r.name] = dict(family=r.family, results={n: x for n,x in old.items() if not (fresh and n in names)})
     about = {n: dict(family=f, reason=t.reason, degrees=[*t.degrees], steps=t.steps, basis=t.basis, fingerprint=t.fingerprint)
              for f,members in families.items() for n,t in members.items()}
     order = {n: i for i,n in enumerate(catalogue())}
@@ -137,10 +132,12 @@ def write(res, out):
     part.replace(out)
 
 def text(res) -> str:
-    "`res` as JSON with a line for each result"
+    "`res` as JSON with a line for each task, and for each result of a row"
     def line(o): return json.dumps(o, ensure_ascii=False)
-    def block(d, indent, inner): return '{\n' + ',\n'.join(f'{indent} {line(k)}: {inner(v)}' for k,v in d.items()) + f'\n{indent}}}'
-    def of_row(r): return block(r, '  ', lambda v: block(v, '   ', line) if isinstance(v, dict) else line(v))
-    def of_file(v): return line(v)
-    parts = {k: block(v, ' ', of_row if k=='rows' else line) if k in ('rows','tasks') else of_file(v) for k,v in res.items()}
+    def block(o, depth, indent=''):
+        if not depth or not isinstance(o, dict):
+            return line(o)
+        inner = indent+' '
+        return '{\n' + ',\n'.join(f'{inner}{line(k)}: {block(v, depth-1, inner)}' for k,v in o.items()) + f'\n{indent}}}'
+    parts = {k: block(v, dict(tasks=1, rows=3).get(k, 0), ' ') for k,v in res.items()}
     return '{\n' + ',\n'.join(f' {line(k)}: {v}' for k,v in parts.items()) + '\n}\n'

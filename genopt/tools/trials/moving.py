@@ -31,7 +31,8 @@ def drifting_target(speed):
 def jumping_target(phases):
     "The target jumps this often in the run, and the last one must be met in its phase"
     def draw(rand, steps):
-        goals = torch.stack([random_signs(torch.ones(8, dtype=torch.float64), rand)*(.5 + torch.rand(8, generator=rand, dtype=torch.float64)) for _ in range(phases)])
+        ones  = torch.ones(phases, 8, dtype=torch.float64)
+        goals = random_signs(ones, rand)*(.5 + torch.rand(ones.shape, generator=rand, dtype=ones.dtype))
         phase = torch.arange(steps)*phases//steps
         return torch.cat([goals[phase], (phase==phases-1)[:,None].double()], 1)
     def error(x, z): return torch.where(z[...,-1]>0, (x-z[...,:-1]).abs().amax(-1), torch.inf)

@@ -17,7 +17,7 @@ def white_noise(scale):
     "Gradients have normal noise of this size"
     return bowl(noise(16, scale), .2)
 
-@task(degrees=(1e-2, 1e-3, 1e-4), steps=500, basis='theory: gradient descent stays within half of the noise; a step of fixed length has to be long enough to arrive')
+@task(degrees=(1e-2, 1e-3, 1e-4), steps=500, basis='theory: gradient descent stays within half of it; a fixed step long enough to arrive is longer')
 def small_noise_floor(scale):
     "Noise of this size is small, and the minimum must be met as closely"
     return bowl(noise(8, scale), scale, n=8)

@@ -1,7 +1,9 @@
 "The rows of the matrix: optimizers by name, and how each has to be run."
 
 import importlib,os,sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache,cached_property
 import torch
 from ... import algorithms
 from ..compare import Spec
@@ -11,14 +13,19 @@ __all__ = ['Manner', 'Row', 'manner_of', 'row']
 
 @dataclass
 class Row:
-    "An optimizer under its name: `make(groups)` returns it over param groups, each with its `lr`. `family` is that of the catalogue, or 'compositions'"
+    """An optimizer under its name: `make(groups)` returns it over param groups, each with its `lr`. `family` is that of the catalogue, or
+    'compositions'"""
     name: str
     family: str
-    make: object
+    make: Callable
 
+    @cached_property
+    def manner(self): return manner_of(self.make)
+
+@cache
 def row(text: str) -> Row:
-    """The row for an algorithm with settings, such as 'SGD(momentum=0.9)', or for 'my_module:MyOptimizer', a function of params and `lr` that returns
-    an optimizer. The algorithms of the catalogue run without weight decay, which would move the minimum, unless the settings have it"""
+    """The row for an algorithm with settings, such as 'SGD(momentum=0.9)', or for 'my_module:MyOptimizer', a function of params that returns an
+    optimizer. The algorithms of the catalogue run without weight decay, which would move the minimum, unless the settings have it"""
     if ':' in text:
         return Row(text, 'compositions', imported(text))
     spec = Spec(text)

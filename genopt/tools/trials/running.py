@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 import torch
 from ..bench import one_thread
-from .rows import manner_of
 
 __all__ = ['Outcome', 'checks', 'run']
 
@@ -25,16 +24,16 @@ class Outcome:
     refused: str|None = None
     raised: str|None = None
 
-def run(make, problem, steps, rates, seeds) -> Outcome:
-    "The outcome for the optimizer that `make(groups)` returns"
+def run(row, problem, steps, rates, seeds) -> Outcome:
+    "The outcome of a `Row`"
     none = [0]*len(rates)
     with one_thread(), torch.random.fork_rng([]), warnings.catch_warnings():
         warnings.simplefilter('ignore')             # graphs of gradients make cycles; low precision loses updates
-        manner = manner_of(make)
+        manner = row.manner
         torch.manual_seed(0)
         runs = Runs(problem, steps, rates, seeds)
         try:
-            optimizers = runs.optimizers(make, manner)
+            optimizers = runs.optimizers(row.make, manner)
             runs.step(optimizers, manner)
         except Exception as e:
             return Outcome(none, refused=in_short(e))
@@ -131,6 +130,7 @@ class Runs:
         for kept,g in zip(self.grads, grads):
             ok = self.finite[rows].view(-1, *[1]*(g.ndim-1))
             kept[rows] = torch.where(ok, g, 0)
+
     def hand_out(self, rows, grads):
         "Give each parameter a `grad` of its own, as an optimizer expects that evaluates more than once in a step"
         for i,(ps,ok) in enumerate(zip(self.params[rows], self.usable(rows))):
@@ -140,6 +140,7 @@ class Runs:
     # -- Stepping --
 
     def step(self, optimizers, manner):
+        "One step of every optimizer that has a run which is open"
         if self.problem.delay:
             self.past = [*self.past, [v.clone() for v in self.values]][-self.problem.delay-1:]
         if not manner.closure:
@@ -156,6 +157,7 @@ class Runs:
         self.t += 1
 
     def until_decided(self, optimizers, manner):
+        "Step, and judge `checks` times within the budget, until every run has passed, has diverged or has used up its budget"
         every,judged = max(1, self.steps//checks),0
         self.averages = hasattr(optimizers[0][0], 'eval')                       # whether there are weights to evaluate beside those to train
         while self.open.any():

@@ -3,7 +3,7 @@
 All runs of a problem lie side by side: a parameter of shape (n,) is a tensor (runs, n) for `loss` and `error`, which return a number for each run.
 So one evaluation serves all rates and seeds."""
 
-import hashlib,inspect
+import ast,hashlib,inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 import torch
@@ -13,10 +13,10 @@ __all__ = ['Problem', 'Task', 'alternating', 'away_from', 'distance', 'fixed', '
 
 @dataclass
 class Problem:
-    """A function to minimize. `start(rand)` returns the parameters from which a seed starts, a list of tensors. `loss(*xs)` returns what the optimizer
-    sees, and `error(*xs)`, by default `loss`, what is judged: a run passes if it is at most `threshold` at `hold` checks in a row. `noise(rand,
-    steps)`, where there is one, returns what changes from step to step, a tensor (steps, ...); `loss` and `error` then get `z` (runs, ...). `delay`
-    counts the steps by which gradients come late."""
+    """A function to minimize. `start(rand)` returns the parameters from which a seed starts, a list of tensors. `loss(*xs)` returns what the
+    optimizer sees, and `error(*xs)`, by default `loss`, what is judged: a run passes if it is at most `threshold` at `hold` checks in a row.
+    `noise(rand, steps)`, where there is one, returns what changes from step to step, a tensor (steps, ...); `loss` and `error` then get `z`
+    (runs, ...). `delay` counts the steps by which gradients come late."""
     start: Callable
     loss: Callable
     threshold: float
@@ -27,8 +27,8 @@ class Problem:
 
 @dataclass
 class Task:
-    """One difficulty. `make(degree)` returns the `Problem` for each of `degrees`, from easy to hard. `steps` is the budget: how often the gradient may
-    be evaluated. `basis` says where the thresholds come from."""
+    """One difficulty. `make(degree)` returns the `Problem` for each of `degrees`, from easy to hard. `steps` is the budget: how often the gradient
+    may be evaluated. `basis` says where the thresholds come from."""
     make: Callable
     degrees: tuple
     steps: int
@@ -42,8 +42,12 @@ class Task:
     def reason(self): return inspect.getdoc(self.make)
     @property
     def fingerprint(self):
-        "Changes with the text of the task, so that a result is not taken for that of another task of the same name"
-        return hashlib.sha256(inspect.getsource(self.make).encode()).hexdigest()[:12]
+        "Changes with the code of the task, so that a result is not taken for that of another task of the same name. Words and layout do not count"
+        function, = ast.parse(inspect.getsource(self.make)).body
+        del function.body[0]                                        # the docstring
+        for call in function.decorator_list:
+            call.keywords = [k for k in call.keywords if k.arg!='basis']
+        return hashlib.sha256(ast.unparse(function).encode()).hexdigest()[:12]
 
 def task(degrees, steps, basis):
     "Makes a `Task` of the function that returns its problems"

@@ -1,6 +1,6 @@
 "`genopt trials`: the tasks, how they are run and judged, the file, and what the published matrix says."
 
-import inspect,json
+import inspect,json,re
 from pathlib import Path
 import pytest,torch
 import genopt
@@ -244,6 +244,12 @@ def test_published_truths(res):
 def test_a_degree_can_be_passed(res):
     passed = {n: max((judging.level(r['results'][n]) for r in res['rows'].values() if n in r['results']), default=0) for n in tasks}
     assert not {n for n,level in passed.items() if level<2}
+
+def test_references_pass_what_is_said_of_them(res):
+    said = {n: m for n,t in tasks.items() if (m := re.match('reference: (\\w+) passes (all|the first two|the first)', t.basis))}
+    assert len(said)==sum(t.basis.startswith('reference') for t in tasks.values())>10
+    wanted = {'all': 3, 'the first two': 2, 'the first': 1}
+    assert {n: levels(res, n)[m[1]][0] for n,m in said.items()}=={n: wanted[m[2]] for n,m in said.items()}
 
 @pytest.mark.slow
 def test_a_published_row_comes_out_again(res):

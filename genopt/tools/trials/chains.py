@@ -21,7 +21,7 @@ def exploding_chain(n):
     "A product of this many factors starts far above 1"
     return chain(n, 1.4, 1.6)
 
-@task(degrees=(2, 4, 8), steps=500, basis='reference: Adam passes all')
+@task(degrees=(2, 4, 8), steps=500, basis='reference: Adam passes the first two')
 def deep_linear(depth):
     "The product of this many matrices must be a rotation"
     goal = rotation(4)

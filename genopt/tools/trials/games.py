@@ -15,7 +15,7 @@ def minimax(damping):
         return (damping*(a**2+b**2)/2 + a*b.detach() - b*a.detach()).sum(-1)
     return Problem(away_from(goal, goal), loss, .3, error=lambda x, y: torch.maximum(distance(goal)(x), distance(goal)(y)))
 
-@task(degrees=(1., .3, .1), steps=600, basis='reference: gradient descent passes the first; Mescheder et al. 2018 prove that it needs the penalty')
+@task(degrees=(1., .3, .1), steps=600, basis='reference: SGD passes all; without the penalty it would not (Mescheder et al. 2018)')
 def adversary(penalty):
     "A generator follows a discriminator that follows it, which has this penalty on its slope"
     goal = alternating(4)

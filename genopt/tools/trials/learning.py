@@ -32,7 +32,7 @@ def parity(bits):
     def net(u, v): return ((x@u).tanh()@v)[...,0]
     return Problem(gaussian((bits+1,16), (16,1)), lambda *ws: logistic(net(*ws), y), 0., error=lambda *ws: wrong(net(*ws), y))
 
-@task(degrees=(3, 6, 12), steps=250, basis='reference: Adam passes the first two')
+@task(degrees=(3, 6, 12), steps=250, basis='reference: Adam passes all')
 def first_and_last_bit(length):
     "A recurrent network must keep the first of this many bits until the last, and tell whether they differ"
     x = torch.randint(0, 2, (32,length), generator=fixed())*2.-1
@@ -88,7 +88,7 @@ def new_labels(phases):
     def error(u, v, z): return torch.where(z[...,-1]>0, wrong(net(u, v), z[...,:-1]), 1.)
     return Problem(gaussian((7,24), (24,1)), lambda u, v, z: logistic(net(u, v), z[...,:-1]), .02, error, draw)
 
-@task(degrees=(.2, .1, .06), steps=200, basis='reference: Adam ends at 0.04')
+@task(degrees=(.2, .1, .06), steps=200, basis='reference: Adam passes all')
 def digits(mistakes):
     "Handwritten digits of scikit-learn, of which at most this share of the test set may be mistaken"
     (x,y),(x_test,y_test) = [(with_one(x.flatten(1)), y) for x,y in load_data('digits')]

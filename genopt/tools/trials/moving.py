@@ -27,7 +27,7 @@ def drifting_target(speed):
     def loss(x, z): return ((x-goal-z[...,0])**2/2 + z[...,1]*x).sum(-1)
     return Problem(away_from(goal), loss, .2, lambda x, z: rms(goal)(x-z[...,0]), draw, hold=25)
 
-@task(degrees=(2, 5, 10), steps=600, basis='reference: Adam passes all; a rate that only falls fails')
+@task(degrees=(2, 5, 10), steps=600, basis='reference: SGD passes all; a rate that only falls fails')
 def jumping_target(phases):
     "The target jumps this often in the run, and the last one must be met in its phase"
     def draw(rand, steps):

@@ -40,7 +40,7 @@ def correlated_noise(memory):
         return .5*z
     return bowl(draw, .25)
 
-@task(degrees=(3., 30., 300.), steps=500, basis='reference: Adam with a small rate passes the first; a sign without momentum forgets at once')
+@task(degrees=(3., 30., 300.), steps=500, basis='reference: Adam passes the first; a sign without momentum passes all')
 def outliers(size):
     "One gradient in twenty has noise of this size, and the distance must stay small while some of them come"
     def draw(rand, steps):

@@ -238,7 +238,7 @@ def test_published_truths(res):
     own  = 'genopt.tools.trials.compositions:'
     assert game['Adam'][0]<3 and game['SGD']==[2] and game[f'{own}OptimisticSGD']==[3]
     refused = {(r, n) for r,x in res['rows'].items() for n,e in x['results'].items() if judging.refusal(e)}
-    assert ('Muon','ill_conditioning') in refused and ('Muon','layer_scales') not in refused
+    assert ('Muon','ill_conditioning') in refused and levels(res, 'factored_saddle')['Muon']==[3]
     assert {r for r,_ in refused}<={'Muon', 'NorMuon', 'AdaMuon'}
 
 def test_a_degree_can_be_passed(res):

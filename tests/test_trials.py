@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert ran==[('SGD','minimax'), ('SGD','cliff'), ('Adam','minimax')]
     ran = instead(monkeypatch)
     res = matrix.trials(**args)
-    assert ran==[('Adam','cliff')] and res==json.loads(out.read_text()) and not [*tmp_path.glob('*.part')]
+    assert ran==[('Adam','cliff')] and res==json.loads(out.read_text()) and [*tmp_path.iterdir()]==[out]
     monkeypatch.setattr(type(tasks['cliff']), 'fingerprint', property(lambda t: 'another' if t.name=='cliff' else 'same'))
     ran = instead(monkeypatch)
     matrix.trials(**args)
@@ -174,7 +174,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
 def test_a_file_with_other_rates_is_refused(tmp_path):
     (out := tmp_path/'t.json').write_text(json.dumps(dict(rates=[1.], rows={}, tasks={})))
-    with pytest.raises(ValueError, match='t.json was made with other rates or seeds'): matrix.trials('SGD', 'cliff', out, 1)
+    with pytest.raises(ValueError, match='made with other rates or seeds'): matrix.trials('SGD', 'cliff', out, 1)
 
 
 # -- On the command line --

@@ -8,6 +8,7 @@ import genopt
 from ... import algorithms
 from ..choices import at_least,one_of,words
 from ..compare import progress
+from ..files import write
 from . import compositions,judging
 from .rows import row
 from .running import run
@@ -97,12 +98,12 @@ def trials(opts: str|None=None, names: str|None=None, out: Path|None=None, proce
             (r,n),found = next(done)
             res['rows'][r]['results'][n] = found
             if out and time.monotonic()-written>5:
-                write(res, out)
+                write(out, text(res))
                 written = time.monotonic()
     finally:                                                                            # also where the user interrupts it
         done.close()
         if out:
-            write(res, out)
+            write(out, text(res))
     return res
 
 
@@ -112,8 +113,8 @@ def begin(out, rows, names, fresh) -> dict:
     "What the file `out` has, without results of tasks that have changed since, and with an entry for each of `rows`"
     res = json.loads(out.read_text(encoding='utf-8')) if out and out.exists() else dict(rows={}, tasks={})
     settings = dict(rates=[*judging.rates], seeds=judging.seeds, needed=judging.needed)
-    if any(res.get(k, v)!=v for k,v in settings.items()):
-        raise ValueError(f"{out} was made with other rates or seeds; give another file")
+    if not res.keys()>={'rows','tasks'} or any(res.get(k, v)!=v for k,v in settings.items()):
+        raise ValueError(f"{out} has no trials, or was made with other rates or seeds; give another file")
     stale = {n for n,t in res['tasks'].items() if n not in tasks or t['fingerprint']!=tasks[n].fingerprint}
     kept  = {name: dict(family=r['family'], results={n: x for n,x in r['results'].items() if n not in stale}) for name,r in res['rows'].items()}
     for r in rows:
@@ -124,12 +125,6 @@ def begin(out, rows, names, fresh) -> dict:
     order = {n: i for i,n in enumerate(catalogue())}
     return dict(genopt=genopt.__version__, torch=torch.__version__, **settings, tasks=about,
                 rows=dict(sorted(kept.items(), key=lambda item: order.get(item[0], len(order)))))
-
-def write(res, out):
-    "Write `res` beside `out` and rename it, so that an interruption leaves a whole file"
-    part = out.with_name(out.name+'.part')
-    part.write_text(text(res), encoding='utf-8')
-    part.replace(out)
 
 def text(res) -> str:
     "`res` as JSON with a line for each task, and for each result of a row"

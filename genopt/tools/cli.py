@@ -1,4 +1,4 @@
-"""The command `genopt`: `compare`, `bench`, `gallery`, `list` and `explain`. `genopt COMMAND --help` shows the options of each."""
+"""The command `genopt`: `compare`, `bench`, `gallery`, `trials`, `list` and `explain`. `genopt COMMAND --help` shows the options of each."""
 
 import inspect,json,os,shutil,sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from fastcore.script import anno_parser
 import torch
-from . import bench as benchmark,catalogue,compare as comparison,gallery as pictures
+from . import bench as benchmark,catalogue,compare as comparison,gallery as pictures,trials as matrix
 from .data import make_model
 from .files import check_folder,dumps
 
@@ -16,7 +16,11 @@ __all__ = ['call', 'check_folder', 'dumps', 'main']
 # -- Shared --
 
 def call(f: Callable, prog: str, argv: list|None=None):
-    "Call `f` with the arguments of the command line `argv`, as `f`'s annotations and comments describe them"
+    """Call `f` with the arguments of the command line `argv`, as `f`'s annotations and comments describe them. A value that comes first, without a
+    name, is that of the first option: `genopt trials Adam`"""
+    first = next(iter(inspect.signature(f).parameters.values()), None)
+    if argv and not argv[0].startswith('-') and first and first.default is not first.empty:
+        argv = [f'--{first.name}', *argv]
     args = vars(anno_parser(f, prog=prog).parse_args(argv))
     return f(**{k: v for k,v in args.items() if k not in ('pdb','xtra')})           # fastcore's own options
 
@@ -112,6 +116,22 @@ def gallery(
     check_folder('--out', out)
     show(pictures.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json), pictures, out, json, 'picture')
 
+def trials(
+    opts:str=None,             # Algorithms with settings, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer; by default all
+    tasks:str=None,            # Names of tasks, as the table shows them, with _ for a space; by default all
+    out:Path='trials.json',    # File for the results, from which an interrupted run goes on; the picture and the page are written beside it
+    processes:int=None,        # How many run side by side; by default as many as there are cores
+    fresh:bool=False,          # Run again what the file has already
+):
+    "Run optimizers on small tasks that isolate one difficulty each, and show which they pass and at which rates"
+    check_folder('--out', out)
+    res = matrix.trials(opts, tasks, out, processes, fresh, sys.stdout.isatty())
+    picture,page = out.with_suffix('.png'),out.with_suffix('.md')
+    print(matrix.report(res))
+    matrix.plot(res, picture)
+    page.write_text(matrix.page(res, picture.name), encoding='utf-8')
+    print(f"results: {out}; picture: {picture}; page: {page}")
+
 def list_(
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
@@ -136,7 +156,7 @@ def explain(
         return print(opt.explain().kernel(kernel))
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 
-commands = dict(compare=compare, bench=bench, gallery=gallery, list=list_, explain=explain)
+commands = dict(compare=compare, bench=bench, gallery=gallery, trials=trials, list=list_, explain=explain)
 
 
 # -- The command line --

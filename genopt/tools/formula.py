@@ -432,7 +432,7 @@ class Writer:
             self.entries[n] = Entry(s, kind, True if kind=='flag' else v if kind=='number' else None)
         name = r'\operatorname{' + b.name.replace('_', r'\_') + '}'
         left = ', '.join(s.args[0] for s in signs)
-        text = [f"{left} = {tex(call(name, *args))}"] if signs else []
+        text = [f"{left} = {tex(call(name, *args))}"] if signs else []      # by itself it is not known what it returns
         self.lines.append(Line(b, text, self.legend([*signs, *args]), why))
         self.needed |= {leaf for e in args for leaf in leaves(e)}
 

@@ -1,0 +1,65 @@
+"""Pieces of pages: formulas as MathML, which a browser shows without a script, tables in Markdown, and links between pages."""
+
+import inspect,re
+from functools import cache
+from html import escape
+from latex2mathml.converter import convert
+from ... import algorithms,blocks
+
+__all__ = ['code', 'equations', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'table']
+
+
+# -- Formulas --
+
+@cache
+def math(text: str, block: bool=False) -> str:
+    "TeX as MathML. Raises `ValueError` where a command is unknown"
+    text = re.sub(r'\\operatorname(?=\{)', r'\\text', text)                 # names upright, in one piece
+    text = re.sub(r"'{2,}", lambda m: '^{' + r'\prime'*len(m[0]) + '}', text)
+    res  = convert(text, display='block' if block else 'inline').replace(r'\_', '_')
+    if bad := re.search(r'>\s*\\[A-Za-z]*', res): raise ValueError(f"{text!r}: {bad[0]!r} was not converted")
+    return res
+
+def equations(line, link):
+    "The equations of a `formula.Line` as HTML. `link`: what stands beside them"
+    shown = ''.join(f'<div class="equation">{math(t, True)}</div>' for t in line.tex)
+    when  = f'<div class="when">where {" and ".join(map(math, line.when))}</div>' if line.when else ''
+    return f'<div class="line"><div class="equations">{shown}{when}</div><div class="of">{link}</div></div>'
+
+
+# -- Text --
+
+def prose(o) -> str:
+    "The docstring of `o` as Markdown, with its addresses as links, and without characters that Markdown would take for its own"
+    text = ' '.join((inspect.getdoc(o) or '').split())
+    return linked(re.sub(r'\|(?![^`]*`)', r'\\|', text))
+
+def linked(text):
+    return re.sub(r'https?://[^\s)]+[^\s).,;]', lambda m: f'[{shown(m[0])}]({m[0]})', text)
+
+def shown(url): return re.sub(r'https?://(www\.)?', '', url)
+
+def code(text, language='python'): return f'```{language}\n{text.rstrip()}\n```'
+def source(f): return inspect.cleandoc(inspect.getsource(f)) if not inspect.isfunction(f) else inspect.getsource(f)
+
+def signature_code(name, signature, width=88):
+    "A call with its arguments, one on each line where one line does not hold them"
+    args = [str(p) for p in signature.parameters.values()]
+    line = f"{name}({', '.join(args)})"
+    return line if len(line)<=width else f"{name}(\n    " + ',\n    '.join(args) + ',\n)'
+
+def cell(x): return str(x).replace('|', r'\|').replace('\n', ' ')
+
+def table(head, rows):
+    "A table in Markdown"
+    return '\n'.join([f"| {' | '.join(head)} |", '|' + '---|'*len(head), *(f"| {' | '.join(map(cell, r))} |" for r in rows)])
+
+
+# -- Links --
+
+def page_of(name):
+    "The page of an algorithm or a block in the site, or None"
+    if name in algorithms.__all__: return f'catalogue/{name}.md'
+    return f'blocks/{name}.md' if name in blocks.__all__ else None
+
+def tag(name, url): return f'<a href="{escape(url)}"><code>{escape(name)}</code></a>'

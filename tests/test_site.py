@@ -1,0 +1,275 @@
+"""The site: formulas that are made from recordings, the pages, and a walk over all of them in a real browser, at the width of a desk and of a phone.
+
+The walk needs `pip install -e '.[docs]'`, Chromium and its driver (Debian: chromium, chromium-driver); it is skipped where one is missing. Screenshots
+are kept in build/screenshots. `SITE=folder` walks a site that is built already."""
+
+import functools,http.server,os,re,shutil,subprocess,sys,threading
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote,urldefrag,urljoin
+import pytest
+import torch
+import genopt
+from genopt import Optimizer,zeros
+from genopt.tools import catalogue,expressions as ex
+from genopt.tools.formula import formula,formula_of_block,kinds_of
+
+root = Path(__file__).parent.parent
+
+
+# -- Formulas --
+
+def tex(opt): return {line.name: line.tex for line in formula(opt)}
+
+m     = r'm_t = \beta_1 \, m_{t-1} + \left(1 - \beta_1\right) \, g_t'
+v     = r'v_t = \beta_2 \, v_{t-1} + \left(1 - \beta_2\right) \, g_t^{2}'
+adam  = r'u_t = \frac{m_t / \left(1 - \beta_1^{t}\right)}{\sqrt{v_t / \left(1 - \beta_2^{t}\right)} + \epsilon}'
+move  = r'p_t = p_{t-1} - \eta \, u_t'
+decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
+
+@pytest.mark.parametrize('name,hypers,want', [                                  # as the papers have them
+    ('SGD',     {},                                {'sgd_step': ['u_t = g_t'], 'the move': [move]}),
+    ('SGD',     dict(momentum=.9, nesterov=True),  {'nesterov_step': [r'u_t = g_t + \beta_1 \, m_t']}),
+    ('RMSprop', {},                                {'average_sqr_grad': [v], 'rms_prop_step': [r'u_t = \frac{g_t}{\sqrt{v_t} + \epsilon}']}),
+    ('Adagrad', {},                                {'sum_sqr_grad': ['s_t = s_{t-1} + g_t^{2}']}),
+    ('Adam',    {},                                {'average_grad': [m], 'average_sqr_grad': [v], 'adam_step': [adam], 'debias': [], 'the move': [move]}),
+    ('Adam',    dict(weight_decay=.1),             {'l2_reg': [r"g_t' = g_t + \lambda \, p_{t-1}"]}),
+    ('AdamW',   {},                                {'weight_decay': [decay], 'the move': [r"p_t = p_{t-1}' - \eta \, u_t"]}),
+    ('AMSGrad', {},                                {'max_sqr_grad': [r'v^{\max}_t = \max\left(v^{\max}_{t-1}, v_t\right)']}),
+    ('Adamax',  {},                                {'decayed_max_grad': [r'w_t = \max\left(\beta_2 \, w_{t-1}, \lvert g_t \rvert + \epsilon\right)']}),
+    ('Lion',    {},                                {'lion_step': [r'u_t = \operatorname{sign}\left(\beta_1 \, m_{t-1} + \left(1 - \beta_1\right) \, g_t\right)'],
+                                                    'average_grad': [m.replace('1', '2').replace('t-2', 't-1').replace('2 -', '1 -')]}),
+    ('QHM',     {},                                {'qhm_step': [r'u_t = \left(1 - \nu\right) \, g_t + \nu \, m_t']}),
+    ('MARS',    {},                                {'mars_correction': [r"g_t' = g_t + \frac{\gamma \, \beta_1 \, d}{1 - \beta_1}"]}),
+    ('Fromage', {},                                {'fromage_rescale': [r"p_t = \frac{p_t'}{\sqrt{\eta^{2} + 1}}"]}),
+    ('NovoGrad',{},                                {'average_sqr_norm': [r"v_t = v_{t-1} \, \beta_2' + \left(1 - \beta_2'\right) \, \lVert g_t \rVert^{2}"]}),
+    ('Muon',    {},                                {'newton_schulz': [r"u_t' = \operatorname{newton\_schulz}\left(u_t\right)"]}),
+    ('DoG',     {},                                {'dog_rate': [r"r_t = \max\left(r_{t-1}, \max\left(\text{dist}', \left(\text{start}' + 1\right) \, \text{reps\_rel}\right)\right)",
+                                                                 r"s_t = s_{t-1} + \text{sqr\_norm}'", r"\eta' = \frac{r_t \, \eta}{\sqrt{s_t + \epsilon}}"]}),
+], ids=lambda x: x if isinstance(x, str) else '')
+def test_formula_of_an_algorithm(name, hypers, want):
+    found = tex(catalogue.make(name, **hypers))
+    assert {n: found[n] for n in want}==want
+
+def test_formula_of_a_rule_of_ones_own():
+    def own_step(grad, mom=.9, avg=zeros):
+        slow = avg*mom + grad*(1-mom)
+        return dict(update = (slow*slow).sqrt()*(slow-grad).sign(), avg=slow)
+    opt = Optimizer([torch.ones(3, requires_grad=True)], [own_step], lr=.1)
+    first,last = formula(opt)
+    assert first.tex==[r'\text{avg}_t = \beta_1 \, \text{avg}_{t-1} + \left(1 - \beta_1\right) \, g_t',
+                       r'u_t = \sqrt{\text{avg}_t^{2}} \, \operatorname{sign}\left(\text{avg}_t - g_t\right)']
+    assert last.name=='the move' and first.symbols['mom']==r'\beta_1'
+
+def test_formula_says_what_it_takes_for_granted_and_what_it_cannot_write():
+    def skipping(grad, step): return grad if step>3 else grad*0
+    line = formula_of_block(skipping)
+    assert line.tex and line.when
+    line = formula_of_block(genopt.blocks.newton_schulz)
+    assert 'newton_schulz' in line.why and not line.tex
+
+def test_formula_of_every_algorithm_and_block():
+    kinds = {}
+    for n in genopt.algorithms.__all__:
+        opt = catalogue.make(n)
+        kinds |= kinds_of(opt)
+        lines = formula(opt)
+        assert lines[-1].tex or lines[-2].tex, n
+        assert all(line.tex or line.why or line.name in ('debias', 'debias_mom3', 'growing_sqr_mom', 'root_of_sqr_mom') for line in lines), n
+    written = [n for n in genopt.blocks.__all__ if not formula_of_block(getattr(genopt.blocks, n), kinds).why]
+    assert len(written)>=115, len(written)
+
+a,b,c = (ex.symbol(x, x!='c') for x in 'abc')
+@pytest.mark.parametrize('e,want', [
+    (ex.add(a, ex.neg(b)),                    'a - b'),
+    (ex.sub(ex.num(1), ex.sub(ex.num(1), a)), 'a'),
+    (ex.add(ex.num(1), a, ex.num(2)),         'a + 3'),
+    (ex.mul(a, c, ex.num(2), a),              r'2 \, c \, a^{2}'),
+    (ex.mul(ex.num(.5), ex.pow_(ex.num(.96), a)), r'0.5 \cdot 0.96^{a}'),
+    (ex.mul(a, ex.add(b, c)),                 r'a \, \left(b + c\right)'),
+    (ex.mul(a, ex.div(ex.num(1), ex.root(b))), r'\frac{a}{\sqrt{b}}'),
+    (ex.div(ex.div(a, c), ex.add(b, c)),      r'\frac{a / c}{b + c}'),
+    (ex.div(a, ex.mul(b, c)),                 r'\frac{a}{c \, b}'),
+    (ex.sub(a, ex.sub(b, c)),                 'a - b + c'),
+    (ex.mul(ex.num(-1), ex.add(a, b)),        r'-\left(a + b\right)'),
+    (ex.pow_(ex.pow_(a, ex.num(2)), ex.num(.5)), r'\sqrt{a^{2}}'),
+    (ex.pow_(ex.add(a, b), ex.num(-2)),       r'\frac{1}{{\left(a + b\right)}^{2}}'),
+    (ex.num(1e-8),                            '10^{-8}'),
+    (ex.num(2.5e-7),                          r'2.5{\cdot}10^{-7}'),
+    (ex.cases(ex.compare('>', a, b), a, a),   'a'),
+], ids=str)
+def test_expressions(e, want): assert ex.tex(e)==want
+
+
+# -- Pages by hand --
+
+def cells(path):
+    "The code in the last column of the tables of a page"
+    for line in (root/path).read_text(encoding='utf-8').splitlines():
+        if line.startswith('| ') and '|---' not in line:
+            for found in re.findall(r'`([^`]+)`', line.rstrip(' |').rsplit(' | ', 1)[1]): yield found
+
+def test_what_the_cheat_sheet_shows_runs():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+    scope = vars(genopt) | {n: getattr(genopt.blocks, n) for n in genopt.blocks.__all__} | dict(genopt=genopt, model=model)
+    ran   = 0
+    for code in cells('docs/coming_from.md'):
+        if not re.match(r'[\w.]+\(', code): continue
+        params = [*model.parameters()] if not re.match(r'SOAP|Kron', code) else [model[0].weight]
+        opt = scope['opt'] = Optimizer([model[0].weight], [genopt.SGD], lr=.1)
+        if code.startswith('opt.') and 'closure' not in code: eval(code, scope)
+        elif 'closure' not in code: opt = eval(code, scope | dict(params=params))
+        if isinstance(opt, Optimizer):
+            for p in model.parameters(): p.grad = torch.ones_like(p)
+            opt.step()
+        ran += 1
+    assert ran>30
+
+def test_code_about_checkpoints_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'```python\n(.*?)```', (root/'docs/checkpoints.md').read_text(encoding='utf-8'), re.S)
+    scope = {}
+    for code in blocks: exec(compile(code, 'checkpoints.md', 'exec'), scope)
+    assert scope['step']==100 and len(blocks)==4
+
+def test_pages_by_hand_name_algorithms_that_exist():
+    html = pytest.importorskip('genopt.tools.site.html', reason='needs the docs extra', exc_type=ImportError)
+    names = {n for f in (root/'docs').glob('*.md') for n in re.findall(r'\[\[(\w+)\]\]', f.read_text(encoding='utf-8'))}
+    assert names and all(map(html.page_of, names)), [n for n in names if not html.page_of(n)]
+
+
+# -- The site --
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    if 'SITE' in os.environ: return Path(os.environ['SITE'])
+    for module in ('mkdocs', 'latex2mathml'): pytest.importorskip(module)
+    out = tmp_path_factory.mktemp('site')
+    res = subprocess.run([sys.executable, '-m', 'genopt', 'site', '--out', out/'site'], cwd=root, capture_output=True, text=True)
+    assert res.returncode==0, res.stdout+res.stderr
+    return out/'site'
+
+def pages(site): return sorted(p.relative_to(site).as_posix() for p in site.rglob('*.html') if p.name!='404.html')
+
+@pytest.mark.slow
+def test_every_link_leads_somewhere(site):
+    "to a page that is there, and to an anchor that it has; nothing is loaded from another host"
+    text = {p: (site/p).read_text(encoding='utf-8') for p in pages(site)}
+    ids  = {p: {*re.findall(r'\bid="?([^"\s>]+)', t)} for p,t in text.items()}
+    assert len(text)>220
+    broken,foreign = [],[]
+    for p,t in text.items():
+        loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*?\bsrc="?([^"\s>]+)', t) + re.findall(r'<link\b[^>]*?rel="?(?:stylesheet|icon)[^>]*?href="?([^"\s>]+)', t)
+        foreign += [(p, u) for u in loaded if re.match(r'(https?:)?//', u)]
+        for link in {*loaded, *re.findall(r'<a\b[^>]*?\bhref="?([^"\s>]+)', t)}:
+            if re.match(r'[a-z]+:|//', link): continue
+            target,anchor = urldefrag(urljoin('/'+p, unquote(link)))
+            target = target.lstrip('/') + ('index.html' if target.endswith('/') else '')
+            if not (site/target).is_file() or anchor and target in ids and anchor not in ids[target] and anchor!='__codelineno': broken.append((p, link))
+    assert not foreign
+    assert not broken
+
+@pytest.mark.slow
+def test_llms_txt_names_pages_that_are_there(site):
+    links = re.findall(r'\]\(([^)]*)\)', (site/'llms.txt').read_text())
+    assert len(links)>220 and all((site/link/'index.html').is_file() for link in links)
+
+
+# -- In a browser --
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='module')
+def address(site):
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+@pytest.fixture(scope='module')
+def browser():
+    webdriver = pytest.importorskip('selenium.webdriver')
+    chromium,driver = (shutil.which(n) for n in ('chromium', 'chromedriver'))
+    if not chromium or not driver: pytest.skip('needs Chromium and its driver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--hide-scrollbars', '--force-device-scale-factor=1',
+                 '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'): options.add_argument(flag)      # another host is an error
+    options.set_capability('goog:loggingPrefs', dict(browser='ALL'))
+    options.page_load_strategy = 'normal'
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome: yield chrome
+
+look = """
+const found = [], width = window.innerWidth, content = document.querySelector('.md-content') || document.body;
+for (const img of content.querySelectorAll('img')) if (!img.complete || !img.naturalWidth) found.push('missing picture ' + img.src);
+if (document.documentElement.scrollWidth > width + 1) {
+  const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 1 && getComputedStyle(e).position != 'fixed');
+  found.push('wider than the window: ' + document.documentElement.scrollWidth + ' ' + wide.slice(0, 3).map(e => e.tagName + '.' + e.className).join(', '));
+}
+const scrolls = e => { for (; e && e != document.body; e = e.parentElement) if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true; return false; };
+for (const t of content.querySelectorAll('table, pre, math[display=block]'))
+  if (t.getBoundingClientRect().right > width + 1 && !scrolls(t)) found.push('overflows: ' + t.tagName + ' ' + t.textContent.slice(0, 60));
+for (const m of content.querySelectorAll('math')) {
+  const box = m.getBoundingClientRect();
+  if (m.checkVisibility() && (box.width < 1 || box.height < 1)) found.push('empty formula ' + m.textContent);
+  if (m.querySelector('merror') || /\\\\/.test(m.textContent)) found.push('not converted: ' + m.textContent);
+}
+const walker = document.createTreeWalker(content, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const text = walker.currentNode;
+  if (text.parentElement.closest('pre, code, script, style, math, annotation')) continue;
+  if (/\\\\(frac|beta|left|text|sqrt)|\\$\\$|\\\\\\(|\\[\\[\\w+\\]\\]|\\{\\{/.test(text.data)) found.push('raw: ' + text.data.slice(0, 80));
+}
+return found;
+"""
+
+sizes = {'desk': (1280, 900, False), 'phone': (390, 844, True)}
+shown_dark = 'index.html', 'catalogue/index.html', 'catalogue/AdamW/index.html', 'tutorials/01_adam_and_friends/index.html', 'blocks/adam_step/index.html', 'choose/index.html'
+
+def show(browser, address, page, size, dark=False):
+    "Open a page, keep a screenshot, and return what is wrong with it"
+    width,height,mobile = sizes[size]
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=mobile))
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')]))
+    browser.get(address+page)
+    found = browser.execute_script(look)
+    found += [e['message'] for e in browser.get_log('browser') if e['level'] in ('SEVERE', 'WARNING')]
+    shot = root/'build'/'screenshots'/f"{size}{'-dark' if dark else ''}"/f"{page.removesuffix('/index.html').replace('/', '-')}.png"
+    shot.parent.mkdir(parents=True, exist_ok=True)
+    tall = min(browser.execute_script('return document.documentElement.scrollHeight'), 6000)
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=tall, deviceScaleFactor=1, mobile=mobile))
+    browser.save_screenshot(str(shot))
+    return [f'{page}, {size}: {f}' for f in found]
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', sizes)
+def test_every_page_in_a_browser(site, address, browser, size):
+    found = [f for page in pages(site) for f in show(browser, address, page, size)]
+    assert not found, '\n'.join(found)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', sizes)
+def test_pages_in_the_dark(site, address, browser, size):
+    for page in shown_dark:
+        assert not show(browser, address, page, size, dark=True)
+        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        color      = browser.execute_script("return getComputedStyle(document.querySelector('.md-content h1')).color.match(/\\d+/g).map(Number)")
+        assert sum(background[:3])<200 and sum(color[:3])>350, page
+
+@pytest.mark.slow
+def test_search_finds(address, browser):
+    browser.get(address)
+    index = browser.execute_async_script("const done = arguments[0]; fetch('search/search_index.json').then(r => r.json()).then(j => done(j.docs.map(d => d.title)))")
+    assert {'AdamW', 'newton_schulz', 'The catalogue'}<={*index}
+
+@pytest.mark.slow
+def test_the_walk_sees_faults(tmp_path, browser):
+    "A page with one fault of each kind"
+    (tmp_path/'index.html').write_text("<body><div class='md-content'><img src='no.png'><table><tr><td style='min-width:3000px'>wide</td></tr></table>"
+                                       r"<p>\frac{a}{b}</p><math><mi>\foo</mi></math><script>console.error('told'); missing()</script></div>")
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'index.html', 'phone'))
+    server.shutdown()
+    for fault in ('missing picture', 'wider than the window', 'overflows', 'raw', 'not converted', 'told', 'missing is not defined', '404'): assert fault in found, fault

@@ -449,7 +449,7 @@ class Writer:
 
     def legend(self, exprs):
         texts = dict.fromkeys(leaf.args[0] for e in exprs for leaf in leaves(e) if leaf.op=='symbol')
-        return {self.uses[t]: name_in_tex(self.uses[t]) for t in texts if self.uses.get(t)}
+        return {self.uses[t]: name_in_tex(self.uses[t]) for t in texts if self.uses.get(t) and self.uses[t]!='new_p'}
 
     def leave_out_unused(self):
         "Short scalars stand where they are used, so their own equations go"

@@ -118,7 +118,7 @@ def what_runs(n, opt):
     yield f"State: **{size:.3g} bytes** for each element of a matrix in float32. A step moves **{moved:.3g} bytes** for each: it reads parameter, gradient and state, " \
           "and writes parameter and state."
     for rows,note,_ in explained.parts:
-        yield from ('', f'`make({n!r}).explain()` for two matrices of 64x32: ' + note.split('run: ')[-1] + '.', '')
+        yield from ('', '`opt.explain()` for two matrices of 64x32: ' + note.split('run: ')[-1] + '.', '')
         yield table(['callback', 'reads', 'changes', 'state', 'hypers', 'runs on'], [[f'`{r[0]}`', *r[1:]] for r in rows])
 
 def agreement(measured):

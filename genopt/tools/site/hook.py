@@ -91,7 +91,5 @@ def finish_notebook(soup, page, files):
         a['href'] = get_relative_url(target.url, page.url) + ('#'+place[1] if place[1] else '')
 
 def on_post_build(config):
-    for css,place in styles.items():
-        path = Path(config.site_dir)/place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(css, encoding='utf-8')
+    for css,place in styles.items(): (Path(config.site_dir)/place).write_text(css, encoding='utf-8')
+    (Path(config.site_dir)/'assets'/'math.woff2').write_bytes(html.font())

@@ -1,15 +1,20 @@
 """Pieces of pages: formulas as MathML, which a browser shows without a script, tables in Markdown, and links between pages."""
 
-import inspect,re
+import inspect,io,re
 from functools import cache
-from html import escape
+from html import escape,unescape
+from pathlib import Path
+import ziamath
+from fontTools import subset
 from latex2mathml.converter import convert
 from ... import algorithms,blocks
 
-__all__ = ['code', 'equations', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'table']
+__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'table']
 
 
 # -- Formulas --
+
+used = set()                                               # characters of all formulas
 
 @cache
 def math(text: str, block: bool=False) -> str:
@@ -18,7 +23,20 @@ def math(text: str, block: bool=False) -> str:
     text = re.sub(r"'{2,}", lambda m: '^{' + r'\prime'*len(m[0]) + '}', text)
     res  = convert(text, display='block' if block else 'inline').replace(r'\_', '_')
     if bad := re.search(r'>\s*\\[A-Za-z]*', res): raise ValueError(f"{text!r}: {bad[0]!r} was not converted")
+    used.update(unescape(re.sub('<[^>]*>', '', res)))
     return res
+
+def font() -> bytes:
+    "STIX Two Math as WOFF2 with the characters that formulas use: roots, fractions and brackets need a font that knows how they grow"
+    options = subset.Options(flavor='woff2', layout_features=['*'], notdef_outline=True, name_IDs=['*'])
+    whole   = subset.load_font(str(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf'), options)
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(text=''.join(used) + ''.join(map(chr, range(0x1d434, 0x1d468))))     # a browser takes italic letters from there
+    subsetter.subset(whole)
+    out = io.BytesIO()
+    whole.flavor = 'woff2'
+    whole.save(out)
+    return out.getvalue()
 
 def equations(line, link):
     "The equations of a `formula.Line` as HTML. `link`: what stands beside them"
@@ -42,7 +60,7 @@ def shown(url): return re.sub(r'https?://(www\.)?', '', url)
 def code(text, language='python'): return f'```{language}\n{text.rstrip()}\n```'
 def source(f): return inspect.cleandoc(inspect.getsource(f)) if not inspect.isfunction(f) else inspect.getsource(f)
 
-def signature_code(name, signature, width=88):
+def signature_code(name, signature, width=68):
     "A call with its arguments, one on each line where one line does not hold them"
     args = [str(p) for p in signature.parameters.values()]
     line = f"{name}({', '.join(args)})"

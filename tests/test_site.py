@@ -3,16 +3,16 @@
 The walk needs `pip install -e '.[docs]'`, Chromium and its driver (Debian: chromium, chromium-driver); it is skipped where one is missing. Screenshots
 are kept in build/screenshots. `SITE=folder` walks a site that is built already."""
 
-import functools,http.server,os,re,shutil,subprocess,sys,threading
+import fcntl,http.server,os,re,shutil,subprocess,sys,threading
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote,urldefrag,urljoin
 import pytest
 import torch
 import genopt
-from genopt import Optimizer,zeros
-from genopt.tools import catalogue,expressions as ex
-from genopt.tools.formula import formula,formula_of_block,kinds_of
+from genopt import Optimizer,fastai,zeros
+from genopt.tools import catalogue
+from genopt.tools.formula import expressions as ex,formula,formula_of_block,kinds_of
 
 root = Path(__file__).parent.parent
 
@@ -91,13 +91,13 @@ a,b,c = (ex.symbol(x, x!='c') for x in 'abc')
     (ex.div(ex.div(a, c), ex.add(b, c)),      r'\frac{a / c}{b + c}'),
     (ex.div(a, ex.mul(b, c)),                 r'\frac{a}{c \, b}'),
     (ex.sub(a, ex.sub(b, c)),                 'a - b + c'),
-    (ex.mul(ex.num(-1), ex.add(a, b)),        r'-\left(a + b\right)'),
+    (ex.mul(ex.num(-1), ex.add(a, b)),        '-a - b'),
     (ex.pow_(ex.pow_(a, ex.num(2)), ex.num(.5)), r'\sqrt{a^{2}}'),
-    (ex.pow_(ex.add(a, b), ex.num(-2)),       r'\frac{1}{{\left(a + b\right)}^{2}}'),
+    (ex.pow_(ex.add(a, b), ex.num(-2)),       r'\frac{1}{\left(a + b\right)^{2}}'),
     (ex.num(1e-8),                            '10^{-8}'),
     (ex.num(2.5e-7),                          r'2.5{\cdot}10^{-7}'),
     (ex.cases(ex.compare('>', a, b), a, a),   'a'),
-], ids=str)
+], ids=lambda x: x if isinstance(x, str) else '')
 def test_expressions(e, want): assert ex.tex(e)==want
 
 
@@ -107,21 +107,22 @@ def cells(path):
     "The code in the last column of the tables of a page"
     for line in (root/path).read_text(encoding='utf-8').splitlines():
         if line.startswith('| ') and '|---' not in line:
-            for found in re.findall(r'`([^`]+)`', line.rstrip(' |').rsplit(' | ', 1)[1]): yield found
+            yield from re.findall(r'`([^`]+)`', line.rstrip(' |').rsplit(' | ', 1)[1])
 
 def test_what_the_cheat_sheet_shows_runs():
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
-    scope = vars(genopt) | {n: getattr(genopt.blocks, n) for n in genopt.blocks.__all__} | dict(genopt=genopt, model=model)
-    ran   = 0
+    scope = vars(genopt) | {n: getattr(genopt.blocks, n) for n in genopt.blocks.__all__} | dict(genopt=genopt, model=model, ranger=fastai.ranger)
+    def closure():
+        model.zero_grad()
+        loss = sum((p-1).square().sum() for p in model.parameters())
+        loss.backward()
+        return loss
+    ran = 0
     for code in cells('docs/coming_from.md'):
-        if not re.match(r'[\w.]+\(', code): continue
-        params = [*model.parameters()] if not re.match(r'SOAP|Kron', code) else [model[0].weight]
-        opt = scope['opt'] = Optimizer([model[0].weight], [genopt.SGD], lr=.1)
-        if code.startswith('opt.') and 'closure' not in code: eval(code, scope)
-        elif 'closure' not in code: opt = eval(code, scope | dict(params=params))
-        if isinstance(opt, Optimizer):
-            for p in model.parameters(): p.grad = torch.ones_like(p)
-            opt.step()
+        if not re.match(r'[A-Za-z_]+\(', code): continue                                            # a name, or what is called on an optimizer
+        matrices = re.match(r'SOAP|Kron', code)
+        made = eval(code, scope | dict(params=[model[0].weight] if matrices else [*model.parameters()]))
+        if isinstance(made, torch.optim.Optimizer): made.step(closure)
         ran += 1
     assert ran>30
 
@@ -138,16 +139,41 @@ def test_pages_by_hand_name_algorithms_that_exist():
     assert names and all(map(html.page_of, names)), [n for n in names if not html.page_of(n)]
 
 
+def test_row_of_the_trials_is_shown():
+    pytest.importorskip('latex2mathml')
+    from genopt.tools.site import trials
+    tried = dict(rates=[.001,.01,.1], seeds=5, needed=4, tasks=dict(ill=dict(reason='scales', degrees=[1, 2]), gone=dict(reason='x', degrees=[1])),
+                 rows={'SGD': dict(results=dict(ill=[dict(seeds='055'), dict(seeds='013')], other=[])), 'SGD(momentum=0.9)': dict(results=dict(gone=[dict(refused='no')]))})
+    text = '\n'.join(trials.rows_of('SGD', tried))
+    assert '| ill | scales | 1 of 2 | 0.01 to 0.1 |' in text and '| gone | x | refused |  |' in text and '### SGD(momentum=0.9)' in text
+    assert [*trials.rows_of('Adam', tried)]==['It has not been tried yet.']
+
+def test_links_of_the_repository_lead_to_pages():
+    from genopt.tools.site.repository import Repository
+    repo = Repository(root)
+    def turned(text): return repo.rehome(text, 'CONTRIBUTING.md')
+    assert turned('[page](docs/catalogue.md#the-blocks)')=='[page](blocks/index.md)' and turned('[a](docs/catalogue.md#Adam)')=='[a](catalogue/Adam.md)'
+    assert turned('[b](nbs/02_contract.ipynb#Coming-from-fastai)')=='[b](tutorials/02_contract.ipynb#coming-from-fastai)'
+    assert turned('[goals.py](benchmarks/goals.py)')=='`goals.py`' and turned('[x](https://a.org/b)')=='[x](https://a.org/b)'
+    assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](start.md)'
+
+
 # -- The site --
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def site(tmp_path_factory):
+    "The folder of the built site; processes of pytest-xdist build it once"
     if 'SITE' in os.environ: return Path(os.environ['SITE'])
-    for module in ('mkdocs', 'latex2mathml'): pytest.importorskip(module)
-    out = tmp_path_factory.mktemp('site')
-    res = subprocess.run([sys.executable, '-m', 'genopt', 'site', '--out', out/'site'], cwd=root, capture_output=True, text=True)
-    assert res.returncode==0, res.stdout+res.stderr
-    return out/'site'
+    for module in ('mkdocs', 'mkdocs_jupyter', 'mkdocstrings', 'latex2mathml', 'ziamath'): pytest.importorskip(module)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    with open(base/'site.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base/'built').exists():
+            res = subprocess.run([sys.executable, '-m', 'genopt', 'site', '--out', base/'site'], cwd=root, capture_output=True, text=True)
+            (base/'built').write_text(res.stdout+res.stderr if res.returncode else '')
+    assert not (base/'built').read_text(), (base/'built').read_text()
+    return base/'site'
 
 def pages(site): return sorted(p.relative_to(site).as_posix() for p in site.rglob('*.html') if p.name!='404.html')
 
@@ -232,6 +258,7 @@ def show(browser, address, page, size, dark=False):
     width,height,mobile = sizes[size]
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=mobile))
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')]))
+    browser.execute_cdp_cmd('Storage.clearDataForOrigin', dict(origin=address, storageTypes='all'))      # the theme remembers light and dark
     browser.get(address+page)
     found = browser.execute_script(look)
     found += [e['message'] for e in browser.get_log('browser') if e['level'] in ('SEVERE', 'WARNING')]
@@ -268,7 +295,7 @@ def test_the_walk_sees_faults(tmp_path, browser):
     "A page with one fault of each kind"
     (tmp_path/'index.html').write_text("<body><div class='md-content'><img src='no.png'><table><tr><td style='min-width:3000px'>wide</td></tr></table>"
                                        r"<p>\frac{a}{b}</p><math><mi>\foo</mi></math><script>console.error('told'); missing()</script></div>")
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(tmp_path)))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'index.html', 'phone'))
     server.shutdown()

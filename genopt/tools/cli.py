@@ -162,13 +162,12 @@ def site(
     serve:bool=False,          # Show the site in a browser while its sources are edited, instead of writing it
 ):
     "Build the documentation, from a clone of the repository, with warnings as errors"
-    config = Path(__file__).parents[2]/'mkdocs.yml'
-    if not config.exists():
-        raise OSError(f"there is no {config}; the site is built from a clone of the repository, installed with pip install -e '.[docs]'")
+    if not Path('mkdocs.yml').exists():
+        raise OSError("there is no mkdocs.yml here; run this in a clone of genopt's repository")
     if not find_spec('mkdocs'):
-        raise RuntimeError("mkdocs is not installed; pip install -e '.[docs]' brings what it needs")
+        raise RuntimeError("mkdocs is not installed; pip install '.[docs]' brings what the site needs")
     task = ['serve'] if serve else ['build', '--strict', '--site-dir', out.absolute()]
-    return subprocess.run([sys.executable, '-m', 'mkdocs', *task, '--config-file', config]).returncode
+    return subprocess.run([sys.executable, '-m', 'mkdocs', *task]).returncode
 
 commands = dict(compare=compare, bench=bench, gallery=gallery, trials=trials, list=list_, explain=explain, site=site)
 

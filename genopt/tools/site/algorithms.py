@@ -1,5 +1,4 @@
-"""A page for each algorithm, and the catalogue. All of it is made of the code, of `docs/parity.json` and of `docs/trials.json`, and measured while the
-page is made."""
+"""A page for each algorithm, and the catalogue, made of the code, of `docs/parity.json` and `docs/trials.json`, and of what is measured meanwhile."""
 
 import hashlib,inspect,io,json,math,warnings
 from functools import cache
@@ -7,7 +6,7 @@ from pathlib import Path
 import torch
 import genopt
 from .. import catalogue,gallery
-from ..catalogue import chains,digits,families,family_name,first_sentence,make,module_of,name_of,papers,text,unwrapped
+from ..catalogue import chains,digits,families,family_name,first_sentence,make,name_of,papers,text,unwrapped
 from ..formula import formula
 from ... import algorithms as all_algorithms
 from ...contract.names import inside
@@ -33,9 +32,9 @@ def made(docs: Path, kept: Path):
 # -- The catalogue --
 
 def index(parity):
-    out = ['# The catalogue', '', f"{len(all_algorithms.__all__)} algorithms, each a short list of [blocks](../blocks/index.md). *State* is what an algorithm keeps "
-           "for each element of a matrix in float32, *traffic* what a step must read and write for it. *Digits* says how far the parameters agree with "
-           "those of the library it is held against, after 100 steps in float64.", '']
+    out = ['# The catalogue', '', f"{len(all_algorithms.__all__)} algorithms, each a short list of [blocks](../blocks/index.md). *State* is what an "
+           "algorithm keeps for each element of a matrix in float32, *traffic* what a step must read and write for it. *Digits* says how far the "
+           "parameters agree with those of the library it is held against, after 100 steps in float64.", '']
     for m in families():
         out += [f'## {family_name(m).capitalize()}', '', text(m), '']
         out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'digits'], [row(n, parity.get(n)) for n in m.__all__]), '']
@@ -86,8 +85,7 @@ def formulas(opt):
     shown = ''.join(html.equations(line, link_of(line.block)) for line in lines if line.tex)
     yield f'<div class="formula">{shown}</div>'
     yield ''
-    symbols = {n: t for line in lines for n,t in line.symbols.items()}
-    if symbols: yield from ('<p class="symbols">' + ' '.join(f'<span>{html.math(t)} <code>{n}</code></span>' for n,t in symbols.items()) + '</p>', '')
+    yield from (html.symbols(lines), '')
     for line in {line.name: line for line in lines if line.why}.values():
         yield from (f'??? note "{line.name}, as code: {line.why.replace(chr(34), chr(39))}"', '', *indented(code(source(inside(line.block.cb)))), '')
 
@@ -115,8 +113,8 @@ def what_runs(n, opt):
     "The table of `opt.explain()`, and its numbers in words"
     explained = opt.explain()
     size,moved = bytes_of(n)
-    yield f"State: **{size:.3g} bytes** for each element of a matrix in float32. A step moves **{moved:.3g} bytes** for each: it reads parameter, gradient and state, " \
-          "and writes parameter and state."
+    yield (f"State: **{size:.3g} bytes** for each element of a matrix in float32. A step moves **{moved:.3g} bytes** for each: it reads parameter, "
+           "gradient and state, and writes parameter and state.")
     for rows,note,_ in explained.parts:
         yield from ('', '`opt.explain()` for two matrices of 64x32: ' + note.split('run: ')[-1] + '.', '')
         yield table(['callback', 'reads', 'changes', 'state', 'hypers', 'runs on'], [[f'`{r[0]}`', *r[1:]] for r in rows])
@@ -126,13 +124,15 @@ def agreement(measured):
     if not measured:
         yield 'Not measured.'
         return
-    yield f"Largest relative difference of a parameter after {measured['steps']} steps in float64, with random settings, two groups, and gradients that are missing now and then:"
+    yield (f"Largest relative difference of a parameter after {measured['steps']} steps in float64, with random settings, two groups, and gradients "
+           "that are missing now and then:")
     yield ''
     yield table(['library', 'version', 'agrees', 'difference', 'but for this'],
                 [[o['name'], o['version'], digits(o['difference']), f"{o['difference']:.0e}" if o['difference'] else '0', o.get('why', '')]
                  for o in (measured['reference'], *measured['peers'])])
     if any(o.get('why') for o in measured['peers']):
-        yield from ('', "*But for this*: the library differs in what the last column says. The digits are those of the same list of blocks with just that difference.")
+        yield from ('', "*But for this*: the library differs in what the last column says. The digits are those of the same list of blocks with just "
+                    "that difference.")
 
 
 # -- Learning rates --
@@ -156,11 +156,12 @@ def advice(n, large, small, adam):
     scale = 'Its steps do not depend on the size of the gradients, so a good rate carries over from model to model'
     if large==0 or small==0: return 'Its steps grow as it learns the distance to go; leave `lr` at its default and change only its schedule.'
     if large/small>30:
-        return ("Its steps are in proportion to the gradients, so a good rate depends on the model, the loss and the batch size: search powers of ten, then "
-                "factors of three, and warm up or clip if the first steps diverge.")
+        return ("Its steps are in proportion to the gradients, so a good rate depends on the model, the loss and the batch size: search powers of "
+                "ten, then factors of three, and warm up or clip if the first steps diverge.")
     if large/small>3: return 'Its steps depend on the size of the gradients to some degree, so search the rate anew for another model.'
     if n=='AdamW': return f'{scale}.'
-    return f"{scale}. It moves {large/adam:.2g} times as far as AdamW at the same `lr`: coming from a tuned AdamW, begin with {adam/large:.2g} times its rate."
+    return (f"{scale}. It moves {large/adam:.2g} times as far as AdamW at the same `lr`: coming from a tuned AdamW, begin with {adam/large:.2g} "
+            "times its rate.")
 
 @cache
 def distance(n, size):

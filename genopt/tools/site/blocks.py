@@ -1,8 +1,6 @@
 """A page for each block: its formula, its declaration, and which algorithms use it."""
 
-import inspect
 from functools import cache
-import genopt
 from ..catalogue import first_sentence,make,module_of,text
 from ..formula import formula_of_block,kinds_of
 from ... import algorithms,blocks
@@ -22,11 +20,12 @@ def made(docs, kept):
 
 def index():
     total = sum(len(m.__all__) for m in blocks.modules)
-    out = ['# The blocks', '', f"{total} blocks: functions for one parameter, which algorithms are lists of. Put them into a list of your own, before or behind an algorithm: "
-           "`Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
+    out = ['# The blocks', '', f"{total} blocks: functions for one parameter, which algorithms are lists of. Put them into a list of your own, "
+           "before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
     for m in blocks.modules:
         out += [f'## {module_of(m).capitalize()}', '', prose(m), '']
-        out += [table(['block', 'what it does', 'used by'], [[f'[{n}]({n}.md)', first_sentence(text(getattr(m, n))), short(n)] for n in m.__all__]), '']
+        rows = [[f'[{n}]({n}.md)', first_sentence(text(getattr(m, n))), short(n)] for n in m.__all__]
+        out += [table(['block', 'what it does', 'used by'], rows), '']
     return '\n'.join(out)
 
 def short(n):
@@ -35,8 +34,9 @@ def short(n):
 
 @cache
 def kinds():
-    "What names of the whole catalogue stand for, to record a block by itself"
-    return {n: k for a in algorithms.__all__ for n,k in kinds_of(make(a)).items()}
+    "What names of the whole catalogue stand for, to record a block by itself. What is a flag here and a number there is shown as a number"
+    found = [(n, k) for a in algorithms.__all__ for n,k in kinds_of(make(a)).items()]
+    return dict(sorted(found, key=lambda nk: nk[1]))
 
 def page(n, m):
     f = getattr(m, n)
@@ -44,15 +44,15 @@ def page(n, m):
     line = formula_of_block(f, kinds())
     if line.tex and not line.why:
         yield from ('## Formula', '', f'<div class="formula">{html.equations(line, "")}</div>', '')
-        symbols = ' '.join(f'<span>{html.math(t)} <code>{s}</code></span>' for s,t in line.symbols.items())
-        yield from (f'<p class="symbols">{symbols}</p>', '', "A prime marks the new value.", '')
+        yield from (html.symbols([line]), '', "A prime marks the new value of what is read.", '')
     yield from ('## Code', '')
     if line.why: yield from (f'No formula can be made from a recording: {line.why}.', '')
     yield from (code(source(f)), '')
     yield from ('## Declaration', '', *declaration(f), '')
     yield from ('## Used by', '')
     found = uses().get(n, [])
-    yield ', '.join(f'[{a}](../catalogue/{a}.md)' for a in found) if found else 'No algorithm of the catalogue uses it; it is there for lists of your own.'
+    links = [f'[{a}](../catalogue/{a}.md)' for a in found]
+    yield ', '.join(links) or 'No algorithm of the catalogue uses it; it is there for lists of your own.'
 
 def declaration(f):
     "What the signature says: what the block reads, its hyper-parameters with their ranges, its states"

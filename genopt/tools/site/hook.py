@@ -7,24 +7,26 @@ from mkdocs.exceptions import PluginError
 from mkdocs.plugins import CombinedEvent,event_priority
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
-from genopt.tools.site import algorithms,blocks,html,navigation,repository
+from genopt.tools.site import algorithms,blocks,html,navigation
+from genopt.tools.site.repository import Repository
 
 styles = {}                                                # CSS of notebooks, which each would bring along -> the place of its one copy
 
 
 # -- What there is --
 
+def clone(config): return Repository(Path(config.config_file_path).parent)
+
 def on_config(config):
-    config.nav = navigation.nav(Path(config.docs_dir))
+    config.nav = navigation.nav(clone(config))
     return config
 
 @event_priority(100)                                       # before the plugin for notebooks, which takes its files from here
 def add(files, config):
     def put(place, **what): files.append(File.generated(config, place, **what))
-    for origin,place in repository.text_pages.items():
-        put(place, content=repository.rehome((repository.root/origin).read_text(encoding='utf-8'), origin))
-    for origin,place in (repository.notebooks() | repository.pictures()).items():
-        put(place, abs_src_path=str(repository.root/origin))
+    repo = clone(config)
+    for origin,place in repo.text_pages.items():                  put(place, content=repo.text(origin))
+    for origin,place in (repo.notebooks | repo.pictures).items(): put(place, abs_src_path=str(repo.root/origin))
     for module in (algorithms, blocks):
         for place,content in module.made(Path(config.docs_dir), Path(config.site_dir).parent):
             put(place, content=content)
@@ -56,12 +58,10 @@ def on_page_markdown(markdown, page, config, files):
 def on_page_content(content, page, config, files):
     is_notebook = page.file.src_uri.endswith('.ipynb')
     if is_notebook: content = without_styles_and_scripts(content, page)
-    if not is_notebook and 'arithmatex' not in content and '<table' not in content: return content
+    if not is_notebook and 'arithmatex' not in content: return content
     soup = BeautifulSoup(content, 'html.parser')
     for e in soup.select('.arithmatex'): e.replace_with(parsed(html.math(e.get_text().strip()[2:-2], e.name=='div')))
-    for t in soup.find_all('table'):                        # a wide table scrolls by itself
-        if 'highlighttable' not in t.get('class', []) and not t.find_parent(class_='scroll'): t.wrap(soup.new_tag('div', attrs={'class': 'scroll'}))
-    if is_notebook: finish_notebook(soup, page, files)
+    if is_notebook: finish_notebook(soup, page, files, clone(config))
     return str(soup)
 
 def parsed(text): return BeautifulSoup(text, 'html.parser')
@@ -74,16 +74,17 @@ def without_styles_and_scripts(content, page):
     content = re.sub(r'<style.*?</style>|<script\b(?![^>]*clipboard).*?</script>', '', content, flags=re.S)
     return f'<link rel="stylesheet" href="{get_relative_url(place, page.url)}">' + content
 
-def finish_notebook(soup, page, files):
+def finish_notebook(soup, page, files, repo):
     "Formulas between dollars become MathML, and links to files of the repository lead to pages"
-    origin = next(o for o,place in repository.notebooks().items() if place==page.file.src_uri)
+    origin = next(o for o,place in repo.notebooks.items() if place==page.file.src_uri)
     for text in soup.find_all(string=re.compile(r'\$')):
         if text.find_parent(['pre', 'code', 'math']) or not text.find_parent(class_='jp-RenderedMarkdown'): continue
         new = re.sub(r'\$\$(.+?)\$\$', lambda m: html.math(m[1], True), str(text).replace('<', '&lt;'), flags=re.S)
         text.replace_with(parsed(re.sub(r'\$([^$]+)\$', lambda m: html.math(m[1]), new)))
+    for t in soup.find_all('table', class_=True): t.wrap(soup.new_tag('div', attrs={'class': 'scroll'}))      # the theme makes the others scroll
     for a in soup.find_all('a', href=True):
         if re.match(r'[a-z]+:|#', a['href']): continue
-        place = repository.place_of(a['href'], origin)
+        place = repo.place_of(a['href'], origin)
         target = place and files.get_file_from_path(place[0])
         if not target:
             a.replace_with(NavigableString(a.get_text()))

@@ -9,12 +9,12 @@ from fontTools import subset
 from latex2mathml.converter import convert
 from ... import algorithms,blocks
 
-__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'table']
+__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'symbols', 'table']
 
 
 # -- Formulas --
 
-used = set()                                               # characters of all formulas
+used = {'√'}                                               # characters of all formulas; MathML has an element for the root
 
 @cache
 def math(text: str, block: bool=False) -> str:
@@ -37,6 +37,12 @@ def font() -> bytes:
     whole.flavor = 'woff2'
     whole.save(out)
     return out.getvalue()
+
+def symbols(lines):
+    "What the symbols of `formula.Line`s stand for, as HTML; names that are written out need no word"
+    found = {n: t for line in lines for n,t in line.symbols.items() if not t.startswith(r'\text')}
+    shown = ' '.join(f'<span>{math(t)} <code>{n}</code></span>' for n,t in found.items())
+    return f'<p class="symbols">{shown}</p>' if shown else ''
 
 def equations(line, link):
     "The equations of a `formula.Line` as HTML. `link`: what stands beside them"

@@ -2,13 +2,12 @@
 that has no page becomes its name in the text."""
 
 import posixpath,re
+from functools import cached_property
 from pathlib import Path
 
-__all__ = ['notebooks', 'pages', 'place_of', 'rehome', 'root', 'text_pages']
+__all__ = ['Repository']
 
-root = Path(__file__).parents[3]
-
-# a file of the repository -> its page, and the title of that page
+# a file of the repository -> its page
 text_pages = {
     'README.md':            'start.md',
     'CONTRIBUTING.md':      'inside.md',
@@ -16,34 +15,49 @@ text_pages = {
     'benchmarks/README.md': 'benchmarks.md',
 }
 
-def notebooks():
-    "The notebooks in the repository -> their page"
-    found = sorted(p.relative_to(root).as_posix() for p in (root/'nbs').rglob('*.ipynb') if 'checkpoints' not in str(p))
-    return {p: ('' if '/loops/' in p else 'tutorials/') + p.removeprefix('nbs/') for p in found}
 
-def pictures():
-    return {p.relative_to(root).as_posix(): f'images/{p.name}' for p in (root/'nbs'/'images').glob('*.png')}
+class Repository:
+    "The clone in the folder `root`. Each of its dicts goes from a file of the repository to its place in the site"
+    text_pages = text_pages
+    def __init__(self, root: Path): self.root = root
 
-def pages():
-    "Every file of the repository that has a place in the site -> that place"
-    docs = {p.relative_to(root).as_posix(): p.relative_to(root/'docs').as_posix() for p in (root/'docs').rglob('*') if p.suffix in ('.md', '.png')}
-    return docs | text_pages | notebooks() | pictures() | {'docs/catalogue.md': 'catalogue/index.md'}
+    @cached_property
+    def notebooks(self):
+        found = sorted(self.relative(p) for p in (self.root/'nbs').rglob('*.ipynb') if 'checkpoints' not in str(p))
+        return {p: ('' if '/loops/' in p else 'tutorials/') + p.removeprefix('nbs/') for p in found}
 
-def place_of(link, origin):
-    "The place in the site of what `link`, in the file `origin` of the repository, leads to: path and anchor. None where it has no place"
-    path,_,anchor = link.partition('#')
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path)) if path else origin
-    place  = pages().get(target)
-    if place=='catalogue/index.md' and anchor: return ('blocks/index.md', '') if anchor=='the-blocks' else (f'catalogue/{anchor}.md', '')
-    return (place, anchor.lower()) if place else None
+    @cached_property
+    def pictures(self):
+        return {self.relative(p): f'images/{p.name}' for p in (self.root/'nbs'/'images').glob('*.png')}
 
-def rehome(text, origin):
-    "The Markdown `text` of the file `origin` with its links turned to the pages of the site"
-    here = posixpath.dirname(text_pages[origin])
-    def turned(m):
-        mark,title,link = m.groups()
-        if re.match(r'[a-z]+:', link): return m[0]
-        if not (place := place_of(link, origin)): return title if '`' in title else f'`{title}`' if '.' in title else title
-        path = posixpath.relpath(place[0], here or '.')
-        return f"{mark}[{title}]({path}{'#'+place[1] if place[1] else ''})"
-    return re.sub(r'(!?)\[((?:[^\]\\]|\\.)*)\]\(([^)\s]+)\)', turned, text)
+    @cached_property
+    def pages(self):
+        "All that has a place"
+        docs = [self.relative(p) for p in (self.root/'docs').rglob('*') if p.suffix in ('.md', '.png')]
+        own  = {p: p.removeprefix('docs/') for p in docs}
+        return own | text_pages | self.notebooks | self.pictures | {'docs/catalogue.md': 'catalogue/index.md'}
+
+    def relative(self, path): return path.relative_to(self.root).as_posix()
+
+    def text(self, origin):
+        "The Markdown of the file `origin`, for its page"
+        return self.rehome((self.root/origin).read_text(encoding='utf-8'), origin)
+
+    def place_of(self, link, origin):
+        "Where in the site `link`, in the file `origin`, leads: page and anchor. None where it has no place"
+        path,_,anchor = link.partition('#')
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path)) if path else origin
+        place  = self.pages.get(target)
+        if place=='catalogue/index.md' and anchor: return ('blocks/index.md', '') if anchor=='the-blocks' else (f'catalogue/{anchor}.md', '')
+        return (place, anchor.lower()) if place else None
+
+    def rehome(self, text, origin):
+        "The Markdown `text` of the file `origin` with its links turned to the pages of the site"
+        here = posixpath.dirname(text_pages[origin])
+        def turned(m):
+            mark,title,link = m.groups()
+            if re.match(r'[a-z]+:', link): return m[0]
+            if not (place := self.place_of(link, origin)): return title if '`' in title or '.' not in title else f'`{title}`'
+            path = posixpath.relpath(place[0], here or '.')
+            return f"{mark}[{title}]({path}{'#'+place[1] if place[1] else ''})"
+        return re.sub(r'(!?)\[((?:[^\]\\]|\\.)*)\]\(([^)\s]+)\)', turned, text)

@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'leaves', 'mul', 'neg', 'norm', 'num', 'pow_', 'root', 'size', 'sub', 'symbol', 'tex',
-           'total']
+__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'leaves', 'mul', 'neg', 'norm', 'num', 'pow_', 'root', 'size', 'sub', 'symbol',
+           'tex']
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,10 @@ def write(e, deep):
         case 'compare' if e.args[0] in (r'\wedge', r'\vee'): return f'{tex(e.args[1], 0, True)} {e.args[0]} {tex(e.args[2], 0, True)}'
         case 'compare': return f'{tex(e.args[1], 1, True)} {e.args[0]} {tex(e.args[2], 1, True)}'
         case 'cases':
-            c,a,b = e.args
-            other = r'\text{otherwise}'
-            return rf'\begin{{cases}} {tex(a, 0, True)} & \text{{if }} {tex(c, 0, True)} \\ {tex(b, 0, True)} & {other} \end{{cases}}'
+            rows = []
+            while e.op=='cases':                                            # the other case may have cases in turn
+                c,a,e = e.args
+                rows.append(rf'{tex(a, 0, True)} & \text{{if }} {tex(c, 0, True)}')
+            rows.append(rf'{tex(e, 0, True)} & \text{{otherwise}}')
+            return r'\begin{cases} ' + r' \\ '.join(rows) + r' \end{cases}'
     raise KeyError(e.op)

@@ -3,7 +3,7 @@
 The walk needs `pip install -e '.[docs]'`, Chromium and its driver (Debian: chromium, chromium-driver); it is skipped where one is missing. Screenshots
 are kept in build/screenshots. `SITE=folder` walks a site that is built already."""
 
-import fcntl,http.server,os,re,shutil,subprocess,sys,threading
+import fcntl,http.server,io,os,re,shutil,subprocess,sys,threading
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote,urldefrag,urljoin
@@ -44,7 +44,10 @@ decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
     ('Fromage', {},                                {'fromage_rescale': [r"p_t = \frac{p_t'}{\sqrt{\eta^{2} + 1}}"]}),
     ('NovoGrad',{},                                {'average_sqr_norm': [r"v_t = v_{t-1} \, \beta_2' + \left(1 - \beta_2'\right) \, \lVert g_t \rVert^{2}"]}),
     ('Muon',    {},                                {'newton_schulz': [r"u_t' = \operatorname{newton\_schulz}\left(u_t\right)"]}),
-    ('DoG',     {},                                {'dog_rate': [r"r_t = \max\left(r_{t-1}, \max\left(\text{dist}', \left(\text{start}' + 1\right) \, \text{reps\_rel}\right)\right)",
+    ('Prodigy', {},                                {'prodigy_growth': [r"D^{\max}_t = \max\left(D^{\max}_{t-1}, D_t', \hat D\right)",
+                                                                       r"D_t = \min\left(D^{\max}_t, \begin{cases} \max\left(D_t', \hat D\right) & \text{if } D_t' = D_0 \\"
+                                                                       r" D_t' & \text{otherwise} \end{cases} \, \text{growth\_rate}\right)"]}),
+    ('DoG',     {},                                {'dog_rate': [r"r_t = \max\left(r_{t-1}, \text{dist}', \left(\text{start}' + 1\right) \, \text{reps\_rel}\right)",
                                                                  r"s_t = s_{t-1} + \text{sqr\_norm}'", r"\eta' = \frac{r_t \, \eta}{\sqrt{s_t + \epsilon}}"]}),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_formula_of_an_algorithm(name, hypers, want):
@@ -138,6 +141,16 @@ def test_pages_by_hand_name_algorithms_that_exist():
     names = {n for f in (root/'docs').glob('*.md') for n in re.findall(r'\[\[(\w+)\]\]', f.read_text(encoding='utf-8'))}
     assert names and all(map(html.page_of, names)), [n for n in names if not html.page_of(n)]
 
+
+def test_math_is_mathml_and_its_font_has_what_it_needs():
+    pytest.importorskip('latex2mathml')
+    html = pytest.importorskip('genopt.tools.site.html', exc_type=ImportError)
+    from fontTools.ttLib import TTFont
+    res = html.math(r"\sqrt{\operatorname{newton\_schulz} u_t''} + \lVert \eta \rVert")
+    assert '<msqrt>' in res and '<mtext>newton_schulz</mtext>' in res and res.count('stretchy="false"')==2
+    with pytest.raises(ValueError, match='not converted'): html.math(r'\nosuchthing{x}')
+    font = TTFont(io.BytesIO(html.font()))
+    assert 'MATH' in font and {ord(c) for c in '√η'}<=font.getBestCmap().keys()
 
 def test_row_of_the_trials_is_shown():
     pytest.importorskip('latex2mathml')

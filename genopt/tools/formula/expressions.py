@@ -130,6 +130,8 @@ def pow_(a, b):
 def norm(e, order=2): return Expression('norm', (e, order))
 def call(name, *args, tensor=None):
     "`name` is TeX, such as `\\max`. `tensor`: whether the result has a number for each element; by default, if an argument has"
+    if name in (r'\max', r'\min') and len(args)>1:                          # max(max(a, b), c) is max(a, b, c)
+        args = [b for a in args for b in (a.args[1:] if a.op=='call' and a.args[0]==name and len(a.args)>2 else [a])]
     e = made('call', name, *args)
     return e if tensor is None else Expression(e.op, e.args, tensor)
 def compare(sign, a, b): return made('compare', sign, a, b)

@@ -12,7 +12,7 @@ from ...lower.recorder import Recorder
 from ...lower.scalars import ScalarRecorder
 from ...lower.traced import TracedScalar
 from ...lower.values import SCALAR,SINGLE,Value
-from .expressions import Expression,cases,compare,neg,num
+from .expressions import Expression,cases,compare,leaves,neg,num
 from .operations import choice,ignored,outcome,scalar_operators,scalar_signs,table
 
 __all__ = ['Entry', 'Recorded']
@@ -31,9 +31,9 @@ class Entry:
 
 
 class Recorded:
-    """The recording of the callback `b`, which reads `entries`, as a graph. A node of it is a `Value`, or the name of a traced scalar, which is a line
-    of the scalar program. `outs`: what `b` has returned, by name. `locals`: node -> the variable of the callback that has held it. `taken`: conditions
-    that the recording takes for granted. Raises `NotRecorded`"""
+    """The recording of the callback `b`, which reads `entries`, as a graph. A node of it is a `Value`, or the name of a traced scalar, which is a
+    line of the scalar program. `outs`: what `b` has returned, by name. `locals`: node -> the variable of the callback that has held it. `taken`:
+    conditions that the recording takes for granted. Raises `NotRecorded`"""
     def __init__(self, b, entries):
         self.b,self.entries = b,entries
         self.locals,self.exprs = {},{}
@@ -112,9 +112,10 @@ class Recorded:
         return 'number' if node.kind==SCALAR else 'single' if node.kind==SINGLE else 'elements'
 
     def conditions(self):
-        "Outcomes of an `if` on a number"
+        "Outcomes of an `if` on a number, but for numbers that are always the same"
         found = [re.fullmatch(r'bool\((x\d+)\) is (True|False)', c) for c in sorted(self.scalars.guarded)]
-        return [outcome(self.expr(m[1]), m[2]=='True') for m in found if m]
+        taken = [outcome(self.expr(m[1]), m[2]=='True') for m in found if m]
+        return [c for c in taken if any(leaf.op=='symbol' for leaf in leaves(c))]
 
     # -- expressions --
 

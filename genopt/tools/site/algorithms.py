@@ -1,6 +1,7 @@
 """A page for each algorithm, and the catalogue, made of the code, of `docs/parity.json` and `docs/trials.json`, and of what is measured meanwhile."""
 
 import hashlib,inspect,io,json,math,warnings
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 import torch
@@ -44,7 +45,7 @@ def row(n, measured):
     size,moved = bytes_of(n)
     ref = (measured or {}).get('reference', {})
     return [f'[{n}]({n}.md)', catalogue.in_short(getattr(genopt, n)), f'{size:.3g} B', f'{moved:.3g} B', ref.get('name', ''),
-            digits(ref['difference']).removeprefix('to ').removesuffix(' digits') if ref else '']
+            digits(ref['difference']).removeprefix('to ').removesuffix(' digits').replace('bit for bit', 'all') if ref else '']
 
 @cache
 def bytes_of(n): return catalogue.bytes_per_element(n)
@@ -66,7 +67,7 @@ def page(n, measured, tried, paths):
     yield from ('## As blocks', '', *as_blocks(n, opt), '')
     yield from ('## What runs', '', *what_runs(n, opt), '')
     yield from ('## Agreement', '', *agreement(measured), '')
-    yield from ('## Learning rates', '', *rates(n, paths), '')
+    yield from ('## Learning rates', '', *rates(n), '')
     if tried: yield from ('## Trials', '', *trials.rows_of(n, tried), '')
     yield from ('## Its path', '', f"![Paths of {n} over {', '.join(planes)}](../images/paths/{n}.png)", '')
     yield from ('', f"{steps} steps, at the learning rate that brings it lowest: {rates_found(n, paths)}. Ring: start; star: minimum. "
@@ -137,47 +138,66 @@ def agreement(measured):
 
 # -- Learning rates --
 
-noise = 1., .01                                            # sizes of the gradients
-
-def rates(n, paths):
-    "Defaults, how far a step moves, and what follows for a rate"
+def rates(n):
+    "Defaults, how far a step moves, and what follows for the rate"
     cls = getattr(genopt, n)
     yield table(['argument', 'default'], [[f'`{k}`', f'`{v!r}`'] for k,v in cls.arguments.items()])
-    far = [distance(n, size) for size in noise]
-    if None in far:
+    far = steps_of(n)
+    if far is None:
         yield from ('', 'It asks the model for more than a gradient, so how far a step moves depends on the model.')
         return
-    adam = distance('AdamW', 1.)
-    yield from ('', f"With gradients of pure noise, a step moves an element by **{far[0]:.2g} lr** (root mean square, of steps 11 to 30), "
-                f"and by {far[1]:.2g} lr where the gradients are a hundred times smaller. {advice(n, *far, adam)}")
+    yield ''
+    yield (f"With gradients of pure noise of size 1, and weights of size 0.1, a step moves an element by **{far.early:.2g} lr** (root mean square, of "
+           f"steps 11 to 30). With gradients a hundred times smaller it is {far.small_gradients:.2g} lr, with weights ten times smaller "
+           f"{far.small_weights:.2g} lr, and around step 200 {far.late:.2g} lr.")
+    yield from ('', advice(n, far))
 
-def advice(n, large, small, adam):
-    "What the two distances say of the rate"
-    scale = 'Its steps do not depend on the size of the gradients, so a good rate carries over from model to model'
-    if large==0 or small==0: return 'Its steps grow as it learns the distance to go; leave `lr` at its default and change only its schedule.'
-    if large/small>30:
-        return ("Its steps are in proportion to the gradients, so a good rate depends on the model, the loss and the batch size: search powers of "
-                "ten, then factors of three, and warm up or clip if the first steps diverge.")
-    if large/small>3: return 'Its steps depend on the size of the gradients to some degree, so search the rate anew for another model.'
-    if n=='AdamW': return f'{scale}.'
-    return (f"{scale}. It moves {large/adam:.2g} times as far as AdamW at the same `lr`: coming from a tuned AdamW, begin with {adam/large:.2g} "
-            "times its rate.")
+@dataclass
+class Far:
+    "Root mean square of a step over `lr`: of steps 11 to 30, also with smaller gradients and weights, and of steps 191 to 210"
+    early: float
+    small_gradients: float
+    small_weights: float
+    late: float
+
+def advice(n, far):
+    "What it says of the rate"
+    by_gradient,by_weight,change = far.early/far.small_gradients,far.early/far.small_weights,far.late/far.early
+    if far.early<1e-4:
+        return "Its first steps are tiny, and grow as it learns the distance to go: leave `lr` at its default, and change only its schedule."
+    if by_gradient>30:
+        return ("Its steps are in proportion to the gradients, so a good rate depends on the model, the loss and the batch size: search powers of ten, "
+                "then factors of three, and warm up or clip if the first steps diverge.")
+    if by_gradient>3: return "Its steps depend on the size of the gradients to some degree, so search the rate anew for another model."
+    if by_weight>3:
+        return ("Its steps are in proportion to the weights of a tensor, whatever the size of the gradients: `lr` sets the relative change that a step "
+                "makes, the same for all layers.")
+    scale = "Its steps do not depend on the size of the gradients, so the rate need not follow their scale."
+    if not .67<change<1.5: return f"{scale} They {'grow' if change>1 else 'shrink'} over the first hundreds of steps."
+    ratio = steps_of('AdamW').late/far.late
+    if n=='AdamW': return scale
+    if .9<ratio<1.1: return f"{scale} It moves as far as AdamW at the same rate."
+    return f"{scale} To move as far as a tuned AdamW, begin with {ratio:.2g} times its rate."
 
 @cache
-def distance(n, size):
-    "Root mean square of a step over `lr`, with gradients of noise of this size. None where the algorithm asks the model"
+def steps_of(n):
+    "How far the algorithm `n` moves. None where it asks the model"
+    try: return Far(distance(n, 1., .1, 30), distance(n, .01, .1, 30), distance(n, 1., .01, 30), distance(n, 1., .1, 210))
+    except RuntimeError: return None
+
+def distance(n, gradient, weight, until):
+    "Root mean square over `lr` of the 20 steps up to step `until`, with gradients and weights of noise of these sizes"
     torch.manual_seed(0)
-    p = torch.nn.Parameter(torch.randn(64, 32))
+    p = torch.nn.Parameter(torch.randn(64, 32)*weight)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         opt,moved = getattr(genopt, n)([p]),[]
-        for _ in range(30):
-            p.grad = torch.randn(64, 32)*size
+        for _ in range(until):
+            p.grad = torch.randn(64, 32)*gradient
             before = p.detach().clone()
-            try: opt.step()
-            except (TypeError, ValueError, RuntimeError): return None
+            opt.step()
             moved.append((p.detach()-before).square().mean().item())
-    return math.sqrt(sum(moved[10:])/20)/opt.param_groups[0]['lr']
+    return math.sqrt(sum(moved[-20:])/20)/opt.param_groups[0]['lr']
 
 
 # -- Paths --

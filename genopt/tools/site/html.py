@@ -22,6 +22,7 @@ def math(text: str, block: bool=False) -> str:
     text = re.sub(r'\\operatorname(?=\{)', r'\\text', text)                 # names upright, in one piece
     text = re.sub(r"'{2,}", lambda m: '^{' + r'\prime'*len(m[0]) + '}', text)
     res  = convert(text, display='block' if block else 'inline').replace(r'\_', '_')
+    res  = re.sub(r'<mo>(?=&#x02016;|&#x0007C;)', '<mo stretchy="false">', res)             # both bars of a norm are of one height
     if bad := re.search(r'>\s*\\[A-Za-z]*', res): raise ValueError(f"{text!r}: {bad[0]!r} was not converted")
     used.update(unescape(re.sub('<[^>]*>', '', res)))
     return res

@@ -3,8 +3,8 @@
 The walk needs `pip install -e '.[docs]'`, Chromium and its driver (Debian: chromium, chromium-driver); it is skipped where one is missing. Screenshots
 are kept in build/screenshots. `SITE=folder` walks a site that is built already."""
 
-import fcntl,http.server,io,os,re,shutil,subprocess,sys,threading
-from functools import partial
+import fcntl,http.server,io,math,os,re,shutil,subprocess,sys,threading
+from functools import partial,reduce
 from pathlib import Path
 from urllib.parse import unquote,urldefrag,urljoin
 import pytest
@@ -12,7 +12,7 @@ import torch
 import genopt
 from genopt import Optimizer,fastai,zeros
 from genopt.tools import catalogue
-from genopt.tools.formula import expressions as ex,formula,formula_of_block,kinds_of
+from genopt.tools.formula import chain,expressions as ex,formula,formula_of_block,kinds_of
 
 root = Path(__file__).parent.parent
 
@@ -72,15 +72,94 @@ def test_formula_says_what_it_takes_for_granted_and_what_it_cannot_write():
     assert 'newton_schulz' in line.why and not line.tex
 
 def test_formula_of_every_algorithm_and_block():
-    kinds = {}
+    kinds = kinds_of(*map(catalogue.make, genopt.algorithms.__all__))
     for n in genopt.algorithms.__all__:
-        opt = catalogue.make(n)
-        kinds |= kinds_of(opt)
-        lines = formula(opt)
+        lines = formula(catalogue.make(n))
         assert lines[-1].tex or lines[-2].tex, n
         assert all(line.tex or line.why or line.name in ('debias', 'debias_mom3', 'growing_sqr_mom', 'root_of_sqr_mom') for line in lines), n
     written = [n for n in genopt.blocks.__all__ if not formula_of_block(getattr(genopt.blocks, n), kinds).why]
     assert len(written)>=115, len(written)
+
+def value(e, env):
+    "The number or tensor that an expression comes to"
+    def of(x): return value(x, env)
+    x = [of(a) if isinstance(a, ex.Expression) else a for a in e.args] if e.op not in ('add', 'symbol', 'num') else []
+    match e.op:
+        case 'num':     return torch.tensor(e.args[0], dtype=torch.float64)
+        case 'symbol':  return torch.tensor(math.e) if e.args[0]=='e' else env[e.args[0]]
+        case 'neg':     return -x[0]
+        case 'add':     return sum(s*of(t) for s,t in e.args)
+        case 'mul':     return math.prod(x[1:], start=x[0])
+        case 'div':     return x[0]/x[1]
+        case 'pow':     return x[0]**x[1]
+        case 'root':    return x[0].sqrt()
+        case 'norm':    return torch.linalg.vector_norm(x[0], x[1])
+        case 'cases':   return torch.where(x[0].bool(), x[1], x[2])
+        case 'compare':
+            ops = {'>': torch.gt, r'\geq': torch.ge, '<': torch.lt, r'\leq': torch.le, '=': torch.eq, r'\neq': torch.ne,
+                   r'\wedge': torch.logical_and, r'\vee': torch.logical_or}
+            return ops[x[0]](x[1], x[2]).double()
+    functions = {r'\max': torch.maximum, r'\min': torch.minimum, '|': torch.abs, '<': lambda a, b: (a*b).sum(), r'\log': torch.log, r'\log_2': torch.log2,
+                 r'\operatorname{sign}': torch.sign, r'\operatorname{mean}': torch.mean, r'\operatorname{sum}': torch.sum, r'\operatorname{atan2}': torch.atan2,
+                 r'\operatorname{clip}': torch.clamp}
+    name,*args = x
+    if name in (r'\max', r'\min'): return reduce(functions[name], args) if len(args)>1 else (torch.amax if name==r'\max' else torch.amin)(args[0])
+    return functions[name](*args)
+
+def test_formulas_of_blocks_compute_what_the_blocks_do():
+    "Each equation, evaluated with random numbers, is what the callback returns for these"
+    kinds,checked = kinds_of(*map(catalogue.make, genopt.algorithms.__all__)),0
+    for n in genopt.blocks.__all__:
+        cb   = getattr(genopt.blocks, n)
+        line = formula_of_block(cb, kinds)
+        if line.why or n=='dtype_eps': continue
+        torch.manual_seed(0)
+        ns,env = {},{}
+        for name in line.block.reads:
+            default,init = line.block.hypers.get(name),line.block.state.get(name, zeros)
+            if isinstance(default, (bool,str)) or line.when and default is not None: ns[name] = default      # a choice by it, which the line says
+            elif name=='step': ns[name] = 3.
+            elif default is not None or kinds.get(name)=='number' or name=='lr': ns[name] = torch.rand((), dtype=torch.float64).item()*.8 + .1
+            elif kinds.get(name)=='flag': ns[name] = True
+            else: ns[name] = torch.rand(() if 'scalar' in str(init) or kinds.get(name)=='single' else 6, dtype=torch.float64) + .2
+        for text,name in line.names.items():
+            if name in ns and not text.endswith("'"): env[text] = torch.as_tensor(ns[name], dtype=torch.float64)
+        out = cb(**ns)
+        out = out if isinstance(out, dict) else dict(update=out)
+        for (left,),right in line.equations:
+            env[left.args[0]] = res = value(right, env)
+            name = line.names.get(left.args[0])
+            if name in out:
+                assert torch.allclose(res, torch.as_tensor(out[name], dtype=torch.float64), rtol=1e-9), (n, name)
+                checked += 1
+    assert checked>140, checked
+
+@pytest.mark.parametrize('name', genopt.algorithms.__all__)
+def test_formulas_of_algorithms_compute_their_steps(name):
+    "All equations of a chain in order, from the values in mid-training, come to the parameter after the step"
+    torch.manual_seed(0)
+    p = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    try: opt = getattr(genopt, name)([p])
+    except ValueError: pytest.skip('takes no float64')
+    if any(line.why for line in formula(opt)): pytest.skip('a callback is not written out')
+    def step():
+        p.grad = torch.randn(6, 4, dtype=torch.float64)
+        opt.step()
+    for _ in range(7): step()
+    writer = chain.writer_of(opt, 0)
+    torch.manual_seed(1)
+    grad   = torch.randn(6, 4, dtype=torch.float64)
+    known  = opt.state[p] | dict(p=p.detach().clone(), grad=grad)
+    env    = {e.expr.args[0]: torch.as_tensor(known.get(n, e.value), dtype=torch.float64).clone() for n,e in writer.entries.items()
+              if e.expr.op=='symbol' and e.kind!='flag'}
+    for line in writer.run():
+        for (left,),right in line.equations: env[left.args[0]] = value(right, env)
+    torch.manual_seed(1)
+    step()
+    assert torch.allclose(env['p_t'], p.detach(), rtol=1e-10)
+    for n,s in opt.state[p].items():
+        text = next((t for t,m in writer.symbols.names.items() if m==n and t.endswith('_t')), None)
+        if text: assert torch.allclose(env[text], torch.as_tensor(s, dtype=torch.float64), rtol=1e-10), n
 
 a,b,c = (ex.symbol(x, x!='c') for x in 'abc')
 @pytest.mark.parametrize('e,want', [

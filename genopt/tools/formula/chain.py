@@ -138,10 +138,10 @@ class Writer:
         if n not in self.entries: self.entries[n] = Entry(self.new(n), 'elements')
         return self.entries[n]
 
-    def new(self, n):
+    def new(self, n, tensor=True):
         if n=='new_p': return self.symbols.now(n, True)
         self.symbols.names[name_in_tex(n)] = n
-        return symbol(name_in_tex(n), True)
+        return symbol(name_in_tex(n), tensor)
 
     # -- the fold --
 
@@ -269,15 +269,24 @@ def writer_of(opt, group):
     return writer
 
 def formula_of_block(cb, kinds: dict|None=None) -> Line:
-    """The `Line` of one callback by itself, without indices of time: `x'` is the new value of `x`. `kinds` says of names that it reads and does not
-    declare what they are, 'number' or 'flag'; `kinds_of` finds that in an optimizer. Any other is a tensor."""
+    """The `Line` of one callback by itself, without indices of time: `x'` is the new value of `x`. `kinds` says what those names are that it reads
+    and does not declare, as `kinds_of` finds it in optimizers; a name that it leaves out is a tensor like the parameter."""
     b = Block(cb)
-    known = dict(lr='number', step='number') | (kinds or {})
-    given = {n: True if known[n]=='flag' else .5 for n in b.names if n in known and n not in b.state}
-    return Writer(chain_of((cb,)), given | b.hypers, whole=False).run()[0]
+    known  = dict(lr='number', step='number') | (kinds or {})
+    known  = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
+    plain  = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
+    writer = Writer(chain_of((cb,)), plain | b.hypers, whole=False)
+    for n,kind in known.items():
+        if n not in plain and n not in writer.entries: writer.entries[n] = Entry(writer.new(n, kind!='single'), kind)
+    return writer.run()[0]
 
-def kinds_of(opt, group: int=0) -> dict:
-    "The names of the chain of a param group that stand for numbers or flags: name -> 'number' or 'flag'"
-    writer = writer_of(opt, group)
-    writer.run()
-    return {n: e.kind for n,e in writer.entries.items() if e.kind in ('number', 'flag')}
+order = 'flag', 'number', 'elements', 'single', 'shaped'
+
+def kinds_of(*opts) -> dict:
+    "What the names of the chains of optimizers are, as in `Entry`: name -> kind. Of several kinds of one name it is the last in `order`"
+    found = {}
+    for opt in opts:
+        writer = writer_of(opt, 0)
+        writer.run()
+        for n,e in writer.entries.items(): found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
+    return found

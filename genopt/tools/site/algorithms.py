@@ -147,8 +147,8 @@ def rates(n):
         yield from ('', 'It asks the model for more than a gradient, so how far a step moves depends on the model.')
         return
     yield ''
-    yield (f"With gradients of pure noise of size 1, and weights of size 0.1, a step moves an element by **{far.early:.2g} lr** (root mean square, of "
-           f"steps 11 to 30). With gradients a hundred times smaller it is {far.small_gradients:.2g} lr, with weights ten times smaller "
+    yield (f"With gradients of pure noise of size 1, and weights of size 0.1, a step moves an element by **{far.early:.2g} lr** (root mean square, "
+           f"of steps 11 to 30). With gradients a hundred times smaller it is {far.small_gradients:.2g} lr, with weights ten times smaller "
            f"{far.small_weights:.2g} lr, and around step 200 {far.late:.2g} lr.")
     yield from ('', advice(n, far))
 
@@ -166,12 +166,12 @@ def advice(n, far):
     if far.early<1e-4:
         return "Its first steps are tiny, and grow as it learns the distance to go: leave `lr` at its default, and change only its schedule."
     if by_gradient>30:
-        return ("Its steps are in proportion to the gradients, so a good rate depends on the model, the loss and the batch size: search powers of ten, "
-                "then factors of three, and warm up or clip if the first steps diverge.")
+        return ("Its steps are in proportion to the gradients, so a good rate depends on the model, the loss and the batch size: search powers of "
+                "ten, then factors of three, and warm up or clip if the first steps diverge.")
     if by_gradient>3: return "Its steps depend on the size of the gradients to some degree, so search the rate anew for another model."
     if by_weight>3:
-        return ("Its steps are in proportion to the weights of a tensor, whatever the size of the gradients: `lr` sets the relative change that a step "
-                "makes, the same for all layers.")
+        return ("Its steps are in proportion to the weights of a tensor, whatever the size of the gradients: `lr` sets the relative change that a "
+                "step makes, the same for all layers.")
     scale = "Its steps do not depend on the size of the gradients, so the rate need not follow their scale."
     if not .67<change<1.5: return f"{scale} They {'grow' if change>1 else 'shrink'} over the first hundreds of steps."
     ratio = steps_of('AdamW').late/far.late

@@ -34,9 +34,8 @@ def short(n):
 
 @cache
 def kinds():
-    "What names of the whole catalogue stand for, to record a block by itself. What is a flag here and a number there is shown as a number"
-    found = [(n, k) for a in algorithms.__all__ for n,k in kinds_of(make(a)).items()]
-    return dict(sorted(found, key=lambda nk: nk[1]))
+    "What the names of the whole catalogue are, to record a block by itself"
+    return kinds_of(*map(make, algorithms.__all__))
 
 def page(n, m):
     f = getattr(m, n)

@@ -1,6 +1,6 @@
 """Pieces of pages: formulas as MathML, which a browser shows without a script, tables in Markdown, and links between pages."""
 
-import inspect,io,re
+import inspect,io,re,textwrap
 from functools import cache
 from html import escape,unescape
 from pathlib import Path
@@ -8,6 +8,7 @@ import ziamath
 from fontTools import subset
 from latex2mathml.converter import convert
 from ... import algorithms,blocks
+from ...contract.names import global_names
 
 __all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'symbols', 'table']
 
@@ -65,7 +66,17 @@ def linked(text):
 def shown(url): return re.sub(r'https?://(www\.)?', '', url)
 
 def code(text, language='python'): return f'```{language}\n{text.rstrip()}\n```'
-def source(f): return inspect.cleandoc(inspect.getsource(f)) if not inspect.isfunction(f) else inspect.getsource(f)
+def source(f):
+    "The source code of a function, and of those functions of its module that it calls and that have no page of their own"
+    found = {}
+    def visit(f):
+        if f in found: return
+        found[f] = textwrap.dedent(inspect.getsource(f))
+        for n in global_names(f.__code__):
+            g = f.__globals__.get(n)
+            if inspect.isfunction(g) and g.__module__==f.__module__ and not page_of(n): visit(g)
+    visit(f)
+    return '\n'.join(found.values())
 
 def signature_code(name, signature, width=68):
     "A call with its arguments, one on each line where one line does not hold them"

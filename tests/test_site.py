@@ -12,6 +12,7 @@ import torch
 import genopt
 from genopt import Optimizer,fastai,zeros
 from genopt.tools import catalogue
+from genopt.tools.cli import main
 from genopt.tools.formula import chain,expressions as ex,formula,formula_of_block,kinds_of
 
 root = Path(__file__).parent.parent
@@ -239,6 +240,10 @@ def test_row_of_the_trials_is_shown():
     text = '\n'.join(trials.rows_of('SGD', tried))
     assert '| ill | scales | 1 of 2 | 0.01 to 0.1 |' in text and '| gone | x | refused |  |' in text and '### SGD(momentum=0.9)' in text
     assert [*trials.rows_of('Adam', tried)]==['It has not been tried yet.']
+
+def test_site_is_built_in_a_clone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['site'])==2 and 'run this in a clone' in capsys.readouterr().err
 
 def test_links_of_the_repository_lead_to_pages():
     from genopt.tools.site.repository import Repository

@@ -1,7 +1,7 @@
 r"""Expressions: small trees of symbols, numbers and operations that write themselves as TeX. Sums and products are put into the order in which people
 write them: numbers first, then scalars, then tensors.
 
-    add(mul(m, beta), mul(sub(num(1), beta), g))      ->      \beta_1 m_{t-1} + (1 - \beta_1) g_t"""
+    add(mul(m, beta), mul(sub(num(1), beta), g))      ->      \beta_1 \, m_{t-1} + \left(1 - \beta_1\right) \, g_t"""
 
 import math
 from collections import Counter
@@ -110,7 +110,9 @@ def div(a, b):
     if b.op=='neg': return neg(div(a, b.args[0]))
     return mul(a, made('div', num(1), b)) if not is_num(a) else made('div', a, b)
 
-def root(e): return mul(e.args[0]) if e.op=='pow' and is_num(e.args[1], 2) and e.args[0].op=='norm' else made('root', e)
+def root(e):
+    "The square root. That of the square of a norm is the norm"
+    return e.args[0] if e.op=='pow' and is_num(e.args[1], 2) and e.args[0].op=='norm' else made('root', e)
 
 def pow_(a, b):
     if is_num(b):

@@ -10,6 +10,7 @@ from .. import catalogue,gallery
 from ..catalogue import chains,digits,families,family_name,first_sentence,make,name_of,papers,text,unwrapped
 from ..formula import formula
 from ... import algorithms as all_algorithms
+from ...contract.block import Block,of_model
 from ...contract.names import inside
 from . import html,trials
 from .html import code,prose,signature_code,source,table
@@ -34,18 +35,18 @@ def made(docs: Path, kept: Path):
 
 def index(parity):
     out = ['# The catalogue', '', f"{len(all_algorithms.__all__)} algorithms, each a short list of [blocks](../blocks/index.md). *State* is what an "
-           "algorithm keeps for each element of a matrix in float32, *traffic* what a step must read and write for it. *Digits* says how far the "
-           "parameters agree with those of the library it is held against, after 100 steps in float64.", '']
+           "algorithm keeps for each element of a matrix in float32, *traffic* what a step must read and write for it. *Agrees* says how far the "
+           "parameters are those of the library it is held against, after 100 steps in float64.", '']
     for m in families():
         out += [f'## {family_name(m).capitalize()}', '', text(m), '']
-        out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'digits'], [row(n, parity.get(n)) for n in m.__all__]), '']
+        out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
     return '\n'.join(out)
 
 def row(n, measured):
     size,moved = bytes_of(n)
     ref = (measured or {}).get('reference', {})
     return [f'[{n}]({n}.md)', catalogue.in_short(getattr(genopt, n)), f'{size:.3g} B', f'{moved:.3g} B', ref.get('name', ''),
-            digits(ref['difference']).removeprefix('to ').removesuffix(' digits').replace('bit for bit', 'all') if ref else '']
+            digits(ref['difference']) if ref else '']
 
 @cache
 def bytes_of(n): return catalogue.bytes_per_element(n)
@@ -182,8 +183,8 @@ def advice(n, far):
 @cache
 def steps_of(n):
     "How far the algorithm `n` moves. None where it asks the model"
-    try: return Far(distance(n, 1., .1, 30), distance(n, .01, .1, 30), distance(n, 1., .01, 30), distance(n, 1., .1, 210))
-    except RuntimeError: return None
+    if any(of_model & {*Block(cb).reads} for cb in make(n).cbs): return None
+    return Far(distance(n, 1., .1, 30), distance(n, .01, .1, 30), distance(n, 1., .01, 30), distance(n, 1., .1, 210))
 
 def distance(n, gradient, weight, until):
     "Root mean square over `lr` of the 20 steps up to step `until`, with gradients and weights of noise of these sizes"

@@ -28,7 +28,7 @@ def add(files, config):
     for origin,place in repo.text_pages.items():                  put(place, content=repo.text(origin))
     for origin,place in (repo.notebooks | repo.pictures).items(): put(place, abs_src_path=str(repo.root/origin))
     for module in (algorithms, blocks):
-        for place,content in module.made(Path(config.docs_dir), Path(config.site_dir).parent):
+        for place,content in module.made(Path(config.docs_dir), repo.root/'build'):
             put(place, content=content)
     put('llms.txt', content=navigation.llms(config.nav))
     return files

@@ -66,6 +66,7 @@ def linked(text):
 def shown(url): return re.sub(r'https?://(www\.)?', '', url)
 
 def code(text, language='python'): return f'```{language}\n{text.rstrip()}\n```'
+
 def source(f):
     "The source code of a function, and of those functions of its module that it calls and that have no page of their own"
     found = {}

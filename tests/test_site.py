@@ -350,36 +350,37 @@ return found;
 sizes = {'desk': (1280, 900, False), 'phone': (390, 844, True)}
 shown_dark = 'index.html', 'catalogue/index.html', 'catalogue/AdamW/index.html', 'tutorials/01_adam_and_friends/index.html', 'blocks/adam_step/index.html', 'choose/index.html'
 
-def show(browser, address, page, size, dark=False):
-    "Open a page, keep a screenshot, and return what is wrong with it"
-    width,height,mobile = sizes[size]
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=mobile))
+def resize(browser, size, height=None):
+    width,usual,mobile = sizes[size]
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height or usual, deviceScaleFactor=1, mobile=mobile))
+
+def show(browser, address, page, dark=False, sizes=sizes):
+    "Open a page, look at it in these sizes, keep screenshots, and return what is wrong with it"
+    found = []
+    resize(browser, 'desk')
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')]))
     browser.execute_cdp_cmd('Storage.clearDataForOrigin', dict(origin=address, storageTypes='all'))      # the theme remembers light and dark
     browser.get(address+page)
-    found = browser.execute_script(look)
-    found += [e['message'] for e in browser.get_log('browser') if e['level'] in ('SEVERE', 'WARNING')]
-    shot = root/'build'/'screenshots'/f"{size}{'-dark' if dark else ''}"/f"{page.removesuffix('/index.html').replace('/', '-')}.png"
-    shot.parent.mkdir(parents=True, exist_ok=True)
-    tall = min(browser.execute_script('return document.documentElement.scrollHeight'), 6000)
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=tall, deviceScaleFactor=1, mobile=mobile))
-    browser.save_screenshot(str(shot))
-    return [f'{page}, {size}: {f}' for f in found]
+    for size in sizes:
+        resize(browser, size)
+        found += [f'{page}, {size}: {f}' for f in browser.execute_script(look)]
+        shot = root/'build'/'screenshots'/f"{size}{'-dark' if dark else ''}"/f"{page.removesuffix('/index.html').replace('/', '-')}.png"
+        shot.parent.mkdir(parents=True, exist_ok=True)
+        resize(browser, size, min(browser.execute_script('return document.documentElement.scrollHeight'), 6000))
+        browser.save_screenshot(str(shot))
+    return found + [f"{page}: {e['message']}" for e in browser.get_log('browser') if e['level'] in ('SEVERE', 'WARNING')]
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', sizes)
-def test_every_page_in_a_browser(site, address, browser, size):
-    found = [f for page in pages(site) for f in show(browser, address, page, size)]
+def test_every_page_in_a_browser(site, address, browser):
+    found = [f for page in pages(site) for f in show(browser, address, page)]
     assert not found, '\n'.join(found)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', sizes)
-def test_pages_in_the_dark(site, address, browser, size):
-    for page in shown_dark:
-        assert not show(browser, address, page, size, dark=True)
-        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-        color      = browser.execute_script("return getComputedStyle(document.querySelector('.md-content h1')).color.match(/\\d+/g).map(Number)")
-        assert sum(background[:3])<200 and sum(color[:3])>350, page
+@pytest.mark.parametrize('page', shown_dark)
+def test_pages_in_the_dark(address, browser, page):
+    assert not show(browser, address, page, dark=True)
+    def color(what, of): return browser.execute_script(f"return getComputedStyle(document.querySelector('{of}')).{what}.match(/\\d+/g).map(Number)")
+    assert sum(color('backgroundColor', 'body')[:3])<200 and sum(color('color', '.md-content h1')[:3])>350
 
 @pytest.mark.slow
 def test_search_finds(address, browser):
@@ -394,6 +395,6 @@ def test_the_walk_sees_faults(tmp_path, browser):
                                        r"<p>\frac{a}{b}</p><math><mi>\foo</mi></math><script>console.error('told'); missing()</script></div>")
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'index.html', 'phone'))
+    found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'index.html'))
     server.shutdown()
     for fault in ('missing picture', 'wider than the window', 'overflows', 'raw', 'not converted', 'told', 'missing is not defined', '404'): assert fault in found, fault

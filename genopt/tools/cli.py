@@ -167,7 +167,7 @@ def site(
     if not find_spec('mkdocs'):
         raise RuntimeError("mkdocs is not installed; pip install '.[docs]' brings what the site needs")
     task = ['serve'] if serve else ['build', '--strict', '--site-dir', out.absolute()]
-    return subprocess.run([sys.executable, '-m', 'mkdocs', *task]).returncode
+    return subprocess.run([sys.executable, '-m', 'mkdocs', *task], env=os.environ | dict(NO_MKDOCS_2_WARNING='1')).returncode
 
 commands = dict(compare=compare, bench=bench, gallery=gallery, trials=trials, list=list_, explain=explain, site=site)
 

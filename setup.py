@@ -15,6 +15,7 @@ setup(
     long_description=(Path(__file__).parent/'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     packages=find_packages(include=['genopt', 'genopt.*']), package_data={'': ['*.pyi', 'py.typed']}, python_requires=f">={cfg['min_python']}",
-    install_requires=cfg['requirements'].split(), extras_require=dict(demo=demo, gpu=gpu, loops=loops, dev=demo+gpu+loops+peers+dev, bench=bench, docs=docs),
+    install_requires=cfg['requirements'].split(),
+    extras_require=dict(demo=demo, gpu=gpu, loops=loops, dev=demo+gpu+loops+peers+dev, bench=bench, docs=docs),
     entry_points=dict(console_scripts=cfg['console_scripts'].split()),
 )

@@ -45,7 +45,10 @@ on_files = CombinedEvent(add, locate)
 # -- Markdown --
 
 def on_page_markdown(markdown, page, config, files):
-    "`[[Adam]]` is a link to the page of that algorithm or block; `{{bytes Adam}}` is its state, in bytes for each element"
+    """`[[Adam]]` is a link to the page of that algorithm or block; `{{bytes Adam}}` is its state, in bytes for each element. Links of pages that are
+    read in the repository too are turned to the site's"""
+    repo = clone(config)
+    if (origin := f'docs/{page.file.src_uri}') in repo.pages: markdown = repo.rehome(markdown, origin)
     def link(m):
         if not (place := html.page_of(m[1])): raise PluginError(f"{page.file.src_uri}: there is no algorithm or block {m[1]!r}")
         return f"[{m[1]}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')})"

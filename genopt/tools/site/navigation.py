@@ -11,13 +11,16 @@ loops = {'01_pytorch': 'PyTorch', '02_fastai': 'fastai', '03_lightning': 'Lightn
 
 def nav(repo):
     "The navigation of the site of the clone `repo`. Pages that may be missing, such as the trials, are there if their file is"
-    def there(title, name): return [{title: name}] if (repo.root/'docs'/name).exists() else []
+    def there(title, name):
+        page = repo.root/'docs'/f'{name}.md'
+        more = [{p.stem.capitalize(): f'{name}/{p.name}'} for p in sorted((repo.root/'docs'/name).glob('*.md'))]
+        return [{title: [f'{name}.md', *more] if more else f'{name}.md'}] if page.exists() else []
     def section(title, folder, names): return {title.capitalize(): [{n: f'{folder}/{n}.md'} for n in names]}
     return [
         {'genopt': 'index.md'},
         {'Start': [{'Start': 'start.md'}, *(place for origin,place in repo.notebooks.items() if '/loops/' not in origin),
                    {'Coming from ...': 'coming_from.md'}, {'Your checkpoints': 'checkpoints.md'}]},
-        {'Which one?': [{'Which optimizer?': 'choose.md'}, *there('Trials', 'trials.md'), *there('Compared', 'compare.md')]},
+        {'Which one?': [{'Which optimizer?': 'choose.md'}, *there('Trials', 'trials'), *there('Compared', 'compare')]},
         {'Catalogue': ['catalogue/index.md', *(section(catalogue.family_name(m), 'catalogue', m.__all__) for m in catalogue.families())]},
         {'Blocks': ['blocks/index.md', *(section(catalogue.module_of(m), 'blocks', m.__all__) for m in blocks.modules if m.__all__)]},
         {'Training loops': [{title: f'loops/{name}.ipynb'} for name,title in loops.items()]},

@@ -33,7 +33,7 @@ class Repository:
     @cached_property
     def pages(self):
         "All that has a place"
-        docs = [self.relative(p) for p in (self.root/'docs').rglob('*') if p.suffix in ('.md', '.png')]
+        docs = [self.relative(p) for p in (self.root/'docs').rglob('*') if p.suffix in ('.md', '.png', '.json')]
         own  = {p: p.removeprefix('docs/') for p in docs}
         return own | text_pages | self.notebooks | self.pictures | {'docs/catalogue.md': 'catalogue/index.md'}
 
@@ -53,11 +53,12 @@ class Repository:
 
     def rehome(self, text, origin):
         "The Markdown `text` of the file `origin` with its links turned to the pages of the site"
-        here = posixpath.dirname(text_pages[origin])
+        here = posixpath.dirname(self.pages[origin])
         def turned(m):
             mark,title,link = m.groups()
             if re.match(r'[a-z]+:', link): return m[0]
-            if not (place := self.place_of(link, origin)): return title if '`' in title or '.' not in title else f'`{title}`'
+            if not (place := self.place_of(link, origin)):                  # a page of the site alone may lead to pages that are made
+                return m[0] if origin.startswith('docs/') else title if '`' in title or '.' not in title else f'`{title}`'
             path = posixpath.relpath(place[0], here or '.')
             return f"{mark}[{title}]({path}{'#'+place[1] if place[1] else ''})"
         return re.sub(r'(!?)\[((?:[^\]\\]|\\.)*)\]\(([^)\s]+)\)', turned, text)

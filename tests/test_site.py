@@ -235,11 +235,12 @@ def test_math_is_mathml_and_its_font_has_what_it_needs():
 def test_row_of_the_trials_is_shown():
     pytest.importorskip('latex2mathml')
     from genopt.tools.site import trials
-    tried = dict(rates=[.001,.01,.1], seeds=5, needed=4, tasks=dict(ill=dict(reason='scales', degrees=[1, 2]), gone=dict(reason='x', degrees=[1])),
-                 rows={'SGD': dict(results=dict(ill=[dict(seeds='055'), dict(seeds='013')], other=[])), 'SGD(momentum=0.9)': dict(results=dict(gone=[dict(refused='no')]))})
-    text = '\n'.join(trials.rows_of('SGD', tried))
-    assert '| ill | scales | 1 of 2 | 0.01 to 0.1 |' in text and '| gone | x | refused |  |' in text and '### SGD(momentum=0.9)' in text
-    assert [*trials.rows_of('Adam', tried)]==['It has not been tried yet.']
+    of_one = {'SGD': dict(results=dict(ill=[dict(seeds='00000054'), dict(seeds='0000000')])), 'SGD(momentum=0.9)': dict(results=dict(gone=[dict(refused='no')])),
+              'Lion': dict(results={})}
+    tried  = dict(rates=[.001], seeds=5, needed=4, rows=of_one, tasks=dict(ill=dict(reason='scales', degrees=[1, 2]), gone=dict(reason='x', degrees=[1])))
+    text   = '\n'.join(trials.rows_of('SGD', tried))
+    assert '| ill | scales | 1 of 2 | 0.1 to 0.3 |' in text and '| gone | x | refused |  |' in text and '### SGD(momentum=0.9)' in text
+    assert [*trials.rows_of('Adam', tried)]==[*trials.rows_of('Lion', tried)]==['It has not been tried yet.']
 
 def test_site_is_built_in_a_clone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

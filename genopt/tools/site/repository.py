@@ -57,8 +57,9 @@ class Repository:
         def turned(m):
             mark,title,link = m.groups()
             if re.match(r'[a-z]+:', link): return m[0]
-            if not (place := self.place_of(link, origin)):                  # a page of the site alone may lead to pages that are made
-                return m[0] if origin.startswith('docs/') else title if '`' in title or '.' not in title else f'`{title}`'
+            if not (place := self.place_of(link, origin)):
+                if not (self.root/posixpath.dirname(origin)/link).exists(): return m[0]         # to a page that is made, perhaps; mkdocs checks
+                return title if '`' in title or '.' not in title else f'`{title}`'
             path = posixpath.relpath(place[0], here or '.')
             return f"{mark}[{title}]({path}{'#'+place[1] if place[1] else ''})"
         return re.sub(r'(!?)\[((?:[^\]\\]|\\.)*)\]\(([^)\s]+)\)', turned, text)

@@ -7,7 +7,7 @@ from setuptools import find_packages,setup
 config = ConfigParser(delimiters=['='])
 config.read(Path(__file__).parent/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
-demo,gpu,loops,dev,peers,bench = (cfg[f'{k}_requirements'].split() for k in ('demo', 'gpu', 'loops', 'dev', 'peers', 'bench'))
+demo,docs,gpu,loops,dev,peers,bench = (cfg[f'{k}_requirements'].split() for k in ('demo', 'docs', 'gpu', 'loops', 'dev', 'peers', 'bench'))
 
 setup(
     name=cfg['name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
@@ -15,6 +15,7 @@ setup(
     long_description=(Path(__file__).parent/'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     packages=find_packages(include=['genopt', 'genopt.*']), package_data={'': ['*.pyi', 'py.typed']}, python_requires=f">={cfg['min_python']}",
-    install_requires=cfg['requirements'].split(), extras_require=dict(demo=demo, gpu=gpu, loops=loops, dev=demo+gpu+loops+peers+dev, bench=bench),
+    install_requires=cfg['requirements'].split(),
+    extras_require=dict(demo=demo, gpu=gpu, loops=loops, dev=demo+gpu+loops+peers+dev, bench=bench, docs=docs),
     entry_points=dict(console_scripts=cfg['console_scripts'].split()),
 )

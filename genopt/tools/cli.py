@@ -1,7 +1,8 @@
-"""The command `genopt`: `compare`, `bench`, `gallery`, `trials`, `list` and `explain`. `genopt COMMAND --help` shows the options of each."""
+"""The command `genopt`: `compare`, `bench`, `gallery`, `trials`, `list`, `explain` and `site`. `genopt COMMAND --help` shows the options of each."""
 
-import inspect,json,os,shutil,sys
+import inspect,json,os,shutil,subprocess,sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from fastcore.script import anno_parser
@@ -156,7 +157,19 @@ def explain(
         return print(opt.explain().kernel(kernel))
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")
 
-commands = dict(compare=compare, bench=bench, gallery=gallery, trials=trials, list=list_, explain=explain)
+def site(
+    out:Path='build/site',     # Folder for the site
+    serve:bool=False,          # Show the site in a browser while its sources are edited, instead of writing it
+):
+    "Build the documentation, from a clone of the repository, with warnings as errors"
+    if not Path('mkdocs.yml').exists():
+        raise OSError("there is no mkdocs.yml here; run this in a clone of genopt's repository")
+    if not find_spec('mkdocs'):
+        raise RuntimeError("mkdocs is not installed; pip install '.[docs]' brings what the site needs")
+    task = ['serve'] if serve else ['build', '--strict', '--site-dir', out.absolute()]
+    return subprocess.run([sys.executable, '-m', 'mkdocs', *task], env=os.environ | dict(NO_MKDOCS_2_WARNING='1')).returncode
+
+commands = dict(compare=compare, bench=bench, gallery=gallery, trials=trials, list=list_, explain=explain, site=site)
 
 
 # -- The command line --

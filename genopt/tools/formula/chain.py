@@ -1,0 +1,292 @@
+"""The equations of a chain: its callbacks one after the other, with the symbols as they change from one to the next."""
+
+import warnings
+from dataclasses import dataclass,field
+import torch
+from torch import Tensor
+from ...contract.block import Block,of_model
+from ...contract.chain import chain_of,learned_of
+from ...contract.stand_ins import set_apart
+from ...contract.state import count,first
+from ...lower.reasons import MustBeCalled,NotRecorded
+from ...optim.hypers import aliases,names_in
+from .expressions import call,leaves,mul,num,size,sub,symbol,tex
+from .letters import name_in_tex,primed
+from .recording import Entry,Recorded
+
+__all__ = ['Line', 'formula', 'formula_of_block', 'kinds_of']
+
+
+@dataclass
+class Line:
+    """The equations of one callback; `block` is None for the move. An equation has the symbols on its left, and the expression on its right. `names`:
+    the names that symbols stand for. `why`: the reason for which the callback is not written out, so that it stands as a function of what it reads;
+    None if it is. `when`: conditions under which the equations hold"""
+    block: object
+    equations: list
+    names: dict
+    why: str = None
+    when: list = field(default_factory=list)
+
+    @property
+    def name(self): return 'the move' if self.block is None else self.block.name
+
+    @property
+    def tex(self) -> list:
+        "The equations"
+        return [*map(equation, self.equations)]
+
+    @property
+    def symbols(self) -> dict:
+        "name -> TeX, of what stands in the equations"
+        found = [leaf.args[0] for left,right in self.equations for e in (*left, right) for leaf in leaves(e) if leaf.op=='symbol']
+        return {self.names[t]: name_in_tex(self.names[t]) for t in found if self.names.get(t) and self.names[t]!='new_p'}
+
+def equation(pair):
+    left,right = pair
+    sign = r'\leftarrow' if {*left}&{*leaves(right)} else '='
+    return f"{', '.join(map(tex, left))} {sign} {tex(right)}"
+
+
+class Symbols:
+    """The symbols of names, as the fold of a chain goes on. `whole`: the chain is an algorithm, so that states have an index of time. `names` has the
+    name of each symbol that was given.
+
+        m_{t-1}, m_t      a state before and after it is written; one that is never written, and a counter, has no index
+        p_{t-1}, p_t      the parameter before and after the move
+        g_t, g_t', ...    the gradient, as callbacks change it; so with the update and with hyper-parameters
+        x, x'             of a callback by itself: what it reads, and what it makes of that"""
+    def __init__(self, chain, returns, whole):
+        self.chain,self.whole = chain,whole
+        self.read   = {n for b in chain.blocks for n in b.names}
+        self.writes = {}                                                    # name -> how often callbacks write it, in all
+        for b in chain.blocks:
+            for n in returns.get(b, ()): self.writes[n] = self.writes.get(n, 0)+1
+        self.done  = {}                                                     # and up to now
+        self.names = {}
+
+    @property
+    def moved(self): return 'new_p' in self.done
+
+    def wrote(self, n): self.done[n] = self.done.get(n, 0)+1
+    def move(self): self.done.setdefault('new_p', 0)
+
+    def now(self, n, tensor):
+        "The symbol of the name `n` as it stands now"
+        text = self.text(n)
+        self.names[text] = n
+        return symbol(text, tensor)
+
+    def text(self, n):
+        letter,k = name_in_tex('p' if n=='new_p' else n),self.done.get(n, 0)
+        left = self.writes.get(n, 0)-k                                      # how often it is still written
+        if self.chain.state.get(n)==count: return letter
+        if not self.whole: return self.by_itself(n, letter, k)
+        if n in self.chain.state: return letter if not self.writes.get(n) else primed(f'{letter}_t', left) if k else f'{letter}_{{t-1}}'
+        if n=='new_p': return primed('p_t', left)
+        if n=='p': return primed('p_{t-1}', k)
+        if n=='grad': return primed('g_t', k)
+        if n=='update': return primed('u_t', k-1)
+        return primed(letter, k if n in self.chain.asks else k-1)
+
+    def by_itself(self, n, letter, k):
+        if n=='new_p' and n in self.read: letter = r'p^{\text{new}}'
+        return primed(letter, k if n in self.read or n=='new_p' and 'p' in self.read else k-1)
+
+    def variable(self, n, tensor):
+        "A new symbol for a variable of a callback"
+        text = name_in_tex(n) if n else 'x'
+        while text in self.names: text += "'"
+        self.names[text] = None
+        return symbol(text, tensor)
+
+
+class Writer:
+    "Folds the callbacks of `chain` and writes a `Line` for each. `hypers`: values by name. `whole`: as for `Symbols`"
+    def __init__(self, chain, hypers, whole=True):
+        self.chain,self.whole = chain,whole
+        self.learned = learned_of(chain)
+        self.symbols = Symbols(chain, self.learned.returns, whole)
+        self.lines   = []
+        self.entries = {n: self.hyper(n, v) for n,v in hypers.items()}
+        self.entries|= {n: Entry(self.symbols.now(n, True), 'elements') for n in ('p', 'grad')}
+        self.entries|= {n: self.state(n, init) for n,init in chain.state.items()}
+
+    # -- what names stand for --
+
+    def hyper(self, n, v):
+        if isinstance(v, Tensor) and not v.ndim: v = v.item()
+        if isinstance(v, (int,float)) and not isinstance(v, bool): return Entry(self.symbols.now(n, False), 'number', v)
+        return Entry(symbol(name_in_tex(n)), 'flag', v)
+
+    def state(self, n, init):
+        p = torch.ones(6, 4)
+        s = first(init, p)
+        if not isinstance(s, Tensor): return Entry(self.symbols.now(n, False), 'number', 5. if init==count else s)      # a step in mid-training
+        kind = 'elements' if s.shape==p.shape else 'single' if not s.ndim else 'shaped'
+        return Entry(self.symbols.now(n, kind!='single'), kind)
+
+    def fix(self, names):
+        "Write the hyper-parameters `names`, which an algorithm sets beside its signature, as the numbers that they are"
+        for n in names:
+            e = self.entries[n]
+            if e.kind=='number': self.entries[n] = Entry(num(e.value), 'number', e.value, False)
+
+    def entry(self, n):
+        "What the name `n` stands for now; a name that nothing before provides is a tensor"
+        if n=='update' and n not in self.entries and self.whole: return self.entries['grad']
+        if n not in self.entries: self.entries[n] = Entry(self.new(n), 'elements')
+        return self.entries[n]
+
+    def new(self, n, tensor=True):
+        if n=='new_p': return self.symbols.now(n, True)
+        self.symbols.names[name_in_tex(n)] = n
+        return symbol(name_in_tex(n), tensor)
+
+    # -- the fold --
+
+    def run(self):
+        for b in self.chain.blocks:
+            if self.whole and 'new_p' in b.names and not self.symbols.moved: self.move()
+            self.write(b)
+        if self.whole and not self.symbols.moved: self.move()
+        return self.lines
+
+    def add(self, b, equations, why=None, when=()):
+        self.lines.append(Line(b, equations, self.symbols.names, why, [*map(tex, when)]))
+
+    def move(self):
+        self.symbols.move()
+        p,lr,u = (self.entry(n).expr for n in ('p', 'lr', 'update'))
+        new = Entry(self.symbols.now('new_p', True), 'elements')
+        self.add(None, [((new.expr,), sub(p, mul(lr, u)))])
+        self.entries['new_p'] = new
+
+    def write(self, b):
+        "Write the line of a callback: written out if it can be recorded"
+        rec,why = self.recorded(b)
+        if why: return self.add(b, self.as_function(b), why)
+        flags = [e.expr for n,e in rec.entries.items() if e.kind=='flag' and e.value is True and n not in self.chain.asks]
+        self.add(b, self.equations(rec), when=rec.taken+flags)
+
+    def recorded(self, b):
+        "The recording of a callback and None, or None and why there is none. Choices stay open if they can; else they are made by the values"
+        asked = [n for n in b.reads if n in of_model]
+        if asked:             return None,f"{b} asks the model for {asked[0]!r}"
+        if 'rows' in b.names: return None,f"{b} asks for the rows of a sparse gradient"
+        if b.is_global:       return None,f"{b} runs over all parameters"
+        entries = {n: self.entry(n) for n in b.names}
+        closed  = {n: Entry(e.expr, e.kind, e.value, False) for n,e in entries.items()}
+        try:
+            with set_apart(torch.device('cpu')), warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                try: rec = Recorded(b, entries)
+                except (NotRecorded, MustBeCalled): rec = Recorded(b, closed)
+        except NotRecorded as e: return None,f'{b} {e}'
+        except (MustBeCalled, TypeError, ValueError, RuntimeError, IndexError): return None,f'{b} needs the shape of the parameter'
+        return (rec,None) if rec.outs else (None,f'{b} only looks')
+
+    # -- a callback that is written out --
+
+    def equations(self, rec):
+        """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and what it returns, in the
+        order in which they need each other"""
+        outs  = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
+        nodes = {n: rec.node(v) for n,v in outs.items()}
+        after,equations = {},[]
+        rec.forget_expressions()
+        def put(n):
+            expr = rec.expr(outs[n])
+            sign,after[n] = self.returned(n, expr, rec.kind(outs[n]))
+            if sign is not after[n].expr: return                            # a short scalar stands where it is used
+            equations.append(((sign,), expr))
+            if nodes[n] is not None and nodes[n] not in rec.inputs: rec.name(nodes[n], sign)
+        for node in rec.used_twice():
+            n = next((n for n in outs if nodes[n]==node and n not in after), None)
+            if n: put(n); continue
+            expr = rec.expr(node)
+            if size(expr)<=(2 if expr.tensor else 3) or expr.op=='compare': continue
+            variable = self.symbols.variable(rec.locals.get(node), expr.tensor)
+            equations.append(((variable,), expr))
+            rec.name(node, variable)
+        for n in outs:
+            if n not in after: put(n)
+        self.entries |= after
+        return equations
+
+    def returned(self, n, expr, kind):
+        "The symbol of the name `n`, which a callback has returned as `expr`, and its entry from now on"
+        self.symbols.wrote(n)
+        sign  = self.symbols.now(n, expr.tensor)
+        short = self.whole and kind=='number' and size(expr)<=4 and expr.op!='cases' and n not in self.chain.state and n not in self.chain.asks
+        value = self.entries[n].value if n in self.entries and self.entries[n].kind=='number' else .5
+        return sign,Entry(expr if short else sign, kind, value)
+
+    # -- one that is not --
+
+    def as_function(self, b):
+        "The callback as a function of the tensors that it reads. By itself, it is not known what it returns"
+        reads   = [self.entry(n) for n in b.names if n not in of_model and n!='rows']
+        args    = [e.expr for e in reads if e.kind not in ('number', 'flag')] or [e.expr for e in reads]
+        results = next((r for (o,_),r in self.learned.results.items() if o==b), {})
+        signs   = [self.given(n, results) for n in self.learned.returns.get(b, ())]
+        return [(tuple(signs), call(r'\operatorname{' + b.name.replace('_', r'\_') + '}', *args))] if signs else []
+
+    def given(self, n, results):
+        "The symbol of the name `n`, which a callback has given. `results`: what it returned in a rehearsal"
+        self.symbols.wrote(n)
+        kind  = self.kind_of(n, results)
+        sign  = self.symbols.now(n, kind in ('elements', 'shaped'))
+        value = True if kind=='flag' else results[n] if kind=='number' else None
+        self.entries[n] = Entry(sign, kind, value)
+        return sign
+
+    def kind_of(self, n, results):
+        v = results.get(n)
+        if isinstance(v, bool): return 'flag'
+        if isinstance(v, (int,float)): return 'number'
+        if isinstance(v, Tensor) and not v.ndim: return 'single'
+        if n in self.entries: return self.entries[n].kind
+        like = next((v.shape for m,v in results.items() if m in ('grad', 'update', 'p') and isinstance(v, Tensor)), None)
+        return 'elements' if like is None or v is None or v.shape==like else 'shaped'
+
+
+# -- What users call --
+
+def formula(opt, group: int=0) -> list:
+    "The `Line`s of the chain that the optimizer `opt` runs for a param group, in order"
+    return writer_of(opt, group).run()
+
+def writer_of(opt, group):
+    g = opt.param_groups[group]
+    recipe = opt._recipe(g)
+    chain  = recipe.chain(g)
+    hypers = recipe.hypers(g, chain)
+    writer = Writer(chain, hypers)
+    if recipe.arguments:
+        of_signature = {n for k,v in recipe.arguments.items() for n in (k, *(names_in(k, v) if k in aliases else ()))}
+        writer.fix(hypers.keys()-of_signature)
+    return writer
+
+def formula_of_block(cb, kinds: dict|None=None) -> Line:
+    """The `Line` of one callback by itself, without indices of time: `x'` is the new value of `x`. `kinds` says what those names are that it reads
+    and does not declare, as `kinds_of` finds it in optimizers; a name that it leaves out is a tensor like the parameter."""
+    b = Block(cb)
+    known  = dict(lr='number', step='number') | (kinds or {})
+    known  = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
+    plain  = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
+    writer = Writer(chain_of((cb,)), plain | b.hypers, whole=False)
+    for n,kind in known.items():
+        if n not in plain and n not in writer.entries: writer.entries[n] = Entry(writer.new(n, kind!='single'), kind)
+    return writer.run()[0]
+
+order = 'flag', 'number', 'elements', 'single', 'shaped'
+
+def kinds_of(*opts) -> dict:
+    "What the names of the chains of optimizers are, as in `Entry`: name -> kind. Of several kinds of one name it is the last in `order`"
+    found = {}
+    for opt in opts:
+        writer = writer_of(opt, 0)
+        writer.run()
+        for n,e in writer.entries.items(): found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
+    return found

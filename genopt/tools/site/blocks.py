@@ -1,0 +1,63 @@
+"""A page for each block: its formula, its declaration, and which algorithms use it."""
+
+from functools import cache
+from ..catalogue import first_sentence,make,module_of,text
+from ..formula import formula_of_block,kinds_of
+from ... import algorithms,blocks
+from ...contract.block import Block
+from .algorithms import uses
+from . import html
+from .html import code,prose,source,table
+
+__all__ = ['made']
+
+
+def made(docs, kept):
+    "Every page about blocks: its place, and what it holds"
+    yield 'blocks/index.md', index()
+    for m in blocks.modules:
+        for n in m.__all__: yield f'blocks/{n}.md', '\n'.join(page(n, m))
+
+def index():
+    total = sum(len(m.__all__) for m in blocks.modules)
+    out = ['# The blocks', '', f"{total} blocks: functions for one parameter, which algorithms are lists of. Put them into a list of your own, "
+           "before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
+    for m in blocks.modules:
+        out += [f'## {module_of(m).capitalize()}', '', prose(m), '']
+        rows = [[f'[{n}]({n}.md)', first_sentence(text(getattr(m, n))), short(n)] for n in m.__all__]
+        out += [table(['block', 'what it does', 'used by'], rows), '']
+    return '\n'.join(out)
+
+def short(n):
+    found = uses().get(n, [])
+    return ', '.join(f'[{a}](../catalogue/{a}.md)' for a in found[:3]) + (f' and {len(found)-3} more' if len(found)>3 else '')
+
+@cache
+def kinds():
+    "What the names of the whole catalogue are, to record a block by itself"
+    return kinds_of(*map(make, algorithms.__all__))
+
+def page(n, m):
+    f = getattr(m, n)
+    yield from (f'# {n}', '', prose(f), '', f'*One of the [{module_of(m)}](index.md#{module_of(m)}).*', '')
+    line = formula_of_block(f, kinds())
+    if line.tex and not line.why:
+        yield from ('## Formula', '', f'<div class="formula">{html.equations(line, "")}</div>', '')
+        yield from (html.symbols([line]), '', "A prime marks the new value of what is read.", '')
+    yield from ('## Code', '')
+    if line.why: yield from (f'No formula can be made from a recording: {line.why}.', '')
+    yield from (code(source(f)), '')
+    yield from ('## Declaration', '', *declaration(f), '')
+    yield from ('## Used by', '')
+    found = uses().get(n, [])
+    links = [f'[{a}](../catalogue/{a}.md)' for a in found]
+    yield ', '.join(links) or 'No algorithm of the catalogue uses it; it is there for lists of your own.'
+
+def declaration(f):
+    "What the signature says: what the block reads, its hyper-parameters with their ranges, its states"
+    b = Block(f)
+    rows = [[f'`{n}`', 'is read', ''] for n in b.reads if n not in b.hypers and b.lists.get(n, n) not in b.state]
+    rows+= [[f'`{n}`', 'hyper-parameter', f"`{v!r}`" + (f", in `{b.ranges[n]}`" if n in b.ranges else '')] for n,v in b.hypers.items()]
+    rows+= [[f'`{n}`', 'state', f'starts as `{init}`'] for n,init in b.state.items()]
+    if rows: yield table(['name', 'is', 'default'], rows)
+    else: yield 'It reads nothing.'

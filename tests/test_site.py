@@ -1,0 +1,402 @@
+"""The site: formulas that are made from recordings, the pages, and a walk over all of them in a real browser, at the width of a desk and of a phone.
+
+The walk needs `pip install -e '.[docs]'`, Chromium and its driver (Debian: chromium, chromium-driver); it is skipped where one is missing. Screenshots
+are kept in build/screenshots. `SITE=folder` walks a site that is built already."""
+
+import fcntl,http.server,io,math,os,re,shutil,subprocess,sys,threading
+from functools import partial,reduce
+from pathlib import Path
+from urllib.parse import unquote,urldefrag,urljoin
+import pytest
+import torch
+import genopt
+from genopt import Optimizer,fastai,zeros
+from genopt.tools import catalogue
+from genopt.tools.cli import main
+from genopt.tools.formula import chain,expressions as ex,formula,formula_of_block,kinds_of
+
+root = Path(__file__).parent.parent
+
+
+# -- Formulas --
+
+def tex(opt): return {line.name: line.tex for line in formula(opt)}
+
+m     = r'm_t = \beta_1 \, m_{t-1} + \left(1 - \beta_1\right) \, g_t'
+v     = r'v_t = \beta_2 \, v_{t-1} + \left(1 - \beta_2\right) \, g_t^{2}'
+adam  = r'u_t = \frac{m_t / \left(1 - \beta_1^{t}\right)}{\sqrt{v_t / \left(1 - \beta_2^{t}\right)} + \epsilon}'
+move  = r'p_t = p_{t-1} - \eta \, u_t'
+decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
+
+@pytest.mark.parametrize('name,hypers,want', [                                  # as the papers have them
+    ('SGD',     {},                                {'sgd_step': ['u_t = g_t'], 'the move': [move]}),
+    ('SGD',     dict(momentum=.9, nesterov=True),  {'nesterov_step': [r'u_t = g_t + \beta_1 \, m_t']}),
+    ('RMSprop', {},                                {'average_sqr_grad': [v], 'rms_prop_step': [r'u_t = \frac{g_t}{\sqrt{v_t} + \epsilon}']}),
+    ('Adagrad', {},                                {'sum_sqr_grad': ['s_t = s_{t-1} + g_t^{2}']}),
+    ('Adam',    {},                                {'average_grad': [m], 'average_sqr_grad': [v], 'adam_step': [adam], 'debias': [], 'the move': [move]}),
+    ('Adam',    dict(weight_decay=.1),             {'l2_reg': [r"g_t' = g_t + \lambda \, p_{t-1}"]}),
+    ('AdamW',   {},                                {'weight_decay': [decay], 'the move': [r"p_t = p_{t-1}' - \eta \, u_t"]}),
+    ('AMSGrad', {},                                {'max_sqr_grad': [r'v^{\max}_t = \max\left(v^{\max}_{t-1}, v_t\right)']}),
+    ('Adamax',  {},                                {'decayed_max_grad': [r'w_t = \max\left(\beta_2 \, w_{t-1}, \lvert g_t \rvert + \epsilon\right)']}),
+    ('Lion',    {},                                {'lion_step': [r'u_t = \operatorname{sign}\left(\beta_1 \, m_{t-1} + \left(1 - \beta_1\right) \, g_t\right)'],
+                                                    'average_grad': [m.replace('1', '2').replace('t-2', 't-1').replace('2 -', '1 -')]}),
+    ('QHM',     {},                                {'qhm_step': [r'u_t = \left(1 - \nu\right) \, g_t + \nu \, m_t']}),
+    ('MARS',    {},                                {'mars_correction': [r"g_t' = g_t + \frac{\gamma \, \beta_1 \, d}{1 - \beta_1}"]}),
+    ('Fromage', {},                                {'fromage_rescale': [r"p_t = \frac{p_t'}{\sqrt{\eta^{2} + 1}}"]}),
+    ('NovoGrad',{},                                {'average_sqr_norm': [r"v_t = v_{t-1} \, \beta_2' + \left(1 - \beta_2'\right) \, \lVert g_t \rVert^{2}"]}),
+    ('Muon',    {},                                {'newton_schulz': [r"u_t' = \operatorname{newton\_schulz}\left(u_t\right)"]}),
+    ('Prodigy', {},                                {'prodigy_growth': [r"D^{\max}_t = \max\left(D^{\max}_{t-1}, D_t', \hat D\right)",
+                                                                       r"D_t = \min\left(D^{\max}_t, \begin{cases} \max\left(D_t', \hat D\right) & \text{if } D_t' = D_0 \\"
+                                                                       r" D_t' & \text{otherwise} \end{cases} \, \text{growth\_rate}\right)"]}),
+    ('DoG',     {},                                {'dog_rate': [r"r_t = \max\left(r_{t-1}, \text{dist}', \left(\text{start}' + 1\right) \, \text{reps\_rel}\right)",
+                                                                 r"s_t = s_{t-1} + \text{sqr\_norm}'", r"\eta' = \frac{r_t \, \eta}{\sqrt{s_t + \epsilon}}"]}),
+], ids=lambda x: x if isinstance(x, str) else '')
+def test_formula_of_an_algorithm(name, hypers, want):
+    found = tex(catalogue.make(name, **hypers))
+    assert {n: found[n] for n in want}==want
+
+def test_formula_of_a_rule_of_ones_own():
+    def own_step(grad, mom=.9, avg=zeros):
+        slow = avg*mom + grad*(1-mom)
+        return dict(update = (slow*slow).sqrt()*(slow-grad).sign(), avg=slow)
+    opt = Optimizer([torch.ones(3, requires_grad=True)], [own_step], lr=.1)
+    first,last = formula(opt)
+    assert first.tex==[r'\text{avg}_t = \beta_1 \, \text{avg}_{t-1} + \left(1 - \beta_1\right) \, g_t',
+                       r'u_t = \sqrt{\text{avg}_t^{2}} \, \operatorname{sign}\left(\text{avg}_t - g_t\right)']
+    assert last.name=='the move' and first.symbols['mom']==r'\beta_1'
+
+def test_formula_says_what_it_takes_for_granted_and_what_it_cannot_write():
+    def skipping(grad, step): return grad if step>3 else grad*0
+    line = formula_of_block(skipping)
+    assert line.tex and line.when
+    line = formula_of_block(genopt.blocks.newton_schulz)
+    assert 'newton_schulz' in line.why and not line.tex
+
+def test_formula_of_every_algorithm_and_block():
+    kinds = kinds_of(*map(catalogue.make, genopt.algorithms.__all__))
+    for n in genopt.algorithms.__all__:
+        lines = formula(catalogue.make(n))
+        assert lines[-1].tex or lines[-2].tex, n
+        assert all(line.tex or line.why or line.name in ('debias', 'debias_mom3', 'growing_sqr_mom', 'root_of_sqr_mom') for line in lines), n
+    written = [n for n in genopt.blocks.__all__ if not formula_of_block(getattr(genopt.blocks, n), kinds).why]
+    assert len(written)>=115, len(written)
+
+def value(e, env):
+    "The number or tensor that an expression comes to"
+    def of(x): return value(x, env)
+    x = [of(a) if isinstance(a, ex.Expression) else a for a in e.args] if e.op not in ('add', 'symbol', 'num') else []
+    match e.op:
+        case 'num':     return torch.tensor(e.args[0], dtype=torch.float64)
+        case 'symbol':  return torch.tensor(math.e) if e.args[0]=='e' else env[e.args[0]]
+        case 'neg':     return -x[0]
+        case 'add':     return sum(s*of(t) for s,t in e.args)
+        case 'mul':     return math.prod(x[1:], start=x[0])
+        case 'div':     return x[0]/x[1]
+        case 'pow':     return x[0]**x[1]
+        case 'root':    return x[0].sqrt()
+        case 'norm':    return torch.linalg.vector_norm(x[0], x[1])
+        case 'cases':   return torch.where(x[0].bool(), x[1], x[2])
+        case 'compare':
+            ops = {'>': torch.gt, r'\geq': torch.ge, '<': torch.lt, r'\leq': torch.le, '=': torch.eq, r'\neq': torch.ne,
+                   r'\wedge': torch.logical_and, r'\vee': torch.logical_or}
+            return ops[x[0]](x[1], x[2]).double()
+    functions = {r'\max': torch.maximum, r'\min': torch.minimum, '|': torch.abs, '<': lambda a, b: (a*b).sum(), r'\log': torch.log, r'\log_2': torch.log2,
+                 r'\operatorname{sign}': torch.sign, r'\operatorname{mean}': torch.mean, r'\operatorname{sum}': torch.sum, r'\operatorname{atan2}': torch.atan2,
+                 r'\operatorname{clip}': torch.clamp}
+    name,*args = x
+    if name in (r'\max', r'\min'): return reduce(functions[name], args) if len(args)>1 else (torch.amax if name==r'\max' else torch.amin)(args[0])
+    return functions[name](*args)
+
+def test_formulas_of_blocks_compute_what_the_blocks_do():
+    "Each equation, evaluated with random numbers, is what the callback returns for these"
+    kinds,checked = kinds_of(*map(catalogue.make, genopt.algorithms.__all__)),0
+    for n in genopt.blocks.__all__:
+        cb   = getattr(genopt.blocks, n)
+        line = formula_of_block(cb, kinds)
+        if line.why or n=='dtype_eps': continue
+        torch.manual_seed(0)
+        ns,env = {},{}
+        for name in line.block.reads:
+            default,init = line.block.hypers.get(name),line.block.state.get(name, zeros)
+            if isinstance(default, (bool,str)) or line.when and default is not None: ns[name] = default      # a choice by it, which the line says
+            elif name=='step': ns[name] = 3.
+            elif default is not None or kinds.get(name)=='number' or name=='lr': ns[name] = torch.rand((), dtype=torch.float64).item()*.8 + .1
+            elif kinds.get(name)=='flag': ns[name] = True
+            else: ns[name] = torch.rand(() if 'scalar' in str(init) or kinds.get(name)=='single' else 6, dtype=torch.float64) + .2
+        for text,name in line.names.items():
+            if name in ns and not text.endswith("'"): env[text] = torch.as_tensor(ns[name], dtype=torch.float64)
+        out = cb(**ns)
+        out = out if isinstance(out, dict) else dict(update=out)
+        for (left,),right in line.equations:
+            env[left.args[0]] = res = value(right, env)
+            name = line.names.get(left.args[0])
+            if name in out:
+                assert torch.allclose(res, torch.as_tensor(out[name], dtype=torch.float64), rtol=1e-9), (n, name)
+                checked += 1
+    assert checked>140, checked
+
+@pytest.mark.parametrize('name', genopt.algorithms.__all__)
+def test_formulas_of_algorithms_compute_their_steps(name):
+    "All equations of a chain in order, from the values in mid-training, come to the parameter after the step"
+    torch.manual_seed(0)
+    p = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    try: opt = getattr(genopt, name)([p])
+    except ValueError: pytest.skip('takes no float64')
+    if any(line.why for line in formula(opt)): pytest.skip('a callback is not written out')
+    def step():
+        p.grad = torch.randn(6, 4, dtype=torch.float64)
+        opt.step()
+    for _ in range(7): step()
+    writer = chain.writer_of(opt, 0)
+    torch.manual_seed(1)
+    grad   = torch.randn(6, 4, dtype=torch.float64)
+    known  = opt.state[p] | dict(p=p.detach().clone(), grad=grad)
+    env    = {e.expr.args[0]: torch.as_tensor(known.get(n, e.value), dtype=torch.float64).clone() for n,e in writer.entries.items()
+              if e.expr.op=='symbol' and e.kind!='flag'}
+    for line in writer.run():
+        for (left,),right in line.equations: env[left.args[0]] = value(right, env)
+    torch.manual_seed(1)
+    step()
+    assert torch.allclose(env['p_t'], p.detach(), rtol=1e-10)
+    for n,s in opt.state[p].items():
+        text = next((t for t,m in writer.symbols.names.items() if m==n and t.endswith('_t')), None)
+        if text: assert torch.allclose(env[text], torch.as_tensor(s, dtype=torch.float64), rtol=1e-10), n
+
+a,b,c = (ex.symbol(x, x!='c') for x in 'abc')
+@pytest.mark.parametrize('e,want', [
+    (ex.add(a, ex.neg(b)),                    'a - b'),
+    (ex.sub(ex.num(1), ex.sub(ex.num(1), a)), 'a'),
+    (ex.add(ex.num(1), a, ex.num(2)),         'a + 3'),
+    (ex.mul(a, c, ex.num(2), a),              r'2 \, c \, a^{2}'),
+    (ex.mul(ex.num(.5), ex.pow_(ex.num(.96), a)), r'0.5 \cdot 0.96^{a}'),
+    (ex.mul(a, ex.add(b, c)),                 r'a \, \left(b + c\right)'),
+    (ex.mul(a, ex.div(ex.num(1), ex.root(b))), r'\frac{a}{\sqrt{b}}'),
+    (ex.div(ex.div(a, c), ex.add(b, c)),      r'\frac{a / c}{b + c}'),
+    (ex.div(a, ex.mul(b, c)),                 r'\frac{a}{c \, b}'),
+    (ex.sub(a, ex.sub(b, c)),                 'a - b + c'),
+    (ex.mul(ex.num(-1), ex.add(a, b)),        '-a - b'),
+    (ex.pow_(ex.pow_(a, ex.num(2)), ex.num(.5)), r'\sqrt{a^{2}}'),
+    (ex.pow_(ex.add(a, b), ex.num(-2)),       r'\frac{1}{\left(a + b\right)^{2}}'),
+    (ex.num(1e-8),                            '10^{-8}'),
+    (ex.num(2.5e-7),                          r'2.5{\cdot}10^{-7}'),
+    (ex.cases(ex.compare('>', a, b), a, a),   'a'),
+], ids=lambda x: x if isinstance(x, str) else '')
+def test_expressions(e, want): assert ex.tex(e)==want
+
+
+# -- Pages by hand --
+
+def cells(path):
+    "The code in the last column of the tables of a page"
+    for line in (root/path).read_text(encoding='utf-8').splitlines():
+        if line.startswith('| ') and '|---' not in line:
+            yield from re.findall(r'`([^`]+)`', line.rstrip(' |').rsplit(' | ', 1)[1])
+
+def test_what_the_cheat_sheet_shows_runs():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+    scope = vars(genopt) | {n: getattr(genopt.blocks, n) for n in genopt.blocks.__all__} | dict(genopt=genopt, model=model, ranger=fastai.ranger)
+    def closure():
+        model.zero_grad()
+        loss = sum((p-1).square().sum() for p in model.parameters())
+        loss.backward()
+        return loss
+    ran = 0
+    for code in cells('docs/coming_from.md'):
+        if not re.match(r'[A-Za-z_]+\(', code): continue                                            # a name, or what is called on an optimizer
+        matrices = re.match(r'SOAP|Kron', code)
+        made = eval(code, scope | dict(params=[model[0].weight] if matrices else [*model.parameters()]))
+        if isinstance(made, torch.optim.Optimizer): made.step(closure)
+        ran += 1
+    assert ran>30
+
+def test_code_about_checkpoints_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'```python\n(.*?)```', (root/'docs/checkpoints.md').read_text(encoding='utf-8'), re.S)
+    scope = {}
+    for code in blocks: exec(compile(code, 'checkpoints.md', 'exec'), scope)
+    assert scope['step']==100 and len(blocks)==4
+
+def test_pages_by_hand_name_algorithms_that_exist():
+    html = pytest.importorskip('genopt.tools.site.html', reason='needs the docs extra', exc_type=ImportError)
+    names = {n for f in (root/'docs').glob('*.md') for n in re.findall(r'\[\[(\w+)\]\]', f.read_text(encoding='utf-8'))}
+    assert names and all(map(html.page_of, names)), [n for n in names if not html.page_of(n)]
+
+
+def test_math_is_mathml_and_its_font_has_what_it_needs():
+    pytest.importorskip('latex2mathml')
+    html = pytest.importorskip('genopt.tools.site.html', exc_type=ImportError)
+    from fontTools.ttLib import TTFont
+    res = html.math(r"\sqrt{\operatorname{newton\_schulz} u_t''} + \lVert \eta \rVert")
+    assert '<msqrt>' in res and '<mtext>newton_schulz</mtext>' in res and res.count('stretchy="false"')==2
+    with pytest.raises(ValueError, match='not converted'): html.math(r'\nosuchthing{x}')
+    font = TTFont(io.BytesIO(html.font()))
+    assert 'MATH' in font and {ord(c) for c in '√η'}<=font.getBestCmap().keys()
+
+def test_row_of_the_trials_is_shown():
+    pytest.importorskip('latex2mathml')
+    from genopt.tools.site import trials
+    of_one = {'SGD': dict(results=dict(ill=[dict(seeds='00000054'), dict(seeds='0000000')])), 'SGD(momentum=0.9)': dict(results=dict(gone=[dict(refused='no')])),
+              'Lion': dict(results={})}
+    tried  = dict(rates=[.001], seeds=5, needed=4, rows=of_one, tasks=dict(ill=dict(reason='scales', degrees=[1, 2]), gone=dict(reason='x', degrees=[1])))
+    text   = '\n'.join(trials.rows_of('SGD', tried))
+    assert '| ill | scales | 1 of 2 | 0.1 to 0.3 |' in text and '| gone | x | refused |  |' in text and '### SGD(momentum=0.9)' in text
+    assert [*trials.rows_of('Adam', tried)]==[*trials.rows_of('Lion', tried)]==['It has not been tried yet.']
+
+def test_site_is_built_in_a_clone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['site'])==2 and 'run this in a clone' in capsys.readouterr().err
+
+def test_links_of_the_repository_lead_to_pages():
+    from genopt.tools.site.repository import Repository
+    repo = Repository(root)
+    def turned(text): return repo.rehome(text, 'CONTRIBUTING.md')
+    assert turned('[page](docs/catalogue.md#the-blocks)')=='[page](blocks/index.md)' and turned('[a](docs/catalogue.md#Adam)')=='[a](catalogue/Adam.md)'
+    assert turned('[b](nbs/02_contract.ipynb#Coming-from-fastai)')=='[b](tutorials/02_contract.ipynb#coming-from-fastai)'
+    assert turned('[goals.py](benchmarks/goals.py)')=='`goals.py`' and turned('[x](https://a.org/b)')=='[x](https://a.org/b)'
+    assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](start.md)'
+    assert repo.rehome('[a](catalogue.md#the-blocks), [b](blocks/adam_step.md)', 'docs/choose.md')=='[a](blocks/index.md), [b](blocks/adam_step.md)'
+
+
+# -- The site --
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory):
+    "The folder of the built site; processes of pytest-xdist build it once"
+    if 'SITE' in os.environ: return Path(os.environ['SITE'])
+    for module in ('mkdocs', 'mkdocs_jupyter', 'mkdocstrings', 'latex2mathml', 'ziamath'): pytest.importorskip(module)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    with open(base/'site.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base/'built').exists():
+            res = subprocess.run([sys.executable, '-m', 'genopt', 'site', '--out', base/'site'], cwd=root, capture_output=True, text=True)
+            (base/'built').write_text(res.stdout+res.stderr if res.returncode else '')
+    assert not (base/'built').read_text(), (base/'built').read_text()
+    return base/'site'
+
+def pages(site): return sorted(p.relative_to(site).as_posix() for p in site.rglob('*.html') if p.name!='404.html')
+
+@pytest.mark.slow
+def test_every_link_leads_somewhere(site):
+    "to a page that is there, and to an anchor that it has; nothing is loaded from another host"
+    text = {p: (site/p).read_text(encoding='utf-8') for p in pages(site)}
+    ids  = {p: {*re.findall(r'\bid="?([^"\s>]+)', t)} for p,t in text.items()}
+    assert len(text)>220
+    broken,foreign = [],[]
+    for p,t in text.items():
+        loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*?\bsrc="?([^"\s>]+)', t) + re.findall(r'<link\b[^>]*?rel="?(?:stylesheet|icon)[^>]*?href="?([^"\s>]+)', t)
+        foreign += [(p, u) for u in loaded if re.match(r'(https?:)?//', u)]
+        for link in {*loaded, *re.findall(r'<a\b[^>]*?\bhref="?([^"\s>]+)', t)}:
+            if re.match(r'[a-z]+:|//', link): continue
+            target,anchor = urldefrag(urljoin('/'+p, unquote(link)))
+            target = target.lstrip('/') + ('index.html' if target.endswith('/') else '')
+            if not (site/target).is_file() or anchor and target in ids and anchor not in ids[target] and anchor!='__codelineno': broken.append((p, link))
+    assert not foreign
+    assert not broken
+
+@pytest.mark.slow
+def test_llms_txt_names_pages_that_are_there(site):
+    links = re.findall(r'\]\(([^)]*)\)', (site/'llms.txt').read_text())
+    assert len(links)>220 and all((site/link/'index.html').is_file() for link in links)
+
+
+# -- In a browser --
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='module')
+def address(site):
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+@pytest.fixture(scope='module')
+def browser():
+    webdriver = pytest.importorskip('selenium.webdriver')
+    chromium,driver = (shutil.which(n) for n in ('chromium', 'chromedriver'))
+    if not chromium or not driver: pytest.skip('needs Chromium and its driver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--hide-scrollbars', '--force-device-scale-factor=1',
+                 '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'): options.add_argument(flag)      # another host is an error
+    options.set_capability('goog:loggingPrefs', dict(browser='ALL'))
+    options.page_load_strategy = 'normal'
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome: yield chrome
+
+look = """
+const found = [], width = window.innerWidth, content = document.querySelector('.md-content') || document.body;
+for (const img of content.querySelectorAll('img')) if (!img.complete || !img.naturalWidth) found.push('missing picture ' + img.src);
+if (document.documentElement.scrollWidth > width + 1) {
+  const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 1 && getComputedStyle(e).position != 'fixed');
+  found.push('wider than the window: ' + document.documentElement.scrollWidth + ' ' + wide.slice(0, 3).map(e => e.tagName + '.' + e.className).join(', '));
+}
+const scrolls = e => { for (; e && e != document.body; e = e.parentElement) if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true; return false; };
+for (const t of content.querySelectorAll('table, pre, math[display=block]'))
+  if (t.getBoundingClientRect().right > width + 1 && !scrolls(t)) found.push('overflows: ' + t.tagName + ' ' + t.textContent.slice(0, 60));
+for (const m of content.querySelectorAll('math')) {
+  const box = m.getBoundingClientRect();
+  if (m.checkVisibility() && (box.width < 1 || box.height < 1)) found.push('empty formula ' + m.textContent);
+  if (m.querySelector('merror') || /\\\\/.test(m.textContent)) found.push('not converted: ' + m.textContent);
+}
+const walker = document.createTreeWalker(content, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const text = walker.currentNode;
+  if (text.parentElement.closest('pre, code, script, style, math, annotation')) continue;
+  if (/\\\\(frac|beta|left|text|sqrt)|\\$\\$|\\\\\\(|\\[\\[\\w+\\]\\]|\\{\\{/.test(text.data)) found.push('raw: ' + text.data.slice(0, 80));
+}
+return found;
+"""
+
+sizes = {'desk': (1280, 900, False), 'phone': (390, 844, True)}
+shown_dark = 'index.html', 'catalogue/index.html', 'catalogue/AdamW/index.html', 'tutorials/01_adam_and_friends/index.html', 'blocks/adam_step/index.html', 'choose/index.html'
+
+def resize(browser, size, height=None):
+    width,usual,mobile = sizes[size]
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height or usual, deviceScaleFactor=1, mobile=mobile))
+
+def show(browser, address, page, dark=False, sizes=sizes):
+    "Open a page, look at it in these sizes, keep screenshots, and return what is wrong with it"
+    found = []
+    resize(browser, 'desk')
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')]))
+    browser.execute_cdp_cmd('Storage.clearDataForOrigin', dict(origin=address, storageTypes='all'))      # the theme remembers light and dark
+    browser.get(address+page)
+    for size in sizes:
+        resize(browser, size)
+        found += [f'{page}, {size}: {f}' for f in browser.execute_script(look)]
+        shot = root/'build'/'screenshots'/f"{size}{'-dark' if dark else ''}"/f"{page.removesuffix('/index.html').replace('/', '-')}.png"
+        shot.parent.mkdir(parents=True, exist_ok=True)
+        resize(browser, size, min(browser.execute_script('return document.documentElement.scrollHeight'), 6000))
+        browser.save_screenshot(str(shot))
+    return found + [f"{page}: {e['message']}" for e in browser.get_log('browser') if e['level'] in ('SEVERE', 'WARNING')]
+
+@pytest.mark.slow
+def test_every_page_in_a_browser(site, address, browser):
+    found = [f for page in pages(site) for f in show(browser, address, page)]
+    assert not found, '\n'.join(found)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', shown_dark)
+def test_pages_in_the_dark(address, browser, page):
+    assert not show(browser, address, page, dark=True)
+    def color(what, of): return browser.execute_script(f"return getComputedStyle(document.querySelector('{of}')).{what}.match(/\\d+/g).map(Number)")
+    assert sum(color('backgroundColor', 'body')[:3])<200 and sum(color('color', '.md-content h1')[:3])>350
+
+@pytest.mark.slow
+def test_search_finds(address, browser):
+    browser.get(address)
+    index = browser.execute_async_script("const done = arguments[0]; fetch('search/search_index.json').then(r => r.json()).then(j => done(j.docs.map(d => d.title)))")
+    assert {'AdamW', 'newton_schulz', 'The catalogue'}<={*index}
+
+@pytest.mark.slow
+def test_the_walk_sees_faults(tmp_path, browser):
+    "A page with one fault of each kind"
+    (tmp_path/'index.html').write_text("<body><div class='md-content'><img src='no.png'><table><tr><td style='min-width:3000px'>wide</td></tr></table>"
+                                       r"<p>\frac{a}{b}</p><math><mi>\foo</mi></math><script>console.error('told'); missing()</script></div>")
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'index.html'))
+    server.shutdown()
+    for fault in ('missing picture', 'wider than the window', 'overflows', 'raw', 'not converted', 'told', 'missing is not defined', '404'): assert fault in found, fault

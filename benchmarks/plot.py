@@ -40,6 +40,7 @@ def bars(ax, res):
         ax.text(ratio*1.06, i, f"{ratio:.3g}", va='center', fontsize=7)
     ax.axvline(1, color='k', lw=.8, ls=':')
     ax.set(xscale='log', xlim=(left, ratios[0]*4))
+    ax.xaxis.set_minor_formatter('')
     ax.set_title(f"{res['algorithm']} on {res['shape']}, time over {res['baseline']}", loc='left', fontsize=9)
     ax.tick_params(labelsize=7)
     ax.spines[['top','right']].set_visible(False)

@@ -149,3 +149,18 @@ def test_lbfgs_with_parameters_that_come_late_and_rest():
         if alone: assert torch.equal(q, before)
     assert loss<2.5
     torch.testing.assert_close(q, p[:3], rtol=0, atol=1e-4)
+
+def test_rows_in_bfloat16():
+    "Whether a state is small is asked of its largest size"
+    p = torch.zeros(40, 40, requires_grad=True)
+    opt = Optimizer([p], [mean_of_last], lr=1., store={'last': 'bfloat16'})
+    for n in (1, 2, 2, 3, 3):
+        run(opt, p, 1, n)
+        assert opt.state[p]['last'].dtype==torch.bfloat16
+    new = Optimizer([p], [mean_of_last], lr=1., store={'last': dict(dtype='bfloat16', smallest=5000)})
+    assert new.explain().state==3*1600*4 and opt.explain().state==3*1600*2
+    new.load_state_dict(opt.state_dict())
+    assert new.state[p]['last'].dtype==torch.float32 and torch.equal(new.state[p]['last'], opt.state[p]['last'].float())
+
+def test_at_least_one_row():
+    with pytest.raises(ValueError, match='history keeps at least one row, got 0'): history(0)

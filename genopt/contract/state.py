@@ -32,8 +32,8 @@ class Init(Anything):
     def fits(self, new: Any, old: Any) -> bool:
         "Whether `new` can take the place of `old` as the value of this state"
         return bool(fit(new)==fit(old))
-    grows: bool = False                                                # whether its shape may change from step to step
-    stochastic = False                                           # whether it is rounded at random
+    grows: bool = False                                          # whether its shape may change from step to step
+    stochastic = False                                           # whether it is rounded at random; of a sharded tensor only in a program
     def rounded(self, new: Tensor, old: Tensor) -> Tensor:
         "The value `new` of this state, for a tensor that is stored as `old` is"
         random = self.stochastic and old.dtype==torch.bfloat16!=new.dtype and not is_sharded(new)
@@ -46,8 +46,9 @@ class History(Init):
     "A state that grows: `most` rows like `p` at most. See `history`"
     grows = True
     def __init__(self, most: int) -> None:
-        super().__init__(_history, int(most))
-        self.most = int(most)
+        super().__init__(_history, most := int(most))
+        if most<1: raise ValueError(f"history keeps at least one row, got {most}")
+        self.most = most
     def fits(self, new: Any, old: Any) -> bool:
         return isinstance(new, Tensor) and isinstance(old, Tensor) and new.shape[1:]==old.shape[1:] and 0<new.ndim==old.ndim and len(new)<=self.most
     def largest(self, p: Tensor) -> Tensor:
@@ -61,16 +62,18 @@ class Kept(Init):
         self.init,self.dtype,self.smallest,self.stochastic,self.grows = init,dtype,smallest,rounding=='stochastic',init.grows
     def fits(self, new: Any, old: Any) -> bool: return self.init.fits(new, old)
     def largest(self, p: Tensor) -> Tensor | float:
-        res: Tensor | float = stored(self.init.largest(p), self.dtype, self.smallest)
+        res: Tensor | float = stored(x := self.init.largest(p), self.dtype, self.smallest, x)
         return res
     def __repr__(self) -> str: return f'{self.init} as {self.dtype}'
 
-def stored(x: Any, dtype: str, smallest: int) -> Any:
-    "The state `x` in `dtype`, if it is a float32 tensor of at least `smallest` elements"
-    if not isinstance(x, Tensor) or not x.ndim or x.dtype!=torch.float32 or x.numel()<smallest: return x
+def stored(x: Any, dtype: str, smallest: int, largest: Any) -> Any:
+    "The state `x` in `dtype`, if it is a float32 tensor that has at least `smallest` elements when it is `largest`"
+    if not isinstance(x, Tensor) or not x.ndim or x.dtype!=torch.float32 or largest.numel()<smallest: return x
     return x.to(getattr(torch, dtype))
 
-def _kept(p: Tensor, init: Init, dtype: str, rounding: str, smallest: int) -> Any: return stored(init(p), dtype, smallest)
+def _kept(p: Tensor, init: Init, dtype: str, rounding: str, smallest: int) -> Any:
+    x = init(p)
+    return stored(x, dtype, smallest, init.largest(p) if init.grows else x)
 def _scalar(p: Tensor, v: float) -> float: return v
 def _scalar_tensor(p: Tensor, v: float) -> Tensor: return p.new_full((), v)
 def _count(p: Tensor) -> int: return 0

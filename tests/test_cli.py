@@ -221,3 +221,29 @@ def test_impossible_download_names_the_embedded_default(tmp_path, capsys, monkey
 def test_unknown_model():
     pytest.importorskip('torchvision')
     with pytest.raises(ValueError, match="no model 'resnet19'"): make_model('resnet19', torch.zeros(2,1,8,8))
+
+def test_list_takes_a_pattern(tmp_path, capsys, monkeypatch):
+    "As `list_algorithms` does. It writes no file"
+    monkeypatch.chdir(tmp_path)
+    assert main(['list', '*muon*'])==0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith('  ')]==['Muon','NorMuon','AdaMuon'] and len(lines)==4
+    assert main(['list', 'nonsense'])==2 and "no algorithm fits 'nonsense'" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+own = '''
+from genopt import algorithm
+from genopt.blocks import average_grad,momentum_step
+@algorithm
+def Mine(lr=1e-3, momentum=0.9):
+    "Momentum, by another name"
+    return [average_grad, momentum_step]
+'''
+@pytest.mark.parametrize('spec,name', [('my_own_rules:Mine', 'Mine'), ('my_own_rules:Mine(lr=0.5)', 'Mine(lr=0.5)'), ('[clip_grad_norm, my_own_rules:Mine](max_norm=1.)', '[clip_grad_norm, Mine](max_norm=1.0)'),
+                                       ('my_own_rules:Mine(lr=0.5)+AdamW', 'Mine(lr=0.5)+AdamW')])
+def test_an_algorithm_of_ones_own(spec, name, tmp_path, capsys, monkeypatch):
+    (tmp_path/'my_own_rules.py').write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    found, = parse_specs(spec, pairs=True)
+    assert str(found)==name
+    assert main(['explain', spec])==0 and 'momentum_step' in capsys.readouterr().out

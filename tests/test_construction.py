@@ -259,3 +259,22 @@ def test_notes_in_a_group_are_the_users():
 def test_an_integer_where_torch_takes_one():
     opt = Adam([P()], lr=1, betas=(0, .9), eps=0, weight_decay=1)
     assert opt.param_groups[0]['betas']==(0, .9) and type(opt.param_groups[0]['lr']) is int
+
+
+# -- A result that is misspelt, a state that is not declared --
+
+def misspelt(grad): return dict(updat=grad.sign())
+def misspelt_move(p, grad): return dict(newp=p-grad)
+def undeclared(grad, grad_avg, mom=.9):
+    avg = grad_avg*mom + grad
+    return dict(update=avg, grad_avg=avg)
+def for_others(grad): return dict(grad=grad, norm=grad.norm())
+
+@pytest.mark.parametrize('cbs,words', [([misspelt], "misspelt returned 'updat', which nothing reads, did you mean 'update'"),
+                                       ([misspelt_move], "misspelt_move returned 'newp', which nothing reads, did you mean 'new_p'"),
+                                       ([undeclared], "undeclared returns it, so declare it as a state: grad_avg=zeros")], ids=lambda x: x if isinstance(x, str) else '')
+def test_a_slip_in_a_rule_of_ones_own(cbs, words):
+    "Without an error the first two would be SGD"
+    with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, 2, requires_grad=True)], cbs, lr=.1)
+
+def test_what_nobody_reads_may_be_returned(): Optimizer([torch.ones(3, 2, requires_grad=True)], [for_others], lr=.1)

@@ -2,16 +2,18 @@
 and its faults are reported there, by callback, argument and remedy, and not in training."""
 
 from contextlib import contextmanager
-from functools import lru_cache
+from difflib import get_close_matches
+from functools import lru_cache,partial
 from numbers import Real
 import torch
 from torch import Tensor
 from .._torch import times_written
-from ..contract.block import Block,given,of_model,plurals
+from ..contract.block import Block,given,of_model,of_one,plurals
 from ..contract.chain import Namespace,chain_of,learned_of
 from ..contract.messages import did_you_mean
 from ..contract.names import rename,shown,signature
 from ..contract.stand_ins import StandIn,add_states,shape_class,stand_in
+from ..contract.state import zeros
 from ..contract.tensors import fit
 from .hypers import aliases
 from .lists import check_advances,check_apart,check_repeats,once
@@ -133,10 +135,17 @@ def check_result(chain, i, out, n, ns, who):
     later = {m for o in chain.every[i+1:] for r in o.reads for m in (o.lists.get(r, r), r.removesuffix('s'))}
     check_in_time(chain, i, out, n, ns, later, wrong)
     if n not in chain.state and n not in given:
-        if n not in later|chain.asks and (hint := did_you_mean(n, b.state.keys()-out.keys())):
+        if n not in later|chain.asks and (hint := did_you_mean(n, b.state.keys()-out.keys()) or misspelt(n, returnable-out.keys())):
             raise ValueError(f"{wrong}{n!r}, which nothing reads{hint}")
         return                                                              # its own affair
     check_value(n, v, ns['p'] if n in given else ns[n], ns['p'].shape, wrong, chain.state.get(n))
+
+returnable = {*of_one, *plurals}-{'rows'}                       # what a callback may return without a reader
+
+def misspelt(n, known):
+    "Which of `known` is meant by `n`, if it differs in a letter or so"
+    near = get_close_matches(n, known, 1, cutoff=.8)
+    return f", did you mean {near[0]!r}?" if near else ''
 
 def check_in_time(chain, i, out, n, ns, later, wrong):
     "Refuse what comes too late to have an effect"
@@ -177,13 +186,20 @@ class Unprovided(ValueError):
 def remedy(e, built, arguments):
     """What to do about the unprovided name of `e`, in a list that is `built` from callbacks and an algorithm with `arguments`. It is what leads to a
     list that runs in the fewest steps, so following one remedy after the other comes to an end"""
-    trials,ways = Trials(e.p, e.hypers, built, arguments),[*places(e, built), *additions(e)]
+    trials,ways = Trials(e.p, e.hypers, built, arguments),[*declarations(e, built), *places(e, built), *additions(e)]
     for further in range(4):
         for cbs,words in ways:
             if trials.lead(cbs, further): return f": {words}"
     n = e.name
     known = did_you_mean(n, e.known)
     return known or f": add a callback that returns it, declare it as a state ({n}=zeros), or give it as a hyper-parameter ({n}=...)"
+
+def declarations(e, built):
+    "The list with the name as a state of the callback that reads it, if that callback returns it as well"
+    b,cbs = e.chain.every[e.i],[*e.chain.cbs]
+    declared = partial(b.cb, **{e.name: zeros})
+    if not b.is_global and not built.has_inside(b.cb) and e.name in returned_by(b):
+        yield [*cbs[:e.i], declared, *cbs[e.i+1:]],f"{b} returns it, so declare it as a state: {e.name}=zeros"
 
 def places(e, built):
     "Lists in which a later callback that provides the name stands before the one that reads it, each with what to do"

@@ -98,15 +98,19 @@ def bytes_per_element(name):
 
 # -- In a terminal --
 
-def listing(width: int|None=None) -> str:
-    "One line for each algorithm, by family, cut at `width` characters"
-    shorts = {n: in_short(getattr(genopt, n)) for n in algorithms.__all__}
+def listing(width: int|None=None, pattern: str='*') -> str:
+    "One line for each algorithm whose name fits `pattern`, by family, cut at `width` characters. Raises `ValueError` if none fits"
+    names = genopt.list_algorithms(pattern)
+    if not names:
+        raise ValueError(f"no algorithm fits {pattern!r}; write * for any letters, as in '*adam*'")
+    shorts = {n: in_short(getattr(genopt, n)) for n in names}
     left   = max(map(len, shorts))
     middle = min(max(map(len, shorts.values())), 80)
     lines  = []
     for m in families():
-        lines += ['', f'{family_name(m)}: {first_sentence(text(m))}']
-        lines += [f'  {n:{left}}  {shorts[n]:{middle}}  {chain(make(n).cbs)}' for n in m.__all__]
+        here   = [n for n in m.__all__ if n in shorts]
+        lines += ['', f'{family_name(m)}: {first_sentence(text(m))}']*bool(here)
+        lines += [f'  {n:{left}}  {shorts[n]:{middle}}  {chain(make(n).cbs)}' for n in here]
     if width:
         lines = [line if len(line)<=width else line[:width-1]+'…' for line in lines]
     return '\n'.join(lines[1:])

@@ -134,11 +134,12 @@ def trials(
     print(f"results: {out}; picture: {picture}; page: {page}")
 
 def list_(
+    pattern:str=None,          # Names to show, with * for any letters, as in '*adam*'; by default all
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
-    "Show every algorithm by family, with its callbacks at the default settings"
+    "Show algorithms by family, with their callbacks at the default settings"
     if not page:
-        return print(catalogue.listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        return print(catalogue.listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None, pattern or '*'))
     check_folder('--page', page)
     measured = page.with_name('parity.json')
     parity   = json.loads(measured.read_text(encoding='utf-8')) if measured.exists() else {}

@@ -1,6 +1,6 @@
-"""Algorithms with settings as a user writes them: `SGD(lr=0.1, momentum=0.9)`, `[AdamW, cautious]`, `Muon+AdamW`."""
+"""Algorithms with settings as a user writes them: `SGD(lr=0.1, momentum=0.9)`, `[AdamW, cautious]`, `Muon+AdamW`, `my_module:MyAlgorithm`."""
 
-import ast,inspect
+import ast,inspect,re
 import torch
 from torch import nn
 from ...by_name import find,make
@@ -12,9 +12,9 @@ hint = 'settings are written as in SGD(lr=0.1, momentum=0.9)'
 
 
 def parse(code, s, hint):
-    "The expression `code`, which a user gave as `s`"
+    "The expression `code`, which a user gave as `s`. In it `my_module:MyAlgorithm` is a string"
     try:
-        return ast.parse(code, mode='eval').body
+        return ast.parse(re.sub(r"(?<![\w.'])([A-Za-z_][\w.]*:[A-Za-z_]\w*)", r"'\1'", code), mode='eval').body
     except SyntaxError:
         raise ValueError(f"cannot read {s!r}; {hint}") from None
 
@@ -77,6 +77,8 @@ def word(node, s):
     "The name that `node` is"
     if isinstance(node, ast.Name):
         return node.id
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
     raise ValueError(f"cannot read {ast.unparse(node)!r} in {s!r}; write a name, as in AdamW, [AdamW, cautious] or Muon+AdamW; {hint}")
 
 def algorithm(name):

@@ -10,7 +10,7 @@ import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step
 from genopt.run import choose,triton_launch,triton_runtime
-from helpers import catalogue,difference,run
+from helpers import awkward,catalogue,difference,gpu,gradients,run
 from test_lower import chains,recorded,values
 
 interpreter = pytest.importorskip('triton.runtime.interpreter')
@@ -375,3 +375,46 @@ def test_a_gpu_launches_on_request_alone():
         device = torch.device(kind)
         assert [choose.backend_of(asked, device) for asked in ('launch', None, 'foreach', 'reference')]==['triton', 'foreach', 'foreach', 'reference']
         assert choose.backend_of('launch', device, capturable=True)=='foreach'
+
+
+# -- On a card: what the interpreter cannot show --
+
+def on_card(a, dtype, steps=12, **kw):
+    "Awkward parameters, and two that are large, after some steps on a GPU"
+    large = (1100, 900),(3_000_001,)
+    ps  = [p.detach().cuda().requires_grad_() for p in (*awkward(dtype).values(), *params(*large, dtype=dtype, grads=False))]
+    opt = a.cls(ps, **a.cases()[-1], **kw)
+    for i in range(steps):
+        rand = torch.Generator().manual_seed(i)
+        more = [torch.randn(s, generator=rand, dtype=torch.float64).to(dtype) for s in large]
+        for p,g in zip(ps, [*gradients(i, dtype).values(), *more]): p.grad = None if g is None else g.cuda()
+        opt.step()
+    return {str(i): p.detach().cpu() for i,p in enumerate(ps)}
+
+@gpu
+@pytest.mark.parametrize('dtype,tol', [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 5e-2)], ids=['float64','float32','bfloat16'])
+@pytest.mark.parametrize('a', [pytest.param(a, id=a.name) for a in launched])
+def test_a_card_computes_the_reference(a, dtype, tol):
+    fused = on_card(a, dtype, fused=True)
+    assert difference(fused, on_card(a, dtype, foreach=False)) <= tol
+    again = on_card(a, dtype, fused=True)
+    assert all(torch.equal(fused[n], again[n]) for n in fused), 'bits do not repeat: two programs write one place, or read too early'
+
+@gpu
+def test_a_card_on_another_stream():
+    "Scalars and addresses are copied on the stream of the step, where the host runs far ahead: a copy must not be overwritten before it has run"
+    ps,qs  = ([p.detach().cuda().requires_grad_() for p in params(*[(1000,)]*50)] for _ in range(2))
+    a,b    = genopt.AdamW(ps, fused=True),genopt.AdamW(qs, foreach=False)
+    stream = torch.cuda.Stream()
+    grads  = []                                                                # they stay alive, so that their memory is not used again
+    for i in range(100):
+        grads += [torch.full_like(p, i+1.) for p in ps]
+        for p,q,g in zip(ps, qs, grads[-50:]): p.grad = q.grad = g
+        a.param_groups[0]['lr'] = b.param_groups[0]['lr'] = 1e-3/(i+1)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(3_000_000)
+            a.step()
+        b.step()
+    torch.cuda.synchronize()
+    for p,q in zip(ps, qs): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)

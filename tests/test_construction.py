@@ -277,4 +277,8 @@ def test_a_slip_in_a_rule_of_ones_own(cbs, words):
     "Without an error the first two would be SGD"
     with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, 2, requires_grad=True)], cbs, lr=.1)
 
-def test_what_nobody_reads_may_be_returned(): Optimizer([torch.ones(3, 2, requires_grad=True)], [for_others], lr=.1)
+def for_a_look(grad): return dict(grad=grad, grad2=grad.square())
+def for_all_others(grads): return dict(grads=grads, grads2=[g.square() for g in grads])
+
+@pytest.mark.parametrize('cb', [for_others, for_a_look, for_all_others], ids=lambda f: f.__name__)
+def test_what_nobody_reads_may_be_returned(cb): Optimizer([torch.ones(3, 2, requires_grad=True)], [cb], lr=.1)

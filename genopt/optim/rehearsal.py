@@ -135,17 +135,16 @@ def check_result(chain, i, out, n, ns, who):
     later = {m for o in chain.every[i+1:] for r in o.reads for m in (o.lists.get(r, r), r.removesuffix('s'))}
     check_in_time(chain, i, out, n, ns, later, wrong)
     if n not in chain.state and n not in given:
-        if n not in later|chain.asks and (hint := did_you_mean(n, b.state.keys()-out.keys()) or misspelt(n, returnable-out.keys())):
+        if n not in later|chain.asks and (hint := did_you_mean(n, b.state.keys()-out.keys()) or misspelt(n, b, out)):
             raise ValueError(f"{wrong}{n!r}, which nothing reads{hint}")
         return                                                              # its own affair
     check_value(n, v, ns['p'] if n in given else ns[n], ns['p'].shape, wrong, chain.state.get(n))
 
-returnable = {*of_one, *plurals}-{'rows'}                       # what a callback may return without a reader
-
-def misspelt(n, known):
-    "Which of `known` is meant by `n`, if it differs in a letter or so"
-    near = get_close_matches(n, known, 1, cutoff=.8)
-    return f", did you mean {near[0]!r}?" if near else ''
+def misspelt(n, b, out):
+    "A hint that `n` is a slip of the pen for a name that needs no reader, such as `update`, if `b` does not return that as well in `out`"
+    known = plurals if b.is_global else of_one-{'rows'}
+    near  = get_close_matches(n, known, 1, cutoff=.8)
+    return f", did you mean {near[0]!r}?" if near and plurals.get(near[0], near[0]) not in out else ''
 
 def check_in_time(chain, i, out, n, ns, later, wrong):
     "Refuse what comes too late to have an effect"

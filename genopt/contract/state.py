@@ -34,9 +34,12 @@ class Init(Anything):
         return bool(fit(new)==fit(old))
     grows: bool = False                                          # whether its shape may change from step to step
     stochastic = False                                           # whether it is rounded at random; of a sharded tensor only in a program
+    def rounds_at_random(self, dtype: torch.dtype | None) -> bool:
+        "Whether values are rounded at random where the state is stored in `dtype`"
+        return self.stochastic and dtype==torch.bfloat16
     def rounded(self, new: Tensor, old: Tensor) -> Tensor:
         "The value `new` of this state, for a tensor that is stored as `old` is"
-        random = self.stochastic and old.dtype==torch.bfloat16!=new.dtype and not is_sharded(new)
+        random = self.rounds_at_random(old.dtype) and new.dtype!=old.dtype and not is_sharded(new)
         return round_stochastically(new) if random else new
     def largest(self, p: Tensor) -> Tensor | float:
         "The state of the parameter `p` at its largest, for its shape and dtype"

@@ -54,7 +54,7 @@ class Kernel:
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
         self.run = compiler.library(source(program, scalars, dtypes), name)
         self.stochastic = any(
-            init.stochastic and dtypes.get(n) == torch.bfloat16
+            init.rounds_at_random(dtypes.get(n))
             for n, init in program.chain.state.items()
         )
 

@@ -61,8 +61,7 @@ class Names:
     def stochastic(self, name):
         "Whether what is stored as `name` is rounded at random"
         init = self.states.get(name)
-        low = self.dtypes[name] == torch.bfloat16
-        return init is not None and init.stochastic and low
+        return init is not None and init.rounds_at_random(self.dtypes[name])
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of the scalar `by`; None if it has none"

@@ -164,3 +164,4 @@ def test_rows_in_bfloat16():
 
 def test_at_least_one_row():
     with pytest.raises(ValueError, match='history keeps at least one row, got 0'): history(0)
+    with pytest.raises(ValueError, match='history_size must be at least 1, got 0'): genopt.LBFGS([torch.ones(2, requires_grad=True)], history_size=0)

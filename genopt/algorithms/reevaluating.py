@@ -44,5 +44,6 @@ def LBFGS(lr=1., max_iter=20, max_eval=None, tolerance_grad=1e-7, tolerance_chan
     torch.optim.LBFGS. One `step` makes up to `max_iter` of them. `line_search_fn='strong_wolfe'` searches for the length of each. The loss must be
     without noise."""
     if line_search_fn not in (None, 'strong_wolfe'): raise ValueError(f"line_search_fn must be 'strong_wolfe' or None, got {line_search_fn!r}")
+    if history_size<1: raise ValueError(f"history_size must be at least 1, got {history_size}")
     memory = history(history_size)
     return [partial(lbfgs_step, y_hists=memory, s_hists=memory)]

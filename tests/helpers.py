@@ -1,8 +1,11 @@
 """What the common tests share: a model of awkward parameters, and one run of an optimizer over it. The table of algorithms is `catalogue`."""
 
 import copy
+from contextlib import ExitStack
+from unittest.mock import patch
 import pytest,torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from genopt._torch import TorchDispatchMode,outside_of_modes
+from genopt.run import triton_launch,triton_runtime
 from catalogue import catalogue,conforming,core as algorithms
 
 __all__ = ['Tape', 'algorithms', 'awkward', 'catalogue', 'closure_of', 'conforming', 'difference', 'gpu', 'gradients', 'objective', 'run', 'run_closure', 'two_groups']
@@ -74,16 +77,29 @@ def difference(a, b, least=0.):
 def gpu(f): return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')(f))
 
 class Tape(TorchDispatchMode):
-    """What a CUDA graph is, on a CPU: the operations that were done within it, to be done again on the same memory. Like a capture it
-    refuses to look into a tensor, and to bring one from the host"""
+    """What a CUDA graph is, on a CPU: the operations that were done within it, and the kernels launched, to be done again on the same memory. Like a
+    capture it refuses to look into a tensor, and to bring one from the host"""
     def __init__(self):
         super().__init__()
         self.ops = []
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.lift_fresh): raise RuntimeError(f"{func}: the host would wait")
         res = func(*args, **(kwargs or {}))
-        if func.namespace=='aten': self.ops.append((func, args, kwargs or {}, res))
+        allocates = func.overloadpacket in (torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided)
+        if func.namespace=='aten' and not allocates: self.ops.append((func, args, kwargs or {}, res))
         return res
+    def __enter__(self):
+        self.patches = ExitStack()
+        launch = triton_runtime.launch
+        def recorded(*args):
+            with outside_of_modes(): launch(*args)
+            self.ops.append((launch, args, {}, None))
+        self.patches.enter_context(patch.object(triton_runtime, 'launch', recorded))
+        self.patches.enter_context(patch.object(triton_launch, 'is_capturing', lambda device: True))
+        return super().__enter__()
+    def __exit__(self, *args):
+        self.patches.close()
+        return super().__exit__(*args)
     @torch.no_grad()
     def replay(self):
         for func,args,kwargs,res in self.ops:

@@ -26,7 +26,7 @@ def on_triton(monkeypatch):
 class Stub:
     "Stands in place of the launcher, and counts"
     def __init__(self): self.names = []
-    def __call__(self, function, grid, args, device): self.names.append(function.__name__)
+    def __call__(self, kernels, device): self.names += [k.function.__name__ for k in kernels]
     def of(self, opt, steps=1):
         "The kernels that the last of `steps` steps launches"
         for _ in range(steps):
@@ -238,7 +238,7 @@ def test_one_compilation_in_a_thousand_steps(stub, monkeypatch):
 def test_what_stays_is_not_sent(stub, monkeypatch):
     "Of SGD nothing changes from step to step but what the user changes; of the gradients one column"
     sent = []
-    monkeypatch.setattr(triton_launch.Sent, 'copy', lambda self, here, there: sent.append(len(here)))
+    monkeypatch.setattr(triton_launch.Sent, 'copy', lambda self, first, end: sent.append(end-first))
     ps  = params((5,), (3, 3))
     opt = genopt.SGD(ps, lr=.1, momentum=.9)
     opt.step()
@@ -339,7 +339,7 @@ def test_tritons_launcher(gpu_page):
             opt = Optimizer(ps, [clip_grad_norm, genopt.AdamW], lr=.1, max_norm=1.)
             for _ in range(2): opt.step()
             assert [grid[0] for _,grid in driver.launched]==[n, 1, 2*n]*2
-            seen.append([f for f,*_ in opt._plan.works[0].batches[0].launch.steps[-1]])
+            seen.append([k.function for k in opt._plan.works[0].batches[0].launch.steps[-1]])
             driver.launched.clear()
     assert all(a is b is c for a,b,c in zip(*seen))
     for f in seen[0]: assert len(f.device_caches[0][0])==1                          # what Triton has compiled
@@ -369,12 +369,12 @@ def test_the_page_has_every_algorithm(gpu_page):
         assert (made is None)==(name not in rows), name
         if made: assert rows[name][1]==str(len(triton_launch.kernel_for(made).calls())), name
 
-def test_a_gpu_launches_on_request_alone():
-    "No card has run the kernels; who wants them says `fused=True`"
+def test_a_gpu_launches_by_default():
     for kind in ('cuda', 'xpu'):
         device = torch.device(kind)
-        assert [choose.backend_of(asked, device) for asked in ('launch', None, 'foreach', 'reference')]==['triton', 'foreach', 'foreach', 'reference']
-        assert choose.backend_of('launch', device, capturable=True)=='foreach'
+        assert [choose.backend_of(asked, device) for asked in ('launch', None, 'foreach', 'reference')]==['triton', 'triton', 'foreach', 'reference']
+        assert choose.backend_of(None, device, capturable=True)=='triton'
+    assert choose.backend_of(None, torch.device('cpu'), capturable=True)=='foreach'
 
 
 # -- On a card: what the interpreter cannot show --

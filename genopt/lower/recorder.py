@@ -29,6 +29,7 @@ class Recorder(TorchDispatchMode):
         self.value_of_id = {}  # of each tensor by its id
         self.alive = []  # these tensors: the id of a dead one might be given to another
         self.recorded = {}  # operation and operands -> value, so that the same twice is one
+        self.made = {}  # constants that callbacks make anew in each step, by their ids
         self.asked_rank = False
         self.block = None  # the callback that runs
 
@@ -84,6 +85,8 @@ class Recorder(TorchDispatchMode):
         if met is None and x.ndim:
             raise NeedsShape(f"uses a tensor of its own, of shape {tuple(x.shape)}")
         name = f'constant{len(self.values)}' if met is None else met.name
+        if id(x) in self.made:
+            self.scalars.made[name] = x.item()
         return Value('input', name=name, kind=SCALAR, example=x)
 
     # -- operations --
@@ -103,7 +106,7 @@ class Recorder(TorchDispatchMode):
             return self.on_each(name, args, kwargs)
         tensors = [a for a in tree_leaves(args, kwargs) if isinstance(a, Tensor)]
         if not (factors or any(map(self.knows, tensors))):
-            return func(*args, **kwargs)  # on a constant of the callback's own
+            return self.constant(func(*args, **kwargs), tensors)
         pure = self.functional(func, args)
         if factors and pure.overloadpacket not in factored:
             raise NotRecorded(plain_number_only)
@@ -112,6 +115,17 @@ class Recorder(TorchDispatchMode):
         if func.overloadpacket in aliases:
             return self.bind(self.value(args[0]), func(*args, **kwargs))
         return self.record(func, pure, args, kwargs, tensors, factors)
+
+    def constant(self, x, tensors):
+        """`x` is the result of an operation on `tensors`, which are the callback's own. If the
+        callback makes these in each step, `x` is the same in each step: the 1 in
+        `torch.where(condition, ratio, 1.)`, which torch makes a tensor"""
+        if isinstance(x, Tensor):
+            anew = all(id(t) in self.made for t in tensors)
+            self.made.pop(id(x), None)  # an operation in place returns what it was given
+            if anew:
+                self.made[id(x)] = x  # alive, so that the id stays its own
+        return x
 
     def refuse(self, func, args):
         "Raise `NotRecorded` for what no recording can hold"

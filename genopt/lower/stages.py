@@ -163,7 +163,9 @@ def scalar_names(order, r, on_device):
     met = of_kind(order, SCALAR)
     names, lines = [v.name for v in met], []
     for v in met:
-        if v.name.startswith('constant'):
+        if v.name in r.scalars.made:
+            lines.append(f'{v.name} = {r.scalars.text(r.scalars.made[v.name])}')
+        elif v.name.startswith('constant'):
             r.scalars.objects[f'tensor_{v.name}'] = v.example
             lines.append(f'{v.name} = tensor_{v.name}{"" if on_device else ".item()"}')
     numbers = (x for c in r.calls for x in c.numbers.values())

@@ -12,6 +12,7 @@ from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
 from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import check_asked
+from ..run.memory import is_capturing
 from ..run.plan import Plan
 from ..run.sort import Inputs
 from ..run.store import StateStore,shared_cell
@@ -260,7 +261,15 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "Collect what a step reads: the parameters, their gradients and the settings of their groups"
         groups = self.param_groups
         params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
+        if params and params[0].is_cuda and is_capturing(params[0].device): self._check_captured()
         return Inputs(params, gradients(params), self._settings(groups), groups)
+
+    def _check_captured(self):
+        "Refuse to be recorded in a CUDA graph, which would repeat the numbers of this step for ever"
+        for i,g in enumerate(self.param_groups):
+            if not g['capturable']:
+                raise RuntimeError(f"{self.name}: a CUDA graph records this step, but param group {i} has capturable=False: the graph would repeat "
+                                   f"the learning rate and the counters of this step. Give {self.name} capturable=True")
 
     def _long_step(self, inputs, model):
         "Take a step that may make a new plan, ask the `model`, or look at the gradients"

@@ -32,8 +32,6 @@ plain_types = torch.Tensor, torch.nn.Parameter
 # give CPUs Triton, which is then interpreted
 dialects = dict(cpu='launch', cuda='triton', xpu='triton')
 compiler_of = dict(launch=compiler, triton=triton_runtime)
-# Where only `fused=True` launches. Take a kind out when the gpu tests have passed on such a device
-on_request = {'cuda', 'xpu'}
 
 
 def backend_of(asked, device, capturable=False):
@@ -42,8 +40,8 @@ def backend_of(asked, device, capturable=False):
     if asked == 'reference':
         return asked
     dialect = dialects.get(device.type)
-    launches = dialect and asked != 'foreach' and not capturable
-    if asked is None and device.type in on_request:
+    launches = dialect and asked != 'foreach'
+    if capturable and dialect == 'launch':  # C has no scalars on a device
         launches = False
     return dialect if launches and compiler_of[dialect].available() else 'foreach'
 

@@ -131,9 +131,7 @@ def take_over(work, k, vectors):
             *tree_map(v.args, operand), **tree_map(v.kwargs, operand)
         )
     if work.launched and (vectors or arithmetic):
-        work.scalars.fill_crosses(
-            [work.cross.get(v, 0.0) for v in work.program.crosses]
-        )
+        work.scalars.fill_crosses([work.cross.get(v) for v in work.program.crosses])
 
 
 # -- What a callback over all parameters reads --

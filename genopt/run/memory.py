@@ -5,7 +5,15 @@ import torch
 from .._torch import addresses_hold, handles
 from . import compiler
 
-__all__ = ['Memory', 'aligned', 'as_strided_like', 'dense', 'real', 'real_dtype']
+__all__ = [
+    'Memory',
+    'aligned',
+    'as_strided_like',
+    'dense',
+    'is_capturing',
+    'real',
+    'real_dtype',
+]
 
 
 def real(x):
@@ -35,6 +43,11 @@ def aligned(x, y):
         x.stride() == y.stride()
         or all(a == b or n == 1 for a, b, n in zip(x.stride(), y.stride(), x.shape))
     )
+
+
+def is_capturing(device):
+    "Whether what is done on `device` now is recorded in a CUDA graph, and not done"
+    return device.type == 'cuda' and torch.cuda.is_current_stream_capturing()
 
 
 def as_strided_like(p, x):

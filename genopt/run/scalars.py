@@ -37,7 +37,8 @@ class Row:
 class ScalarTable:
     """The scalars of `rows` under `program`. `values`: of each row, as the scalar program returned
     them, in the order of its names. `array`: all rows as a launch reads them, in double precision,
-    in the order of `names`"""
+    in the order of `names`. With `capturable=True` values are tensors on the device, and a launch
+    on a GPU reads the rows `on_device`; else that is None"""
 
     def __init__(self, program, rows):
         self.scalars, self.rows = program.scalars, rows
@@ -47,8 +48,14 @@ class ScalarTable:
         on_device = program.request.backend == 'triton'
         single = on_device and program.layout.compute_dtype is torch.float32
         number = ctypes.c_float if single else ctypes.c_double
-        self.array = (number * (self.width * len(rows)))()
         self.launched = program.request.launches
+        dtype, device = program.layout.compute_dtype, program.layout.device
+        self.on_device = None
+        if on_device and program.request.capturable:
+            shape = len(rows), self.width
+            self.on_device = torch.zeros(shape, dtype=dtype, device=device)
+        n = 0 if self.on_device is not None else self.width * len(rows)
+        self.array = (number * n)()
         self.crosses = memory_for_crosses(program) if on_device else None
         self.divisors = [self.names.index(n) for n in program.reciprocals]
         self.values = [None] * len(rows)
@@ -76,7 +83,9 @@ class ScalarTable:
                 self.counters.append((row.clock, counters))
             elif self.settles and not handed:
                 self.settled[r] = now
-            if self.launched:
+            if self.on_device is not None:
+                self.fill_on_device(r)
+            elif self.launched:
                 self.fill(r)
         return True
 
@@ -87,15 +96,25 @@ class ScalarTable:
         start = r * self.width
         self.array[start : start + len(row)] = row
 
+    def fill_on_device(self, r):
+        "The same, of scalars of which some are on the device"
+        values = self.values[r]
+        row = values + [reciprocal(values[i]) for i in self.divisors]
+        device = self.on_device.device
+        row = [wide_tensor(v, device) for v in row]
+        if row:
+            self.on_device[r, : len(row)].copy_(torch.stack(row))
+
     def fill_crosses(self, values):
-        """Write the values of cross reductions. They end each row, and are the same in all; on a
-        device they have memory of their own, and the host does not wait for them"""
+        """Write the values of cross reductions, None for one that is not there yet. They end each
+        row, and are the same in all; on a device they have memory of their own, and the host does
+        not wait for them"""
         if self.crosses is not None:
-            self.crosses[: len(values)] = torch.stack(
-                [torch.as_tensor(v, device=self.crosses.device) for v in values]
-            )
+            there = [(i, v) for i, v in enumerate(values) if v is not None]
+            for i, v in there:
+                self.crosses[i].copy_(v)
             return
-        values = [float(v) for v in values]
+        values = [0.0 if v is None else float(v) for v in values]
         for end in range(self.width, len(self.array) + 1, self.width):
             self.array[end - len(values) : end] = values
 
@@ -118,5 +137,12 @@ def memory_for_crosses(program):
     return torch.zeros(max(1, n), dtype=layout.compute_dtype, device=layout.device)
 
 
+def wide_tensor(v, device):
+    "`v` as a tensor in double precision. A number comes to the device by a kernel that has it"
+    if isinstance(v, torch.Tensor):
+        return v.double()
+    return torch.full((), v, dtype=torch.float64, device=device)
+
+
 def reciprocal(x):
-    return 1 / x if x else math.copysign(math.inf, x)
+    return 1 / x if isinstance(x, torch.Tensor) or x else math.copysign(math.inf, x)

@@ -8,11 +8,14 @@ a kernel reads what a launch makes once on the device:
                 has its segments on both sides of a multiple of `lanes`, so one program can join them
 
 From step to step scalars change, and addresses of gradients. The launch has a copy of both on the
-host, and sends what has changed, in one piece; if nothing has, it sends nothing."""
+host, and sends what has changed, in one piece; if nothing has, it sends nothing. With
+`capturable=True` scalars are on the device from the start, and a captured step sends all addresses:
+whenever the graph is replayed it writes those with which it was captured."""
 
 import ctypes
 import torch
 from . import triton_runtime as runtime
+from .memory import is_capturing
 from .triton import Triton
 from .triton_emit import look, sequence
 from .triton_names import TritonNames
@@ -93,15 +96,12 @@ class TritonLaunch:
         self.device, names = kernel.device, kernel.names
         self.block, self.lanes = kernel.sizes.block, kernel.sizes.lanes
         places = segments_of(numels, kernel.sizes) if kernel.names.most_reduced else []
+        on_host = scalars.on_device is None
         n_segments = len(places)  # what lies behind the last one is never read
         places += [(-1, 0, 0, 0)] * (-len(places) % self.lanes)
         self.chunks = len(places) // self.lanes
         self.sent = Sent(
-            scalars.array,
-            [*numels, *row_of],
-            len(kernel.slots) * self.n,
-            self.device,
-            kernel.dtype,
+            scalars.array, [*numels, *row_of], len(kernel.slots) * self.n, self.device
         )
         new = lambda n: torch.zeros(max(1, n), dtype=kernel.dtype, device=self.device)
         self.singles = new(self.n * names.width)
@@ -110,7 +110,7 @@ class TritonLaunch:
         integers = lambda x: x.to(self.device, torch.int32).reshape(-1)
         self.values = dict(
             table=self.sent.table,
-            scalars=self.sent.scalars,
+            scalars=self.sent.rows(kernel.dtype) if on_host else scalars.on_device,
             tiles=integers(tiles),
             segments=integers(torch.tensor(places)),
             crosses=scalars.crosses,
@@ -128,7 +128,7 @@ class TritonLaunch:
             lanes=-(-self.n // self.lanes),
             one=1,
         )
-        self.steps = {}  # stage -> (function, grid, arguments) in order
+        self.steps = {}  # stage -> bound kernels in order
         self.marks = None  # of tiles, when gradients are looked at
         self.pointed = set()
 
@@ -141,17 +141,21 @@ class TritonLaunch:
         if self.kernel.stochastic:
             self.sent.seed()
         self.sent.send()
-        for function, grid, args in self.steps.get(stage) or self.bind(stage):
-            runtime.launch(function, grid, args, self.device)
+        runtime.launch(self.steps.get(stage) or self.bind(stage), self.device)
 
     def bind(self, stage):
         "What is run for a stage. Kernels without anything to do are left out"
         self.steps[stage] = [
-            (f, self.grids[c.grid], [self.values[a] for a in c.takes])
+            self.bound(f, self.grids[c.grid], c.takes)
             for f, c in self.kernel.sequence(stage)
             if self.grids[c.grid]
         ]
         return self.steps[stage]
+
+    def bound(self, function, grid, takes, **others):
+        "`function` with the arguments called `takes`, of which `others` are not those of all kernels"
+        args = [(self.values | others)[a] for a in takes]
+        return runtime.BoundKernel(function, grid, args, self.device)
 
     def look(self):
         """The first parameter with a gradient that is not finite, or its square; None if none is so.
@@ -162,9 +166,10 @@ class TritonLaunch:
             return None
         if self.marks is None:
             self.marks = torch.zeros(tiles, dtype=self.kernel.dtype, device=self.device)
-        given = dict(self.values, partials=self.marks)
-        args = [given[a] for a in ('table', 'tiles', 'partials', 'n', 'BLOCK')]
-        runtime.launch(self.kernel.looking(), tiles, args, self.device)
+            takes = 'table', 'tiles', 'partials', 'n', 'BLOCK'
+            looking = self.kernel.looking()
+            self.looking = self.bound(looking, tiles, takes, partials=self.marks)
+        runtime.launch([self.looking], self.device)
         parameters = self.values['tiles'][::2]
         first = int(torch.where(self.marks == 0, self.n, parameters).amin())
         return first if first < self.n else None
@@ -183,54 +188,68 @@ class Sent:
     rows of scalars, then the table. What has changed on the host is sent when a launch asks for it,
     from the first change to the last"""
 
-    def __init__(self, array, facts, n_addresses, device, dtype):
+    def __init__(self, array, facts, n_addresses, device):
         self.array, self.device, self.last = array, device, None
         # the table begins at a multiple of 16 bytes; the seed of a step lies before it
         self.start = -(-ctypes.sizeof(array) // 16) * 2 + 2
-        self.memory = (ctypes.c_int64 * (self.start + n_addresses + len(facts)))()
+        self.size = self.start + n_addresses + len(facts)
+        self.memory = (ctypes.c_int64 * self.size)()
         self.memory[self.start + n_addresses :] = facts
-        self.host = torch.frombuffer(self.memory, dtype=torch.int64)
-        self.there = torch.empty_like(self.host, device=device)
+        self.there = torch.empty(self.size, dtype=torch.int64, device=device)
         self.table = self.there[self.start :]
-        self.scalars = self.there[: self.start].view(dtype)
-        self.changed = [(0, len(self.host))]
+        self.first, self.end = 0, self.size  # what has changed
+        self.captured = []  # memory from which graphs copy when they are replayed
+
+    def rows(self, dtype):
+        "The rows of scalars on the device"
+        return self.there[: self.start].view(dtype)
+
+    def note(self, first, end):
+        self.first, self.end = min(first, self.first), max(end, self.end)
 
     def write(self, place, addresses):
         "Write into the table, from `place` on"
         first = self.start + place
-        self.memory[first : first + len(addresses)] = addresses
-        self.changed.append((first, first + len(addresses)))
+        end = first + len(addresses)
+        if self.memory[first:end] != addresses:
+            self.memory[first:end] = addresses
+            self.note(first, end)
 
     def seed(self):
         "Draw a seed for rounding at random, from torch's generator"
         place = self.start - 2
+        if is_capturing(self.device):  # a graph draws another one each time
+            drawn = torch.randint(2**31, (1,), device=self.device)
+            self.there[place : place + 1].copy_(drawn)
+            return
         self.memory[place] = torch.randint(2**31, ()).item()
-        self.changed.append((place, place + 1))
+        self.note(place, place + 1)
 
     def send(self):
+        if is_capturing(self.device):
+            self.captured.append(self.copy(self.start, self.size))
+            return
         now = bytes(self.array)
         if now != self.last:
             ctypes.memmove(self.memory, self.array, len(now))
-            self.changed.append((0, -(-len(now) // 8)))
+            self.note(0, -(-len(now) // 8))
             self.last = now
-        if self.changed:
-            first, last = (
-                min(a for a, _ in self.changed),
-                max(b for _, b in self.changed),
-            )
-            self.copy(self.host[first:last], self.there[first:last])
-            self.changed = []
+        if self.captured:  # a replay may have written other addresses
+            self.note(self.start, self.size)
+        if self.first < self.end:
+            self.copy(self.first, self.end)
+            self.first, self.end = self.size, 0
 
-    def copy(self, here, there):
-        if self.device.type == 'cpu':
-            there.copy_(here)
-            return
-        # Untested: `here` is written again in the next step, perhaps before this copy has run. So
-        # each copy has pinned memory of its own. torch's allocator lends it to nobody else before
-        # the copy is done, because it records an event on the stream of a copy that does not wait
-        pinned = torch.empty_like(here, pin_memory=True)
-        pinned.copy_(here)
-        there.copy_(pinned, non_blocking=True)
+    def copy(self, first, end):
+        """Copy to the device, which may be far behind. `memory` is written again before this copy
+        has run, so each copy has pinned memory of its own. torch's allocator lends that to nobody
+        else before, because it records an event on the stream of a copy that does not wait"""
+        on_host = self.device.type == 'cpu'
+        here = torch.empty(end - first, dtype=torch.int64, pin_memory=not on_host)
+        source = ctypes.addressof(self.memory) + 8 * first
+        ctypes.memmove(here.data_ptr(), source, 8 * (end - first))
+        self.there[first:end].copy_(here, non_blocking=True)
+        return here
 
 
 # -- Tiles and segments --

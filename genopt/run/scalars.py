@@ -89,6 +89,9 @@ class ScalarTable:
                 self.fill(r)
         return True
 
+    def compute(self):
+        "Compute on the device what is to be computed there"
+
     def fill(self, r):
         "Write row `r` of the array: scalars, then the reciprocals of some"
         values = self.values[r]

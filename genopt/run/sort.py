@@ -68,6 +68,7 @@ class Sort:
         for work in sharing:
             work.alone = len(sharing) == 1
         for work in self.works.values():
+            work.sole = len(self.works) == 1
             work.bind(len(inputs.grads))
 
     def sort(self, call_globals):

@@ -20,7 +20,7 @@ from .triton import Triton
 from .triton_emit import look, sequence
 from .triton_names import TritonNames
 
-__all__ = ['TritonKernel', 'TritonLaunch', 'kernel_for']
+__all__ = ['Mirror', 'TritonKernel', 'TritonLaunch', 'kernel_for']
 
 all_stages = -1
 
@@ -134,7 +134,7 @@ class TritonLaunch:
 
     def point(self, name, addresses):
         "Say where `name` of each parameter lies"
-        self.sent.write(self.kernel.slots[name] * self.n, addresses)
+        self.sent.write(self.sent.start + self.kernel.slots[name] * self.n, addresses)
         self.pointed.add(name)
 
     def __call__(self, stage=all_stages):
@@ -183,59 +183,33 @@ class TritonLaunch:
         return self.singles.view(self.n, names.width)[:, names.kept[v]]
 
 
-class Sent:
-    """Scalars and addresses on the host and on the device, side by side in one piece of memory:
-    rows of scalars, then the table. What has changed on the host is sent when a launch asks for it,
-    from the first change to the last"""
+class Mirror:
+    """Words of 64 bits on the host, and `there`, on the device. `send` copies what has changed on
+    the host since the last time, from the first change to the last. If a graph is being captured it
+    copies all: whenever the graph is replayed, it writes what it was captured with"""
 
-    def __init__(self, array, facts, n_addresses, device):
-        self.array, self.device, self.last = array, device, None
-        # the table begins at a multiple of 16 bytes; the seed of a step lies before it
-        self.start = -(-ctypes.sizeof(array) // 16) * 2 + 2
-        self.size = self.start + n_addresses + len(facts)
-        self.memory = (ctypes.c_int64 * self.size)()
-        self.memory[self.start + n_addresses :] = facts
-        self.there = torch.empty(self.size, dtype=torch.int64, device=device)
-        self.table = self.there[self.start :]
-        self.first, self.end = 0, self.size  # what has changed
+    def __init__(self, size, device):
+        self.size, self.device = size, device
+        self.memory = (ctypes.c_int64 * max(1, size))()
+        self.there = torch.empty(max(1, size), dtype=torch.int64, device=device)
+        self.first, self.end = 0, size  # what has changed
         self.captured = []  # memory from which graphs copy when they are replayed
-
-    def rows(self, dtype):
-        "The rows of scalars on the device"
-        return self.there[: self.start].view(dtype)
 
     def note(self, first, end):
         self.first, self.end = min(first, self.first), max(end, self.end)
 
-    def write(self, place, addresses):
-        "Write into the table, from `place` on"
-        first = self.start + place
-        end = first + len(addresses)
-        if self.memory[first:end] != addresses:
-            self.memory[first:end] = addresses
+    def write(self, first, words):
+        end = first + len(words)
+        if self.memory[first:end] != words:
+            self.memory[first:end] = words
             self.note(first, end)
-
-    def seed(self):
-        "Draw a seed for rounding at random, from torch's generator"
-        place = self.start - 2
-        if is_capturing(self.device):  # a graph draws another one each time
-            drawn = torch.randint(2**31, (1,), device=self.device)
-            self.there[place : place + 1].copy_(drawn)
-            return
-        self.memory[place] = torch.randint(2**31, ()).item()
-        self.note(place, place + 1)
 
     def send(self):
         if is_capturing(self.device):
-            self.captured.append(self.copy(self.start, self.size))
+            self.captured.append(self.copy(0, self.size))
             return
-        now = bytes(self.array)
-        if now != self.last:
-            ctypes.memmove(self.memory, self.array, len(now))
-            self.note(0, -(-len(now) // 8))
-            self.last = now
-        if self.captured:  # a replay may have written other addresses
-            self.note(self.start, self.size)
+        if self.captured:  # a replay may have written others
+            self.note(0, self.size)
         if self.first < self.end:
             self.copy(self.first, self.end)
             self.first, self.end = self.size, 0
@@ -250,6 +224,41 @@ class Sent:
         ctypes.memmove(here.data_ptr(), source, 8 * (end - first))
         self.there[first:end].copy_(here, non_blocking=True)
         return here
+
+
+class Sent(Mirror):
+    """Scalars and addresses side by side: rows of scalars, which are a copy of `array`, the seed of
+    the step, then the table, which ends with `facts`"""
+
+    def __init__(self, array, facts, n_addresses, device):
+        # the table begins at a multiple of 16 bytes; the seed of a step lies before it
+        self.start = -(-ctypes.sizeof(array) // 16) * 2 + 2
+        super().__init__(self.start + n_addresses + len(facts), device)
+        self.array, self.last, self.drawn = array, None, None
+        self.memory[self.start + n_addresses :] = facts
+        self.table = self.there[self.start :]
+
+    def rows(self, dtype):
+        "The rows of scalars on the device"
+        return self.there[: self.start].view(dtype)
+
+    def seed(self):
+        "Draw a seed for rounding at random, from torch's generator"
+        place = self.start - 2
+        if is_capturing(self.device):  # a graph draws another one each time
+            self.drawn = torch.randint(2**31, (1,), device=self.device)
+            return
+        self.write(place, [torch.randint(2**31, ()).item()])
+
+    def send(self):
+        now = bytes(self.array)
+        if now != self.last:
+            ctypes.memmove(self.memory, self.array, len(now))
+            self.note(0, -(-len(now) // 8))
+            self.last = now
+        super().send()
+        if is_capturing(self.device) and self.drawn is not None:
+            self.there[self.start - 2 : self.start - 1].copy_(self.drawn)
 
 
 # -- Tiles and segments --

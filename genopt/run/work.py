@@ -19,6 +19,7 @@ from .gradients import Gradients
 from .memory import Memory
 from .scalars import ScalarTable
 from .tensors import Tensors, batches
+from .triton_scalars import DeviceScalars
 
 __all__ = ['Work']
 
@@ -40,6 +41,7 @@ class Work:
         self.launched = program.request.launches
         self.global_blocks = [b for b in program.chain.blocks if b.is_global]
         self.alone = False  # whether no other work has callbacks over all parameters
+        self.sole = False  # whether there is no other work
 
     def add(self, i, p, states, user, kept, row):
         "Add parameter number `i`. `p` and `states`: real and local"
@@ -62,7 +64,8 @@ class Work:
             and (self.alone or not self.global_blocks)
         )
         self.before_commit = self.count_before_commit()
-        self.scalars = ScalarTable(self.program, self.rows)
+        self.at_once = self.simple and self.sole
+        self.scalars = scalar_table(self.program, self.rows, self.at_once)
         self.cross = {}  # the values of cross reductions, and of arithmetic on them, in this step
         self.bind_tensors()
         self.bind_calls()
@@ -145,7 +148,11 @@ class Work:
         for b in self.batches:
             b.values.clear()
             b.tried = False
-        return self.scalars.prepare(settings, handed)
+        if not self.scalars.prepare(settings, handed):
+            return False
+        if not self.at_once:
+            self.scalars.compute()
+        return True
 
     def looks_bad(self):
         "Whether a gradient is not finite; of a simple work. True also where C cannot see it"
@@ -171,6 +178,8 @@ class Work:
     def commit(self):
         "Write parameters, states and counters"
         if self.simple:
+            if self.at_once:
+                self.scalars.compute()
             only_launch(self)()
         else:
             self.commit_batches()
@@ -205,6 +214,13 @@ class Work:
             batch.tried = True
             seen.add(numbers)
         return True
+
+
+def scalar_table(program, rows, at_once):
+    "Where the scalars of `rows` are computed: on the device, if they or the counters are there"
+    if program.request.backend == 'triton' and program.request.capturable:
+        return DeviceScalars(program, rows, at_once)
+    return ScalarTable(program, rows)
 
 
 def other_names(who, chain):

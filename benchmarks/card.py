@@ -29,8 +29,8 @@ def taking_part(shape, contenders, compiles):
     return [n for n in few.get(shape, by_name) if n not in loops and (compiles or n not in compiling)]
 
 def everything(cases, algorithms, shapes, contenders, compiles):
-    """All that is measured, in order: kind, algorithm, shape and names of contenders. Given algorithms and shapes, each algorithm on each shape; given
-    one of the two, or none, those of `steps`. Raises `ValueError` where nothing is left"""
+    """All that is measured, in order: kind, algorithm, shape and names of contenders. Given algorithms and shapes: each algorithm on each shape.
+    Given one of the two, or none: those of `steps`. Raises `ValueError` where nothing is left"""
     todo = []
     if 'step' in cases:
         todo += [('step', a, s, taking_part(s, contenders, compiles)) for a,s in chosen(algorithms, shapes)]

@@ -117,8 +117,8 @@ class CudaClock:
         return begin.elapsed_time(end)/1e3,hidden
 
     def turn(self, step, prepare):
-        """Seconds of two steps, each after `prepare()`: `host` and `wall` of the first, and of the second the device's, `ms`. `hidden` is False where no
-        sleep is long enough: the step waits for the device, or has more launches than can be queued"""
+        """Seconds of two steps, each after `prepare()`: `host` and `wall` of the first, and of the second the device's, `ms`. `hidden` is False where
+        no sleep is long enough: the step waits for the device, or has more launches than can be queued"""
         prepare()
         host,wall = self.host_and_wall(step)
         while True:

@@ -54,12 +54,12 @@ def each(names, f, **env):
 
 # -- Steps --
 
-def steps(algorithm, shape, names, *options):
-    "`genopt.tools.bench.measure` of these contenders. `options`: baseline, rounds, device, patience, memory"
+def steps(algorithm, shape, names, baseline, rounds, device, patience, memory):
+    "`genopt.tools.bench.measure` of these contenders"
     try:
-        return isolated(steps_here, algorithm, shape, names, *options)
+        return isolated(steps_here, algorithm, shape, names, baseline, rounds, device, patience, memory)
     except RuntimeError as e:
-        return bench.measure(algorithm, shape, []) | dict(rows=[dict(name=n, absent=why(e)) for n in names])
+        return bench.result(algorithm, shape, device, rounds, None, [dict(name=n, absent=why(e)) for n in names])
 
 def steps_here(algorithm, shape, names, *options):
     return bench.measure(algorithm, shape, [by_name[n] for n in names], *options)

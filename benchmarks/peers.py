@@ -5,6 +5,7 @@ from importlib import import_module
 import torch
 from genopt.tools import bench
 from genopt.tools.contenders import Absent,Contender,compiled,find
+from . import matrix
 
 
 def fastai_step(algorithm, groups, settings):
@@ -58,6 +59,43 @@ def lucidrains_step(algorithm, groups, settings, module='lion_pytorch'):
 
 lucidrains_foreach = partial(lucidrains_step, module='foreach')
 
+def lucidrains_triton(algorithm, groups, settings): return lucidrains_step(algorithm, groups, settings | dict(use_triton=True))
+
+def apex_step(algorithm, groups, settings):
+    from apex import optimizers as a
+    cls = find('apex', algorithm, dict(SGD=a.FusedSGD, Adam=a.FusedAdam, AdamW=a.FusedAdam, LAMB=a.FusedLAMB))
+    own = dict(adam_w_mode=algorithm=='AdamW', weight_decay=0.01 if algorithm=='AdamW' else 0.) if algorithm in ('Adam','AdamW') else {}
+    return cls(groups, **settings, **own).step
+
+def torchao_step(algorithm, groups, settings):
+    "States of 8 bits, which torchao has instead of float32"
+    try:
+        o = import_module('torchao.optim')
+    except ModuleNotFoundError:
+        o = import_module('torchao.prototype.low_bit_optim')                    # its name in older versions
+    return find('torchao', algorithm, dict(Adam=o.Adam8bit, AdamW=o.AdamW8bit))(groups, **settings).step
+
+def schedulefree_step(algorithm, groups, settings):
+    import schedulefree as s
+    cls = find('schedulefree', algorithm, dict(AdamWScheduleFree=s.AdamWScheduleFree, SGDScheduleFree=s.SGDScheduleFree))
+    opt = cls(groups, **settings)
+    opt.train()
+    return opt.step
+
+def prodigyopt_step(algorithm, groups, settings):
+    import prodigyopt as p
+    return find('prodigyopt', algorithm, dict(Prodigy=p.Prodigy))(groups, **settings).step
+
+muons = {name: matrix.peer(module, make) for name,module,make in matrix.peers['Muon']}
+
+def with_muon(name, make):
+    "A contender `name` that makes algorithms with `make`, and Muon as matrix.py compares it"
+    def made(algorithm, *args): return (muons[name] if algorithm=='Muon' else make)(algorithm, *args)
+    return Contender(name, made)
+
+def only_muon(algorithm, groups, settings):
+    return muons['muon default'](find('muon', algorithm, dict(Muon='Muon')), groups, settings)
+
 peers = [Contender('fastai default',             fastai_step),
          Contender('fastai compiled',            compiled(fastai_step)),
          Contender('heavyball default',          heavyball_step),
@@ -72,5 +110,21 @@ peers = [Contender('fastai default',             fastai_step),
          Contender('lion-pytorch foreach',       lucidrains_foreach),
          Contender('lion-pytorch compiled',      compiled(lucidrains_foreach))]
 
-contenders = [*bench.contenders[:-1], *peers, bench.contenders[-1]]              # the copy of memory comes last
-packages   = 'torch', 'fastai', 'heavyball', 'torch-optimi', 'pytorch_optimizer', 'lion-pytorch'
+gpu_peers = [Contender('optimi triton',              partial(optimi_step, triton=True)),
+             Contender('optimi foreach',             partial(optimi_step, foreach=True)),
+             with_muon('pytorch_optimizer default',  kozistr_step),
+             Contender('lion-pytorch triton',        lucidrains_triton),
+             Contender('lion-pytorch foreach',       lucidrains_foreach),
+             Contender('apex default',               apex_step),
+             Contender('schedulefree default',       schedulefree_step),
+             Contender('prodigyopt default',         prodigyopt_step),
+             Contender('muon default',               only_muon),
+             with_muon('heavyball default',          heavyball_step),
+             Contender('torchao 8-bit',              torchao_step)]
+
+def with_peers(own, peers): return [*own[:-1], *peers, own[-1]]                  # the copy of memory comes last
+
+contenders = with_peers(bench.contenders, peers)
+on_gpu     = with_peers(bench.on_gpu, gpu_peers)
+packages   = ('torch', 'triton', 'fastai', 'heavyball', 'torch-optimi', 'pytorch_optimizer', 'lion-pytorch', 'apex', 'schedulefree', 'prodigyopt',
+              'muon-optimizer', 'torchao')

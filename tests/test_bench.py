@@ -1,6 +1,6 @@
 """`genopt bench` and the folder benchmarks: in turns, with gradients restored, nobody dropped in silence, and goals that can be missed."""
 
-import json,sys
+import contextlib,json,sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +30,8 @@ def suite(monkeypatch):
 def test_shapes():
     assert {n: (len(s.sizes), s.numel) for n,s in shapes.items()}==dict(six=(6,3610), resnet18=(62,11_689_512), resnet50=(161,25_557_032),
         gpt2=(148,124_439_808), k256=(1000,256_000), groups465=(465,7_761_408),
-        six_scheduled=(6,3610), groups465_scheduled=(465,7_761_408))
+        six_scheduled=(6,3610), groups465_scheduled=(465,7_761_408), b1=(292,1_017_302_272), k10000=(10_000,2_560_000),
+        gpt2_matrices=(48,84_934_656))
     s = shapes['groups465']
     groups,merged = s.groups(range(465)),s.groups(range(465), True)
     assert len(groups)==465 and len(merged)==3 and sorted(p for g in merged for p in g['params'])==[*range(465)]
@@ -92,6 +93,73 @@ def test_every_step_finds_the_same_gradients():
     side = Side(Contender('a', make), 'Adam', s, grads, None)
     side.timed(), side.allocated()
     assert len(seen)==bench.warm_up+2 and all(seen)
+
+class PretendedCuda:
+    "Stands in for torch.cuda, on a clock of its own, `host`. `_sleep` and `launch` queue work that begins when the last is done; `ready`: when all is done"
+    cycles = 1e9
+    def __init__(self): self.host = self.ready = 0.
+    def synchronize(self): self.host = max(self.host, self.ready)
+    def launch(self, seconds): self.ready = max(self.host, self.ready)+seconds
+    def _sleep(self, n): self.launch(n/self.cycles)
+    def Event(self, enable_timing): return PretendedEvent(self)
+
+class PretendedEvent:
+    def __init__(self, cuda): self.cuda = cuda
+    def record(self): self.at = max(self.cuda.host, self.cuda.ready)
+    def query(self): return self.cuda.host>=self.at
+    def elapsed_time(self, other): return 1e3*(other.at-self.at)
+
+@pytest.mark.parametrize('host,device,waits,expected', [(.002, .001, False, dict(ms=.001,  host=.002, wall=.002,  hidden=True)),
+                                                        (.001, .004, False, dict(ms=.004,  host=.001, wall=.0041, hidden=True)),
+                                                        (.002, .001, True,  dict(ms=.0029, host=.003, wall=.003,  hidden=False))])
+def test_times_on_a_gpu(monkeypatch, host, device, waits, expected):
+    "The device's time has none of the host's, unless the step waits; then longer sleeps are tried, once. The launch comes 0.1 ms after the step's begin"
+    cuda  = PretendedCuda()
+    clock = bench.CudaClock(cuda)
+    monkeypatch.setattr(bench.time, 'perf_counter', lambda: cuda.host)
+    prepared = []
+    def step():
+        cuda.host += 1e-4
+        cuda.launch(device)
+        if waits: cuda.synchronize()
+        cuda.host += host-1e-4
+    for _ in range(2): assert clock.turn(step, lambda: prepared.append(1))==pytest.approx(expected)
+    assert len(prepared)==(1+3 + 1+1 if waits else 4)
+
+def test_a_table_of_a_gpu(monkeypatch):
+    "Steps on a CPU, with the clock of a GPU that a host of the same speed launches on"
+    cuda = PretendedCuda()
+    monkeypatch.setattr(bench, 'HostClock', lambda: bench.CudaClock(cuda))
+    monkeypatch.setattr(bench.time, 'perf_counter', lambda: cuda.host)
+    def make(host, device, algorithm, groups, settings):
+        opt = torch.optim.SGD(groups, lr=.1)
+        def step():
+            opt.step()
+            cuda.launch(device)
+            cuda.host += host
+        return step
+    res = measure('SGD', 'six', [Contender('a', partial(make, .002, .001)), Contender('b', partial(make, .001, .003))], baseline='a', rounds=3)
+    a,b = res['rows']
+    assert (b['ratio'], b['host_ratio'], b['wall'], a['wall'])==pytest.approx((3, .5, 3, 2)) and a['hidden'] and 'host ratio' in report(res)
+    a['hidden'] = False
+    assert '1.0000*' in report(res) and 'has host time in it' in report(res)
+    json.dumps(res)
+
+def test_a_captured_step():
+    "Three steps on another stream, one into the graph, and replays"
+    seen = []
+    class Graph:
+        def replay(self): seen.append('replay')
+    class Stream:
+        def wait_stream(self, other): pass
+    class Cuda:
+        def __init__(self): self.Stream,self.current_stream,self.CUDAGraph = Stream,Stream,Graph
+        def stream(self, s): return contextlib.nullcontext()
+        def graph(self, g): return contextlib.nullcontext(seen.append('capture'))
+    step = contenders_of.Captured(lambda: seen.append('step'), Cuda())
+    for _ in range(5): step()
+    assert seen==['step']*3 + ['capture','step','replay'] + ['replay']
+    with pytest.raises(Absent, match='on a GPU'): contenders_of.on_gpu[-2].make('Adam', [dict(params=[torch.ones(1, requires_grad=True)])], {})
 
 def test_crews_that_memory_allows():
     "With room for two at a time all are measured, each crew with the baseline"
@@ -208,10 +276,36 @@ def test_goals_on_seconds_counts_and_the_fastest_peer(suite):
     assert 'fastest peer (heavyball default)' in m.show(checked) and 'goals: 2 met, 2 missed, 0 not measured' in m.show(checked)
 
 def test_every_goal_names_who_is_measured(suite):
-    m,names = suite('goals'),[*suite('cases').by_name]
-    for g in m.goals:
+    m = suite('goals')
+    for g,names in [*((g, suite('cases').by_name) for g in m.goals), *((g, suite('card').by_name) for g in m.on_gpu)]:
         assert {g.contender, g.baseline.partition(',')[0]}<={*names, m.peers, ''} and {*g.algorithms.split()}<={*bench.algorithms} and {*g.shapes.split()}<={*shapes}
         if g.short: assert g.short.split()[0] in g.algorithms and g.short.split()[1] in g.shapes and g.baseline!=m.peers
+
+def test_goals_on_a_gpu(suite):
+    "Times of the host have goals of their own; captured steps and states of 8 bits are no peers"
+    m   = suite('goals')
+    res = [dict(case='step', algorithm='Adam', shape='k256', rows=[dict(name='torch fused', ratio=1., host_ratio=1.), dict(name='genopt default', ratio=.4, host_ratio=.6),
+        dict(name='torch captured', ratio=.3, host_ratio=.1), dict(name='torchao 8-bit', ratio=.2, host_ratio=.1)])]
+    goals = [m.Goal(case, 'Adam', 'k256', 'genopt default', against, .5) for case,against in (('step','torch fused'), ('host','torch fused'), ('step',m.peers))]
+    assert [(c['verdict'], c['value'], c['against']) for c in m.check(res, goals)]==[('met',.4,'torch fused'), ('missed',.6,'torch fused'), ('met',.4,'torch fused')]
+
+def test_the_cases_on_a_gpu_measure_every_goal(suite):
+    card,m = suite('card'),suite('goals')
+    todo = card.everything(['step'], None, None, None, False)
+    for kind,algorithm,shape,names in m.plan(m.on_gpu):
+        mine = next(n for *what,n in todo if what==[kind,algorithm,shape])
+        assert {*names}-{m.peers}<={*mine}, (algorithm, shape)
+    assert not any({*card.compiling, *card.loops} & {*names} for *_,names in todo)
+    assert card.everything(['step'], ['NAdam'], ['six'], 'torch fused, heavyball', False)==[('step', 'NAdam', 'six', ['torch fused', 'heavyball default'])]
+    assert card.everything(['step'], None, ['k10000'], None, True)==[('step', 'Adam', 'k10000', card.few['k10000'])]
+    with pytest.raises(ValueError, match='give both'): card.everything(['step'], ['NAdam'], None, None, False)
+
+def test_a_gpu_that_is_not_here(suite, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    run = suite('__main__').main
+    assert run(['--device', 'cuda'])==2 and 'torch finds no GPU here' in capsys.readouterr().err
+    assert run(['--device', 'cuda', '--show', '--out', str(tmp_path/'b.json')])==0 and 'not measured' in capsys.readouterr().out
+    assert main(['bench', '--device', 'mps'])==2 and 'device to measure on' in capsys.readouterr().err
 
 def test_short_fails_when_a_goal_is_missed(suite, tmp_path, monkeypatch, capsys):
     run,m = suite('__main__').main,suite('goals')
@@ -226,4 +320,22 @@ def test_short_fails_when_a_goal_is_missed(suite, tmp_path, monkeypatch, capsys)
 def test_measure_on_a_gpu():
     if not torch.cuda.is_available(): pytest.skip('no CUDA device')
     res = measure('Adam', 'six', few, device='cuda', **quick)
-    assert all(r['ratio']>0 for r in res['rows']) and genopt.tools.bench.machine('cuda')['device']
+    assert all(r['ratio']>0 and r['host_ratio']>0 and 0<r['ms']<=r['wall']*1.5 for r in res['rows']) and genopt.tools.bench.machine('cuda')['device']
+
+@pytest.mark.gpu
+def test_a_sleep_hides_the_host():
+    "Seconds of the host before a launch are not in the device's time, and a step that waits is told of"
+    if not torch.cuda.is_available(): pytest.skip('no CUDA device')
+    x = torch.ones(1<<20, device='cuda')
+    def slow():
+        bench.time.sleep(.01)
+        x.add_(1)
+    def waiting(): return x.add_(1).sum().item()
+    turn = bench.CudaClock().turn(slow, lambda: None)
+    assert turn['hidden'] and turn['host']>.01 and turn['ms']<.005 and not bench.CudaClock().turn(waiting, lambda: None)['hidden']
+
+@pytest.mark.gpu
+def test_captured_steps_on_a_gpu():
+    if not torch.cuda.is_available(): pytest.skip('no CUDA device')
+    res = measure('Adam', 'six', [c for c in contenders_of.on_gpu if c.name.endswith('captured')], device='cuda', **quick)
+    assert all('absent' not in r for r in res['rows']), res['rows']

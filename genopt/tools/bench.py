@@ -1,15 +1,15 @@
 """`genopt bench`: time and memory of a step beside others', measured in turns in one process. The folder `benchmarks` adds contenders of peers."""
 
-import contextlib,gc,json,os,platform,signal,statistics,subprocess,tempfile,threading,time
+import contextlib,gc,importlib.metadata,json,os,platform,signal,statistics,subprocess,tempfile,threading,time
 from datetime import datetime
-from functools import partial
+from functools import cache,partial
 from itertools import accumulate
 from pathlib import Path
 import torch
 import genopt
 from ..optim.tables import plural,size,table
 from .choices import at_least,one_of,words
-from .contenders import Absent,Contender,algorithms,baselines,contenders,needs,shapes
+from .contenders import Absent,Contender,algorithms,baselines,contenders,needs,on_gpu,shapes
 
 __all__ = ['machine', 'measure', 'pick', 'report']
 
@@ -27,6 +27,14 @@ def pick(s: str|None, names) -> list:
             raise ValueError(f"no {word!r}; there is {', '.join(names)}")
         found += matches
     return [n for n in names if n in found]
+
+def contenders_on(device) -> list:
+    "The contenders on a device: a GPU has CUDA graphs too. Raises `ValueError` for a device whose time cannot be told from the host's"
+    return on_gpu if one_of(torch.device(device).type, ('cpu','cuda'), 'device to measure on')=='cuda' else contenders
+
+def shapes_on(device) -> list:
+    "The names of the shapes for which nobody has to ask"
+    return ['six', 'resnet50', 'gpt2', 'k256'] if torch.device(device).type=='cuda' else ['six', 'resnet18', 'k256']
 
 
 # -- Time and threads --
@@ -59,6 +67,80 @@ def limit(seconds):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+class HostClock:
+    "Times a step on a CPU"
+    def sync(self): pass
+
+    def wall(self, step):
+        "The seconds of `step()`"
+        start = time.perf_counter()
+        step()
+        return time.perf_counter()-start
+
+    def turn(self, step, prepare):
+        "The seconds of one step, which `prepare()` goes before"
+        prepare()
+        return dict(ms=self.wall(step))
+
+class CudaClock:
+    """Times a step on a GPU three times: until `step()` returns, until its work is done, and between two events around it. The events stand
+    behind a kernel that sleeps until the host has queued the whole step, so that the device never waits for the host. `cuda`: torch.cuda"""
+    margins = 1.5,3.,6.                                                                        # sleeps of so many times the host's time
+
+    def __init__(self, cuda=torch.cuda):
+        self.cuda = cuda
+        self.left = [*self.margins]                                                            # those that are not known to be too short
+
+    def sync(self): self.cuda.synchronize()
+
+    def host_and_wall(self, step):
+        self.sync()
+        start = time.perf_counter()
+        step()
+        host  = time.perf_counter()-start
+        self.sync()
+        return host,time.perf_counter()-start
+
+    def wall(self, step): return self.host_and_wall(step)[1]
+
+    def device(self, step, sleep):
+        "Seconds of the device for `step()`, and whether it slept `sleep` seconds for as long as the host was at work"
+        begin,end = (self.cuda.Event(enable_timing=True) for _ in range(2))
+        self.sync()
+        self.cuda._sleep(int(sleep*cycles_a_second(self.cuda)))
+        begin.record()
+        step()
+        end.record()
+        hidden = not begin.query()
+        self.sync()
+        return begin.elapsed_time(end)/1e3,hidden
+
+    def turn(self, step, prepare):
+        """Seconds of two steps, each after `prepare()`: `host` and `wall` of the first, and of the second the device's, `ms`. `hidden` is False where
+        no sleep is long enough: the step waits for the device, or has more launches than can be queued"""
+        prepare()
+        host,wall = self.host_and_wall(step)
+        while True:
+            prepare()
+            margin = [*self.left, *self.margins][0]
+            device,hidden = self.device(step, margin*host + 1e-4)
+            if not hidden:
+                self.left = self.left[1:]
+            if hidden or not self.left:
+                return dict(ms=device, host=host, wall=wall, hidden=hidden)
+
+@cache
+def cycles_a_second(cuda):
+    "What `torch.cuda._sleep` counts, in a second"
+    n = 10_000_000
+    for _ in range(2):                                                                         # the first call loads the kernel
+        begin,end = (cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        cuda._sleep(n)
+        end.record()
+        cuda.synchronize()
+    return n/(begin.elapsed_time(end)/1e3)
 
 def settle(seconds=600):
     "Wait for compilers that an interrupted step has left running: they take time from the others"
@@ -123,6 +205,8 @@ def forget():
     if '_dynamo' in vars(torch):
         torch._dynamo.reset()
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 @contextlib.contextmanager
 def aside():
@@ -150,9 +234,11 @@ def groups_of(step):
 
 class Side:
     "A contender with parameters and gradients of its own. The constructor takes the warm-up steps, and raises `TimeUp` after `patience` seconds"
-    def __init__(self, contender, algorithm, shape, grads, patience):
+    def __init__(self, contender, algorithm, shape, grads, patience, clock=None):
         self.contender,self.grads,self.cuda = contender,grads,grads[0].is_cuda
-        self.times,self.n_steps = [],0
+        self.times,self.n_steps = [],0                                                         # seconds: of the device on a GPU
+        self.turns = []                                                                        # the same with those of the host
+        self.clock = clock or (CudaClock if self.cuda else HostClock)()
         bytes_before = live_bytes()
         self.params  = [torch.nn.Parameter(t) for t in random_tensors(shape, grads[0].device, 0, 0.1)]
         self.own     = [g.clone() for g in grads]
@@ -185,18 +271,19 @@ class Side:
         for group,lr in self.rates:
             group['lr'] = lr/(1 + 1e-4*self.n_steps)
 
-    def sync(self):
-        if self.cuda: torch.cuda.synchronize()
-
-    def timed(self):
-        "The seconds of one step"
+    def prepare(self):
         self.restore()
         self.schedule()
-        self.sync()
-        start = time.perf_counter()
-        self.step()
-        self.sync()
-        return time.perf_counter()-start
+
+    def timed(self):
+        "The seconds of one step, to the end of its work"
+        self.prepare()
+        return self.clock.wall(self.step)
+
+    def turn(self):
+        "Take the times of a step: one of `times`, and one of `turns`"
+        self.turns.append(self.clock.turn(self.step, self.prepare))
+        self.times.append(self.turns[-1]['ms'])
 
     def allocated(self):
         "The most bytes that one step allocates"
@@ -212,7 +299,10 @@ class Side:
     def row(self):
         ms = [t*1e3 for t in self.times]
         low,mid,high = statistics.quantiles(ms, n=4) if len(ms)>1 else ms*3
-        return dict(ms=mid, best=min(ms), low=low, high=high, made=self.made, first=self.first, warm=self.warm)
+        more = {k: statistics.median(t[k] for t in self.turns)*1e3 for k in ('host','wall') if k in self.turns[0]}
+        if more:
+            more['hidden'] = all(t['hidden'] for t in self.turns)
+        return dict(ms=mid, best=min(ms), low=low, high=high, made=self.made, first=self.first, warm=self.warm) | more
 
 def check_moved(before, after):
     for old,new in zip(before, after):
@@ -226,7 +316,7 @@ def take_turns(sides, rounds):
     try:
         for i in range(rounds):
             for side in sides[::-1] if i%2 else sides:
-                side.times.append(side.timed())
+                side.turn()
     finally:
         gc.enable()
 
@@ -248,11 +338,13 @@ def measure(
     peaks: bool=True,           # measure memory too
 ) -> dict:
     """Measure the steps of `contenders` in turns. Returns all that was measured, ready for JSON; times of a step are milliseconds, others seconds.
-    Raises `ValueError` for an unknown name, and for fewer rounds than 1."""
+    On a GPU `ms`, its quartiles and `ratio` are of the device; `host`, `wall` and `host_ratio` stand beside them.
+    Raises `ValueError` for an unknown name, for a device other than cpu and cuda, and for fewer rounds than 1."""
     s = shapes[one_of(shape, shapes, 'shape')]
     state,traffic = needs(one_of(algorithm, algorithms, 'algorithm'))
     rounds = s.rounds if rounds is None else rounds
     at_least(1, rounds=rounds)
+    contenders_on(device)
     contenders = sum((variants(c, s) for c in contenders), [])
     rows = {c.name: dict(name=c.name) for c in contenders}
     if baseline is not None:
@@ -271,8 +363,13 @@ def measure(
     with aside():
         while queue:
             base = measure_crew(queue, base, make, needed, memory, rounds, peaks, rows)
+    return result(algorithm, shape, device, rounds, base and base.name, [*rows.values()])
+
+def result(algorithm, shape, device, rounds, baseline, rows):
+    "What `measure` returns"
+    s = shapes[shape]
     return dict(case='step', algorithm=algorithm, shape=shape, about=s.about, tensors=len(s.sizes), elements=s.numel, device=str(device),
-                rounds=rounds, baseline=base and base.name, load=load(), threads=torch.get_num_threads(), rows=[*rows.values()])
+                rounds=rounds, baseline=baseline, load=load(), threads=torch.get_num_threads(), rows=rows)
 
 def measure_crew(queue, base, make, needed, memory, rounds, peaks, rows):
     "Measure into `rows` the contenders of `queue` that fit into memory beside the baseline. Returns the baseline, at first the first that takes part"
@@ -283,9 +380,12 @@ def measure_crew(queue, base, make, needed, memory, rounds, peaks, rows):
     if len(crew)>known:
         take_turns(crew, rounds)
     for side in crew[known:]:
-        row = rows[side.contender.name]
+        row  = rows[side.contender.name]
+        one  = crew[0].row()
         row |= side.row()
-        row['ratio'] = row['ms']/crew[0].row()['ms']
+        row['ratio'] = row['ms']/one['ms']
+        if 'host' in row:
+            row['host_ratio'] = row['host']/one['host']
         row['peak']  = side.peak() if peaks else None
     return crew[0].contender if crew else None
 
@@ -305,28 +405,64 @@ def load(): return round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') els
 def machine(device='cpu') -> dict:
     "What a number depends on beside the code"
     name = f"{proc('cpuinfo', 'model name') or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    more = {}
     if torch.device(device).type=='cuda':
         name = torch.cuda.get_device_name(device)
-    return dict(device=name, threads=torch.get_num_threads(), torch=torch.__version__, genopt=genopt.__version__, python=platform.python_version(),
-                date=datetime.now().astimezone().isoformat(timespec='seconds'))
+        more = dict(driver=driver(), cuda=torch.version.cuda, triton=version('triton'))
+    return dict(device=name, **more, threads=torch.get_num_threads(), torch=torch.__version__, genopt=genopt.__version__,
+                python=platform.python_version(), date=datetime.now().astimezone().isoformat(timespec='seconds'))
+
+@cache
+def driver():
+    "The version of NVIDIA's driver, or None"
+    ask = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(ask, capture_output=True, text=True, timeout=20).stdout.partition('\n')[0].strip() or None
+
+def version(package):
+    "The version of an installed package, or None"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
 
 
 # -- Showing --
 
 def report(res: dict) -> str:
     "The result of `measure` as a table, and below it who was absent and why"
-    rows = []
-    for r in res['rows']:
-        if 'ms' in r:
-            more = '-' if r['peak'] is None else size(r['peak'])
-            rows.append([r['name'], f"{r['ms']:.3f}", f"{r['low']:.3f} - {r['high']:.3f}", f"{r['ratio']:.3f}", f"{r['warm']:.2f}", more])
-    head = ['contender', 'ms/step', 'middle half', 'ratio', 'warm-up, s', 'more memory']
+    measured = [r for r in res['rows'] if 'ms' in r]
+    on_gpu   = any('host' in r for r in measured)
+    columns  = gpu_columns if on_gpu else cpu_columns
+    rows = [[column(r) for column in columns.values()] for r in measured]
+    head = [*columns]
     busy = res['load'] or 0
     what = (f"{res['algorithm']} on {res['shape']} ({res['about']}: {plural(res['tensors'], 'tensor')}, {res['elements']:,} elements), "
             f"{res['rounds']} rounds on {res['device']}, ratio to {res['baseline']}{f', load {busy}' if busy else ''}")
     if busy>(res['threads'] or 0)+.5:
         what += '\nOTHERS RUN ON THIS MACHINE: threads wait for each other, and these numbers mean little'
+    if on_gpu:
+        what += '\ndevice: between events, the host hidden behind a sleep; host: until step() returns; wall: until its work is done'
+    if not all(r.get('hidden', True) for r in measured):
+        what += '\n*: the step waits for the device or fills its queue, so device time has host time in it'
     return with_absent(what, head, rows, res)
+
+def middle(r): return f"{r['low']:.3f} - {r['high']:.3f}"
+def more_memory(r): return '-' if r['peak'] is None else size(r['peak'])
+
+cpu_columns = {'contender':   lambda r: r['name'],
+               'ms/step':     lambda r: f"{r['ms']:.3f}",
+               'middle half': middle,
+               'ratio':       lambda r: f"{r['ratio']:.3f}",
+               'warm-up, s':  lambda r: f"{r['warm']:.2f}",
+               'more memory': more_memory}
+gpu_columns = {'contender':   lambda r: r['name'],
+               'device, ms':  lambda r: f"{r['ms']:.4f}{'' if r['hidden'] else '*'}",
+               'middle half': lambda r: f"{r['low']:.4f} - {r['high']:.4f}",
+               'ratio':       lambda r: f"{r['ratio']:.3f}",
+               'host, ms':    lambda r: f"{r['host']:.3f}",
+               'host ratio':  lambda r: f"{r['host_ratio']:.3f}",
+               'wall, ms':    lambda r: f"{r['wall']:.3f}",
+               'warm-up, s':  lambda r: f"{r['warm']:.2f}",
+               'more memory': more_memory}
 
 def with_absent(what, head, rows, res):
     "A line about the measurement `res`, its table, and a line for each reason that kept contenders away"

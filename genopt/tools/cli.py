@@ -83,19 +83,21 @@ def compare(
             print(f'{name}: {path}', file=sys.stderr if json else sys.stdout)
 
 def bench(
-    shapes:str='six, resnet18, k256', # Some of six, resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled
+    shapes:str=None,           # Some of six, resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled, b1, k10000, gpt2_matrices
     algorithms:str='Adam',     # Names of algorithms, as `genopt list` shows them
     contenders:str='genopt, torch, memory', # Libraries or contenders, as in "genopt, torch fused, torch compiled"
     rounds:int=None,           # Steps of each contender; by default as many as the shape needs
-    device:str='cpu',          # cpu or cuda
+    device:str='cpu',          # cpu or cuda, where the table has the times of the device and of the host
     patience:int=60,           # Seconds that a contender may take for its first ten steps
     out:Path=None,             # File for all measurements, as JSON
 ):
     "Measure time, warm-up and memory of genopt's steps and torch's on this machine, in turns"
     if out:
         check_folder('--out', out)
-    names   = benchmark.pick(contenders, [c.name for c in benchmark.contenders])
-    chosen  = [c for c in benchmark.contenders if c.name in names]
+    here    = benchmark.contenders_on(device)
+    names   = benchmark.pick(contenders, [c.name for c in here])
+    chosen  = [c for c in here if c.name in names]
+    shapes  = ','.join(benchmark.shapes_on(device)) if shapes is None else shapes
     results = []
     for shape,algorithm in product(benchmark.pick(shapes, benchmark.shapes), benchmark.pick(algorithms, benchmark.algorithms)):
         res = benchmark.measure(algorithm, shape, chosen, rounds=rounds, device=device, patience=patience)

@@ -1,6 +1,6 @@
 """What `genopt bench` measures: shapes of models' parameters, algorithms with settings, and the contenders, which are genopt's steps and torch's."""
 
-import math
+import inspect,math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache,partial
@@ -8,7 +8,7 @@ import torch
 import genopt
 from .. import algorithms as catalogue
 
-__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'shapes']
+__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'on_gpu', 'shapes']
 
 
 # -- Shapes --
@@ -16,12 +16,14 @@ __all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'shapes']
 @dataclass
 class Shape:
     """The parameters of a model: what the model is, the size of each tensor, and how many steps a measurement takes. With `settings` each tensor is a
-    param group, and tensor `i` has setting `i % len(settings)`. `schedule`: each step has a new `lr`, as a scheduler sets it before the step"""
+    param group, and tensor `i` has setting `i % len(settings)`. `schedule`: each step has a new `lr`, as a scheduler sets it before the step.
+    `by_name`: it is for a GPU, or for some algorithms only; it is measured where its name is given"""
     about: str
     sizes: list
     rounds: int
     settings: tuple = ()
     schedule: bool = False
+    by_name: bool = False
 
     @property
     def numel(self): return sum(map(math.prod, self.sizes))
@@ -64,6 +66,8 @@ def gpt2(layers=12, n=768, vocabulary=50257, context=1024):
     layer = norm + conv1d(n, 3*n) + conv1d(n, n) + norm + conv1d(n, 4*n) + conv1d(4*n, n)
     return [(vocabulary,n), (context,n), *layers*layer, *norm]
 
+def gpt2_matrices(): return [size for size in gpt2()[2:] if len(size)==2]
+
 three_settings = dict(lr=1e-3, weight_decay=0.01),dict(lr=3e-4, weight_decay=0.01),dict(lr=1e-3, weight_decay=0.)
 five_sizes     = [(256,), (256,256), (256,), (1024,), (256,64)]                                # 5 and 3 have no common factor: each pair occurs
 shapes = dict(six       = Shape('an MLP 10-50-50-10', mlp(10,50,50,10), 500),
@@ -73,14 +77,18 @@ shapes = dict(six       = Shape('an MLP 10-50-50-10', mlp(10,50,50,10), 500),
               k256      = Shape('1000 tensors of 256', [(256,)]*1000, 100),
               groups465 = Shape('465 groups with 3 settings', five_sizes*93, 40, three_settings),
               six_scheduled       = Shape('an MLP 10-50-50-10, a new lr before each step', mlp(10,50,50,10), 500, schedule=True),
-              groups465_scheduled = Shape('465 groups with 3 settings, a new lr before each step', five_sizes*93, 40, three_settings, True))
+              groups465_scheduled = Shape('465 groups with 3 settings, a new lr before each step', five_sizes*93, 40, three_settings, True),
+              b1        = Shape('a transformer of 24 layers of width 1792', gpt2(24, 1792), 12, by_name=True),
+              k10000    = Shape('10,000 tensors of 256', [(256,)]*10_000, 20, by_name=True),
+              gpt2_matrices = Shape('the matrices of the 12 layers of GPT-2 small', gpt2_matrices(), 12, by_name=True))
 
 
 # -- Algorithms --
 
 usual      = dict(SGD=dict(lr=1e-3, momentum=0.9), RMSprop=dict(lr=1e-3), Adam=dict(lr=1e-3), AdamW=dict(lr=1e-3),
                   Lion=dict(lr=1e-4), LAMB=dict(lr=1e-3), RAdam=dict(lr=1e-3), NAdam=dict(lr=1e-3))
-algorithms = {n: usual.get(n, {}) for n in catalogue.__all__}                                  # the others at their default settings
+named      = usual | dict(Muon=dict(lr=1e-3))
+algorithms = {n: named.get(n, {}) for n in catalogue.__all__}                                  # the others at their default settings
 
 @cache
 def needs(algorithm: str) -> tuple:
@@ -129,6 +137,45 @@ def copy_step(algorithm, groups, settings):
     source,target = (torch.ones(int(traffic/2)//4, device=params[0].device) for _ in range(2))
     return partial(target.copy_, source)
 
+class Captured:
+    """A step that is captured in a CUDA graph at its fourth call, and from then on replayed. Gradients must stay where they are, and the
+    hyper-parameters are those of the capture"""
+    def __init__(self, step, cuda=torch.cuda):
+        self.step,self.cuda = step,cuda
+        self.eager,self.graph = 3,None
+
+    def __call__(self):
+        if self.eager:
+            self.eager -= 1
+            return self.on_a_side_stream()
+        if self.graph is None:
+            self.graph = self.cuda.CUDAGraph()
+            with self.cuda.graph(self.graph):
+                self.step()
+        self.graph.replay()
+
+    def on_a_side_stream(self):
+        "What is to be captured must have run on another stream than the default one"
+        main,side = self.cuda.current_stream(),self.cuda.Stream()
+        side.wait_stream(main)
+        with self.cuda.stream(side):
+            self.step()
+        main.wait_stream(side)
+
+def captured(make):
+    "A contender's `make` with its step in a CUDA graph"
+    def make_captured(algorithm, groups, settings):
+        if not groups[0]['params'][0].is_cuda:
+            raise Absent("a CUDA graph is for parameters on a GPU")
+        return Captured(make(algorithm, groups, settings))
+    return make_captured
+
+def torch_capturable(algorithm, groups, settings):
+    "torch's step with `fused` and `capturable`, as far as the algorithm has them. The others can be captured as well, if they do not wait"
+    known = inspect.signature(find('torch.optim', algorithm, vars(torch.optim))).parameters
+    flags = {k: True for k in ('fused','capturable') if k in known}
+    return torch_step(algorithm, groups, settings, **flags)
+
 contenders = [Contender('torch fused',    partial(torch_step, fused=True)),
               Contender('torch foreach',  partial(torch_step, foreach=True)),
               Contender('torch default',  torch_step),
@@ -139,4 +186,8 @@ contenders = [Contender('torch fused',    partial(torch_step, fused=True)),
               Contender('genopt default', genopt_step),
               Contender('genopt fused',   partial(genopt_step, fused=True)),
               Contender('memory copy',    copy_step)]
+on_gpu     = [*contenders[:-1],
+              Contender('torch captured',  captured(torch_capturable)),
+              Contender('genopt captured', captured(partial(genopt_step, capturable=True))),
+              contenders[-1]]
 baselines  = 'torch fused','torch default'                                                     # the first of them that takes part

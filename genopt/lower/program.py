@@ -68,12 +68,14 @@ class Layout:
 @dataclass(frozen=True)
 class Request:
     """What the user asks for. `backend`: `'launch'`, which is C, `'triton'`, `'foreach'` or
-    `'reference'`. `capturable`: the step can be captured in a CUDA graph. `call_globals`: callbacks
-    over all parameters are called, because for some other parameter they must be"""
+    `'reference'`. `capturable`: numbers may be on the device, so that the step can be captured in a
+    CUDA graph. `call_globals`: callbacks over all parameters are called, because for some other
+    parameter they must be. `gated`: kernels look whether they may write"""
 
     backend: str
     capturable: bool = False
     call_globals: bool = False
+    gated: bool = False
 
     @property
     def launches(self):

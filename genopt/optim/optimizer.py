@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 from operator import attrgetter,is_
 from fastcore.basics import is_iter
 import torch
@@ -11,7 +12,8 @@ from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
 from ..contract.tensors import compute,number,plain,shared
-from ..run.choose import check_asked
+from ..run.choose import backend_of,check_asked
+from ..run.gate import Gate
 from ..run.memory import is_capturing
 from ..run.plan import Plan
 from ..run.sort import Inputs
@@ -69,7 +71,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
-    last_step_skipped,skipped_steps = False,0                           # nonfinite='skip' writes them
+    _gate = None                                                        # on a GPU it says there whether a step is left out
+    _skipped,_last_skipped = 0,False                                    # what the host knows of that; None: the gate knows
     _known = ()                                                         # the settings of each group at the last step
     _steps = 0                                                          # the steps of this process; the 11th checks low precision
 
@@ -248,14 +251,31 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             with torch.enable_grad(): loss = closure()
         inputs = self._inputs()
         plan = self._plan
-        self.last_step_skipped = False
-        quick = plan is not None and plan.simple and self._steps!=10
-        if quick and plan.valid_for(inputs) and plan.aim(inputs):       # most steps go this way; it calls nothing of torch
-            if self._nonfinite=='propagate' or not plan.looks_bad():
-                plan.commit()
+        self._last_skipped = False
+        quick = plan is not None and plan.simple and self._steps!=10 and (plan.gate is not None)==self._may_skip_unseen()
+        if quick and plan.valid_for(inputs):                            # most steps go this way; it calls nothing of torch
+            if plan.gate: self._set_gate(plan.gate)
+            if plan.aim(inputs) and (plan.gate or self._nonfinite=='propagate' or not plan.looks_bad()):
+                plan.commit(look=plan.gate and self._nonfinite=='skip')
                 self._steps += 1
                 return loss
         with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
+
+    def _may_skip_unseen(self):
+        "Whether the kernels of a GPU may leave this step out, and the host need not know"
+        return self._nonfinite=='skip' or 'found_inf' in self.__dict__
+
+    def _set_gate(self, gate):
+        "Begin a step that may be left out. A GradScaler gives the optimizer `found_inf` and `grad_scale` for the time of a step"
+        self._last_skipped = None
+        gate.set(self.__dict__.get('found_inf'), self.__dict__.get('grad_scale'))
+
+    @property
+    def _step_supports_amp_scaling(self):
+        """Whether kernels of a GPU will take the scale of a `torch.amp.GradScaler`, and leave out the step if it has found what is not finite.
+
+        The scaler asks this before each step. Otherwise it divides the gradients itself, and waits to see whether they are finite."""
+        return self._plan is not None and self._plan.can_have_gate and self._nonfinite!='raise'
 
     def _inputs(self):
         "Collect what a step reads: the parameters, their gradients and the settings of their groups"
@@ -278,12 +298,14 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if self._plan is None and not self.state and self._allocates(grads):
             self.init_state()
             return loss
-        if not self._plan or not self._plan.valid_for(inputs): self._replan(inputs)
-        if self._nonfinite!='propagate' and self._skips(grads): return loss
+        if not self._plan or (self._plan.gate is not None)!=self._may_skip_unseen() or not self._plan.valid_for(inputs): self._replan(inputs)
+        if self._plan.gate: self._set_gate(self._plan.gate)
+        elif self._may_skip_unseen() and self._unscaled(inputs): return loss
+        if self._nonfinite!='propagate' and not self._plan.gate and self._skips(inputs.grads): return loss
         self._steps += 1
         lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
         self._prepare(inputs, model)
-        self._plan.commit()
+        self._plan.commit(look=self._plan.gate and self._nonfinite=='skip')
         if lost: lost.warn(self.name)
         return loss
 
@@ -292,9 +314,31 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         bad = self._plan.nonfinite(grads)
         if not bad: return False
         if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
-        self.last_step_skipped = True
-        self.skipped_steps += 1
+        self._skip()
         return True
+
+    def _skip(self):
+        self._last_skipped = True
+        self._skipped += 1
+
+    def _unscaled(self, inputs):
+        "Do for a GradScaler what no kernel does: divide the gradients, and leave the step out if it has found what is not finite; true if so"
+        found_inf,scale = self.__dict__.get('found_inf'),self.__dict__.get('grad_scale')
+        if found_inf is None: return False
+        if found_inf.item():
+            self._skip()
+            return True
+        if scale is not None: inputs.grads = [g if g is None else g*scale.reciprocal().to(g.device, g.dtype) for g in inputs.grads]
+        return False
+
+    @property
+    def skipped_steps(self) -> int:
+        "How many steps were left out, by `nonfinite='skip'` or by a GradScaler's order. On a GPU this waits for the last step"
+        return self._skipped + (self._gate.skipped.item() if self._gate else 0)
+    @property
+    def last_step_skipped(self) -> bool:
+        "Whether the last step was left out. On a GPU this waits for that step"
+        return self._last_skipped if self._last_skipped is not None else bool(self._gate.flag.item())
 
     def _prepare(self, inputs, model):
         "Compute the step, and plan again as long as a guard of the plan fails"
@@ -374,7 +418,16 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self._plan = None
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
-        self._plan = Plan(inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
+        plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
+        if not self._may_skip_unseen() or not (device := of_one_gpu(inputs.params)):
+            self._plan = plan()
+            return
+        if self._gate is None or self._gate.device!=device: self._new_gate(device)
+        gated = plan(gate=self._gate)
+        self._plan = gated if gated.can_have_gate else plan()
+
+    def _new_gate(self, device):
+        self._skipped,self._gate = self.skipped_steps,Gate(device)
 
     @property
     def state(self):
@@ -442,8 +495,10 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','_late','_expected','skipped_steps','last_step_skipped'
-    def __getstate__(self): return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept}
+    kept = '_recipes','_flags','_nonfinite','_late','_expected'
+    def __getstate__(self):
+        of_host = dict(_skipped=self.skipped_steps, _last_skipped=self.last_step_skipped)
+        return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept} | of_host
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
@@ -487,6 +542,12 @@ class Boxed:
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 
+
+def of_one_gpu(params):
+    "The device of all `params`, if kernels run there and leave no step to the host; else None"
+    devices = {p.device for p in params}
+    device  = devices.pop()
+    return device if not devices and backend_of(None, device)=='triton' else None
 
 def gradients(params):
     "Return the gradient of each tensor, and `None` for a frozen `Parameter`. A plain tensor may have a gradient that the user has set"

@@ -71,7 +71,7 @@ def bound_launch(work, batch):
     numels = [work.tensors.ps[i].numel() for i in batch.at]
     row_of = [work.row_of[i] for i in batch.at]
     if on_device:
-        launch = TritonLaunch(kernel, numels, work.scalars, row_of)
+        launch = TritonLaunch(kernel, numels, work.scalars, row_of, work.gate)
     else:
         launch = Launch(kernel, numels, work.scalars.array, row_of)
     for n in names:

@@ -25,6 +25,7 @@ from .prefix import hand_over, late_changes, prefix_items
 from .reference import Item, loop
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
+from .store import SharedClock
 
 __all__ = ['Inputs', 'Plan']
 
@@ -32,11 +33,14 @@ __all__ = ['Inputs', 'Plan']
 class Plan:
     """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
     optimizer's name, for messages; `late`: what prefixes have been seen to change late, by name;
-    `finished`: items of this step that have gone through their chains already"""
+    `finished`: items of this step that have gone through their chains already; `gate`: that of the
+    optimizer, for steps that may be left out without a wait"""
 
-    def __init__(self, inputs, store, who, scratch_bytes, late, finished=None):
+    def __init__(
+        self, inputs, store, who, scratch_bytes, late, finished=None, gate=None
+    ):
         refuse_meta(inputs, who)
-        sort = Sort(inputs, store, who, scratch_bytes, late, finished or {})
+        sort = Sort(inputs, store, who, scratch_bytes, late, finished or {}, gate)
         self.works, self.fallback, self.parts = (
             [*sort.works.values()],
             sort.fallback,
@@ -50,6 +54,8 @@ class Plan:
         self.behind_prefix = [j for j, w in enumerate(self.works) if w.program.prefix]
         simple = all(w.simple for w in self.works) and not self.behind_prefix
         self.simple = simple and not self.fallback and not self.sharded
+        self.gate = gate
+        self.can_have_gate = self.simple and on_one_gpu(self.works)
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
         self.fresh = True  # nothing is committed yet
@@ -196,9 +202,18 @@ class Plan:
 
     # -- Commit: all that writes --
 
-    def commit(self):
+    def commit(self, look=False):
+        "`look`: leave the step out if a gradient is not finite; of a plan with a gate"
+        if look:
+            for w in self.works:
+                w.close_gate_if_bad()
+        for w in self.works:
+            if w.simple:
+                w.scalars.compute()
         for w in self.works:
             w.commit()
+        if self.gate:
+            self.gate.count()
         increment_versions(self.written_by_c)  # autograd does not know of it
         for it in self.items:
             kept = it.write()
@@ -231,6 +246,16 @@ class Plan:
 
 def places_of_sparse(grads):
     return {i for i, g in enumerate(grads) if g is not None and g.is_sparse}
+
+
+def on_one_gpu(works):
+    "Whether kernels of one GPU run all `works`, and read the gradients themselves"
+    programs = [w.program for w in works]
+    if any(type(r.clock) is SharedClock for w in works for r in w.rows):
+        return False  # other processes count there
+    return len({p.layout.device for p in programs}) == 1 and all(
+        p.request.backend == 'triton' and 'grad' in p.names_in_memory for p in programs
+    )
 
 
 def kind(settings):

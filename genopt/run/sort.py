@@ -21,7 +21,7 @@ from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
 from .memory import aligned, dense, real, real_dtype
-from .store import Clock, SharedClock, cells
+from .store import Clock, DeviceClock, SharedClock, cells
 from .scalars import Row
 from .work import Work
 
@@ -51,11 +51,13 @@ class Sort:
     one, sorting starts again with `call_globals`.
 
     `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
-    through their chains or prefixes already in this step, by place"""
+    through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
+    the kernels of a GPU are to look at it"""
 
-    def __init__(self, inputs, store, who, scratch_bytes, late, finished):
+    def __init__(self, inputs, store, who, scratch_bytes, late, finished, gate=None):
         self.inputs, self.store, self.who = inputs, store, who
         self.scratch_bytes, self.late, self.finished = scratch_bytes, late, finished
+        self.gate = gate
         self.group_of = inputs.group_of()
         self.parts = {}
         self.again = False
@@ -135,6 +137,8 @@ class Sort:
             return "its state is not sharded as it is"
         tensors = {n: real(local(s).detach()) for n, s in kept.items()}
         numbers = settings.numbers | hosts
+        if self.gate:
+            numbers |= {n: on_device(v, x.device) for n, v in hosts.items()}
         program = self.program(i, x, tensors, real_dtype(grad.dtype), numbers, settings)
         if program.falls_back:
             return self.refused(settings, program.why[0])
@@ -144,7 +148,7 @@ class Sort:
             self.parts[i] = local(p)
         key = program, p.dtype
         if key not in self.works:
-            self.works[key] = Work(program, self.scratch_bytes, self.who)
+            self.works[key] = Work(program, self.scratch_bytes, self.who, self.gate)
         self.works[key].add(i, x, tensors, local(p), kept, self.row(group, p, hosts))
         return None
 
@@ -165,9 +169,9 @@ class Sort:
         """The program for parameter `i`. It is launched if the elements of parameter and states lie
         side by side in one order; else it is operations on lists"""
         backend = backend_of(settings.asked, x.device, settings.capturable)
-        chain, request = (
-            settings.chain,
-            Request(backend, settings.capturable, self.call_globals),
+        chain, gated = settings.chain, backend == 'triton' and self.gate is not None
+        request = Request(
+            backend, settings.capturable or gated, self.call_globals, gated
         )
         if request.launches and not dense(x):
             request = replace(request, backend='foreach')
@@ -216,13 +220,18 @@ class Sort:
     def clock(self, old, hosts):
         """The clock for a new row: `old`, which a parameter of the row has, if all that have it are
         of this row; else a new one"""
+        numbers = all(not isinstance(v, Tensor) for v in hosts.values())
+        counted_by_kernels = self.gate is not None and numbers
         mine = (
-            old is not None
+            type(old) is (DeviceClock if counted_by_kernels else Clock)
             and old.values.keys() == hosts.keys()
             and not any(r.clock is old for r in self.rows.values())
         )
         if mine and old.parameters == self.sharing(old):
             return old
+        if counted_by_kernels:
+            there = {n: on_device(v, self.gate.device) for n, v in hosts.items()}
+            return DeviceClock(there, hosts)
         return Clock(
             {n: v.clone() if isinstance(v, Tensor) else v for n, v in hosts.items()}
         )

@@ -12,6 +12,7 @@ from ..contract.tensors import plain
 
 __all__ = [
     'Clock',
+    'DeviceClock',
     'ParameterState',
     'SharedClock',
     'StateStore',
@@ -43,6 +44,29 @@ class Clock:
     def kept(self):
         "Return the counters as the state of a parameter shows them"
         return self.values
+
+    def names(self):
+        "Return the same, or older values of the same names. This does not wait"
+        return self.kept()
+
+
+class DeviceClock(Clock):
+    """Counters that kernels count, because the host does not know whether a step was left out.
+
+    `values` has 0-dim tensors. `start` has the counters as plain numbers, as they were at first. Who
+    reads the counters waits for the device."""
+
+    __slots__ = ('start',)
+
+    def __init__(self, values, start):
+        super().__init__(values)
+        self.start = start
+
+    def kept(self):
+        return {n: type(v)(self.values[n].item()) for n, v in self.start.items()}
+
+    def names(self):
+        return self.start
 
 
 class SharedClock(Clock):
@@ -241,10 +265,11 @@ class StateStore(dict):
 
     def keep(self, p, tensors, clock):
         "Store new state `tensors` of `p`, and its clock, for the engine alone; `version` stays"
-        if not tensors and not clock.kept() and p not in self:
+        counters = clock.names()
+        if not tensors and not counters and p not in self:
             return  # torch's SGD without momentum has no state either
         state = self[p]
-        for n, v in (tensors | clock.kept()).items():
+        for n, v in (tensors | counters).items():
             dict.__setitem__(state, n, v)
         if state.clock is not clock:
             state.join(clock)

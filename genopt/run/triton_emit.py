@@ -84,8 +84,12 @@ def sequence(program, names, stages, prefix):
 
 def look(names):
     """The source of a kernel, called `look`, that marks the tiles of gradients that have an element
-    whose square is not finite"""
+    whose square is not finite; or with a gate, closes it"""
     slot, T = names.slots['grad'], names.d.T
+    bad = f'all_max(tl.where(bad, 1.0, 0.0).to({T}))'
+    tell = [f'tl.store(partials + k, {bad})']
+    if names.gated:
+        tell = [f'if {bad} != 0.0:', '    tl.store(flag, 1.0)']
     element = names.d.load(names.dtypes['grad'], 'm + i', ', inside, other=0.0')
     main = [
         'k = tl.program_id(0)',
@@ -93,11 +97,13 @@ def look(names):
         'i = tl.load(tiles + 2*k + 1).to(tl.int64)*BLOCK + tl.arange(0, BLOCK)',
         f'inside = i < {names.slot_at(names.numel)}',
         f'm = {names.pointer("grad", names.slot_at(slot))}',
-        f'x = {element}',
+        *unscaling(names),
+        f'x = {unscaled(names, "grad", element)}',
         'bad = ((x*x - x*x) == 0.0) == False',
-        f'tl.store(partials + k, all_max(tl.where(bad, 1.0, 0.0).to({T})))',
+        *tell,
     ]
-    head = 'def look(table, tiles, partials, n, BLOCK: tl.constexpr):'
+    takes = 'flag, scale' if names.gated else 'partials'
+    head = f'def look(table, tiles, {takes}, n, BLOCK: tl.constexpr):'
     code = '\n'.join(['@jit', head, *indented(main)])
     return f'{prelude(code)}\n{code}\n'
 
@@ -149,6 +155,8 @@ class SequenceWriter:
             *tile.tile('tl.load(tiles + 2*k + 1)'),
             *tile.both(f'body_{name}'),
         ]
+        if names.gated:
+            main = ['if tl.load(flag) == 0.0:', *indented(main)]
         self.call(name, main, 'tiles', tile)
 
     def reducing(self, names, flat, r, new):
@@ -244,11 +252,15 @@ class SequenceWriter:
         scope.known |= part.known
         for v in (*new, *(v for _, v in also)):
             scope.need(v)
-        places = [(names.kept_at(v), v) for v in new] + [*also]
         part.lines += scope.lines
         part.lines += [
             f'tl.store({at}, {names.text(v, names.compute_dtype)}, here)'
-            for at, v in places
+            for at, v in [(names.kept_at(v), v) for v in new]
+        ]
+        may = 'here & (tl.load(flag) == 0.0)' if names.gated else 'here'
+        part.lines += [
+            f'tl.store({at}, {names.text(v, names.compute_dtype)}, {may})'
+            for at, v in also
         ]
         part.known |= scope.known
         self.kept |= dict.fromkeys(new, True)
@@ -370,6 +382,7 @@ class Tile:
             scope.prepare(v)
         for v in stores.values():
             scope.need(v)
+        self.unscaling = unscaling(names) if 'grad' in self.loads else []
         # what the random bits for a name come from; the seed lies before the table
         self.salts = [
             f'h{names.slots[n]} = salt(tl.load(table - 2), {names.slots[n]}, t)'
@@ -403,7 +416,7 @@ class Tile:
             lines.append(
                 f'return {", ".join(f"x{j}" for j in range(len(self.reduced)))}'
             )
-        known = assigned([*self.salts, *self.scope.lines])
+        known = assigned([*self.salts, *self.unscaling, *self.scope.lines])
         self.inner = [n for n in known if uses(lines, n)]
         return lines, [
             'i',
@@ -421,7 +434,8 @@ class Tile:
 
     def load(self, n, mask):
         names = self.names
-        return names.d.load(names.dtypes[n], f'm{names.slots[n]} + i', mask)
+        text = names.d.load(names.dtypes[n], f'm{names.slots[n]} + i', mask)
+        return unscaled(names, n, text)
 
     def store(self, n, text, mask):
         names, i = self.names, self.names.slots[n]
@@ -431,7 +445,7 @@ class Tile:
 
     def outer(self):
         "What a program loads before it comes to the elements"
-        names, lines = self.names, [*self.salts]
+        names, lines = self.names, [*self.salts, *self.unscaling]
         for n in self.pointers:
             j = names.slots[n]
             lines.append(f'a{j} = {names.slot_at(j)}')
@@ -463,6 +477,15 @@ class Tile:
             'else:',
             *call(pointers, 'False'),
         ]
+
+
+def unscaling(names):
+    "What gradients are multiplied by, if there is a gate. A GradScaler has a power of 2"
+    return [f'u = (1.0 / tl.load(scale)).to({names.d.T})'] * names.gated
+
+
+def unscaled(names, n, text):
+    return f'({text} * u)' if names.gated and n == 'grad' else text
 
 
 def needed(elements, reduced):

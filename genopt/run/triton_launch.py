@@ -89,9 +89,10 @@ def kernel_for(program):
 
 class TritonLaunch:
     """`kernel` for parameters of `numels` elements. `scalars`: their `ScalarTable`; `row_of`: which
-    row each parameter has. `pointed`: the names whose addresses are in the table"""
+    row each parameter has. `pointed`: the names whose addresses are in the table. `gate`: at which
+    the kernels look"""
 
-    def __init__(self, kernel, numels, scalars, row_of):
+    def __init__(self, kernel, numels, scalars, row_of, gate=None):
         self.kernel, self.scalars, self.n = kernel, scalars, len(numels)
         self.device, names = kernel.device, kernel.names
         self.block, self.lanes = kernel.sizes.block, kernel.sizes.lanes
@@ -121,6 +122,8 @@ class TritonLaunch:
             BLOCK=self.block,
             LANES=self.lanes,
         )
+        if gate:
+            self.values |= dict(flag=gate.flag, scale=gate.scale)
         self.grids = dict(
             tiles=len(tiles),
             segments=n_segments,
@@ -129,7 +132,7 @@ class TritonLaunch:
             one=1,
         )
         self.steps = {}  # stage -> bound kernels in order
-        self.marks = None  # of tiles, when gradients are looked at
+        self.looking, self.marks = None, None  # for looks at gradients
         self.pointed = set()
 
     def point(self, name, addresses):
@@ -173,6 +176,17 @@ class TritonLaunch:
         parameters = self.values['tiles'][::2]
         first = int(torch.where(self.marks == 0, self.n, parameters).amin())
         return first if first < self.n else None
+
+    def look_into_gate(self):
+        "The same look, which closes the gate and does not wait"
+        self.sent.send()
+        if not self.grids['tiles']:
+            return
+        if self.looking is None:
+            takes = 'table', 'tiles', 'flag', 'scale', 'n', 'BLOCK'
+            looking = self.kernel.looking()
+            self.looking = self.bound(looking, self.grids['tiles'], takes)
+        runtime.launch([self.looking], self.device)
 
     def reads(self, name):
         return name in self.kernel.slots

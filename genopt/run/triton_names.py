@@ -11,7 +11,7 @@ __all__ = ['Scope', 'TritonNames']
 
 
 class TritonNames(Names):
-    """`kept`: the places of single numbers that kernels hand to later kernels, and of those that
+    """`gated`: kernels write only where a gate lets them, and divide gradients by its scale. `kept`: the places of single numbers that kernels hand to later kernels, and of those that
     are handed out. `numel` and `row`: the rows of the table behind those of addresses"""
 
     def __init__(self, program, scalars, dtypes, d):
@@ -21,6 +21,7 @@ class TritonNames(Names):
         for v in (*self.leaves, *read):
             self.kept.setdefault(v, len(self.kept))
         self.width = max(1, len(self.kept))
+        self.gated = program.request.gated
         self.most_reduced = max(
             (len(r.reduced) for f in flats for r in f.rounds), default=0
         )

@@ -155,6 +155,9 @@ class Row:
         stores = [trace.text(v) for v in values]
         stores += [f'1.0 / {stores[i]}' for i in table.divisors]
         new = [(clock.values[n], trace.text(v)) for n, v in counters.items()]
+        place = {id(x): i for i, x in enumerate(trace.tensors)}
+        if table.gate:
+            new = [(x, f'tl.where(go, {text}, t{place[id(x)]})') for x, text in new]
         loads = [
             f'a{i} = tl.load(at + {i + 1}).to(tl.pointer_type({stored(x)}))'
             for i, x in enumerate(trace.tensors)
@@ -169,7 +172,6 @@ class Row:
         ]
         self.size = start + len(trace.numbers)
         rows = [f'tl.store(row + {i}, ({x}).to({T}))' for i, x in enumerate(stores)]
-        place = {id(x): i for i, x in enumerate(trace.tensors)}
         self.cells = [x for x, _ in new]
         advance = [
             f'tl.store(a{place[id(x)]}, {text}.to({stored(x)}))' for x, text in new
@@ -181,7 +183,7 @@ class Row:
         lines = [*loads, *trace.lines, *rows]
         if new:
             lines += ['if ADVANCE:', *indented(advance), 'else:', *indented(keep)]
-        self.signature = source(lines, self.size, table.width)
+        self.signature = source(lines, self.size, table.width, table.gate)
         addresses = [x.data_ptr() for x in trace.tensors]
         numbers = struct.unpack(
             f'{len(trace.numbers)}q',
@@ -203,14 +205,16 @@ def stored(x):
     return types[x.dtype]
 
 
-def source(lines, size, width):
+def source(lines, size, width, gate):
     "The kernel for rows of one signature"
     body = [
         f'at = words + tl.program_id(0)*{size}',
         f'row = scalars + tl.load(at)*{width}',
+        *['go = tl.load(flag) == 0.0'] * bool(gate),
         *lines,
     ]
-    head = 'def scalar_rows(words, scalars, fresh, ADVANCE: tl.constexpr):'
+    flag = 'flag, ' if gate else ''
+    head = f'def scalar_rows(words, scalars, fresh, {flag}ADVANCE: tl.constexpr):'
     return '\n'.join(['@jit', head, *indented(body), ''])
 
 
@@ -218,11 +222,11 @@ class DeviceScalars(ScalarTable):
     """The scalars of `rows`, computed on the device. `known`: the numbers of each row for which
     `launches` are bound: of each signature a `Mirror` of what its rows read, and its kernel.
     `at_once`: nobody else computes from these counters, so that the kernel may write them. Else it
-    leaves the new ones in `fresh`, for `advance`"""
+    leaves the new ones in `fresh`, for `advance`. `gate`: if it is closed, new counters are the old"""
 
-    def __init__(self, program, rows, at_once):
+    def __init__(self, program, rows, at_once, gate):
         super().__init__(program, rows)
-        self.at_once, self.by_kernel = at_once, True
+        self.at_once, self.by_kernel, self.gate = at_once, True, gate
         self.known, self.launches, self.pairs = None, [], []
 
     def prepare(self, settings, handed=None):
@@ -281,7 +285,8 @@ class DeviceScalars(ScalarTable):
         key = signature, interpreted
         if key not in written:
             (written[key],) = runtime.functions(signature, ['scalar_rows'], interpreted)
-        args = [mirror.there, self.on_device, self.fresh, self.at_once]
+        gate = [self.gate.flag] if self.gate else []
+        args = [mirror.there, self.on_device, self.fresh, *gate, self.at_once]
         return runtime.BoundKernel(written[key], n, args, device)
 
     def compute(self):
@@ -302,6 +307,15 @@ class DeviceScalars(ScalarTable):
 
     def advance(self):
         if not self.by_kernel:
+            self.counters = [*map(self.gated, self.counters)]
             super().advance()
         elif not self.at_once and self.pairs:
             foreach_copy(*map(list, zip(*self.pairs)))
+
+    def gated(self, counted):
+        "The counters of a row, or what they were if the gate is closed"
+        clock, new = counted
+        if self.gate is None:
+            return counted
+        go = self.gate.flag == 0
+        return clock, {n: torch.where(go, v, clock.values[n]) for n, v in new.items()}

@@ -34,8 +34,9 @@ class Work:
 
     `tensors` has parameters, states and gradients as the backends see them, real and local"""
 
-    def __init__(self, program, scratch_bytes, who):
+    def __init__(self, program, scratch_bytes, who, gate=None):
         self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
+        self.gate = gate if program.request.gated else None
         self.tensors = Tensors()
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
         self.launched = program.request.launches
@@ -65,7 +66,7 @@ class Work:
         )
         self.before_commit = self.count_before_commit()
         self.at_once = self.simple and self.sole
-        self.scalars = scalar_table(self.program, self.rows, self.at_once)
+        self.scalars = scalar_table(self.program, self.rows, self.at_once, self.gate)
         self.cross = {}  # the values of cross reductions, and of arithmetic on them, in this step
         self.bind_tensors()
         self.bind_calls()
@@ -150,7 +151,7 @@ class Work:
             b.tried = False
         if not self.scalars.prepare(settings, handed):
             return False
-        if not self.at_once:
+        if not self.simple:
             self.scalars.compute()
         return True
 
@@ -158,6 +159,10 @@ class Work:
         "Whether a gradient is not finite; of a simple work. True also where C cannot see it"
         launch = only_launch(self)
         return not launch.reads('grad') or launch.look() is not None
+
+    def close_gate_if_bad(self):
+        "The same, on the device, which then leaves out what comes"
+        only_launch(self).look_into_gate()
 
     def run_stage(self, k):
         "Run stage `k`. False if a callback has returned other names than before"
@@ -178,8 +183,6 @@ class Work:
     def commit(self):
         "Write parameters, states and counters"
         if self.simple:
-            if self.at_once:
-                self.scalars.compute()
             only_launch(self)()
         else:
             self.commit_batches()
@@ -216,10 +219,10 @@ class Work:
         return True
 
 
-def scalar_table(program, rows, at_once):
+def scalar_table(program, rows, at_once, gate):
     "Where the scalars of `rows` are computed: on the device, if they or the counters are there"
     if program.request.backend == 'triton' and program.request.capturable:
-        return DeviceScalars(program, rows, at_once)
+        return DeviceScalars(program, rows, at_once, gate)
     return ScalarTable(program, rows)
 
 

@@ -114,11 +114,12 @@ def is_float(v):
 
 def canonical(v):
     "`v` in the words of the table, where it can be: a difference is a sum with a factor of -1"
+    if not is_float(v) or not all(o.kind == SCALAR or is_float(o) for o in v.operands):
+        return v
     if v.packet is aten.clamp:
         return clamped(v)
     translate = translations.get(v.packet)
-    same_dtype = all(o.kind == SCALAR or is_float(o) for o in v.operands) and is_float(v)
-    if translate is None or not same_dtype:
+    if translate is None:
         return v
     args = [operand(a) for a in v.args]
     kwargs = [operand(a) for a in v.kwargs.values()]
@@ -137,7 +138,7 @@ def clamped(v):
     x, low, high = (*v.args, None, None)[:3]
     low, high = v.kwargs.get('min', low), v.kwargs.get('max', high)
     if any(isinstance(a, Value) and a.kind != SCALAR for a in (low, high)):
-        return v
+        return v  # a limit for each element
     if low is not None:
         x = made(aten.clamp_min, x, low)
     return x if high is None else made(aten.clamp_max, x, high)

@@ -10,17 +10,23 @@ An operation writes in place where the old value is not needed again (`schedule.
 accelerator the operations are put together otherwise first (`rewrite.py`)."""
 
 import sys
-from functools import partial
 from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from .._torch import foreach_copy, foreach_norm, foreach_operation
+from .._torch import foreach_add_number, foreach_copy, foreach_norm, foreach_operation
 from ..lower.values import CROSS, ELEMENTS, SCALAR, Value, aten, tree_leaves
 from .rewrite import Factor, rewritten
 from .schedule import MIX, Schedule
 
-__all__ = ['DeviceScalars', 'Foreach', 'foreach_of', 'on_accelerator', 'rewrites']
+__all__ = [
+    'DeviceScalars',
+    'Foreach',
+    'foreach_of',
+    'on_accelerator',
+    'on_tensors',
+    'rewrites',
+]
 
 # the operation on lists
 lists = {
@@ -115,9 +121,8 @@ class Foreach:
     def __init__(self, schedule, leaves, otherwise=None):
         self.flat, self.lists, self.leaves = schedule.flat, schedule.lists, leaves
         self.order, self.otherwise = schedule.order, otherwise
-        self.steps = [
-            *zip(self.order, schedule.in_place, schedule.read_last, strict=True)
-        ]
+        self.operations = [*map(Operation, self.order, schedule.in_place)]
+        self.read_last = schedule.read_last
         arguments = tree_leaves(*((v.args, v.kwargs) for v in self.order))
         self.factors = {a for a in arguments if isinstance(a, Factor)}
 
@@ -141,10 +146,8 @@ class Foreach:
                 tensors[v.name] if v.kind == ELEMENTS else torch.stack(tensors[v.name])
             )
 
-        for v, in_place, read_last in self.steps:
-            args = [*map(value, v.args)]
-            kwargs = {k: value(a) for k, a in v.kwargs.items()}
-            computed[v] = run_operation(v, args, kwargs, in_place)
+        for operation, read_last in zip(self.operations, self.read_last):
+            computed[operation.v] = operation(value)
             for o in read_last:
                 computed.pop(o, None)
         self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)
@@ -159,9 +162,10 @@ class Foreach:
     def store(self, news, tensors):
         """Write elements, but for what has been written in place. One stored tensor may be the new
         value of another, as in dict(a=b, b=a)"""
+        news = {n: xs for n, xs in news.items() if xs is not tensors[n]}
         news = {n: members(xs, tensors[n]) for n, xs in news.items()}
         late = {n: xs for n, xs in news.items() if any(map(is_not, xs, tensors[n]))}
-        held = {id(x) for n in news for x in tensors[n]} if late else ()
+        held = {id(x) for n in self.flat.stores for x in tensors[n]} if late else ()
         late = {
             n: [x.clone() if id(x) in held else x for x in xs] for n, xs in late.items()
         }
@@ -169,35 +173,73 @@ class Foreach:
             foreach_copy(tensors[n], xs)
 
 
-# -- One operation --
+# -- An operation --
 
 
-def run_operation(v, args, kwargs, in_place):
-    "The operation of `v` on its operands: lists of tensors, vectors, numbers"
-    if v.op == MIX:
-        return mixed(*args, in_place)
-    factor = kwargs.get('alpha', kwargs.get('value', 1))
-    if v.reduces:
-        return reduced(v, args, kwargs)
-    if v.kind != ELEMENTS:
-        f, args = operation(v, args, factor)
-        return f(*args, **kwargs)
-    vectors = any(map(is_vector, args))
+class Operation:
+    "The operation of `v` on lists of tensors, vectors and numbers"
+
+    def __init__(self, v, in_place):
+        self.v, self.in_place = v, in_place
+        self.packet, self.reduces = v.packet, v.reduces
+        self.named = self.packet in (aten.addcmul, aten.addcdiv)
+
+    def __call__(self, value):
+        "The result. `value(a)`: what the argument `a` is"
+        v = self.v
+        args = [*map(value, v.args)]
+        kwargs = {k: value(a) for k, a in v.kwargs.items()}
+        if v.op == MIX:
+            return mixed(*args, self.in_place)
+        if self.reduces:
+            return reduced(v, args, kwargs)
+        if v.kind != ELEMENTS:
+            return on_tensors(v, args, kwargs)
+        factor = kwargs.get('alpha', kwargs.get('value', 1))
+        vectors = any(map(is_vector, args))
+        if vectors:
+            args = [*map(unbound, args)]
+        if not takes_lists(v, args, factor, vectors):
+            return for_each(v, args, {k: unbound(a) for k, a in kwargs.items()})
+        if isinstance(factor, Tensor):
+            return with_factor(self.packet, self.in_place, factor, *args)
+        if self.named:
+            kwargs = dict(value=factor)
+        return on_lists(lists[self.packet], self.in_place, *args, **kwargs)
+
+
+def takes_lists(v, args, factor, vectors):
+    """Whether torch's operation on lists takes these operands: lists of tensors of one shape, or a
+    number in the second place, which may be on the device. `vectors`: some are lists of single
+    numbers"""
+    packet, (x, *others) = v.packet, args
+    if packet not in lists or not isinstance(x, list):
+        return False
+    if isinstance(factor, Tensor):
+        return not vectors and factor.ndim == 0 and all_lists(others)
     if vectors:
-        args = [*map(unbound, args)]
-    if not takes_lists(v, args, factor, vectors):
-        f, args = operation(v, args, factor)
-        return for_each(f, args, {k: unbound(a) for k, a in kwargs.items()})
-    named = dict(value=factor) if v.packet in (aten.addcmul, aten.addcdiv) else kwargs
-    return on_lists(lists[v.packet], in_place, *args, **named)
+        return packet in arithmetic and not v.kwargs
+    if any(isinstance(a, Tensor) for a in others):
+        return packet in arithmetic and not v.kwargs
+    return packet not in (aten.maximum, aten.minimum) or all_lists(others)
 
 
-def on_lists(name, in_place, xs, *args, **kwargs):
+def all_lists(args):
+    return all(isinstance(a, list) for a in args)
+
+
+# -- On lists --
+
+
+def on_lists(name, in_place, xs, *others, **kwargs):
     "The operation on lists called `name`, which writes into `xs` or not"
-    if in_place:
-        foreach_operation(f'{name}_')(xs, *args, **kwargs)
-        return xs
-    return [*foreach_operation(name)(xs, *args, **kwargs)]
+    f = foreach_operation(f'{name}_' if in_place else name)
+    if len(others) == 1 and isinstance(others[0], Tensor):
+        x = others[0].to(xs[0].dtype)  # otherwise it would be a launch for each tensor
+        others = (-x if name == 'sub' else x,)
+        f = foreach_add_number(in_place) if name in ('add', 'sub') else f
+    res = f(xs, *others, **kwargs)
+    return xs if in_place else [*res]
 
 
 def mixed(xs, f, ys, g, in_place):
@@ -208,29 +250,53 @@ def mixed(xs, f, ys, g, in_place):
     return on_lists('add', True, xs, ys, alpha=g)
 
 
-def takes_lists(v, args, factor, vectors):
-    """Whether torch's operation on lists takes these operands: lists of tensors of one shape, or a
-    plain number in the second place. `vectors`: some are lists of single numbers"""
-    if (
-        v.packet not in lists
-        or not isinstance(args[0], list)
-        or isinstance(factor, Tensor)
-    ):
-        return False
-    if vectors:
-        return v.packet in arithmetic and not v.kwargs
-    if any(isinstance(a, Tensor) for a in args):  # others than these would look into it
-        return v.packet in (aten.mul, aten.div) and not v.kwargs
-    return v.packet not in (aten.maximum, aten.minimum) or isinstance(args[1], list)
+# What is added, times a factor that is on the device
+terms = {
+    aten.add: lambda f, ys: on_lists('mul', False, ys, f),
+    aten.sub: lambda f, ys: on_lists('mul', False, ys, -f),
+    aten.addcmul: lambda f, a, b: on_lists(
+        'mul', True, on_lists('mul', False, a, f), b
+    ),
+    aten.addcdiv: lambda f, a, b: on_lists(
+        'mul', True, on_lists('div', False, a, b), f
+    ),
+}
 
 
-def operation(v, args, factor):
+def with_factor(packet, in_place, factor, xs, *others):
+    "The operation with a factor on the device, where torch wants one on the host"
+    term = terms[packet](factor, *others)
+    if in_place:
+        return on_lists('add', True, xs, term)
+    return on_lists('add', True, term, xs)
+
+
+# -- On tensors --
+
+
+def on_tensors(v, args, kwargs):
+    "The operation of `v` on tensors and numbers"
+    f, args = operation(v, args, kwargs)
+    return f(*args, **kwargs)
+
+
+def for_each(v, args, kwargs):
+    "The operation of `v` for one parameter after the other"
+    n = next(len(a) for a in args if isinstance(a, list))
+    f, args = operation(v, args, kwargs)
+    return [
+        f(*(member(a, j) for a in args), **{k: member(a, j) for k, a in kwargs.items()})
+        for j in range(n)
+    ]
+
+
+def operation(v, args, kwargs):
     """The operation of `v` on one tensor, and its arguments. A factor that is a tensor needs another
     operation. Where plain numbers take the place of recorded tensors, torch finds the overload for
     them. To find one for tensors it would print them, so it gets the recorded one"""
     if v.packet is aten.lerp:
         return lerp, args
-    if isinstance(factor, Tensor):
+    if any(isinstance(kwargs.get(k), Tensor) for k in ('alpha', 'value')):
         return by_tensor[v.packet], args
     places = [i for i, a in enumerate(v.args) if isinstance(a, Value)]
     if all(is_number(args[i]) for i in places[1:]):
@@ -250,22 +316,13 @@ def as_tensor(x, like):
 
 def reduced(v, args, kwargs):
     "A reduction of the elements of each parameter, as a vector"
-    if (
-        v.packet is aten.linalg_vector_norm
-        and not kwargs
-        and not args[0][0].is_complex()
-    ):
-        return torch.stack(foreach_norm(args[0], *args[1:2]))
-    return torch.stack(for_each(partial(v.packet, **kwargs), args, {}))
+    x, *others = args
+    if v.packet is aten.linalg_vector_norm and not kwargs and not x[0].is_complex():
+        return torch.stack(foreach_norm(x, *others[:1]))
+    return torch.stack(for_each(v, args, kwargs))
 
 
-def for_each(f, args, kwargs):
-    "`f` for one parameter after the other"
-    n = next(len(a) for a in args if isinstance(a, list))
-    return [
-        f(*(member(a, j) for a in args), **{k: member(a, j) for k, a in kwargs.items()})
-        for j in range(n)
-    ]
+# -- Lists, vectors, numbers --
 
 
 def unbound(a):

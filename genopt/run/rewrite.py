@@ -257,7 +257,6 @@ def other(v, t):
 # fmt: on
 
 
-
 # -- Rewriting --
 
 most_operations = 200  # of a larger part every attempt would take too long

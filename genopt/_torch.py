@@ -25,9 +25,9 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as outside_of_modes
 
-__all__ = ['TorchDispatchMode', 'add_param_group', 'addresses_hold', 'foreach_add_number', 'foreach_copy', 'foreach_norm', 'foreach_operation', 'handles',
-           'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly', 'sparse_values', 'strong_wolfe', 'times_written',
-           'watched_from_outside', 'without_dynamo', 'without_overrides']
+__all__ = ['TorchDispatchMode', 'add_param_group', 'addresses_hold', 'foreach_add_number', 'foreach_copy', 'foreach_norm',
+           'foreach_operation', 'handles', 'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly', 'sparse_values',
+           'strong_wolfe', 'times_written', 'watched_from_outside', 'without_dynamo', 'without_overrides']
 
 
 try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold

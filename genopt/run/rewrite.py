@@ -9,7 +9,8 @@ torch builds its own optimizers. The move of Adam, for instance:
     v7 = p - lr * (v5 / v6)           6              w2 = p - lr*sqrt(d2)/d1 * m/w1    4
 
 An identity is used where the step then moves no more elements and needs no more memory. Results
-differ in the last bits. A CPU keeps the operations as they are: the bits are the reference's there.
+differ in the last bits, and values in between overflow at other places. A CPU keeps the operations
+as they are: the bits are the reference's there.
 
 Products of scalars are `Factor`s, which the host computes in double precision before a step."""
 

@@ -82,10 +82,11 @@ def bound_launch(work, batch):
 
 # -- Foreach --
 
-# A launch on an accelerator pays for many elements: the operations of torch take up to 21 million of
-# them at once, and its optimizers a list of all parameters in between. So a part may be this many
-# times as large there. That is 1 GiB if `scratch_bytes` is not set: enough for one list of 268
-# million float32, so that GPT-2 is one part, and eight billion are still 30 and not 32 GiB
+# A launch on an accelerator is fast where it has many elements: torch's operations on lists take up
+# to 21 million at once. torch's own optimizers keep a list of values in between for all parameters.
+# So a part may be this many times as large there. That is 1 GiB if `scratch_bytes` is not set: Adam
+# on GPT-2 is one part, and takes the 500 MB that torch takes; on eight billion parameters it takes
+# 1 GiB, and torch 32
 accelerator_share = 16
 
 
@@ -108,12 +109,19 @@ def run_foreach(work, k, batch, flat):
 
 def parts_of(work, batch, kernel):
     "The parts of `batch` that `kernel` takes"
-    if not on_accelerator(work.program):
-        pairs = parts(batch, work.row_of, work.scratch_bytes)
-    else:
+    if on_accelerator(work.program):
         limit = accelerator_share * work.scratch_bytes
-        pairs = parts(batch, work.row_of, limit, max(1, kernel.lists))
+        pairs = parts(batch, work.row_of, limit, lists_between(work, kernel))
+    else:
+        pairs = parts(batch, work.row_of, work.scratch_bytes)
     return [Part(batch, r, places) for r, places in pairs]
+
+
+def lists_between(work, kernel):
+    "How many lists `kernel` makes that live at once, with those in another dtype than is stored"
+    dtypes = [work.dtypes.get(n, work.compute_dtype) for n in kernel.flat.names]
+    wide = sum(t != work.compute_dtype for t in dtypes)
+    return max(1, kernel.lists + wide + work.program.request.capturable)
 
 
 def joined(pairs):

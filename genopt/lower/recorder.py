@@ -122,7 +122,9 @@ class Recorder(TorchDispatchMode):
         `torch.where(condition, ratio, 1.)`, which torch makes a tensor"""
         if isinstance(x, Tensor):
             anew = all(id(t) in self.made for t in tensors)
-            self.made.pop(id(x), None)  # an operation in place returns what it was given
+            self.made.pop(
+                id(x), None
+            )  # an operation in place returns what it was given
             if anew:
                 self.made[id(x)] = x  # alive, so that the id stays its own
         return x

@@ -28,22 +28,31 @@ __all__ = ['Factor', 'rewritten']
 
 @dataclass(frozen=True)
 class Factor:
-    "A product: `number`, times powers of scalars. `powers`: pairs of a scalar's name and exponent"
+    """A product: `number`, times powers of scalars. `powers`: pairs of a scalar's name and exponent.
+    `rooted`: the scalars of which a root has been taken, which must not be negative"""
 
     number: float = 1.0
     powers: tuple = ()
+    rooted: frozenset = frozenset()
 
     def __mul__(self, other):
         exponents = Counter(dict(self.powers))
         exponents.update(dict(other.powers))
         powers = tuple((n, k) for n, k in sorted(exponents.items()) if k)
-        return Factor(self.number * other.number, powers)
+        return Factor(self.number * other.number, powers, self.rooted | other.rooted)
 
-    def __pow__(self, k):
-        return Factor(self.number**k, tuple((n, k * e) for n, e in self.powers))
+    def reciprocal(self):
+        powers = tuple((n, -k) for n, k in self.powers)
+        return replace(self, number=1 / self.number, powers=powers)
+
+    def root(self):
+        "The square root. `number` is positive"
+        powers = tuple((n, k / 2) for n, k in self.powers)
+        rooted = self.rooted | {n for n, _ in powers}
+        return Factor(math.sqrt(self.number), powers, rooted)
 
     def __truediv__(self, other):
-        return self * other**-1
+        return self * other.reciprocal()
 
     def __neg__(self):
         return replace(self, number=-self.number)
@@ -55,7 +64,7 @@ class Factor:
         for n, k in self.powers:
             x = float(scalars[n])
             res *= x if k == 1 else math.pow(x, k)
-        if not math.isfinite(res):
+        if not math.isfinite(res) or any(scalars[n] < 0 for n in self.rooted):
             raise ArithmeticError
         return res
 
@@ -159,7 +168,7 @@ def product_of(x, y):
 
 def quotient_of(x, y):
     if isinstance(y, Factor):
-        return scaled(x, y**-1)
+        return scaled(x, y.reciprocal())
     reciprocal = made(aten.reciprocal, y)
     return scaled(reciprocal, x) if isinstance(x, Factor) else quotient(x, y)
 
@@ -203,7 +212,7 @@ def simpler(v, t):
                 case 'scaled', a, g:            yield scaled(shifted(a, f/g), g)
         case 'root', x:
             match t(x):
-                case 'scaled', a, g if g.number>0:yield scaled(root(a), g**.5)
+                case 'scaled', a, g if g.number>0: yield scaled(root(a), g.root())
         case 'product', x, y:
             match t(x):
                 case 'scaled', a, g:            yield scaled(product(a, y), g)

@@ -29,27 +29,37 @@ __all__ = ['Factor', 'rewritten']
 @dataclass(frozen=True)
 class Factor:
     """A product: `number`, times powers of scalars. `powers`: pairs of a scalar's name and exponent.
-    `rooted`: the scalars of which a root has been taken, which must not be negative"""
+    `rooted` and `divisors`: the scalars of which a root has been taken, and by which has been
+    divided, though this may have cancelled out"""
 
     number: float = 1.0
     powers: tuple = ()
     rooted: frozenset = frozenset()
+    divisors: frozenset = frozenset()
 
     def __mul__(self, other):
         exponents = Counter(dict(self.powers))
         exponents.update(dict(other.powers))
         powers = tuple((n, k) for n, k in sorted(exponents.items()) if k)
-        return Factor(self.number * other.number, powers, self.rooted | other.rooted)
+        return Factor(
+            self.number * other.number,
+            powers,
+            self.rooted | other.rooted,
+            self.divisors | other.divisors,
+        )
 
     def reciprocal(self):
         powers = tuple((n, -k) for n, k in self.powers)
-        return replace(self, number=1 / self.number, powers=powers)
+        divisors = self.divisors | {n for n, _ in powers}
+        return replace(self, number=1 / self.number, powers=powers, divisors=divisors)
 
     def root(self):
         "The square root. `number` is positive"
         powers = tuple((n, k / 2) for n, k in self.powers)
         rooted = self.rooted | {n for n, _ in powers}
-        return Factor(math.sqrt(self.number), powers, rooted)
+        return replace(
+            self, number=math.sqrt(self.number), powers=powers, rooted=rooted
+        )
 
     def __truediv__(self, other):
         return self * other.reciprocal()
@@ -64,7 +74,9 @@ class Factor:
         for n, k in self.powers:
             x = float(scalars[n])
             res *= x if k == 1 else math.pow(x, k)
-        if not math.isfinite(res) or any(scalars[n] < 0 for n in self.rooted):
+        negative = any(scalars[n] < 0 for n in self.rooted)
+        zero = any(scalars[n] == 0 for n in self.divisors)
+        if negative or zero or not math.isfinite(res):
             raise ArithmeticError
         return res
 

@@ -3,6 +3,7 @@
     addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14   without: in Python, 50 ns a tensor
     any_autocast        a step that is not under autocast asks no device for it           2.14   without: each kind of device is asked
     handles             the same through libtorch's C interface, 4 ns a tensor            2.14   without: `addresses_hold`
+    foreach_add_number  a number on a device is added to a list in one launch    2.6, 2.14   without: genopt cannot run
     foreach_operation   an operation on lists of tensors                         2.6, 2.14   without: genopt cannot run
     hooked              a step without hooks pays nothing for them                   2.6, 2.14   without: torch wraps the step itself
     no_autocast         turns autocast off for all kinds of devices at once               2.14   without: one by one
@@ -24,9 +25,9 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as outside_of_modes
 
-__all__ = ['TorchDispatchMode', 'add_param_group', 'addresses_hold', 'foreach_copy', 'foreach_norm', 'foreach_operation', 'handles',
-           'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly', 'sparse_values', 'strong_wolfe', 'times_written',
-           'watched_from_outside', 'without_dynamo', 'without_overrides']
+__all__ = ['TorchDispatchMode', 'add_param_group', 'addresses_hold', 'foreach_add_number', 'foreach_copy', 'foreach_norm',
+           'foreach_operation', 'handles', 'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly', 'sparse_values',
+           'strong_wolfe', 'times_written', 'watched_from_outside', 'without_dynamo', 'without_overrides']
 
 
 try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold
@@ -39,6 +40,10 @@ without_overrides  = torch._C.DisableTorchFunction
 def foreach_operation(name):
     "`torch._foreach_add` for 'add', `torch._foreach_add_` for 'add_'"
     return getattr(torch, f'_foreach_{name}')
+
+def foreach_add_number(in_place):
+    "Adds a 0-dim tensor to each tensor of a list. `torch._foreach_add` would look into it"
+    return torch.ops.aten._foreach_add_.Tensor if in_place else torch.ops.aten._foreach_add.Tensor
 
 foreach_copy,foreach_norm = map(foreach_operation, ('copy_', 'norm'))
 

@@ -12,7 +12,7 @@ from genopt.lower.decide import lower
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import aten
 from genopt.run import compiler,emit
-from genopt.run.foreach import Foreach
+from genopt.run.foreach import foreach_of
 from genopt.run.launch import Kernel,Launch
 from helpers import catalogue
 from numpy_backend import NumPyFlat
@@ -67,7 +67,7 @@ def run_backend(name, program, ready, grad, p):
     inverse = [1/ready[0][names.index(n)] for n in program.reciprocals]
     scalars = dict(zip(names, [*ready[0], *inverse]))
     tensors = dict(p=[p], grad=[grad])
-    if name=='foreach': Foreach(flat)({n: tensors[n] for n in flat.names}, scalars)
+    if name=='foreach': foreach_of(flat, False)({n: tensors[n] for n in flat.names}, scalars)
     if name=='numpy':   NumPyFlat(flat, program.layout.compute_dtype)({n: [x.numpy() for x in tensors[n]] for n in flat.names}, scalars)
     if name=='launch':
         array  = (ctypes.c_double*max(1, len(names)))(*scalars.values())

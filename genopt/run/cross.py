@@ -16,6 +16,7 @@ A work that shares with no other, and calls nothing between, does all this withi
 import torch
 from torch import Tensor
 from ..lower.values import Value, tree_map
+from .foreach import on_tensors
 from .reference import out_of_order
 
 __all__ = ['check_shared_numbers', 'run_before_commit']
@@ -127,9 +128,8 @@ def take_over(work, k, vectors):
 
     arithmetic = work.program.stages[k].cross_arithmetic
     for v in arithmetic:
-        work.cross[v] = v.packet(
-            *tree_map(v.args, operand), **tree_map(v.kwargs, operand)
-        )
+        args, kwargs = tree_map(v.args, operand), tree_map(v.kwargs, operand)
+        work.cross[v] = on_tensors(v, args, kwargs)
     if work.launched and (vectors or arithmetic):
         work.scalars.fill_crosses([work.cross.get(v) for v in work.program.crosses])
 

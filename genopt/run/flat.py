@@ -9,10 +9,10 @@ foreach    operations on lists of tensors, for one part of the batch after the o
 from operator import itemgetter
 import torch
 from .._torch import foreach_copy
-from .foreach import Foreach
+from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
 from .names import moves
-from .tensors import parts
+from .tensors import Part, parts
 from .triton_launch import TritonKernel, TritonLaunch
 
 __all__ = ['only_launch', 'run_flat']
@@ -82,27 +82,60 @@ def bound_launch(work, batch):
 
 # -- Foreach --
 
+# A launch on an accelerator is fast where it has many elements: torch's operations on lists take up
+# to 21 million at once. torch's own optimizers keep a list of values in between for all parameters.
+# So a part may be this many times as large there. That is 1 GiB if `scratch_bytes` is not set: Adam
+# on GPT-2 is one part, and takes the 500 MB that torch takes; on eight billion parameters it takes
+# 1 GiB, and torch 32
+accelerator_share = 16
+
 
 def run_foreach(work, k, batch, flat):
-    kernels = work.program.kernels
-    if k not in kernels:
-        kernels[k] = Foreach(flat)
-    if batch.parts is None:
-        batch.parts = parts(batch, work.row_of, work.scratch_bytes)
+    program = work.program
+    key = k, rewrites(program)
+    if key not in program.kernels:
+        program.kernels[key] = foreach_of(flat, rewrites(program))
+    kernel = program.kernels[key]
+    if k not in batch.parts:
+        batch.parts[k] = parts_of(work, batch, kernel)
     cross = {v.name: x for v, x in work.cross.items()}
-    leaves = {v: [] for v in flat.leaves}
-    for r, places in batch.parts:
-        scalars = work.scalars.named(r) | cross
-        for v, x in run_part(work, batch, places, kernels[k], scalars).items():
-            leaves[v] += zip(places, x.unbind())
-    for v, pairs in leaves.items():
-        batch.values[v] = torch.stack([x for _, x in sorted(pairs, key=itemgetter(0))])
+    found = [
+        (part, run_part(work, part, kernel, work.scalars.named(part.row) | cross))
+        for part in batch.parts[k]
+    ]
+    for v in flat.leaves:
+        batch.values[v] = joined([(part, leaves[v]) for part, leaves in found])
 
 
-def run_part(work, batch, places, kernel, scalars):
-    "Run `kernel` for the parameters at `places` of the batch, in the dtype of the arithmetic"
+def parts_of(work, batch, kernel):
+    "The parts of `batch` that `kernel` takes"
+    if on_accelerator(work.program):
+        limit = accelerator_share * work.scratch_bytes
+        pairs = parts(batch, work.row_of, limit, lists_between(work, kernel))
+    else:
+        pairs = parts(batch, work.row_of, work.scratch_bytes)
+    return [Part(batch, r, places) for r, places in pairs]
+
+
+def lists_between(work, kernel):
+    "How many lists `kernel` makes that live at once, with those in another dtype than is stored"
+    dtypes = [work.dtypes.get(n, work.compute_dtype) for n in kernel.flat.names]
+    wide = sum(t != work.compute_dtype for t in dtypes)
+    return max(1, kernel.lists + wide + work.program.request.capturable)
+
+
+def joined(pairs):
+    "The vectors of all parts as one, in the order of the batch"
+    if len(pairs) == 1:
+        return pairs[0][1]
+    members = [m for part, xs in pairs for m in zip(part.places, xs.unbind())]
+    return torch.stack([x for _, x in sorted(members, key=itemgetter(0))])
+
+
+def run_part(work, part, kernel, scalars):
+    "Run `kernel` for one part, in the dtype of the arithmetic"
     flat, states = kernel.flat, work.program.chain.state
-    stored = {n: of_part(batch, n, places) for n in (*flat.names, *flat.single_names)}
+    stored = {n: part.tensors(n) for n in (*flat.names, *flat.single_names)}
     wide = {n: widened(xs, work.compute_dtype) for n, xs in stored.items()}
     leaves = kernel(wide, scalars)
     for n in (*flat.stores, *flat.single_stores):
@@ -118,10 +151,9 @@ def rounded(init, news, olds):
     return [init.rounded(new, old) for new, old in zip(news, olds)]
 
 
-def of_part(batch, name, places):
-    xs = batch.tensors(name)
-    return xs if len(places) == len(xs) else [xs[j] for j in places]
-
-
 def widened(xs, dtype):
-    return xs if xs[0].dtype == dtype else [x.to(dtype) for x in xs]
+    if xs[0].dtype == dtype:
+        return xs
+    wide = [torch.empty_like(x, dtype=dtype) for x in xs]
+    foreach_copy(wide, xs)
+    return wide

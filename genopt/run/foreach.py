@@ -6,18 +6,27 @@ for each parameter. It needs no compiler, and runs on any device. SGD with momen
     v9 = p - lr * v7                 _foreach_sub_(p, ..., alpha)       v9 is stored as p
                                      _foreach_copy_(grad_avg, v7)
 
-An operation writes in place where the old value is not needed again. So it allocates as little as
-torch's own optimizers do."""
+An operation writes in place where the old value is not needed again (`schedule.py`). On an
+accelerator the operations are put together otherwise first (`rewrite.py`)."""
 
-from functools import partial
+import sys
 from operator import is_not
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from .._torch import foreach_copy, foreach_norm, foreach_operation
-from ..lower.values import CROSS, ELEMENTS, SCALAR, Value, aten, in_order
+from .._torch import foreach_add_number, foreach_copy, foreach_norm, foreach_operation
+from ..lower.values import CROSS, ELEMENTS, SCALAR, Value, aten, tree_leaves
+from .rewrite import Factor, rewritten
+from .schedule import MIX, Schedule
 
-__all__ = ['DeviceScalars', 'Foreach']
+__all__ = [
+    'DeviceScalars',
+    'Foreach',
+    'foreach_of',
+    'on_accelerator',
+    'on_tensors',
+    'rewrites',
+]
 
 # the operation on lists
 lists = {
@@ -82,73 +91,53 @@ class DeviceScalars(TorchFunctionMode):
 
 # -- A flat part --
 
+# Kinds of devices that are no accelerators. The tests take the CPU out
+hosts = {'cpu'}
+
+
+def on_accelerator(program):
+    return program.layout.device.type not in hosts
+
+
+def rewrites(program):
+    """Whether operations are put together otherwise. Not on a CPU, where the bits are those of the
+    reference; nor where scalars are on the device, because the host computes factors"""
+    return on_accelerator(program) and not program.request.capturable
+
+
+def foreach_of(flat, rewrite):
+    "`flat` as operations on lists, rewritten or not"
+    plain = Foreach(Schedule(flat), flat.leaves)
+    return Foreach(rewritten(flat), flat.leaves, plain) if rewrite else plain
+
 
 class Foreach:
-    """A flat part as operations on lists. It is made once for a program, and runs on any tensors. A
-    value of elements is a list with a tensor for each parameter. A value of single numbers is a
-    vector with an entry for each, so its arithmetic is one operation for all parameters"""
+    """A flat part as operations on lists, in the order of `schedule`. It is made once for a
+    program, and runs on any tensors. A value of elements is a list with a tensor for each
+    parameter. A value of single numbers is a vector with an entry for each, so its arithmetic is
+    one operation for all parameters. `leaves`: what the part calls its leaves. `otherwise`: what
+    runs in its place when a factor of a rewritten part is not finite"""
 
-    def __init__(self, flat):
-        self.flat = flat
-        kept = [*flat.stores.values(), *flat.single_stores.values(), *flat.leaves]
-        self.order = in_order(kept, stop=self.is_given)
-        self.last_use = {
-            o: i for i, v in enumerate(self.order) for o in (v, *v.operands)
-        }
-        self.last_use |= dict.fromkeys(kept, len(self.order))
-        self.lies_in = {}  # value -> name of the stored tensors that it overwrites
-        # of each operation: whether it writes into its first operand, and what it reads last
-        self.in_place = [self.may_write(i, v) for i, v in enumerate(self.order)]
-        self.read_last = [
-            [o for o in v.operands if self.last_use[o] <= i]
-            for i, v in enumerate(self.order)
-        ]
-
-    def is_given(self, v):
-        return v.kind in (SCALAR, CROSS) or v.name in (
-            *self.flat.loads,
-            *self.flat.single_loads,
-        )
-
-    # -- Which operations may write in place --
-
-    def may_write(self, i, v):
-        """Whether operation `i` may write into its first operand: nothing reads that again, and if
-        it is a stored tensor, the result ends up there"""
-        x = v.args[0] if v.args else None
-        if not isinstance(x, Value) or (x.kind, v.kind) != (ELEMENTS, ELEMENTS):
-            return False
-        if (
-            x.dtype != v.dtype
-            or self.last_use[x] > i
-            or any(o is x for o in v.args[1:])
-        ):
-            return False
-        stored = x.name if self.is_given(x) else self.lies_in.get(x)
-        if stored is None:
-            return x.packet not in (aten.clone, aten._to_copy)
-        if not self.ends_in(v, stored):
-            return False
-        self.lies_in[v] = stored
-        return True
-
-    def ends_in(self, v, name):
-        "Whether `v` is what is stored as `name`, or is not needed any more once that is computed"
-        new = self.flat.stores.get(name)
-        if new is None or new is v:
-            return new is v
-        return not self.is_given(new) and self.last_use[v] <= self.order.index(new)
-
-    # -- A run --
+    def __init__(self, schedule, leaves, otherwise=None):
+        self.flat, self.lists, self.leaves = schedule.flat, schedule.lists, leaves
+        self.order, self.otherwise = schedule.order, otherwise
+        self.operations = [*map(Operation, self.order, schedule.in_place)]
+        self.read_last = schedule.read_last
+        arguments = tree_leaves(*((v.args, v.kwargs) for v in self.order))
+        self.factors = {a for a in arguments if isinstance(a, Factor)}
 
     def __call__(self, tensors, scalars):
         """Write what is stored, and return the leaves, each a vector. `tensors`: lists by name, in
         the dtype of the arithmetic; `scalars`: by name, values of cross reductions among them"""
+        try:
+            numbers = {f: f.value(scalars) for f in self.factors}
+        except (ArithmeticError, ValueError):
+            return self.otherwise(tensors, scalars)
         computed = {}
 
         def value(v):
             if not isinstance(v, Value):
-                return v
+                return numbers[v] if isinstance(v, Factor) else v
             if v in computed:
                 return computed[v]
             if v.kind in (SCALAR, CROSS):
@@ -157,26 +146,26 @@ class Foreach:
                 tensors[v.name] if v.kind == ELEMENTS else torch.stack(tensors[v.name])
             )
 
-        for v, in_place, read_last in zip(self.order, self.in_place, self.read_last):
-            args, kwargs = (
-                [*map(value, v.args)],
-                {k: value(a) for k, a in v.kwargs.items()},
-            )
-            computed[v] = run_operation(v, args, kwargs, in_place)
+        for operation, read_last in zip(self.operations, self.read_last):
+            computed[operation.v] = operation(value)
             for o in read_last:
                 computed.pop(o, None)
         self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)
         for n, v in self.flat.single_stores.items():
             foreach_copy(tensors[n], members(value(v), tensors[n]))
         n = len(next(iter(tensors.values()), ()))
-        return {v: torch.as_tensor(value(v)).expand(n) for v in self.flat.leaves}
+        return {
+            leaf: torch.as_tensor(value(v)).expand(n)
+            for leaf, v in zip(self.leaves, self.flat.leaves)
+        }
 
     def store(self, news, tensors):
         """Write elements, but for what has been written in place. One stored tensor may be the new
         value of another, as in dict(a=b, b=a)"""
+        news = {n: xs for n, xs in news.items() if xs is not tensors[n]}
         news = {n: members(xs, tensors[n]) for n, xs in news.items()}
         late = {n: xs for n, xs in news.items() if any(map(is_not, xs, tensors[n]))}
-        held = {id(x) for n in news for x in tensors[n]} if late else ()
+        held = {id(x) for n in self.flat.stores for x in tensors[n]} if late else ()
         late = {
             n: [x.clone() if id(x) in held else x for x in xs] for n, xs in late.items()
         }
@@ -184,70 +173,156 @@ class Foreach:
             foreach_copy(tensors[n], xs)
 
 
-# -- One operation --
+# -- An operation --
 
 
-def run_operation(v, args, kwargs, in_place):
-    "The operation of `v` on its operands: lists of tensors, vectors, numbers"
-    factor = kwargs.get('alpha', kwargs.get('value', 1))
-    if v.reduces:
-        return reduced(v, args, kwargs)
-    if v.kind != ELEMENTS:
-        return operation(v, factor)(*args, **kwargs)
-    vectors = any(map(is_vector, args))
-    if vectors:
-        args = [*map(unbound, args)]
-    if not takes_lists(v, args, factor, vectors):
-        return for_each(
-            operation(v, factor), args, {k: unbound(a) for k, a in kwargs.items()}
-        )
-    f = foreach_operation(f'{lists[v.packet]}_' if in_place else lists[v.packet])
-    named = dict(value=factor) if v.packet in (aten.addcmul, aten.addcdiv) else kwargs
-    res = f(*args, **named)
-    return args[0] if res is None else [*res]
+class Operation:
+    "The operation of `v` on lists of tensors, vectors and numbers"
+
+    def __init__(self, v, in_place):
+        self.v, self.in_place = v, in_place
+        self.packet, self.reduces = v.packet, v.reduces
+        self.named = self.packet in (aten.addcmul, aten.addcdiv)
+
+    def __call__(self, value):
+        "The result. `value(a)`: what the argument `a` is"
+        v = self.v
+        args = [*map(value, v.args)]
+        kwargs = {k: value(a) for k, a in v.kwargs.items()}
+        if v.op == MIX:
+            return mixed(*args, self.in_place)
+        if self.reduces:
+            return reduced(v, args, kwargs)
+        if v.kind != ELEMENTS:
+            return on_tensors(v, args, kwargs)
+        factor = kwargs.get('alpha', kwargs.get('value', 1))
+        vectors = any(map(is_vector, args))
+        if vectors:
+            args = [*map(unbound, args)]
+        if not takes_lists(v, args, factor, vectors):
+            return for_each(v, args, {k: unbound(a) for k, a in kwargs.items()})
+        if isinstance(factor, Tensor):
+            return with_factor(self.packet, self.in_place, factor, *args)
+        if self.named:
+            kwargs = dict(value=factor)
+        return on_lists(lists[self.packet], self.in_place, *args, **kwargs)
 
 
 def takes_lists(v, args, factor, vectors):
     """Whether torch's operation on lists takes these operands: lists of tensors of one shape, or a
-    plain number in the second place. `vectors`: some are lists of single numbers"""
-    if (
-        v.packet not in lists
-        or not isinstance(args[0], list)
-        or isinstance(factor, Tensor)
-    ):
+    number in the second place, which may be on the device. `vectors`: some are lists of single
+    numbers"""
+    packet, (x, *others) = v.packet, args
+    if packet not in lists or not isinstance(x, list):
         return False
+    if isinstance(factor, Tensor):
+        return not vectors and factor.ndim == 0 and all_lists(others)
     if vectors:
-        return v.packet in arithmetic and not v.kwargs
-    if any(isinstance(a, Tensor) for a in args):  # others than these would look into it
-        return v.packet in (aten.mul, aten.div) and not v.kwargs
-    return v.packet not in (aten.maximum, aten.minimum) or isinstance(args[1], list)
+        return packet in arithmetic and not v.kwargs
+    if any(isinstance(a, Tensor) for a in others):
+        return packet in arithmetic and not v.kwargs
+    return packet not in (aten.maximum, aten.minimum) or all_lists(others)
 
 
-def operation(v, factor):
-    "The operation on one tensor. A factor that is a tensor needs another"
-    if v.packet is aten.lerp:
-        return lerp
-    return by_tensor[v.packet] if isinstance(factor, Tensor) else v.packet
+def all_lists(args):
+    return all(isinstance(a, list) for a in args)
 
 
-def reduced(v, args, kwargs):
-    "A reduction of the elements of each parameter, as a vector"
-    if (
-        v.packet is aten.linalg_vector_norm
-        and not kwargs
-        and not args[0][0].is_complex()
-    ):
-        return torch.stack(foreach_norm(args[0], *args[1:2]))
-    return torch.stack(for_each(partial(v.packet, **kwargs), args, {}))
+# -- On lists --
 
 
-def for_each(f, args, kwargs):
-    "`f` for one parameter after the other"
+def on_lists(name, in_place, xs, *others, **kwargs):
+    "The operation on lists called `name`, which writes into `xs` or not"
+    f = foreach_operation(f'{name}_' if in_place else name)
+    if len(others) == 1 and isinstance(others[0], Tensor):
+        x = others[0].to(xs[0].dtype)  # otherwise it would be a launch for each tensor
+        others = (-x if name == 'sub' else x,)
+        f = foreach_add_number(in_place) if name in ('add', 'sub') else f
+    res = f(xs, *others, **kwargs)
+    return xs if in_place else [*res]
+
+
+def mixed(xs, f, ys, g, in_place):
+    "The lists `xs*f + g*ys`"
+    if abs(f + g - 1) <= 4 * sys.float_info.epsilon:
+        return on_lists('lerp', in_place, xs, ys, g)
+    xs = on_lists('mul', in_place, xs, f)
+    return on_lists('add', True, xs, ys, alpha=g)
+
+
+# What is added, times a factor that is on the device
+terms = {
+    aten.add: lambda f, ys: on_lists('mul', False, ys, f),
+    aten.sub: lambda f, ys: on_lists('mul', False, ys, -f),
+    aten.addcmul: lambda f, a, b: on_lists(
+        'mul', True, on_lists('mul', False, a, f), b
+    ),
+    aten.addcdiv: lambda f, a, b: on_lists(
+        'mul', True, on_lists('div', False, a, b), f
+    ),
+}
+
+
+def with_factor(packet, in_place, factor, xs, *others):
+    "The operation with a factor on the device, where torch wants one on the host"
+    term = terms[packet](factor, *others)
+    if in_place:
+        return on_lists('add', True, xs, term)
+    return on_lists('add', True, term, xs)
+
+
+# -- On tensors --
+
+
+def on_tensors(v, args, kwargs):
+    "The operation of `v` on tensors and numbers"
+    f, args = operation(v, args, kwargs)
+    return f(*args, **kwargs)
+
+
+def for_each(v, args, kwargs):
+    "The operation of `v` for one parameter after the other"
     n = next(len(a) for a in args if isinstance(a, list))
+    f, args = operation(v, args, kwargs)
     return [
         f(*(member(a, j) for a in args), **{k: member(a, j) for k, a in kwargs.items()})
         for j in range(n)
     ]
+
+
+def operation(v, args, kwargs):
+    """The operation of `v` on one tensor, and its arguments. A factor that is a tensor needs another
+    operation. Where plain numbers take the place of recorded tensors, torch finds the overload for
+    them. To find one for tensors it would print them, so it gets the recorded one"""
+    if v.packet is aten.lerp:
+        return lerp, args
+    if any(isinstance(kwargs.get(k), Tensor) for k in ('alpha', 'value')):
+        return by_tensor[v.packet], args
+    places = [i for i, a in enumerate(v.args) if isinstance(a, Value)]
+    if all(is_number(args[i]) for i in places[1:]):
+        return v.packet, args
+    numbers = {i for i in places if is_number(args[i])}
+    return v.op, [as_tensor(a, v) if i in numbers else a for i, a in enumerate(args)]
+
+
+def is_number(a):
+    return isinstance(a, (int, float))
+
+
+def as_tensor(x, like):
+    "The number `x` as a tensor, which is filled on the device and not copied there"
+    return torch.full((), x, dtype=like.example.dtype, device=like.example.device)
+
+
+def reduced(v, args, kwargs):
+    "A reduction of the elements of each parameter, as a vector"
+    x, *others = args
+    if v.packet is aten.linalg_vector_norm and not kwargs and not x[0].is_complex():
+        return torch.stack(foreach_norm(x, *others[:1]))
+    return torch.stack(for_each(v, args, kwargs))
+
+
+# -- Lists, vectors, numbers --
 
 
 def unbound(a):

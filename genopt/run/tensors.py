@@ -11,8 +11,9 @@ Adam on the same, of which the first has its own lr: batch [0 1 2 3 4 5 6], part
 from collections import defaultdict
 import torch
 from torch import Tensor
+from .names import moves
 
-__all__ = ['Batch', 'Tensors', 'batches', 'parts']
+__all__ = ['Batch', 'Part', 'Tensors', 'batches', 'parts']
 
 stack_limit = 2**16  # elements: a larger matrix is as quick by itself
 
@@ -56,7 +57,7 @@ class Batch:
 
     def __init__(self, at, stacked, tensors, dtype):
         self.at, self.stacked, self.of, self.dtype = at, stacked, tensors, dtype
-        self.launch, self.values, self.scratch, self.parts = None, {}, {}, None
+        self.launch, self.values, self.scratch, self.parts = None, {}, {}, {}
         self.tapes, self.last_numbers = {}, {}
         self.tried = False
 
@@ -93,6 +94,26 @@ class Batch:
             ]
 
 
+class Part:
+    """The parameters at `places` of `batch`, which have the row `row` of scalars. Their tensors of
+    each name are one list, which is made once where they stay from step to step"""
+
+    def __init__(self, batch, row, places):
+        self.batch, self.row, self.places = batch, row, places
+        self.whole = places == [*range(len(batch.at))]
+        self.kept = {}
+
+    def tensors(self, name):
+        if name in self.kept:
+            return self.kept[name]
+        xs = self.batch.tensors(name)
+        if not self.whole:
+            xs = [xs[j] for j in self.places]
+        if not moves(name):
+            self.kept[name] = xs
+        return xs
+
+
 def batches(program, tensors, row_of, scratch_bytes):
     "All parameters as one batch; if callbacks are called, those that are alike"
     calls, dtype = (
@@ -119,12 +140,13 @@ def stack_size(numel, scratch_bytes):
     return max(1, scratch_bytes // 64 // max(1, numel)) if numel <= stack_limit else 1
 
 
-def parts(batch, row_of, scratch_bytes):
-    "The parts of `batch`: pairs of a row of scalars and of places in the batch"
+def parts(batch, row_of, scratch_bytes, lists=6):
+    """The parts of `batch`: pairs of a row of scalars and of places in the batch. `lists`: how many
+    lists of values in between an operation needs"""
     by_row = defaultdict(list)
     for j, k in enumerate(batch.at):
         by_row[row_of[k]].append(j)
-    limit, res = max(1, scratch_bytes // (6 * batch.dtype.itemsize)), []
+    limit, res = max(1, scratch_bytes // (lists * batch.dtype.itemsize)), []
     for r, places in by_row.items():
         part, size = [], 0
         for j in places:

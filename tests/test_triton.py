@@ -1,7 +1,7 @@
 """The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
 there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
 
-import sys
+import copy,sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -193,6 +193,108 @@ def test_gradients_that_are_not_finite(dtype, bad, on_triton):
     assert not opt.last_step_skipped and opt.skipped_steps==3 and opt.state[ps[0]]['step']==3
     opt.nonfinite,ps[3].grad[2,2] = 'raise',bad
     with pytest.raises(FloatingPointError, match='p3'): opt.step()
+
+marked = [pytest.param(a, id=a.name, marks=() if a.name in quick else pytest.mark.slow) for a in launched]
+
+@pytest.mark.parametrize('a', marked)
+def test_steps_that_are_left_out_unseen(a, on_triton, monkeypatch):
+    "The gate is on the device, and so are the counters: parameters, states and counters stay, and nobody waits. Two dtypes are two launches"
+    runs = []
+    for kw in (dict(nonfinite='skip'), dict(nonfinite='skip', foreach=False)):
+        ps  = [*params((5,4), (7,), (), dtype=torch.float64), *params((70,))]
+        opt = a.cls(ps, **a.cases()[-1], **kw)
+        for i in range(6):
+            for j,p in enumerate(ps):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype)
+                if (i,j) in ((2,0), (3,3)): p.grad.view(-1)[-1] = float('inf')
+            if i in (2,3) and opt._plan.gate:
+                with Tape(): opt.step()
+            else: opt.step()
+            assert opt.last_step_skipped==(i in (2,3))
+        runs.append((ps, [{n: v for n,v in opt.state[p].items()} for p in ps], opt.skipped_steps, opt._plan.gate, opt._plan.simple))
+    (ps,states,n,gate,simple),(qs,expected,m,none,_) = runs
+    assert n==m==2 and none is None and (gate is not None)==simple
+    for p,q,s,t in zip(ps, qs, states, expected):
+        single = a.joint or p.dtype==torch.float32
+        torch.testing.assert_close(p, q, rtol=1e-4 if single else 1e-10, atol=1e-5 if single else 1e-10)
+        assert s.keys()==t.keys()
+        for k,v in t.items():
+            if type(v) is int: assert s[k]==v and type(s[k]) is int
+
+class Scaler:
+    "What torch.amp.GradScaler does to an optimizer that takes its scale, with `found` for what it has found"
+    def __init__(self, scale): self.scale = torch.tensor(scale)
+    def step(self, opt, found):
+        opt.found_inf,opt.grad_scale = torch.tensor(float(found)),self.scale
+        opt.step()
+        del opt.found_inf,opt.grad_scale
+
+@pytest.mark.parametrize('a', marked)
+def test_a_grad_scaler(a, on_triton):
+    "The first step is as it is without its protocol; then kernels divide, and leave out what has overflowed. `p.grad` stays"
+    scaler,runs = Scaler(8.),[]
+    for scaled in (True, False):
+        ps  = params((5,4), (70,), dtype=torch.float64)
+        opt = a.cls(ps, **a.cases()[-1], **{} if scaled else dict(foreach=False))
+        for i in range(5):
+            for j,p in enumerate(ps): p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype)
+            if not scaled:
+                if i!=2: opt.step()
+                continue
+            takes = opt._step_supports_amp_scaling
+            for p in ps: p.grad = torch.full_like(p, float('inf')) if i==2 else p.grad*8
+            given = [p.grad.clone() for p in ps]
+            if not takes: torch._foreach_div_([p.grad for p in ps], 8.)
+            scaler.step(opt, i==2) if takes else i==2 or opt.step()
+            if takes: assert all(map(torch.equal, given, [p.grad for p in ps])) and opt.skipped_steps==(i>=2)
+        runs.append((ps, opt.state[ps[0]].get('step')))
+    (ps,n),(qs,m) = runs
+    assert n==m
+    for p,q in zip(ps, qs): torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-10)
+
+def test_a_grad_scaler_where_no_kernel_takes_its_scale():
+    "It has asked before; then something has changed. The optimizer divides, and leaves `p.grad` as it is"
+    (p,),(q,) = params((5,)),params((5,))
+    opt,ref = genopt.Adam([p], lr=.1),genopt.Adam([q], lr=.1)
+    q.grad  = p.grad/8
+    ref.step()
+    Scaler(8.).step(opt, False)
+    Scaler(8.).step(opt, True)
+    assert torch.equal(p, q) and opt.skipped_steps==1 and opt.last_step_skipped and torch.equal(p.grad, q.grad*8) and opt.state[p]['step']==1
+
+def test_a_captured_step_that_is_left_out(on_triton):
+    ps,qs = (params((5,4), (70,), dtype=torch.float64) for _ in range(2))
+    opt,ref = genopt.AdamW(ps, lr=.1, capturable=True, nonfinite='skip'),genopt.AdamW(qs, lr=.1, foreach=False, nonfinite='skip')
+    def fill(i):
+        for p,q in zip(ps, qs):
+            p.grad.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i), dtype=p.dtype))
+            if i in (3,5): p.grad.view(-1)[0] = float('nan')
+            q.grad = p.grad
+    for i in range(2):
+        fill(i); opt.step(); ref.step()
+    fill(2); ref.step()
+    with Tape() as tape: opt.step()
+    for i in range(3, 8):
+        fill(i); ref.step(); tape.replay()
+        assert opt.last_step_skipped==ref.last_step_skipped==(i in (3,5))
+    assert opt.skipped_steps==2 and opt.state[ps[0]]['step']==6
+    for p,q in zip(ps, qs): torch.testing.assert_close(p, q)
+
+def test_what_outlives_a_gate(on_triton):
+    "Counts of steps that were left out, in copies and checkpoints; another policy goes on from the same counters"
+    ps  = params((5,))
+    opt = genopt.Adam(ps, lr=.1, nonfinite='skip')
+    for bad in (False, True, False):
+        ps[0].grad = torch.full((5,), float('nan') if bad else 1.)
+        opt.step()
+    new = copy.deepcopy(opt)
+    assert new.skipped_steps==opt.skipped_steps==1 and new.state_dict()['state'][0]['step']==2
+    for o in (new, opt):
+        o.nonfinite = 'propagate'
+        (p,) = o.param_groups[0]['params']
+        p.grad = torch.ones(5)
+        o.step()
+        assert o._plan.gate is None and o.state[p]['step']==3 and o.skipped_steps==1
 
 
 # -- Launches --
@@ -463,6 +565,59 @@ def test_a_card_computes_the_reference(a, dtype, tol):
     assert difference(fused, on_card(a, dtype, foreach=False)) <= tol
     again = on_card(a, dtype, fused=True)
     assert all(torch.equal(fused[n], again[n]) for n in fused), 'bits do not repeat: two programs write one place, or read too early'
+
+def linear_on_card(**kw):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 300), torch.nn.Tanh(), torch.nn.Linear(300, 1)).cuda()
+    return model,genopt.AdamW(model.parameters(), lr=.01, **kw)
+
+@gpu
+def test_a_card_and_a_grad_scaler():
+    "torch's own, beside the same without its protocol. No step waits but the first ones, and what it leaves out is the same"
+    runs,x = [],torch.randn(64, 8, device='cuda')
+    for kw in ({}, dict(foreach=False)):
+        model,opt = linear_on_card(**kw)
+        scaler = torch.amp.GradScaler('cuda', init_scale=2.**10)
+        for i in range(8):
+            loss = scaler.scale(model(x*(float('inf') if i==5 else 1)).square().mean())
+            opt.zero_grad(); loss.backward()
+            unseen = opt._step_supports_amp_scaling
+            assert unseen==(not kw and i>0)
+            torch.cuda.set_sync_debug_mode('error' if unseen and i>2 else 'default')
+            try:
+                scaler.step(opt)
+                scaler.update()
+            finally: torch.cuda.set_sync_debug_mode('default')
+        assert opt.state[model[0].weight]['step']==7
+        runs.append([*model.parameters()])
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+@gpu
+@pytest.mark.parametrize('captured', [False, True])
+def test_a_card_leaves_steps_out(captured):
+    runs,x = [],torch.randn(8, 64, 8, device='cuda')
+    x[5] = float('nan')
+    for kw in (dict(capturable=captured), dict(foreach=False)):
+        model,opt = linear_on_card(nonfinite='skip', **kw)
+        def train(i):
+            opt.zero_grad(set_to_none=False); model(x[i]).square().mean().backward()
+        stream,graph = torch.cuda.Stream(),torch.cuda.CUDAGraph()
+        for i in range(8):
+            with torch.cuda.stream(stream):
+                train(i)
+                if kw.get('capturable') and i>2:
+                    if i==3:
+                        with torch.cuda.graph(graph, stream=stream): opt.step()
+                    graph.replay()
+                else:
+                    torch.cuda.set_sync_debug_mode('error' if i>2 and 'foreach' not in kw else 'default')
+                    try: opt.step()
+                    finally: torch.cuda.set_sync_debug_mode('default')
+            stream.synchronize()
+            assert opt.last_step_skipped==(i==5)
+        assert opt.skipped_steps==1 and opt.state[model[0].weight]['step']==7
+        runs.append([*model.parameters()])
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 @gpu
 def test_a_card_on_another_stream():

@@ -35,7 +35,7 @@ __all__ = ['Optimizer']
 
 policies = 'propagate','raise','skip'                                   # the values that `nonfinite` takes
 unchanging = int,float,bool,str,tuple,type(None)                        # an object of these types cannot change its value
-captured = "cannot look at gradients, which nonfinite='raise' or 'skip' does; leave one out"
+captured = "cannot look at gradients, which nonfinite={!r} does{}; leave one out"
 
 
 class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
@@ -169,7 +169,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         self._check_common(recipe.in_common(group, chain), n, who)
         self._check_complex(group, recipe, chain, who)
         if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, group['params'], who, *flags)
-        if group['capturable'] and self.nonfinite!='propagate': raise ValueError(f"{who}: capturable=True {captured}")
+        if group['capturable'] and (why := self._cannot_look(group['params'])): raise ValueError(f"{who}: capturable=True {why}")
 
     def _check_complex(self, group, recipe, chain, who):
         "Refuse `group` if a parameter is complex and `chain` would mistake its pairs of numbers for a dimension"
@@ -225,9 +225,18 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     @nonfinite.setter
     def nonfinite(self, v):
         if v not in policies: raise ValueError(f"{self.name}: nonfinite must be one of {', '.join(map(repr, policies))}; got {v!r}")
-        if v!='propagate' and any(g['capturable'] for g in self.__dict__.get('param_groups', ())):
-            raise ValueError(f"{self.name}: nonfinite={v!r} cannot be: capturable=True {captured}")
-        self._nonfinite = v
+        before,self._nonfinite = self.__dict__.get('_nonfinite'),v
+        for g in self.__dict__.get('param_groups', ()):
+            if g['capturable'] and (why := self._cannot_look(g['params'])):
+                self._nonfinite = before
+                raise ValueError(f"{self.name}: nonfinite={v!r} cannot be: capturable=True {why}")
+
+    def _cannot_look(self, params, unseen=None):
+        "Return why a captured step cannot look at the gradients of `params`, or `None`. `unseen`: whether its kernels can leave a step out"
+        if self._nonfinite=='propagate': return None
+        if self._nonfinite=='raise': return captured.format('raise', '')
+        if unseen is None: unseen = not params or of_one_gpu(params) is not None
+        return None if unseen else captured.format('skip', ' here: only where kernels of one GPU run all parameters they leave a step out by themselves')
 
     # -- a step --
 
@@ -424,7 +433,10 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             return
         if self._gate is None or self._gate.device!=device: self._new_gate(device)
         gated = plan(gate=self._gate)
-        self._plan = gated if gated.can_have_gate else plan()
+        unseen = gated.can_have_gate
+        if any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
+            raise ValueError(f"{self.name}: capturable=True {why}")
+        self._plan = gated if unseen else plan()
 
     def _new_gate(self, device):
         self._skipped,self._gate = self.skipped_steps,Gate(device)

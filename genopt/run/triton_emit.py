@@ -257,7 +257,8 @@ class SequenceWriter:
             f'tl.store({at}, {names.text(v, names.compute_dtype)}, here)'
             for at, v in [(names.kept_at(v), v) for v in new]
         ]
-        may = 'here & (tl.load(flag) == 0.0)' if names.gated else 'here'
+        # a load of lanes, because Triton's interpreter joins no lanes with a single bool
+        may = 'here & (tl.load(flag + 0*t) == 0.0)' if names.gated else 'here'
         part.lines += [
             f'tl.store({at}, {names.text(v, names.compute_dtype)}, {may})'
             for at, v in also

@@ -236,7 +236,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if self._nonfinite=='propagate': return None
         if self._nonfinite=='raise': return captured.format('raise', '')
         if unseen is None: unseen = not params or of_one_gpu(params) is not None
-        return None if unseen else captured.format('skip', ' here: only where kernels of one GPU run all parameters they leave a step out by themselves')
+        return None if unseen else captured.format('skip', ', but where kernels of one GPU run all parameters')
 
     # -- a step --
 

@@ -11,8 +11,9 @@ __all__ = ['Scope', 'TritonNames']
 
 
 class TritonNames(Names):
-    """`gated`: kernels write only where a gate lets them, and divide gradients by its scale. `kept`: the places of single numbers that kernels hand to later kernels, and of those that
-    are handed out. `numel` and `row`: the rows of the table behind those of addresses"""
+    """`gated`: kernels write only where a gate lets them, and divide gradients by its scale. `kept`:
+    the places of single numbers that kernels hand to later kernels, and of those that are handed
+    out. `numel` and `row`: the rows of the table behind those of addresses"""
 
     def __init__(self, program, scalars, dtypes, d):
         super().__init__(program, scalars, dtypes, d)

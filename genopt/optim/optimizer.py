@@ -53,18 +53,20 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     `foreach`: a bool or `None`. `False` calls the callbacks for each parameter; this is the reference. `True` runs their operations on lists of
         parameters; elementwise chains then give the same bits as the reference. `True` is an error beside `fused=True`.
     `fused`: a bool or `None`. `True` compiles the chain to one C function over all parameters, which needs a C compiler, or on a GPU to a few
-        kernels, which need Triton. If both `foreach` and `fused` are left out, genopt uses the C function on a CPU with a compiler, and lists
-        elsewhere. `opt.explain()` shows how a chain runs, and why; `opt.explain().kernel()` shows the kernels of a GPU.
+        kernels, which need Triton. If both `foreach` and `fused` are left out, genopt compiles where it finds a C compiler, or on a GPU Triton,
+        and uses lists elsewhere. `opt.explain()` shows how a chain runs, and why; `opt.explain().kernel()` shows the kernels of a GPU.
     `capturable`: a bool, by default `False`. `True` keeps counters, and hyper-parameters given as tensors, on the device, so that a CUDA graph can
-        record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them.
-        genopt refuses a callback that branches in Python on a counter; `where` is allowed.
+        record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them, and reads
+        gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
+        allowed.
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
-        `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more, and wait for the device.
+        `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more. `'raise'` waits for the device;
+        `'skip'` does not where kernels of one GPU run all parameters: there counters are on the device, and who reads one waits.
 
-    Attributes: `scratch_bytes` is the memory in bytes that a step may use beyond parameters, gradients and state. `arguments` holds the
-    hyper-parameters of an algorithm, with their defaults.
+    Attributes: `scratch_bytes` is the memory in bytes that a step may use beyond parameters, gradients and state; operations on lists may use 16
+    times as much on a GPU. `arguments` holds the hyper-parameters of an algorithm, with their defaults.
 
     Errors: the constructor raises `TypeError`, `ValueError` or `RuntimeError` for a chain or a value that cannot work. The message names the
     callback, the argument and a remedy."""

@@ -12,9 +12,9 @@ from .contract.messages import did_you_mean
 from .optim.hypers import Hypers,engine_flags,to_torch
 from .optim.lists import Built,arguments_of
 from .optim.optimizer import Optimizer
-from .optim.rules import groups as groups_of
+from .optim.rules import groups as groups_of,matrices
 
-__all__ = ['find', 'make', 'split']
+__all__ = ['find', 'make', 'pair', 'split']
 
 
 # -- Names --
@@ -130,7 +130,7 @@ def number(v):
 
 def rule(key):
     """The rule of `genopt.groups` that `key` of a config writes: several with commas between them, 'nn.LayerNorm' for a kind of module, '/regex/',
-    '2 dimensions', or a pattern of names such as '*.bias'"""
+    '2 dimensions', 'matrices', or a pattern of names such as '*.bias'"""
     if not isinstance(key, str):
         return key
     if len(key)>2 and key[0]==key[-1]=='/':
@@ -138,6 +138,8 @@ def rule(key):
     parts = split(key)
     if len(parts)>1:
         return tuple(map(rule, parts))
+    if key=='matrices':
+        return matrices
     if m := re.fullmatch(r'(\d+) dimensions?', key):
         return int(m[1])
     return kind_of_module(key.removeprefix('torch.')) if re.match(r'(torch\.)?nn\.[A-Z]', key) else key
@@ -147,6 +149,11 @@ def kind_of_module(name):
     if isinstance(kind, type):
         return kind
     raise ValueError(f"make: there is no kind of module {name!r}{did_you_mean(name, [f'nn.{n}' for n in dir(nn)])}")
+
+def pair(left, right, model):
+    "Rules that give the matrices of `model` the settings `left`, and the rest those of `right`. Raises `ValueError` if there are no matrices"
+    has_rest = len(groups_of(model, {matrices: {}}))>1
+    return {matrices: left} | ({'*': right} if has_rest else {})
 
 def group(settings, items):
     "The settings of one group, with callbacks in place of names. `items` are those of the optimizer, which a group without its own runs"
@@ -192,17 +199,19 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
         make('adamw', model, lr=1e-3)
         make('adamw', model, lr='1e-3', betas='0.9,0.95')
         make(['clip_grad_norm', 'AdamW', 'cautious'], model, lr=1e-3, max_norm=1.)
+        make('Muon+AdamW', model, lr=1e-3)
         make({'algorithm': 'AdamW', 'lr': 1e-3, 'groups': {'*.bias, nn.LayerNorm': {'weight_decay': 0}}}, model)
         make('optimizer.yaml', model, lr=3e-4)
 
     Arguments:
 
     `algorithm`: the name of an algorithm or block, where capitals, '_' and '-' do not matter; a list of names; 'my_module:MyOptimizer' for one of
-        your own; or the class or function itself. Or a config: a dict (or OmegaConf's), YAML text, or the path of a YAML file, whose keys are the
+        your own; or the class or function itself. 'Muon+AdamW' is Muon for what `genopt.matrices` finds and AdamW for the rest, with the same
+        `hypers`. Or a config: a dict (or OmegaConf's), YAML text, or the path of a YAML file, whose keys are the
         arguments of `make` other than `params`.
     `params`: the model, or parameters in any form that optimizers take.
     `groups`: rules of `genopt.groups`, each with a dict of settings, which needs the model. A group may have its own `algorithm`. In a string
-        'nn.LayerNorm' is a kind of module, '2 dimensions' (or the number 2) a number of dimensions, '/regex/' a regular expression, and commas stand
+        'matrices' is `genopt.matrices`, 'nn.LayerNorm' a kind of module, '2 dimensions' (or the number 2) a number of dimensions, '/regex/' a regular expression, and commas stand
         between alternatives; any other string is a pattern of names.
     `hypers`: hyper-parameters and flags, as the algorithm takes them. They replace those of the config. A string becomes a value of the kind of the
         declared default: '1e-3', 'true', '0.9,0.95'.
@@ -213,7 +222,11 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
     config = read(algorithm) | hypers
     rules  = config.pop('groups', None) if groups is None else groups
     config = {k: v for k,v in config.items() if k!='groups'}
-    items  = resolved(config.pop('algorithm', None))
+    named  = config.pop('algorithm', None)
+    if isinstance(named, str) and '+' in named:
+        rules,config = paired(named, params, rules, config)
+        named = None
+    items  = resolved(named)
     if not items and not rules:
         raise ValueError("make: no algorithm given; name one, as in make('adamw', model, lr=1e-3)")
     hypers = converted(config, items)
@@ -224,6 +237,16 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
     if len(items)==1 and isinstance(items[0], type):
         return items[0](params, **hypers)
     return Optimizer(params, items or None, **hypers)
+
+def paired(named, params, rules, config):
+    "The rules for two algorithms, as 'Muon+AdamW' names them, and what of `config` is for the optimizer and not for its groups"
+    if rules:
+        raise ValueError(f"make: {named!r} makes groups, so there can be no other groups; write both as groups, each with its algorithm")
+    if named.count('+')>1:
+        raise ValueError(f"make: {named!r} has more than two algorithms; write groups, each with its algorithm")
+    whole = {k: v for k,v in config.items() if k in engine_flags or k=='nonfinite'}
+    own   = {k: v for k,v in config.items() if k not in whole}
+    return pair(*(dict(algorithm=n.strip(), **own) for n in named.split('+')), params),whole
 
 def check_order(algorithm, params):
     "Raise `TypeError` if the arguments look exchanged, as timm has them"

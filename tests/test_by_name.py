@@ -259,3 +259,24 @@ def test_lightning_cli(tmp_path):
     opt, = run.trainer.optimizers
     assert type(opt) is Lion and opt.param_groups[0]['betas']==(.8, .9) and opt.param_groups[0]['lr']==.01
     assert all(s for s in opt.state.values()) and run.trainer.global_step==2
+
+class Small(nn.Module):
+    def __init__(self, embeds=True):
+        super().__init__()
+        self.embed  = nn.Embedding(5, 4) if embeds else None
+        self.hidden = nn.Linear(4, 3, bias=embeds)
+
+def test_two_algorithms_for_one_model():
+    "Muon for the matrices, AdamW for the rest; an embedding is no matrix"
+    opt = make('Muon + adamw', m := Small(), lr=1e-3, nonfinite='skip')
+    a,b = opt.param_groups
+    assert (a['cbs'],b['cbs'])==('Muon', 'AdamW') and [*a['param_names'], *b['param_names']]==['hidden.weight', 'embed.weight', 'hidden.bias']
+    assert a['lr']==b['lr']==1e-3 and opt.nonfinite=='skip'
+    assert len(make('Muon+AdamW', Small(False), lr=1e-3).param_groups)==1
+    with pytest.raises(ValueError, match='there can be no other groups'): make('Muon+AdamW', m, groups={'*': {}})
+    with pytest.raises(ValueError, match='more than two'): make('Muon+AdamW+Lion', m)
+    with pytest.raises(ValueError, match="no algorithm 'Muoon'"): make('Muoon+AdamW', m)
+    ours = make({'groups': {'matrices': dict(algorithm='Muon'), '*': dict(algorithm='AdamW')}}, m)
+    assert [g['param_names'] for g in ours.param_groups]==[g['param_names'] for g in opt.param_groups]
+    def owned(name, p, module): return isinstance(module, nn.Linear)
+    assert [n for n,_ in genopt.groups(m, {owned: {}})[0]['params']]==['hidden.weight', 'hidden.bias']

@@ -21,7 +21,7 @@ __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step
 def as_matrix(x):
     "`x` as the matrix of its first dimension and of all others together"
     if x.ndim<2: raise ValueError("it takes matrices; give biases, norms and other vectors to AdamW, in a group of their own: "
-                                  "Optimizer(groups(model, {(2, 4): dict(cbs=Muon), '*': dict(cbs=AdamW)}))")
+                                  "Optimizer(groups(model, {matrices: dict(cbs=Muon), '*': dict(cbs=AdamW)}))")
     return x.flatten(1)
 
 

@@ -3,13 +3,18 @@
     opt = AdamW(groups(model, {'*.bias': dict(weight_decay=0), nn.LayerNorm: dict(weight_decay=0), 'head.*': dict(lr=1e-2)}), lr=1e-3)
     opt = Optimizer(groups(model, {'embed.*': dict(cbs=AdamW), 2: dict(cbs=Lion, lr=1e-4), '*': dict(cbs=AdamW)}))"""
 
-import fnmatch,re
+import fnmatch,inspect,re
 from torch import nn
 from ..contract.names import name_of
 from .tables import table
 
-__all__ = ['groups', 'Groups']
+__all__ = ['groups', 'Groups', 'matrices']
 
+
+def matrices(name: str, p: nn.Parameter, module: nn.Module) -> bool:
+    """A rule of `groups`: weights of linear layers and convolutions, which Muon and its kin take. These are all parameters of two dimensions and more
+    but those of embeddings. A head is a matrix, too; a rule before this one takes it out: `{'head.*': dict(cbs=AdamW), matrices: dict(cbs=Muon), ...}`"""
+    return p.ndim>1 and not isinstance(module, (nn.Embedding,nn.EmbeddingBag))
 
 def matcher(rule):
     "A function of a parameter's name, the parameter and the module that owns it, which says whether `rule` matches"
@@ -26,9 +31,17 @@ def matcher(rule):
     elif isinstance(rule, int) and not isinstance(rule, bool):
         return lambda name,p,owner: p.ndim==rule
     elif callable(rule):
-        return lambda name,p,owner: rule(name, p)
+        return rule if takes_module(rule) else lambda name,p,owner: rule(name, p)
     raise TypeError(f"groups: a rule is a pattern of names ('*.bias'), a compiled regular expression, a kind of module (nn.LayerNorm), a number of "
                     f"dimensions, a function of name and parameter, or a tuple of these; got {rule!r}")
+
+def takes_module(rule):
+    "Whether the function `rule` takes three arguments: name, parameter and the module that owns it"
+    try:
+        inspect.signature(rule).bind(None, None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 def label(rule):
     "A rule as the table and the errors write it"
@@ -69,7 +82,8 @@ def empty(rule, settings):
 def groups(model: nn.Module, rules) -> Groups:
     """The parameters of `model` as named param groups, one for each rule. `rules` is a dict, or pairs, of rule and hyper-parameters. A rule is a
     pattern of names (`'*.bias'`), a compiled regular expression, a kind of module (it matches the module's own parameters), a number of dimensions,
-    a function of name and parameter, or a tuple of these, of which one must match. The first rule that matches a parameter takes it. The parameters
+    a function of name and parameter (and, if it takes three arguments, of the module that owns it) such as `matrices`, or a tuple of these, of which
+    one must match. The first rule that matches a parameter takes it. The parameters
     that no rule matches make a last group, which has the optimizer's settings. A comprehension gives each layer its own learning rate:
     `{f'layers.{i}.*': dict(lr=lr*.8**(11-i)) for i in range(12)}`.
 

@@ -2,7 +2,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, overload
 from torch import nn
 
-__all__ = ['groups', 'Groups']
+__all__ = ['groups', 'Groups', 'matrices']
+
+def matrices(name: str, p: nn.Parameter, module: nn.Module) -> bool: ...
 
 class Groups(list[dict[str, Any]]):
     rules: list[str]

@@ -3,7 +3,7 @@
 import ast,inspect,re
 import torch
 from torch import nn
-from ...by_name import find,make
+from ...by_name import find,make,pair
 from ...optim.lists import algorithm_of
 
 __all__ = ['Pair', 'Spec', 'parse_specs']
@@ -53,8 +53,7 @@ class Spec:
         return dict(algorithm=self.items if self.is_list else self.items[0], **self.settings)
 
 class Pair:
-    """Two algorithms for one model: `Muon+AdamW` is Muon for the matrices and AdamW for the rest. Matrices are parameters of two dimensions and more,
-    other than those of `nn.Embedding`."""
+    "Two algorithms for one model: `Muon+AdamW` is Muon for what `genopt.matrices` finds, and AdamW for the rest"
     def __init__(self, left: str, right: str):
         self.left,self.right = Spec(left),Spec(right)
         self.name = f'{self.left.name}+{self.right.name}'
@@ -63,12 +62,7 @@ class Pair:
 
     def ours(self, model):
         "genopt's optimizer over `model`, with a group of matrices and a group of the rest"
-        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        is_matrix  = lambda name,p: p.ndim>1 and id(p) not in embeddings
-        rules      = {is_matrix: self.left.group, '*': self.right.group}
-        if all(is_matrix(*o) for o in model.named_parameters()):
-            del rules['*']
-        return make(None, model, groups=rules)
+        return make(None, model, groups=pair(self.left.group, self.right.group, model))
 
     def theirs(self, model):
         "None: torch has no pairs"

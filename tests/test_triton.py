@@ -620,6 +620,17 @@ def test_a_card_leaves_steps_out(captured):
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 @gpu
+def test_a_card_with_a_parameter_of_more_than_2_31_elements():
+    p = torch.zeros(2**31+5000, dtype=torch.bfloat16, device='cuda', requires_grad=True)
+    p.grad = torch.ones_like(p)
+    genopt.SGD([p], lr=.5, nonfinite='skip').step()
+    for at in (0, 2**30, 2**31-1, 2**31, len(p)-1): assert p[at]==-.5
+    p.grad[-1] = float('inf')
+    opt = genopt.SGD([p], lr=.5, nonfinite='skip')
+    opt.step()
+    assert opt.last_step_skipped and p[0]==-.5
+
+@gpu
 def test_a_card_on_another_stream():
     "Scalars and addresses are copied on the stream of the step, where the host runs far ahead: a copy must not be overwritten before it has run"
     ps,qs  = ([p.detach().cuda().requires_grad_() for p in params(*[(1000,)]*50)] for _ in range(2))

@@ -20,4 +20,5 @@ called, in either language; `compiler` compiles it.
 
 The backend in Triton, for GPUs: `triton_launch` binds kernels to memory; `triton_emit` and
 `triton_names` write them, in the dialect `triton`; `triton_runtime` makes functions of source, and
-launches; `triton_offline` compiles for GPUs that are not there."""
+launches; `triton_offline` compiles for GPUs that are not there. `triton_scalars` lets a kernel
+compute scalars, where counters are on the device; `gate` is what may leave a step out there."""

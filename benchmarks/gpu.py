@@ -1,5 +1,6 @@
-"""What can be said of a GPU's kernels without a GPU: `python -m benchmarks.gpu` writes `benchmarks/GPU.md`. It compiles the kernels of every
-algorithm, and measures what the host does in a step, with a pretended driver of CUDA that launches nothing."""
+"""`python -m benchmarks.gpu` writes the page `benchmarks/GPU.md`, its picture, and the rows of a GPU in README.md. They come from `gpu.json`, which
+has what was measured on a card, and from the kernels of every algorithm, which are compiled here. `--host` measures what the host does in a step,
+with a pretended driver of CUDA that launches nothing."""
 
 import contextlib,sys,time
 from pathlib import Path
@@ -11,35 +12,53 @@ from genopt.optim.tables import table
 from genopt.run import choose,triton_runtime
 from genopt.run.triton_launch import kernel_for
 from genopt.run.triton_offline import compile_for,targets
-from genopt.tools.bench import machine,one_thread
+from genopt.tools.bench import algorithms,one_thread,shapes,version
+from genopt.tools.cli import call
+from . import card,goals,measured,plot
+from .results import load,save
 
-page  = Path(__file__).with_name('GPU.md')
-cards = {'A100 80 GB': 2.04e12, 'H100 SXM': 3.35e12}                       # bytes a second, from their data sheets
-sizes = {'ResNet-50': 25_557_032, 'GPT-2': 124_439_808}                    # elements
+page   = Path(__file__).with_name('GPU.md')
+readme = page.parent.parent/'README.md'
+cards  = {'A100 80 GB': 2.04e12, 'H100 SXM': 3.35e12, 'H200': 4.8e12}      # bytes a second, from their data sheets
 
 
 # -- Kernels --
 
 def program(name, dtype=torch.float32):
-    "The program of an algorithm at its default settings, as a GPU would run it; None if it is called around launches, or asks the model"
+    "The program of an algorithm as a GPU would run it, with the settings that are measured; None if it is called around launches, or asks the model"
     p = torch.ones(6, 5, dtype=dtype).requires_grad_()
-    chain,numbers,params = getattr(genopt, name)([p]).explain().chains[0]
+    chain,numbers,params = getattr(genopt, name)([p], **algorithms[name]).explain().chains[0]
     made = choose.program_on_gpu(chain, numbers, params[0])
     return made if made.one_call and not made.falls_back and not made.prefix and not made.why else None
+
+def tried(name):
+    "`program`, or None for an algorithm that cannot be made so simply"
+    try: return program(name)
+    except (ValueError, RuntimeError, TypeError): return None
 
 def kernels(made, target):
     "The compiled kernels of a program, each with its bytes for each element"
     kernel = kernel_for(made)
     return [(c, kernel.bytes_of(c.call)) for stage in kernel.stages() for c in compile_for(kernel, target, stage)]
 
-def row(name, made):
+def row(name, results):
     "A row of the table of algorithms"
-    found  = kernels(made, 'sm_90')
+    found  = kernels(program(name), 'sm_90')
     n      = sum(b for _,b in found)
-    times  = [f'{1e3*n*elements/speed:.2f}' for elements in sizes.values() for speed in cards.values()]
     widest = sum(c.accesses.get(128, 0) for c,_ in found)
     return [name, str(len(found)), str(n), str(max(c.registers for c,_ in found)), str(max(c.spills for c,_ in found)), str(widest),
-            'none' if not any(c.doubles for c,_ in found) else 'some', *times]
+            'none' if not any(c.doubles for c,_ in found) else 'some', *times(name, n, results)]
+
+def times(name, n_bytes, results):
+    "The last cells of a row: predicted milliseconds on each card, measured ones, these over the predicted ones, and over those of a memory copy"
+    predicted = {c: 1e3*n_bytes*shapes['gpt2'].numel/speed for c,speed in cards.items()}
+    found = next((r for r in results if (r['case'], r['algorithm'])==('catalogue', name)), {})
+    ours  = goals.find([found], 'catalogue', name, 'gpt2', 'genopt fused') if found else {}
+    told  = ['-']*3
+    if 'ms' in ours:
+        here = next((t for c,t in predicted.items() if c.split()[0] in found['machine']['device']), None)
+        told = [f"{ours['ms']:.2f}{measured.star(ours)}", f"{ours['ms']/here:.2f}" if here else '-', f"{ours['ratio']:.2f}"]
+    return [*(f'{t:.2f}' for t in predicted.values()), *told]
 
 def by_target(names=('Adam', 'LAMB', 'Prodigy'), dtypes=(torch.float32, torch.bfloat16)):
     "Rows of a table of GPUs"
@@ -88,98 +107,111 @@ def host_times(n, moves, rounds=200, make=genopt.Adam, **kw):
         times.append(time.perf_counter()-start)
     return times[3:]
 
-def host_rows():
-    "Rows of the table of host time"
+def host_table():
+    "A table of host time: where gradients stay, where they lie elsewhere in each step, and torch's fused Adam with its kernels on the CPU"
+    rows = []
     for what,n in {'ResNet-50, 161 tensors': 161, '1000 tensors': 1000}.items():
         cells = []
         for moves in (False, True):
             with pretended(): cells.append(host_times(n, moves))
         cells.append(host_times(n, False, make=torch.optim.Adam, fused=True))
-        yield [what, *(f'{1e6*min(t):.0f}' for t in cells)]
+        rows.append([what, *(f'{1e6*min(t):.0f}' for t in cells)])
+    return table(['Adam, least us of 200 steps', 'stays', 'moves', 'torch fused'], rows, (1, 2, 3))
 
 
 # -- The page --
 
-text = """# Launches on a GPU: what is known without one
+text = """# Launches on a GPU
 
-**Nothing on this page was measured on a card.** The command `python -m benchmarks.gpu` has written it on a machine without one. Registers,
-spills and widths are what the offline compilers say of the kernels that genopt generates. The times are predictions: bytes over the bandwidth
-of the data sheet. A kernel that reads and writes each tensor once cannot be quicker; how near it comes is not known.
+Where Triton is installed, genopt's default on a GPU writes a list of callbacks as Triton kernels. A pointwise algorithm is one launch for all
+parameters, and one with norms is three. This page has figures of two kinds:
 
-## What has been tried, and what has not
+- **Measured** on the card that the next chapter names: all times in that chapter, and the columns *measured*, *over predicted* and *over a copy*
+  of the table of [all algorithms](#all-algorithms).
+- **Predicted** without a card: in that table, milliseconds under *predicted* are bytes over the bandwidth of a card's data sheet. Registers, spills
+  and widths are what the offline compilers say. No figure of {untried}, of sm_80, sm_100 or gfx942 comes from a card.
 
-The tests run every pointwise and norm algorithm under Triton's interpreter, on CPU tensors, and compare it with the reference. They compile
-kernels for sm_80, sm_90, sm_100 and gfx942. They launch through Triton's own launcher down to the driver, which they replace.
+`python -m benchmarks.gpu` writes this page from the code and from [gpu.json](gpu.json), which `{command}` writes on a card.
 
-What this cannot show, and nobody has tried:
+{chapter}
+## All algorithms
 
-- **time** of any kernel, and the time of a launch in the driver;
-- **races and the order of writes**: kernels hand values to later kernels through memory, and parts of one kernel are a barrier apart;
-- **pinned copies** of scalars and addresses, for which the host does not wait. Each copy has pinned memory of its own from torch's allocator,
-  which lends it to nobody else before the copy is done;
-- **several streams**, and **several GPUs**: a launch is on the current stream of its tensors' device;
-- **capture** in a CUDA graph: `capturable=True` runs as `foreach=True`;
-- ROCm and XPU beyond compiling for gfx942.
-
-`nonfinite='skip'` and `'raise'` look at all gradients in one launch, and wait for the device once a step. GradScaler unscales gradients in a
-pass of its own, as for any optimizer that does not take part in its protocol.
-
-So on a GPU only `fused=True` launches. The default stays `foreach=True` until the gpu tests have passed on a card.
-
-## Algorithms
-
-Float32, default settings, sm_90. Columns:
+Float32, compiled for sm_90 with Triton {triton}. Settings are those that are measured: the defaults, but SGD has momentum. Columns:
 
 - **launches** of a step, however many tensors there are;
 - **bytes** that these move for each element;
 - **registers** of a thread, and bytes **spilt**, of the kernel that has most;
 - **wide**: how many loads and stores of 128 bits the code for full tiles has;
 - **f64**: instructions that compute in float64;
-- predicted milliseconds at {bandwidths}.
+- **predicted** milliseconds of a step on GPT-2 small, {elements:,} elements, at {bandwidths}.
+  Another model's are in proportion to its elements;
+- **measured**: milliseconds of the same step on the card, the device's time;
+- **over predicted**: these divided by what is predicted for that card;
+- **over a copy**: these divided by the time of a copy of as many bytes as `explain()` counts for the step. A kernel for norms reads a tensor once
+  more, so a step with norms moves more bytes than these.
 
 Algorithms with callbacks that need a shape are not here: launches lie around these calls.
 
-```
 {algorithms}
-```
 
-## GPUs
+## What has been tried, and what has not
 
-Of each kernel of a step: registers, bytes spilt, accesses of 128 bits.
+On an H100 the gpu tests of the kernels have passed. They hold every pointwise and norm algorithm against the reference, in float64, float32 and
+bfloat16, and compare the bits of two runs. They take steps on another stream, behind a host that runs ahead, with scalars and addresses that change
+at every step. They capture steps in a CUDA graph, and replay it with new gradients and learning rates.
 
-```
+Without a card, the tests run the kernels in Triton's interpreter, compile them for sm_80, sm_90, sm_100 and gfx942, and launch them through Triton's
+own launcher down to the driver, which they replace.
+
+Nobody has tried:
+
+- **several GPUs** in one process: a launch is on the current stream of its tensors' device;
+- **ROCm and XPU**, beyond compiling for gfx942. They have the same default.
+
+With `capturable=True` one small kernel computes scalars and counters on the device, before the kernels of the step. A replayed graph reads anew the
+hyper-parameters that are tensors, and repeats those that are plain numbers.
+
+## Other GPUs
+
+What the compilers say of each kernel of a step: registers, bytes spilt, accesses of 128 bits. Nothing here was measured.
+
 {gpus}
-```
-
-## Host time
-
-Microseconds of a step of Adam on the host, the least of 200 steps, because the machine had other work too. The driver is left out: Triton binds
-the arguments, and the launch itself does nothing. **stays**: gradients lie where they lay; **moves**: they lie elsewhere in each step. Beside it
-torch's fused Adam, with its kernels on the CPU, for scale.
-{machine}
-
-```
-{host}
-```
 """
 
-def main():
-    names = [n for n in genopt.list_algorithms() if n not in ('SparseAdam',)]
-    rows  = [row(n, made) for n in names if (made := tried(n))]
-    heads = [f'{s} {c}' for s in sizes for c in cards]
-    speeds = ', '.join(f'{v/1e12:.2f} TB/s ({c})' for c,v in cards.items())
-    with one_thread(): host = [*host_rows()]
-    about = ', '.join(f'{k} {v}' for k,v in machine('cpu').items() if k!='versions')
-    page.write_text(text.format(
-        bandwidths=speeds, machine=f'The machine: {about}.',
-        algorithms=table(['algorithm', 'launches', 'bytes', 'registers', 'spilt', 'wide', 'f64', *heads], rows, range(1, 7+len(heads))),
-        gpus=table(['algorithm', 'dtype', 'GPU', 'registers', 'spilt', 'wide'], [*by_target()]),
-        host=table(['', 'stays', 'moves', 'torch fused'], host, (1, 2, 3))))
-    print(f'page: {page}')
+def written(results):
+    "The text of the page"
+    rows   = [row(n, results) for n in card.launched()]
+    heads  = ['algorithm', 'launches', 'bytes', 'registers', 'spilt', 'wide', 'f64', *(f'predicted, {c}' for c in cards), 'measured',
+              'over predicted', 'over a copy']
+    device = results[0]['machine']['device']
+    speeds = [f'{v/1e12:.2f} TB/s ({c})' for c,v in cards.items()]
+    return text.format(
+        untried=' or '.join(f'an {c}' for c in cards if c.split()[0] not in device), command=measured.command, chapter=measured.chapter(results),
+        triton=version('triton'), elements=shapes['gpt2'].numel, bandwidths=measured.listed(speeds),
+        algorithms=measured.table(heads, rows, range(1, len(heads))),
+        gpus=measured.table(['algorithm', 'dtype', 'GPU', 'registers', 'spilt', 'wide'], [*by_target()]))
 
-def tried(name):
-    "`program`, or None for an algorithm that cannot be made so simply"
-    try: return program(name)
-    except (ValueError, RuntimeError, TypeError): return None
+def run(
+    host:bool=False,           # Measure what the host does in a step, with a driver that launches nothing, and write nothing
+):
+    "Write benchmarks/GPU.md, benchmarks/gpu.png and the rows of a GPU in README.md, from benchmarks/gpu.json and the kernels"
+    if host:
+        with one_thread(): return print(host_table())
+    results = load(card.file)
+    if not results:
+        raise ValueError(f"there is no {card.file}; `{measured.command}` writes it on a machine with a GPU")
+    save(results, card.file)                                                # where another version has written it, it is longer
+    page.write_text(written(results))
+    readme.write_text(measured.with_rows(readme.read_text(), results))
+    plot.on_gpu(results, card.file.with_suffix('.png'))
+    print(f"page: {page}\npicture: {card.file.with_suffix('.png')}\nrows: {readme}")
+
+def main(argv=None):
+    "Run the command line `argv`. Returns the exit status"
+    try:
+        return call(run, 'python -m benchmarks.gpu', argv) or 0
+    except (ValueError, OSError) as e:
+        print(f"benchmarks.gpu: {e}", file=sys.stderr)
+    return 2
 
 if __name__=='__main__': sys.exit(main())

@@ -1,6 +1,7 @@
-"""Bars of every contender's ratio to the baseline, an algorithm a row and a shape a column."""
+"""Pictures: bars of every contender's ratio to the baseline, an algorithm a row and a shape a column; and of a GPU one picture of all cases."""
 
 import math
+from . import goals,measured as words
 
 colors = dict(genopt='#d62728', torch='#555555', memory='#bbbbbb')              # peers are blue
 
@@ -44,3 +45,53 @@ def bars(ax, res):
     ax.set_title(f"{res['algorithm']} on {res['shape']}, time over {res['baseline']}", loc='left', fontsize=9)
     ax.tick_params(labelsize=7)
     ax.spines[['top','right']].set_visible(False)
+
+
+# -- On a GPU --
+
+def on_gpu(results, path=None):
+    """A matplotlib figure, written to `path` if given: a row for each case, with genopt's default, torch's default and a memory copy, all over torch
+    fused or the fastest peer. None where there is nothing to draw"""
+    from matplotlib.figure import Figure
+    cases = [c for c in map(case, words.steps(results)) if c]
+    if not cases:
+        return None
+    fig = Figure(figsize=(9, 1.3+.27*len(cases)), layout='constrained')
+    ax  = fig.subplots()
+    ax.axvline(1, color=colors['torch'], lw=1)
+    for y,c in enumerate(cases):
+        ours,copy,torchs = (c.get(k) for k in (words.usual, 'memory copy', 'torch default'))
+        first = y==0                                                            # its marks are in the legend
+        ax.plot([1, ours], [y, y], color=colors['genopt'], lw=3, alpha=.25, solid_capstyle='butt')
+        if torchs:
+            ax.plot(torchs, y, 'o', ms=5, mfc='w', mec=colors['torch'], label="torch's default"*first)
+        if copy:
+            ax.plot(copy, y, '|', ms=13, mew=2, color='k', label='a memory copy of the same bytes'*first)
+        ax.plot(ours, y, 'o', ms=6, color=colors['genopt'], label="genopt's default"*first)
+        ax.annotate(f"{words.number(ours)}{c['star']} of {c['baseline']}", (1.01, y), xycoords=('axes fraction', 'data'), va='center', fontsize=8)
+    ax.set(xscale='log', ylim=(len(cases)-.4, -.6),
+           xlabel='device time: genopt is faster where it is left of 1    (*: the device waits for the host)')
+    ax.set_yticks(range(len(cases)), [c['title'] for c in cases], fontsize=8)
+    ax.xaxis.set_major_formatter('{x:g}')
+    ax.xaxis.set_minor_formatter('')
+    ax.grid(axis='x', color='#eeeeee')
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0)
+    ax.spines[['top','right','left']].set_visible(False)
+    ax.set_title(f"{results[0]['machine']['device']}: device time of a step, over torch fused or else the fastest peer", loc='left', fontsize=10)
+    fig.legend(loc='outside lower left', fontsize=8, frameon=False, ncols=3)
+    if path:
+        fig.savefig(path, dpi=110)
+    return fig
+
+def case(res):
+    "What is drawn of one case: ratios by contender, to torch fused or else to the fastest peer. None where genopt's default or these are absent"
+    def find(name): return goals.find([res], 'step', res['algorithm'], res['shape'], name)
+    base = next((r for r in map(find, ('torch fused', goals.peers)) if 'ratio' in r), None)
+    ours = find(words.usual)
+    if not base or 'ratio' not in ours:
+        return None
+    ratios = {r['name']: r['ratio']/base['ratio'] for r in measured(res)}
+    if 'torch foreach' in ratios:
+        ratios.setdefault('torch default', ratios['torch foreach'])             # which it is on a GPU
+    return ratios | dict(title=f"{res['algorithm']}, {words.name_of(res['shape'])}", baseline=base['name'], star=words.star(ours, base))

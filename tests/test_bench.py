@@ -247,6 +247,45 @@ def test_picture(suite, tmp_path):
     assert (tmp_path/'p.png').read_bytes()[:4]==b'\x89PNG'
     assert suite('plot').plot([]) is None
 
+def test_pages_have_what_was_measured_on_a_gpu(suite):
+    "python -m benchmarks.gpu writes them from gpu.json, which is not too large to keep"
+    card,measured = suite('card'),suite('measured')
+    found = suite('results').load(card.file)
+    assert measured.chapter(found) in (root/'benchmarks'/'GPU.md').read_text() and card.file.stat().st_size<200_000
+    readme = (root/'README.md').read_text()
+    assert readme==measured.with_rows(readme, found) and readme.count(next(measured.readme_rows(found)))==1
+    with pytest.raises(ValueError, match='put one where'): measured.with_rows('# genopt', found)
+
+def measured_on_a_gpu(*rows, algorithm='Adam', shape='k256'):
+    machine = dict(device='NVIDIA B1', driver='1', cuda='2', torch='3', triton='4', python='5', date='2026-01-02T03', versions=dict(torch='3', optimi='6'))
+    return dict(case='step', algorithm=algorithm, shape=shape, about='some tensors', tensors=10, elements=2000, baseline='torch fused', threads=8, load=1.,
+                rows=[dict(ms=r, host=h, wall=r+h, ratio=r, host_ratio=h, hidden=hidden, name=n) for n,r,h,hidden in rows], machine=machine)
+
+def test_the_chapter_of_a_gpu(suite):
+    "tells what is missed, what has host time in it, and who took no part and why"
+    res  = measured_on_a_gpu(('torch fused', 1., 1., True), ('genopt default', .6, .2, False), ('memory copy', .03, .1, True))
+    why  = dict(zip(['apex default', 'optimi foreach', 'torch foreach', 'fastai default'],
+                    ["ModuleNotFoundError: No module named 'apex'", 'optimi has no Adam', "TypeError: Adam.__init__() got an unexpected keyword argument 'foreach'", 'E: {x}']))
+    res['rows'] += [dict(name=n, absent=w) for n,w in why.items()]
+    text = ' '.join(suite('measured').chapter([res]).split())
+    for words in ('**NVIDIA B1**, driver 1, CUDA 2', 'optimi 6. 1 case on 2026-01-02', '1000 tensors of 256: 0.60*; 10,000 tensors of 256: - | **missed**: 1000 tensors of 256; not measured: '
+                  '10,000 tensors of 256 |', '1 is met, 1 is missed and 39 are not measured', '| genopt default | 0.6000* | 0.200 | 0.800 | 0.600* |', '- apex: it is not installed -',
+                  '- torch foreach: there is no `foreach` for Adam -', '- fastai default, Adam on 1000 tensors of 256: E: {x} -'): assert words in text, words
+    assert 'optimi foreach' not in text
+
+def test_the_picture_of_a_gpu(suite, tmp_path):
+    pytest.importorskip('matplotlib')
+    plot = suite('plot')
+    res  = measured_on_a_gpu(('optimi triton', 2., 1., True), ('genopt default', .6, .2, True), ('torch foreach', 4., 1., True))
+    assert {k: v for k,v in plot.case(res).items() if k!='title'}=={'optimi triton': 1., 'genopt default': .3, 'torch foreach': 2., 'torch default': 2., 'baseline': 'optimi triton', 'star': ''}
+    assert plot.on_gpu([res], tmp_path/'p.png') and (tmp_path/'p.png').read_bytes()[:4]==b'\x89PNG'
+    assert plot.on_gpu([measured_on_a_gpu(('genopt default', .6, .2, True))]) is None
+
+def test_results_are_kept_in_six_digits(suite, tmp_path):
+    files,path = suite('results'),tmp_path/'r.json'
+    files.save([dict(case='a', x=[1/3, 2, None, True, 'b']), dict(case='c')], path)
+    assert files.load(path)==[dict(case='a', x=[.333333, 2, None, True, 'b']), dict(case='c')] and files.load(tmp_path/'none.json')==[]
+
 
 # -- Goals --
 

@@ -464,13 +464,18 @@ def test_explain_shows_kernels(capsys):
     assert 'around centralize' in shaped and repr(shaped)==shaped
 
 def test_the_page_has_every_algorithm(gpu_page):
-    "that is launched, with the launches that it takes; python -m benchmarks.gpu writes it"
-    text = gpu_page.page.read_text()
-    rows = {line.split()[0]: line.split() for line in text.split('```')[1].splitlines()[3:]}
+    "that is launched, with the launches that it takes, and the times that gpu.json has; python -m benchmarks.gpu writes it"
+    lines   = gpu_page.page.read_text().split('## All algorithms')[1].split('\n## ')[0].splitlines()
+    rows    = {cells[0]: cells for line in lines if line.startswith('| ') for cells in [line.replace('|', ' ').split()]}
+    results = gpu_page.load(gpu_page.card.file)
     for name in genopt.list_algorithms():
         made = gpu_page.tried(name)
         assert (made is None)==(name not in rows), name
-        if made: assert rows[name][1]==str(len(triton_launch.kernel_for(made).calls())), name
+        if made:
+            kernel = triton_launch.kernel_for(made)
+            calls  = kernel.calls()
+            n      = sum(map(kernel.bytes_of, calls))
+            assert rows[name][1:3]==[str(len(calls)), str(n)] and rows[name][7:]==gpu_page.times(name, n, results), name
 
 @pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=() if a.name in (*quick, 'RAdam', 'AdamP', 'Muon') else pytest.mark.slow) for a in able])
 def test_a_captured_step_goes_on_with_new_gradients_and_learning_rates(a, on_triton):

@@ -53,8 +53,9 @@ def machines(results):
     for about,those in found.items():
         days  = sorted({r['machine']['date'][:10] for r in those})
         loads = sorted(r['load'] or 0 for r in those)
-        yield (f"{about} {plural(len(those), 'case')} on {' to '.join(dict.fromkeys([days[0], days[-1]]))}, on a host with {those[0]['threads']} threads and a "
-               f"load of {loads[0]:.1f} to {loads[-1]:.1f}.")
+        when  = ' to '.join(dict.fromkeys([days[0], days[-1]]))
+        yield (f"{about} {plural(len(those), 'case')} on {when}, on a host with {those[0]['threads']} threads and a load of {loads[0]:.1f} to "
+               f"{loads[-1]:.1f}.")
 
 
 # -- Goals --

@@ -253,6 +253,7 @@ def test_links_of_the_repository_lead_to_pages():
     assert turned('[page](docs/catalogue.md#the-blocks)')=='[page](blocks/index.md)' and turned('[a](docs/catalogue.md#Adam)')=='[a](catalogue/Adam.md)'
     assert turned('[b](nbs/02_contract.ipynb#Coming-from-fastai)')=='[b](tutorials/02_contract.ipynb#coming-from-fastai)'
     assert turned('[goals.py](benchmarks/goals.py)')=='`goals.py`' and turned('[x](https://a.org/b)')=='[x](https://a.org/b)'
+    assert turned('![g](benchmarks/gpu.png), [G](benchmarks/GPU.md#goals)')=='![g](images/gpu.png), [G](gpu.md#goals)'
     assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](start.md)'
     assert repo.rehome('[a](catalogue.md#the-blocks), [b](blocks/adam_step.md)', 'docs/choose.md')=='[a](blocks/index.md), [b](blocks/adam_step.md)'
 

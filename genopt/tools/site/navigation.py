@@ -24,7 +24,8 @@ def nav(repo):
         {'Catalogue': ['catalogue/index.md', *(section(catalogue.family_name(m), 'catalogue', m.__all__) for m in catalogue.families())]},
         {'Blocks': ['blocks/index.md', *(section(catalogue.module_of(m), 'blocks', m.__all__) for m in blocks.modules if m.__all__)]},
         {'Training loops': [{title: f'loops/{name}.ipynb'} for name,title in loops.items()]},
-        {'Reference': [{'API': 'api.md'}, {'Inside, and contributing': 'inside.md'}, {'Benchmarks': 'benchmarks.md'}, {'Changelog': 'changelog.md'}]},
+        {'Reference': [{'API': 'api.md'}, {'Inside, and contributing': 'inside.md'}, {'Benchmarks': 'benchmarks.md'}, {'On a GPU': 'gpu.md'},
+                       {'Changelog': 'changelog.md'}]},
     ]
 
 def llms(nav):

@@ -13,6 +13,7 @@ text_pages = {
     'CONTRIBUTING.md':      'inside.md',
     'CHANGELOG.md':         'changelog.md',
     'benchmarks/README.md': 'benchmarks.md',
+    'benchmarks/GPU.md':    'gpu.md',
 }
 
 
@@ -28,7 +29,7 @@ class Repository:
 
     @cached_property
     def pictures(self):
-        return {self.relative(p): f'images/{p.name}' for p in (self.root/'nbs'/'images').glob('*.png')}
+        return {self.relative(p): f'images/{p.name}' for folder in ('nbs/images', 'benchmarks') for p in (self.root/folder).glob('*.png')}
 
     @cached_property
     def pages(self):

@@ -169,7 +169,8 @@ Nobody has tried:
 - **ROCm and XPU**, beyond compiling for gfx942. They have the same default.
 
 With `capturable=True` one small kernel computes scalars and counters on the device, before the kernels of the step. A replayed graph reads anew the
-hyper-parameters that are tensors, and repeats those that are plain numbers.
+hyper-parameters that are tensors, and repeats those that are plain numbers. With `nonfinite='skip'`, and under a GradScaler, that kernel runs too: a
+flag on the device decides whether the step is left out.
 
 ## Other GPUs
 

@@ -22,7 +22,7 @@ def number(x): return '-' if x is None else f'{x:.2f}' if x>=.1 else f'{x:.2g}'
 
 def star(*rows): return '' if all(r.get('hidden', True) for r in rows) else '*'
 
-def listed(words): return ' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))
+def listed(words): return ' and '.join(filter(None, [', '.join(words[:-1]), *words[-1:]]))
 
 def table(head, rows, right=()):
     "A table in Markdown that can be read as it is. `right`: the columns that are aligned right"
@@ -97,7 +97,7 @@ def goals_text(results):
     checked = check(results)
     counts  = {v: sum(c['verdict']==v for c in checked) for v in ('met', 'missed', 'not measured')}
     told    = listed([f"{n} {'is' if n==1 else 'are'} {v}" for v,n in counts.items() if n])
-    head = ['time', 'algorithm', 'of', 'over', 'at most', 'measured', '']
+    head    = ['time', 'algorithm', 'of', 'over', 'at most', 'measured', '']
     return f"""### Goals
 
 Of {len(checked)} goals {told}. A figure is the time of one contender divided by that of another. [Below](#every-case) is what a star means.
@@ -153,7 +153,7 @@ def absent_text(results):
     skipped = [n for n in card.compiling if n not in tried]
     if skipped:
         lines.append(f"{listed(skipped)}: they compile for seconds to minutes before their first step; `--compiles` measures them")
-    head = ['### Who took no part', '', "No library takes part in an algorithm that it does not have. Besides:", '']
+    head    = ['### Who took no part', '', "No library takes part in an algorithm that it does not have. Besides:", '']
     return '\n'.join([*head, *(f'- {s}' for s in lines), ''])
 
 def reason(row, res):

@@ -61,13 +61,12 @@ def on_gpu(results, path=None):
     ax.axvline(1, color=colors['torch'], lw=1)
     for y,c in enumerate(cases):
         ours,copy,torchs = (c.get(k) for k in (words.usual, 'memory copy', 'torch default'))
-        first = y==0                                                            # its marks are in the legend
         ax.plot([1, ours], [y, y], color=colors['genopt'], lw=3, alpha=.25, solid_capstyle='butt')
         if torchs:
-            ax.plot(torchs, y, 'o', ms=5, mfc='w', mec=colors['torch'], label="torch's default"*first)
+            ax.plot(torchs, y, 'o', ms=5, mfc='w', mec=colors['torch'], label="torch's default")
         if copy:
-            ax.plot(copy, y, '|', ms=13, mew=2, color='k', label='a memory copy of the same bytes'*first)
-        ax.plot(ours, y, 'o', ms=6, color=colors['genopt'], label="genopt's default"*first)
+            ax.plot(copy, y, '|', ms=13, mew=2, color='k', label='a memory copy of the same bytes')
+        ax.plot(ours, y, 'o', ms=6, color=colors['genopt'], label="genopt's default")
         ax.annotate(f"{words.number(ours)}{c['star']} of {c['baseline']}", (1.01, y), xycoords=('axes fraction', 'data'), va='center', fontsize=8)
     ax.set(xscale='log', ylim=(len(cases)-.4, -.6),
            xlabel='device time: genopt is faster where it is left of 1    (*: the device waits for the host)')
@@ -79,7 +78,9 @@ def on_gpu(results, path=None):
     ax.tick_params(length=0)
     ax.spines[['top','right','left']].set_visible(False)
     ax.set_title(f"{results[0]['machine']['device']}: device time of a step, over torch fused or else the fastest peer", loc='left', fontsize=10)
-    fig.legend(loc='outside lower left', fontsize=8, frameon=False, ncols=3)
+    marks,labels = ax.get_legend_handles_labels()
+    legend = dict(zip(labels, marks))                                           # one mark for each label
+    fig.legend(legend.values(), legend, loc='outside lower left', fontsize=8, frameon=False, ncols=3)
     if path:
         fig.savefig(path, dpi=110)
     return fig

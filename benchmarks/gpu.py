@@ -201,7 +201,8 @@ def run(
     results = load(card.file)
     if not results:
         raise ValueError(f"there is no {card.file}; `{measured.command}` writes it on a machine with a GPU")
-    save(results, card.file)                                                # where another version has written it, it is longer
+    save(results, card.file)                                                # a file that is written otherwise is longer, and has more digits
+    results = load(card.file)
     page.write_text(written(results))
     readme.write_text(measured.with_rows(readme.read_text(), results))
     plot.on_gpu(results, card.file.with_suffix('.png'))

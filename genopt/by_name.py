@@ -211,8 +211,8 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
         arguments of `make` other than `params`.
     `params`: the model, or parameters in any form that optimizers take.
     `groups`: rules of `genopt.groups`, each with a dict of settings, which needs the model. A group may have its own `algorithm`. In a string
-        'matrices' is `genopt.matrices`, 'nn.LayerNorm' a kind of module, '2 dimensions' (or the number 2) a number of dimensions, '/regex/' a regular expression, and commas stand
-        between alternatives; any other string is a pattern of names.
+        'matrices' is `genopt.matrices`, 'nn.LayerNorm' a kind of module, '2 dimensions' (or the number 2) a number of dimensions, '/regex/' a
+        regular expression, and commas stand between alternatives; any other string is a pattern of names.
     `hypers`: hyper-parameters and flags, as the algorithm takes them. They replace those of the config. A string becomes a value of the kind of the
         declared default: '1e-3', 'true', '0.9,0.95'.
 

@@ -13,7 +13,7 @@ __all__ = ['groups', 'Groups', 'matrices']
 
 def matrices(name: str, p: nn.Parameter, module: nn.Module) -> bool:
     """A rule of `groups`: weights of linear layers and convolutions, which Muon and its kin take. These are all parameters of two dimensions and more
-    but those of embeddings. A head is a matrix, too; a rule before this one takes it out: `{'head.*': dict(cbs=AdamW), matrices: dict(cbs=Muon), ...}`"""
+    but those of embeddings. A head is a matrix, too; a rule before this one takes it out: `{'head.*': dict(cbs=AdamW), matrices: dict(cbs=Muon)}`"""
     return p.ndim>1 and not isinstance(module, (nn.Embedding,nn.EmbeddingBag))
 
 def matcher(rule):

@@ -2,7 +2,6 @@
 
 import ast,inspect,re
 import torch
-from torch import nn
 from ...by_name import find,make,pair
 from ...optim.lists import algorithm_of
 

@@ -116,18 +116,20 @@ class AddProduct(torch.autograd.Function):
         beta,alpha = args[3:]
         return torch.baddbmm(x, a, b, beta=beta, alpha=alpha),0
 
-def orthogonal(x, polynomials, eps, dtype, safety=1.):
+def orthogonal(x, polynomials, eps, dtype, safety=None):
     """About the orthogonal factor `U V'` of `x = U S V'`. The singular values start at 1 or below. Each polynomial maps them, `s <- a*s + b*s^3 +
-    c*s^5`, and brings them nearer to 1. Products are in `dtype`, which may be one where they are cheap. The operations are in torch's order"""
+    c*s^5`, and brings them nearer to 1. Products are in `dtype`, which may be one where they are cheap. The operations are in torch's order, but a
+    tall matrix is not transposed: its Gram matrix `X'X` is multiplied from the right"""
     dtype = getattr(torch, dtype)
-    m = as_matrix(x).to(dtype)
-    wide = m.shape[0]<=m.shape[1]
-    m = m if wide else m.T
-    m = m / (m.norm()*safety).clamp(min=eps)
+    m     = as_matrix(x).to(dtype)
+    wide  = m.shape[0]<=m.shape[1]
+    norm  = m.norm()*safety if safety else m.norm()
+    m     = m / norm.clamp(min=eps)
     for a,b,c in polynomials:
-        gram = m @ m.T
-        m = AddProduct.apply(m, AddProduct.apply(gram, gram, gram, b, c), m, a, 1.)
-    return (m if wide else m.T).to(x.dtype).reshape(x.shape)
+        gram   = m @ m.T if wide else m.T @ m
+        factor = AddProduct.apply(gram, gram, gram, b, c)
+        m      = AddProduct.apply(m, factor, m, a, 1.) if wide else AddProduct.apply(m, m, factor, a, 1.)
+    return m.to(x.dtype).reshape(x.shape)
 
 @cache
 def newton_schulz_with(a, b, c):
@@ -160,7 +162,7 @@ def scale_by_shape(update, adjust_lr_fn='original'):
     m,n = as_matrix(update).shape
     if adjust_lr_fn=='match_rms_adamw':           return update*(0.2*max(m, n)**0.5)
     if adjust_lr_fn=='spectral_unclamped':        return update*(m/n)**0.5
-    if adjust_lr_fn in ('original', None, False): return update*max(1, m/n)**0.5
+    if adjust_lr_fn in ('original', None, False): return update*(m/n)**0.5 if m>n else update
     raise ValueError(f"adjust_lr_fn must be 'original', 'match_rms_adamw' or 'spectral_unclamped'; got {adjust_lr_fn!r}")
 
 def _per_output(p): return p.new_zeros(p.shape[:1])

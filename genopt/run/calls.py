@@ -21,7 +21,7 @@ from .memory import aligned, as_strided_like
 from .reference import wrote_in_place
 from .tape import Tape
 
-__all__ = ['run_call', 'write_call_outs']
+__all__ = ['read_last', 'run_call', 'write_call_outs']
 
 most_tapes = 32  # of one stack; numbers that change often have none
 
@@ -66,28 +66,30 @@ def versions(tensors):
 
 
 def result(work, batch, c, shared, each):
-    "What the callback returns. On a stack a tape runs, if the numbers are those of last time"
-    if not batch.stacked:
+    """What the callback returns. A tape runs, if the numbers are those of last time, and if torch
+    can run the callback on a stack, and so without a look at values"""
+    if not c.stacked:
         return c.block(shared | each)
-    numbers = (*shared.values(),)
-    if (c, numbers) in batch.tapes:
-        names, run = batch.tapes[c, numbers]
-        return dict(zip(names, run(*each.values())))
 
     def one(*xs):
         return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
 
-    run = torch.func.vmap(one, randomness='different')
-    if batch.last_numbers.get(c) != numbers or any(
-        isinstance(x, Tensor) for x in numbers
-    ):
+    run = torch.func.vmap(one, randomness='different') if batch.stacked else one
+    numbers = (*shared.values(),)
+    if any(isinstance(x, Tensor) for x in numbers):
+        return run(*each.values())
+    key = c, numbers, *(x.stride() for x in each.values())
+    if key in batch.tapes:
+        names, run = batch.tapes[key]
+        return dict(zip(names, run(*each.values())))
+    if batch.last_numbers.get(c) != numbers:
         batch.last_numbers[c] = numbers
         return run(*each.values())
     with Tape([*each.values()]) as tape:
         out = run(*each.values())
     if len(batch.tapes) > most_tapes:
         batch.tapes.clear()
-    batch.tapes[c, numbers] = [*out], tape.function([*out.values()])
+    batch.tapes[key] = [*out], tape.function([*out.values()])
     return out
 
 
@@ -151,16 +153,33 @@ def give(work, batch, v):
     elif v.kind != ELEMENTS:
         batch.scratch[v.name] = x.contiguous()
     else:
-        batch.scratch[v.name] = as_stack_like(p, x)
+        batch.scratch[v.name] = as_stack(x, batch.stack_strides)
 
 
-def as_stack_like(p, x):
-    "The stack `x`, or a copy of it, whose members lie as `p`"
-    layout = p.numel(), *p.stride()
-    if x.stride() == layout:
+def as_stack(x, strides):
+    "The stack `x`, or a copy of it, with these strides"
+    if x.stride() == strides:
         return x
     room = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-    return room.as_strided(x.shape, layout).copy_(x)
+    return room.as_strided(x.shape, strides).copy_(x)
+
+
+# -- What is not needed any more --
+
+
+def read_last(program):
+    "Of each call the values that nothing reads after it"
+    stages, last = program.stages, {}
+    for k, stage in enumerate(stages):
+        for c in stage.calls:
+            last |= dict.fromkeys((v.name for v in c.needs), c)
+        if k + 1 < len(stages) and (flat := stages[k + 1].flat):
+            last |= dict.fromkeys((*flat.loads, *flat.single_loads))
+    later = [v.args[0] for s in stages for v in s.cross_reductions]
+    last |= dict.fromkeys(v.name for v in (*later, *program.call_outs.values()))
+    return {
+        c: [v for v in c.needs if last[v.name] is c] for s in stages for c in s.calls
+    }
 
 
 # -- States with a shape of their own --

@@ -50,7 +50,7 @@ def run_launch(work, k, batch, flat):
         batch.launch = bound_launch(work, batch)
     launch = batch.launch
     for n in (*flat.names, *flat.single_names):
-        if moves(n) or n not in launch.pointed:
+        if batch.moves(n) or n not in launch.pointed:
             launch.point(n, batch.addresses(n))
     launch(k)
     for v in flat.leaves:

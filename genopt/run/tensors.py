@@ -4,18 +4,28 @@
              Where callbacks are called, parameters that are alike are one batch, and are stacked
     part     parameters of a batch that an operation on lists takes at once: they have one row of
              scalars, and what is computed on the way fits into `scratch_bytes`
+    scratch  memory for what one stage hands to the next. Where callbacks are called, a batch
+             borrows it, and the next batch gets the same memory
 
 Six matrices of one shape and a bias, with Muon:    batches [0 1 2 3 4 5] stacked, [6]
 Adam on the same, of which the first has its own lr: batch [0 1 2 3 4 5 6], parts [0], [1 ... 6]"""
 
 from collections import defaultdict
+from functools import cached_property
 import torch
 from torch import Tensor
+from ..lower.values import ELEMENTS, OWN_SHAPE
+from .foreach import on_accelerator
 from .names import moves
 
 __all__ = ['Batch', 'Part', 'Tensors', 'batches', 'parts']
 
-stack_limit = 2**16  # elements: a larger matrix is as quick by itself
+stack_limit = 2**16  # elements: on a CPU a larger matrix is as quick by itself
+
+# A product of one matrix leaves most of an accelerator idle. So a stack may need this many times
+# `scratch_bytes` there, which is 256 MiB if that is not set: all twelve matrices of a kind of GPT-2,
+# or two stacks of six
+stack_share = 4
 
 
 class Tensors:
@@ -48,18 +58,47 @@ class Tensors:
         return [xs[k] for k in at]
 
 
+class Scratch:
+    """Memory that batches borrow. `kept`: what they give back serves the next one that needs as much
+    or less. On an accelerator torch's own allocator does that, for other users too"""
+
+    def __init__(self, dtype, kept):
+        self.dtype, self.kept, self.free = dtype, kept, []
+
+    def take(self, n, device):
+        "Memory for `n` elements or more"
+        fitting = [x for x in self.free if x.numel() >= n]
+        if not fitting:
+            return torch.empty(n, dtype=self.dtype, device=device)
+        # if several are as large, in each step the same one
+        found = min(fitting, key=lambda x: (x.numel(), x.data_ptr()))
+        self.free = [x for x in self.free if x is not found]
+        return found
+
+    def give_back(self, x):
+        if self.kept:
+            self.free.append(x)
+
+
 class Batch:
     """Parameters that go through the stages together: `at`, their places in the work. `stacked`:
     they have one shape and one row, and calls get a stack. `values`: what the stages have computed
-    in this step; `scratch`: memory for what one stage hands to the next, by name. `tapes`: of calls
-    on the stack; `last_numbers`: with which each was called last. `tried`: its stages have been run
-    before `commit`, but for the last"""
+    in this step; `scratch`: what one stage hands to the next, by name, in memory that is borrowed
+    of `memory`, or without that the batch's own. `tapes`: of calls; `last_numbers`: with which each
+    was called last. `tried`: its stages have been run before `commit`, but for the last"""
 
-    def __init__(self, at, stacked, tensors, dtype):
+    def __init__(self, at, stacked, tensors, dtype, memory=None):
         self.at, self.stacked, self.of, self.dtype = at, stacked, tensors, dtype
+        self.memory, self.borrowed = memory, {}
         self.launch, self.values, self.scratch, self.parts = None, {}, {}, {}
         self.tapes, self.last_numbers = {}, {}
         self.tried = False
+
+    @cached_property
+    def stack_strides(self):
+        "The strides of a stack whose members lie as the parameters, but without gaps"
+        p = self.of.ps[self.at[0]]
+        return p.numel(), *torch.empty_like(p, device='meta').stride()
 
     def tensors(self, name):
         return (
@@ -69,6 +108,10 @@ class Batch:
     def singles(self, v):
         "The single number `v` of each parameter"
         return self.values[v].reshape(-1) if v in self.values else self.tensors(v.name)
+
+    def moves(self, name):
+        "Whether the tensors called `name` may lie elsewhere in each step"
+        return moves(name) or name in self.borrowed
 
     def addresses(self, name):
         stack = self.scratch.get(name)
@@ -81,17 +124,34 @@ class Batch:
         "Scratch memory for `name`: a tensor like each parameter, or a stack of such tensors"
         if name in self.scratch:
             return
-        p, n = self.of.ps[self.at[0]], len(self.at)
-        if self.stacked:
-            whole = torch.empty(n * p.numel(), dtype=self.dtype, device=p.device)
-            self.scratch[name] = whole.as_strided(
-                (n, *p.shape), (p.numel(), *p.stride())
-            )
-        else:
+        if self.memory is None:
             members = [self.of.ps[k] for k in self.at]
             self.scratch[name] = [
                 torch.empty_like(p, dtype=self.dtype) for p in members
             ]
+            return
+        p, n = self.of.ps[self.at[0]], len(self.at)
+        self.borrowed[name] = self.memory.take(n * p.numel(), p.device)
+        stack = self.borrowed[name].as_strided((n, *p.shape), self.stack_strides)
+        self.scratch[name] = stack if self.stacked else [stack[0]]
+
+    def forget(self, v):
+        """Let the value `v` go, which is not needed in this step any more. What is kept for the next
+        batch stays, because a callback may have returned it as another value"""
+        self.values.pop(v, None)
+        self.scratch.pop(v.name, None)
+        if not self.memory.kept:
+            self.borrowed.pop(v.name, None)
+
+    def finish(self):
+        "Let go what has been computed in this step"
+        self.values.clear()
+        if self.memory is None:
+            return
+        self.scratch.clear()
+        for x in self.borrowed.values():
+            self.memory.give_back(x)
+        self.borrowed.clear()
 
 
 class Part:
@@ -109,13 +169,14 @@ class Part:
         xs = self.batch.tensors(name)
         if not self.whole:
             xs = [xs[j] for j in self.places]
-        if not moves(name):
+        if not self.batch.moves(name):
             self.kept[name] = xs
         return xs
 
 
 def batches(program, tensors, row_of, scratch_bytes):
-    "All parameters as one batch; if callbacks are called, those that are alike"
+    """All parameters as one batch; if callbacks are called, those that are alike. The largest comes
+    first, so that its memory is enough for all others"""
     calls, dtype = (
         [c for s in program.stages for c in s.calls],
         program.layout.compute_dtype,
@@ -127,17 +188,41 @@ def batches(program, tensors, row_of, scratch_bytes):
         alike[
             (p.shape, p.stride(), row_of[k], *(s.shape for s in states.values()))
         ].append(k)
-    stackable, res = all(c.stacked for c in calls), []
-    for (shape, *_), ks in alike.items():
-        n = stack_size(shape.numel(), scratch_bytes) if stackable else 1
-        members = [ks[i : i + n] for i in range(0, len(ks), n)]
-        res += [Batch(at, len(at) > 1, tensors, dtype) for at in members]
-    return res
+    stackable, members = all(c.stacked for c in calls), []
+    for ks in alike.values():
+        p, states = tensors.ps[ks[0]], tensors.states[ks[0]]
+        n = stack_size(program, p, states, scratch_bytes) if stackable else 1
+        members += evenly(ks, n)
+    members.sort(key=lambda at: -len(at) * tensors.ps[at[0]].numel())
+    memory = Scratch(dtype, kept=not on_accelerator(program))
+    return [Batch(at, len(at) > 1, tensors, dtype, memory) for at in members]
 
 
-def stack_size(numel, scratch_bytes):
-    "How many parameters of `numel` elements are stacked"
-    return max(1, scratch_bytes // 64 // max(1, numel)) if numel <= stack_limit else 1
+def evenly(xs, most):
+    "`xs` in pieces of at most `most`, of which none is longer than another by more than one"
+    n = -(-len(xs) // most)
+    ends = [i * len(xs) // n for i in range(n + 1)]
+    return [xs[a:b] for a, b in zip(ends, ends[1:])]
+
+
+def stack_size(program, p, states, scratch_bytes):
+    "How many parameters like `p`, with states like `states`, are stacked"
+    if on_accelerator(program):
+        return max(1, stack_share * scratch_bytes // bytes_of_calls(program, p, states))
+    numel = max(1, p.numel())
+    return max(1, scratch_bytes // 64 // numel) if numel <= stack_limit else 1
+
+
+def bytes_of_calls(program, p, states):
+    """The bytes of all that calls read and give for the parameter `p`: about what lives at once, as
+    a callback needs memory of its own, and lets go what is not needed any more"""
+    numels = {}
+    for c in (c for s in program.stages for c in s.calls):
+        for n, v in (*c.reads.items(), *c.gives.items()):
+            if v.kind == ELEMENTS or v.kind == OWN_SHAPE:
+                own = v.kind == OWN_SHAPE and n in states
+                numels[v] = (states[n] if own else p).numel()
+    return max(1, sum(numels.values())) * program.layout.compute_dtype.itemsize
 
 
 def parts(batch, row_of, scratch_bytes, lists=6):

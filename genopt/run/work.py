@@ -13,7 +13,7 @@ memory is needed for one batch only."""
 from copy import copy
 from ..contract.sharded import local
 from ..lower.decide import lower
-from .calls import run_call, write_call_outs
+from .calls import read_last, run_call, write_call_outs
 from .flat import only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
@@ -100,6 +100,7 @@ class Work:
         calls = [c for s in self.program.stages for c in s.calls]
         numbers = [x for c in calls for x in c.numbers.values()]
         self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
+        self.read_last = read_last(self.program)
         self.batch_of_row = {}  # the first batch that has it
         for b in self.batches if calls else ():
             self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
@@ -147,7 +148,7 @@ class Work:
     def prepare(self, settings, handed=None):
         "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"
         for b in self.batches:
-            b.values.clear()
+            b.finish()
             b.tried = False
         if not self.scalars.prepare(settings, handed):
             return False
@@ -170,7 +171,12 @@ class Work:
 
     def run_stage_of(self, k, batch):
         run_flat(self, k, batch)
-        return all(run_call(self, batch, c) for c in self.program.stages[k].calls)
+        for c in self.program.stages[k].calls:
+            if not run_call(self, batch, c):
+                return False
+            for v in self.read_last[c]:
+                batch.forget(v)
+        return True
 
     def handed_out(self, v):
         "The single number `v` of each parameter, in the order of `indices`"
@@ -195,7 +201,7 @@ class Work:
                 raise other_names(self.who, self.program.chain)
             run_flat(self, len(self.program.stages) - 1, b)
             write_call_outs(self, b)
-            b.values.clear()
+            b.finish()
         self.cross.clear()
 
     def run_middle(self, batch):

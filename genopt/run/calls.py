@@ -21,7 +21,7 @@ from .memory import aligned, as_strided_like
 from .reference import wrote_in_place
 from .tape import Tape
 
-__all__ = ['read_last', 'run_call', 'write_call_outs']
+__all__ = ['run_call', 'write_call_outs']
 
 most_tapes = 32  # of one stack; numbers that change often have none
 
@@ -162,24 +162,6 @@ def as_stack(x, strides):
         return x
     room = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
     return room.as_strided(x.shape, strides).copy_(x)
-
-
-# -- What is not needed any more --
-
-
-def read_last(program):
-    "Of each call the values that nothing reads after it"
-    stages, last = program.stages, {}
-    for k, stage in enumerate(stages):
-        for c in stage.calls:
-            last |= dict.fromkeys((v.name for v in c.needs), c)
-        if k + 1 < len(stages) and (flat := stages[k + 1].flat):
-            last |= dict.fromkeys((*flat.loads, *flat.single_loads))
-    later = [v.args[0] for s in stages for v in s.cross_reductions]
-    last |= dict.fromkeys(v.name for v in (*later, *program.call_outs.values()))
-    return {
-        c: [v for v in c.needs if last[v.name] is c] for s in stages for c in s.calls
-    }
 
 
 # -- States with a shape of their own --

@@ -14,18 +14,11 @@ from collections import defaultdict
 from functools import cached_property
 import torch
 from torch import Tensor
-from ..lower.values import ELEMENTS, OWN_SHAPE
 from .foreach import on_accelerator
 from .names import moves
+from .stacks import stack_size
 
 __all__ = ['Batch', 'Part', 'Tensors', 'batches', 'parts']
-
-stack_limit = 2**16  # elements: on a CPU a larger matrix is as quick by itself
-
-# A product of one matrix leaves most of an accelerator idle. So a stack may need this many times
-# `scratch_bytes` there, which is 256 MiB if that is not set: all twelve matrices of a kind of GPT-2,
-# or two stacks of six
-stack_share = 4
 
 
 class Tensors:
@@ -177,22 +170,18 @@ class Part:
 def batches(program, tensors, row_of, scratch_bytes):
     """All parameters as one batch; if callbacks are called, those that are alike. The largest comes
     first, so that its memory is enough for all others"""
-    calls, dtype = (
-        [c for s in program.stages for c in s.calls],
-        program.layout.compute_dtype,
-    )
-    if not calls:
+    dtype = program.layout.compute_dtype
+    if not any(s.calls for s in program.stages):
         return [Batch([*range(len(tensors.ps))], False, tensors, dtype)]
     alike = defaultdict(list)
     for k, (p, states) in enumerate(zip(tensors.ps, tensors.states)):
         alike[
             (p.shape, p.stride(), row_of[k], *(s.shape for s in states.values()))
         ].append(k)
-    stackable, members = all(c.stacked for c in calls), []
+    members = []
     for ks in alike.values():
         p, states = tensors.ps[ks[0]], tensors.states[ks[0]]
-        n = stack_size(program, p, states, scratch_bytes) if stackable else 1
-        members += evenly(ks, n)
+        members += evenly(ks, stack_size(program, p, states, scratch_bytes))
     members.sort(key=lambda at: -len(at) * tensors.ps[at[0]].numel())
     memory = Scratch(dtype, kept=not on_accelerator(program))
     return [Batch(at, len(at) > 1, tensors, dtype, memory) for at in members]
@@ -203,26 +192,6 @@ def evenly(xs, most):
     n = -(-len(xs) // most)
     ends = [i * len(xs) // n for i in range(n + 1)]
     return [xs[a:b] for a, b in zip(ends, ends[1:])]
-
-
-def stack_size(program, p, states, scratch_bytes):
-    "How many parameters like `p`, with states like `states`, are stacked"
-    if on_accelerator(program):
-        return max(1, stack_share * scratch_bytes // bytes_of_calls(program, p, states))
-    numel = max(1, p.numel())
-    return max(1, scratch_bytes // 64 // numel) if numel <= stack_limit else 1
-
-
-def bytes_of_calls(program, p, states):
-    """The bytes of all that calls read and give for the parameter `p`: about what lives at once, as
-    a callback needs memory of its own, and lets go what is not needed any more"""
-    numels = {}
-    for c in (c for s in program.stages for c in s.calls):
-        for n, v in (*c.reads.items(), *c.gives.items()):
-            if v.kind == ELEMENTS or v.kind == OWN_SHAPE:
-                own = v.kind == OWN_SHAPE and n in states
-                numels[v] = (states[n] if own else p).numel()
-    return max(1, sum(numels.values())) * program.layout.compute_dtype.itemsize
 
 
 def parts(batch, row_of, scratch_bytes, lists=6):

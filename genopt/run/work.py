@@ -13,15 +13,18 @@ memory is needed for one batch only."""
 from copy import copy
 from ..contract.sharded import local
 from ..lower.decide import lower
-from .calls import read_last, run_call, write_call_outs
+from .calls import run_call, write_call_outs
 from .flat import only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
 from .scalars import ScalarTable
+from .stacks import read_last
 from .tensors import Tensors, batches
 from .triton_scalars import DeviceScalars
 
 __all__ = ['Work']
+
+most_numbers = 1000  # sets of numbers that a work remembers; those with a counter are new each step
 
 
 class Work:
@@ -101,6 +104,7 @@ class Work:
         numbers = [x for c in calls for x in c.numbers.values()]
         self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
         self.read_last = read_last(self.program)
+        self.tried_numbers = set()
         self.batch_of_row = {}  # the first batch that has it
         for b in self.batches if calls else ():
             self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
@@ -211,17 +215,18 @@ class Work:
 
     def try_calls(self):
         """A callback may decide by numbers which names it returns. So call it, before anything is
-        written, for one batch with each set of numbers. False if it returns others than before"""
-        seen = set()
+        written, for one batch with each new set of numbers. False if it returns others than before"""
+        if len(self.tried_numbers) > most_numbers:
+            self.tried_numbers.clear()
         for r, batch in self.batch_of_row.items():
             scalars = self.scalars.named(r)
             numbers = (*(scalars[n] for n in self.read_by_calls),)
-            if numbers in seen:
+            if numbers in self.tried_numbers:
                 continue
             if not self.run_middle(batch):
                 return False
             batch.tried = True
-            seen.add(numbers)
+            self.tried_numbers.add(numbers)
         return True
 
 

@@ -198,23 +198,23 @@ def held(shapes):
     return res
 def stub(stacked=None, dtype=torch.float32):
     calls = () if stacked is None else (SimpleNamespace(stacked=stacked),)
-    return SimpleNamespace(stages=[SimpleNamespace(calls=calls)], layout=SimpleNamespace(compute_dtype=dtype))
+    return SimpleNamespace(stages=[SimpleNamespace(calls=calls)], layout=SimpleNamespace(compute_dtype=dtype, device=torch.device('cpu')))
 def places(bs): return [(b.at, b.stacked) for b in bs]
 
 def test_parameters_that_are_alike_are_stacked():
-    "Where something is called. One shape, strides and row of scalars; large ones, and what torch cannot stack, by themselves"
+    "Where something is called. One shape, strides and row of scalars; large ones, and what torch cannot stack, by themselves. The largest come first"
     shapes = [(4,3), (5,), (4,3), (4,3), (300,300), (300,300)]
     ts,rows = held(shapes),[0, 0, 0, 1, 0, 0]
     assert places(tensors.batches(stub(), ts, rows, 2**26))==[([0, 1, 2, 3, 4, 5], False)]
-    assert places(tensors.batches(stub(True), ts, rows, 2**26))==[([0, 2], True), ([1], False), ([3], False), ([4], False), ([5], False)]
-    assert places(tensors.batches(stub(False), ts, rows, 2**26))==[([0], False), ([2], False), ([1], False), ([3], False), ([4], False), ([5], False)]
+    assert places(tensors.batches(stub(True), ts, rows, 2**26))==[([4], False), ([5], False), ([0, 2], True), ([3], False), ([1], False)]
+    assert places(tensors.batches(stub(False), ts, rows, 2**26))==[([4], False), ([5], False), ([0], False), ([2], False), ([3], False), ([1], False)]
     ts.ps[2] = torch.zeros(3, 4).t()
-    assert places(tensors.batches(stub(True), ts, rows, 2**26))[:2]==[([0], False), ([1], False)]
+    assert places(tensors.batches(stub(True), ts, rows, 2**26))[2:]==[([0], False), ([2], False), ([3], False), ([1], False)]
 
 def test_stacks_fit_into_scratch_memory():
     "64 values for each element of a stack"
     bs = tensors.batches(stub(True), held([(10,)]*7), [0]*7, 64*30)
-    assert places(bs)==[([0, 1, 2], True), ([3, 4, 5], True), ([6], False)]
+    assert places(bs)==[([0, 1, 2], True), ([3, 4], True), ([5, 6], True)]
 
 def test_parts_have_one_row_and_fit_into_scratch_memory():
     "But for a parameter that is too large by itself"
@@ -226,7 +226,8 @@ def test_parts_have_one_row_and_fit_into_scratch_memory():
 def test_scratch_memory_lies_as_the_parameters_do():
     ts = held([(4,3)]*3)
     ts.ps = [p.t() for p in ts.ps]
-    for b,step in ((tensors.Batch([0, 1, 2], True, ts, torch.float64), 12*8), (tensors.Batch([0, 1, 2], False, ts, torch.float64), None)):
+    borrowed = tensors.Scratch(torch.float64, kept=True)
+    for b,step in ((tensors.Batch([0, 1, 2], True, ts, torch.float64, borrowed), 12*8), (tensors.Batch([0, 1, 2], False, ts, torch.float64), None)):
         b.make_room('v1')
         xs,first = b.tensors('v1'),b.addresses('v1')
         b.make_room('v1')
@@ -460,16 +461,17 @@ def test_parameters_that_count_otherwise_may_get_other_names(cb, shapes, kw, fre
     (ps,states),(qs,want) = train(**kw),train(foreach=False)
     assert close(ps, qs) and all(map(same, states, want))
 
-def test_scratch_memory_is_for_one_batch_and_one_of_each_set_of_numbers():
-    "Of a callback that reads `mom`, which two of four groups share, and no counter"
+def test_scratch_memory_is_for_one_batch_and_one_of_each_new_set_of_numbers():
+    "Of a callback that reads `mom`, which two of four groups share, and no counter. With numbers that it has had it returns what it returned"
     def scaled(grad, mom=.9): return dict(grad=grad*mom*grad.shape[0])
     ps  = parameters(*[(3,4)]*4)
     opt = Optimizer([dict(params=[p], mom=m, lr=.1*i) for i,(p,m) in enumerate(zip(ps, (.9, .9, .8, .8)), 1)], [average_grad, scaled], lr=.1, foreach=True)
-    give(ps)
-    opt.step()
-    w, = opt._plan.works
-    with torch.no_grad(): assert opt._plan.prepare(inputs(opt)) is None
-    assert [b.tried for b in w.batches]==[True, False, True, False]
+    for mom,tried in (.9, [True, False, True, False]),(.9, [False]*4),(.7, [False, True, False, False]),(.7, [False]*4):
+        opt.param_groups[1]['mom'] = mom
+        give(ps)
+        opt.step()
+        w, = opt._plan.works
+        assert [b.tried for b in w.batches]==tried
 
 @way
 def test_each_batch_is_called_once_in_a_step(kw, monkeypatch):

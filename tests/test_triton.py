@@ -9,7 +9,7 @@ import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step
-from genopt.run import choose,triton_launch,triton_runtime,triton_scalars
+from genopt.run import choose,foreach,triton_launch,triton_runtime,triton_scalars
 from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
@@ -42,8 +42,8 @@ def stub(on_triton, monkeypatch):
     return stub
 
 def backends(opt): return {w.program.request.backend for w in opt._plan.works}
-def params(*shapes, dtype=torch.float32, grads=True):
-    g  = torch.Generator().manual_seed(0)
+def params(*shapes, dtype=torch.float32, grads=True, seed=0):
+    g  = torch.Generator().manual_seed(seed)
     ps = [torch.randn(s, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
     if grads:
         for p in ps: p.grad = torch.randn(p.shape, generator=g, dtype=torch.float64).to(dtype)
@@ -494,6 +494,32 @@ def test_a_captured_step_goes_on_with_new_gradients_and_learning_rates(a, on_tri
         tape.replay(); ref.step()
     assert went_along(ps, qs, starts)
     for p,q in zip(ps, qs): assert opt.state[p].get('step')==ref.state[q].get('step')
+
+@pytest.mark.parametrize('share', [1, 10], ids=['several', 'one'])
+@pytest.mark.parametrize('name', ['Muon', *(pytest.param(n, marks=pytest.mark.slow) for n in ('NorMuon', 'AdaMuon', 'Scion'))])
+def test_a_captured_step_on_stacks(name, share, on_triton, monkeypatch):
+    "as an accelerator has them: all matrices of a shape, or as many as fit into `scratch_bytes`. Scratch memory is not kept from step to step"
+    monkeypatch.setattr(foreach, 'hosts', set())
+    monkeypatch.setattr(getattr(genopt, name), 'scratch_bytes', share*240)
+    shapes  = [(4,6)]*4 + [(6,4)]*3 + [(5,5)]
+    (ps,qs) = params(*shapes, grads=False),params(*shapes, grads=False)
+    make    = getattr(genopt, name)
+    opt,ref = make(ps, lr=torch.tensor(.01), capturable=True),make(qs, lr=.01, foreach=False)
+    starts  = [p.detach().clone() for p in ps]
+    def gradients(i):
+        for (p,q),g in zip(zip(ps, qs), params(*shapes, seed=i, grads=False)):
+            if p.grad is None: p.grad = torch.empty_like(p)
+            with torch.no_grad(): p.grad.copy_(g); q.grad = g.detach()
+    for i in range(3): gradients(i); opt.step(); ref.step()
+    gradients(3)
+    with Tape() as tape: opt.step()
+    ref.step()
+    for i in range(4, 7):
+        gradients(i)
+        opt.param_groups[0]['lr'].fill_(.01/i); ref.param_groups[0]['lr'] = .01/i
+        tape.replay(); ref.step()
+    stacks = sorted(len(b.at) for w in opt._plan.works for b in w.batches)
+    assert (stacks==[1,3,4] if share==10 else len(stacks)>3 and max(stacks)>1) and backends(opt)=={'triton'} and went_along(ps, qs, starts)
 
 def test_a_replay_writes_the_addresses_it_was_captured_with(on_triton):
     "Steps with other gradients lie between; these go on with their own addresses, too"

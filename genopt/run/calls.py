@@ -71,26 +71,30 @@ def result(work, batch, c, shared, each):
     if not c.stacked:
         return c.block(shared | each)
 
-    def one(*xs):
-        return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
-
-    run = torch.func.vmap(one, randomness='different') if batch.stacked else one
     numbers = (*shared.values(),)
     if any(isinstance(x, Tensor) for x in numbers):
-        return run(*each.values())
+        return untaped(work, batch, c, shared, each)
     key = c, numbers, *(x.stride() for x in each.values())
     if key in batch.tapes:
         names, run = batch.tapes[key]
         return dict(zip(names, run(*each.values())))
     if batch.last_numbers.get(c) != numbers:
         batch.last_numbers[c] = numbers
-        return run(*each.values())
+        return untaped(work, batch, c, shared, each)
     with Tape([*each.values()]) as tape:
-        out = run(*each.values())
+        out = untaped(work, batch, c, shared, each)
     if len(batch.tapes) > most_tapes:
         batch.tapes.clear()
     batch.tapes[key] = [*out], tape.function([*out.values()])
     return out
+
+
+def untaped(work, batch, c, shared, each):
+    def one(*xs):
+        return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
+
+    run = torch.func.vmap(one, randomness='different') if batch.stacked else one
+    return run(*each.values())
 
 
 def only_tensors(work, batch, c, out):

@@ -190,7 +190,7 @@ def batches(program, tensors, row_of, scratch_bytes):
 def evenly(xs, most):
     "`xs` in pieces of at most `most`, of which none is longer than another by more than one"
     n = -(-len(xs) // most)
-    ends = [i * len(xs) // n for i in range(n + 1)]
+    ends = [-(-i * len(xs) // n) for i in range(n + 1)]
     return [xs[a:b] for a, b in zip(ends, ends[1:])]
 
 

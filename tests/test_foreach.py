@@ -9,14 +9,8 @@ from genopt import Optimizer
 from genopt._torch import TorchDispatchMode
 from genopt.blocks import average_grad
 from genopt.lower.values import aten
-from genopt.run import foreach
 from genopt.run.rewrite import Factor
 from helpers import Tape,catalogue,difference,run
-
-@pytest.fixture
-def accelerator(monkeypatch):
-    "CPU tensors are run as those of an accelerator"
-    monkeypatch.setattr(foreach, 'hosts', set())
 
 def given(*sizes, dtype=torch.float32):
     "Parameters of these sizes"

@@ -462,12 +462,12 @@ def test_parameters_that_count_otherwise_may_get_other_names(cb, shapes, kw, fre
     assert close(ps, qs) and all(map(same, states, want))
 
 def test_scratch_memory_is_for_one_batch_and_one_of_each_new_set_of_numbers():
-    "Of a callback that reads `mom`, which two of four groups share, and no counter. With numbers that it has had it returns what it returned"
-    def scaled(grad, mom=.9): return dict(grad=grad*mom*grad.shape[0])
+    "Of a callback that reads `k`, which two of four groups share, and no counter. With numbers that it has had it returns what it returned"
+    def scaled(grad, k=.9): return dict(grad=grad*k*grad.shape[0])
     ps  = parameters(*[(3,4)]*4)
-    opt = Optimizer([dict(params=[p], mom=m, lr=.1*i) for i,(p,m) in enumerate(zip(ps, (.9, .9, .8, .8)), 1)], [average_grad, scaled], lr=.1, foreach=True)
-    for mom,tried in (.9, [True, False, True, False]),(.9, [False]*4),(.7, [False, True, False, False]),(.7, [False]*4):
-        opt.param_groups[1]['mom'] = mom
+    opt = Optimizer([dict(params=[p], k=m, lr=.1*i) for i,(p,m) in enumerate(zip(ps, (.9, .9, .8, .8)), 1)], [average_grad, scaled], lr=.1, foreach=True)
+    for k,tried in (.9, [True, False, True, False]),(.9, [False]*4),(.7, [False, True, False, False]),(.7, [False]*4):
+        opt.param_groups[1]['k'] = k
         give(ps)
         opt.step()
         w, = opt._plan.works

@@ -8,7 +8,7 @@ from genopt import Optimizer,full,zeros
 from genopt.blocks import average_grad,momentum_step,scale_by_shape,sgd_step
 from genopt.run import stacks,tensors
 from genopt.run.tape import Tape
-from test_foreach import Work,accelerator                                   # noqa: F401
+from test_foreach import Work
 
 def matrices(*shapes, seed=0):
     rand = torch.Generator().manual_seed(seed)

@@ -4,8 +4,8 @@ where `accelerator` is asked for."""
 import gc,weakref
 import pytest,torch
 import genopt
-from genopt import Optimizer,full,zeros
-from genopt.blocks import average_grad,momentum_step,scale_by_shape,sgd_step
+from genopt import Optimizer,full,rename,zeros
+from genopt.blocks import average_grad,average_sqr_grad,momentum_step,nesterov_average_step,rms_prop_step,scale_by_shape,sgd_step,step_stat
 from genopt.run import stacks,tensors
 from genopt.run.tape import Tape
 from test_foreach import Work
@@ -103,9 +103,11 @@ def same(update): return update.reshape(len(update), -1).reshape(update.shape)
 def rows(update): return update/update.norm(dim=-1, keepdim=True)
 def swapped(grad, a=zeros, b=full(1.)): return dict(a=b, b=a+grad*grad.shape[0], update=a)
 
+by_sqr = [rename(average_sqr_grad, grad='update'), rename(rms_prop_step, grad='update')]
+
 @backends
-@pytest.mark.parametrize('cbs', [[average_grad, momentum_step, same, genopt.Adam], [same, average_grad, momentum_step, same, rows, same, sgd_step],
-                                 [average_grad, momentum_step, scale_by_shape, rows, scale_by_shape], [swapped]], ids=lambda cbs: '-'.join(c.__name__ for c in cbs))
+@pytest.mark.parametrize('cbs', [[average_grad, nesterov_average_step, same, *by_sqr, rows], [same, average_grad, momentum_step, same, rows, same, sgd_step],
+                                 [average_grad, momentum_step, scale_by_shape, rows, scale_by_shape], [swapped]], ids=lambda cbs: cbs[-1].__name__)
 @pytest.mark.parametrize('there', [False, True], ids=['cpu', 'accelerator'])
 def test_callbacks_that_return_what_they_were_given(cbs, kw, there, request):
     "Their result lies in scratch memory, which must not be given to others"
@@ -159,8 +161,8 @@ def test_numbers_on_the_device_are_not_looked_at(monkeypatch):
     "A tape cannot hold them; the callback runs anew"
     def by_step(update, step): return update/(step*len(update))
     ps,qs = matrices(*[(4,6)]*3),matrices(*[(4,6)]*3)
-    opt = train(ps, Optimizer(ps, [genopt.blocks.step_stat, by_step], lr=.1, capturable=True, foreach=True))
-    train(qs, Optimizer(qs, [genopt.blocks.step_stat, by_step], lr=.1, foreach=False))
+    opt = train(ps, Optimizer(ps, [step_stat, by_step], lr=.1, capturable=True, foreach=True))
+    train(qs, Optimizer(qs, [step_stat, by_step], lr=.1, foreach=False))
     for p,q in zip(ps, qs): torch.testing.assert_close(p, q)
     assert not any(b.tapes or b.last_numbers for b in batches(opt))
 

@@ -66,11 +66,10 @@ def versions(tensors):
 
 
 def result(work, batch, c, shared, each):
-    """What the callback returns. A tape runs, if the numbers are those of last time, and if torch
-    can run the callback on a stack, and so without a look at values"""
+    """What the callback returns. A callback that `vmap` can run does not look at values, so the tape
+    of a single tensor is right as well. A tape runs if the numbers are those of last time"""
     if not c.stacked:
         return c.block(shared | each)
-
     numbers = (*shared.values(),)
     if any(isinstance(x, Tensor) for x in numbers):
         return untaped(work, batch, c, shared, each)
@@ -90,6 +89,8 @@ def result(work, batch, c, shared, each):
 
 
 def untaped(work, batch, c, shared, each):
+    "What the callback returns, called on the stack or on the only tensor of each name"
+
     def one(*xs):
         return only_tensors(work, batch, c, c.block(shared | dict(zip(each, xs))))
 
@@ -98,7 +99,7 @@ def untaped(work, batch, c, shared, each):
 
 
 def only_tensors(work, batch, c, out):
-    "What the callback returns on a stack, where `vmap` takes no numbers"
+    "What the callback returns, without numbers, which neither `vmap` nor a tape takes"
     for n, x in out.items():
         if n in c.gives and not isinstance(x, Tensor):
             raise misfit(work, batch, c, n, c.gives[n], x)

@@ -1,4 +1,4 @@
-"""A callback on a stack of parameters, as the operations that it comes to. `vmap` finds these anew
+"""A callback on a stack of parameters, or on one, as the operations that it comes to. `vmap` finds these anew
 in each step, which takes longer than the arithmetic on small matrices. So a `Tape` writes them down
 once, as a Python function of the tensors that the callback reads. The numbers that it read are
 constants there. grad - grad.mean(-1, keepdim=True), for instance, becomes

@@ -63,7 +63,7 @@ class Scratch:
         fitting = [x for x in self.free if x.numel() >= n]
         if not fitting:
             return torch.empty(n, dtype=self.dtype, device=device)
-        # if several are as large, in each step the same one
+        # Among equals the address decides, so that each step takes the same
         found = min(fitting, key=lambda x: (x.numel(), x.data_ptr()))
         self.free = [x for x in self.free if x is not found]
         return found
@@ -76,9 +76,10 @@ class Scratch:
 class Batch:
     """Parameters that go through the stages together: `at`, their places in the work. `stacked`:
     they have one shape and one row, and calls get a stack. `values`: what the stages have computed
-    in this step; `scratch`: what one stage hands to the next, by name, in memory that is borrowed
-    of `memory`, or without that the batch's own. `tapes`: of calls; `last_numbers`: with which each
-    was called last. `tried`: its stages have been run before `commit`, but for the last"""
+    in this step. `scratch`: what one stage hands to the next, by name. It lies in memory that the
+    batch has `borrowed` from `memory`; without `memory`, in memory of its own. `tapes`: of calls;
+    `last_numbers`: with which each was called last. `tried`: its stages have been run before
+    `commit`, but for the last"""
 
     def __init__(self, at, stacked, tensors, dtype, memory=None):
         self.at, self.stacked, self.of, self.dtype = at, stacked, tensors, dtype

@@ -19,8 +19,10 @@ __all__ = ['read_last', 'stack_size']
 
 stack_limit = 2**16  # elements: on a CPU a larger matrix is as quick by itself
 
-# A stack on an accelerator may need this many times `scratch_bytes`: 256 MiB if that is not set
-stack_share = 4
+# A stack on an accelerator may need this many times `scratch_bytes`: 384 MiB if that is not set.
+# On an H100 a step of Muon on GPT-2's matrices takes 6.1 ms with 2, 5.9 with 4 and 5.6 with 6, where
+# all twelve matrices of a shape are one stack, and 284 MB more memory are in use
+stack_share = 6
 
 
 def stack_size(program, p, states, scratch_bytes):

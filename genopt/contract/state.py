@@ -1,15 +1,16 @@
 """State: what an initializer makes for a parameter."""
 
-from collections.abc import Callable
+from collections.abc import Callable,Mapping
 from typing import TYPE_CHECKING,Any
 import torch
 from torch import Tensor
+from .codes import decode,encode,n_blocks,scale_of,write_at
 from .names import name_of
 from .sharded import is_sharded
 from .tensors import compute,fit,round_stochastically
 
 __all__ = ['Init', 'Kept', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar', 'scalar_tensor',
-           'torch_names', 'zeros']
+           'seen', 'stored_states', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object
@@ -45,6 +46,30 @@ class Init(Anything):
         "The state of the parameter `p` at its largest, for its shape and dtype"
         return first(self, p)
 
+    # How a value is stored: by itself, or as codes and the scales of their blocks
+    def in_codes(self, dtype: torch.dtype | None) -> bool:
+        "Whether a state that is stored in `dtype` is in codes"
+        return False
+    def names(self, n: str, v: Any) -> tuple[str, ...]:
+        "Under which names the state `n` is stored, whose own entry is `v`"
+        return (n,)
+    def room(self, n: str, v: Any) -> dict[str, Any]:
+        "What a first value like `v` of the state `n` is stored in, by name; without its values if these are not `v` itself"
+        return {n: v}
+    def stored(self, n: str, v: Any) -> dict[str, Any]:
+        "What the first value `v` of the state `n` is stored as, by name"
+        return {n: v}
+    def written(self, n: str, new: Tensor, olds: Mapping[str, Any]) -> dict[str, Tensor]:
+        "What the value `new` of the state `n` is stored as, by name, where `olds` are stored now"
+        return {n: self.rounded(new, olds[n])}
+    def write_at(self, at: Any, n: str, new: Tensor, olds: Mapping[str, Any]) -> None:
+        "Write `new` at the indices `at` of the state `n`. `olds`: the stored tensors, by name"
+        old = olds[n].detach()
+        old[at] = self.rounded(new, old).to(old.dtype)
+    def seen(self, n: str, stored: Mapping[str, Any]) -> Any:
+        "The state `n` as callbacks see it. `stored`: tensors and numbers, by name"
+        return compute(v) if isinstance(v := stored[n], Tensor) else v
+
 class History(Init):
     "A state that grows: `most` rows like `p` at most. See `history`"
     grows = True
@@ -65,18 +90,43 @@ class Kept(Init):
         self.init,self.dtype,self.smallest,self.stochastic,self.grows = init,dtype,smallest,rounding=='stochastic',init.grows
     def fits(self, new: Any, old: Any) -> bool: return self.init.fits(new, old)
     def largest(self, p: Tensor) -> Tensor | float:
-        res: Tensor | float = stored(x := self.init.largest(p), self.dtype, self.smallest, x)
+        res: Tensor | float = as_dtype(x := self.init.largest(p), self.dtype, self.smallest, x)
         return res
     def __repr__(self) -> str: return f'{self.init} as {self.dtype}'
+    def rounds_at_random(self, dtype: torch.dtype | None) -> bool:
+        return super().rounds_at_random(dtype) or self.stochastic and self.in_codes(dtype)
+    def in_codes(self, dtype: torch.dtype | None) -> bool: return self.dtype=='int8' and dtype==torch.uint8
+    def names(self, n: str, v: Any) -> tuple[str, ...]:
+        return (n, scale_of(n)) if isinstance(v, Tensor) and self.in_codes(v.dtype) else (n,)
+    def gets_codes(self, v: Any) -> bool:
+        "Whether a first value like `v` is stored in codes"
+        return self.dtype=='int8' and not self.grows and is_storable(v, v, self.smallest) and not is_sharded(v)
+    def room(self, n: str, v: Any) -> dict[str, Any]:
+        if not self.gets_codes(v): return {n: v}
+        return {n: torch.empty_like(v, dtype=torch.uint8), scale_of(n): v.new_empty(n_blocks(v))}
+    def stored(self, n: str, v: Any) -> dict[str, Any]:
+        return dict(zip((n, scale_of(n)), encode(v))) if self.gets_codes(v) else {n: v}
+    def written(self, n: str, new: Tensor, olds: Mapping[str, Any]) -> dict[str, Tensor]:
+        if not self.in_codes(olds[n].dtype): return super().written(n, new, olds)
+        return dict(zip((n, scale_of(n)), encode(new, olds[n], self.stochastic)))
+    def write_at(self, at: Any, n: str, new: Tensor, olds: Mapping[str, Any]) -> None:
+        if not self.in_codes(olds[n].dtype): return super().write_at(at, n, new, olds)
+        return write_at(at, new, olds[n], olds[scale_of(n)], self.stochastic)
+    def seen(self, n: str, stored: Mapping[str, Any]) -> Any:
+        v = stored[n]
+        return decode(v, stored[scale_of(n)]) if isinstance(v, Tensor) and self.in_codes(v.dtype) else super().seen(n, stored)
 
-def stored(x: Any, dtype: str, smallest: int, largest: Any) -> Any:
-    "The state `x` in `dtype`, if it is a float32 tensor that has at least `smallest` elements when it is `largest`"
-    if not isinstance(x, Tensor) or not x.ndim or x.dtype!=torch.float32 or largest.numel()<smallest: return x
-    return x.to(getattr(torch, dtype))
+def is_storable(x: Any, largest: Any, smallest: int) -> bool:
+    "Whether the state `x` may be stored in another dtype: a float32 tensor that has at least `smallest` elements when it is `largest`"
+    return isinstance(x, Tensor) and x.ndim>0 and x.dtype==torch.float32 and largest.numel()>=smallest
+
+def as_dtype(x: Any, dtype: str, smallest: int, largest: Any) -> Any:
+    "The state `x` in `dtype`, if it may be stored so. What will be in codes stays as it is here"
+    return x.to(getattr(torch, dtype)) if dtype!='int8' and is_storable(x, largest, smallest) else x
 
 def _kept(p: Tensor, init: Init, dtype: str, rounding: str, smallest: int) -> Any:
     x = init(p)
-    return stored(x, dtype, smallest, init.largest(p) if init.grows else x)
+    return as_dtype(x, dtype, smallest, init.largest(p) if init.grows else x)
 def _scalar(p: Tensor, v: float) -> float: return v
 def _scalar_tensor(p: Tensor, v: float) -> Tensor: return p.new_full((), v)
 def _count(p: Tensor) -> int: return 0
@@ -98,21 +148,26 @@ def history(most: int) -> History:
     A parameter with such a state is run by itself, by the reference"""
     return History(most)
 
-dtypes = 'float32','bfloat16','float16'                           # those in which a state can be stored
+dtypes = 'float32','bfloat16','float16','int8'                    # those in which a state can be stored
+at_random = 'bfloat16','int8'                                     # those that can be rounded at random, and are by default
 def kept(init: Init, dtype: str | torch.dtype, rounding: str | None = None, smallest: int = 4096) -> Kept:
     """The state that `init` makes, stored in `dtype`. Callbacks see it in float32 all the same.
 
-    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and its default. An average moves by less than a bfloat16 can tell in most
-    steps, so it would stand still if it were rounded to the nearest. The random bits come from torch's generator.
-    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64.
+    `dtype`: `'float32'`, `'bfloat16'`, `'float16'` or `'int8'`: 8 bits for each element, and a float32 scale for each 256. The scales of a state
+        `sqr_avg` are stored beside it as `sqr_avg.scale`. `genopt.contract.codes` describes the code.
+    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and int8, and their default. An average moves by less than a bfloat16 or a code
+        can tell in most steps, so it would stand still if it were rounded to the nearest. The random bits come from torch's generator.
+    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64; and under
+        int8 sharded tensors, and states that grow.
 
     Raises `TypeError` or `ValueError` for another initializer, dtype, rounding or size."""
     if not isinstance(init, Init): raise TypeError(f"kept takes an initializer such as zeros, got {init!r}")
     name = str(dtype).removeprefix('torch.')
     if name not in dtypes: raise ValueError(f"a state cannot be kept as {dtype!r}; there is {', '.join(dtypes)}")
-    rounding = rounding or ('stochastic' if name=='bfloat16' else 'nearest')
+    rounding = rounding or ('stochastic' if name in at_random else 'nearest')
     if rounding not in ('nearest','stochastic'): raise ValueError(f"rounding must be 'nearest' or 'stochastic', got {rounding!r}")
-    if rounding=='stochastic' and name!='bfloat16': raise ValueError(f"rounding='stochastic' is for bfloat16, and not for {name}")
+    if rounding=='stochastic' and name not in at_random:
+        raise ValueError(f"rounding='stochastic' is for {' and '.join(at_random)}, and not for {name}")
     if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
         raise ValueError(f"smallest must be a number of elements, got {smallest!r}")
     return Kept(init, name, rounding, smallest)
@@ -124,6 +179,18 @@ def first(init: Init, p: Tensor) -> Tensor | float:
     "What `init` makes for the parameter `p`: its shape and dtype, and its values only if it looks at those of `p`"
     try: return init(compute(torch.empty_like(p, device='meta')))
     except Exception: return init(compute(p))
+
+def stored_states(inits: Mapping[str, Init], state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
+    "The states that `inits` declare for the parameter `p`, as they are stored: tensors and numbers by name. What `state` lacks is new"
+    res: dict[str, Any] = {}
+    for n,init in inits.items():
+        if n not in state: res |= init.stored(n, init(p))
+        else: res |= {name: as_declared(state[name], init, p) for name in init.names(n, state[n])}
+    return res
+
+def seen(inits: Mapping[str, Init], stored: Mapping[str, Any]) -> dict[str, Any]:
+    "The states that `inits` declare, as callbacks see them. `stored`: as they are stored"
+    return {n: init.seen(n, stored) for n,init in inits.items()}
 
 def as_declared(v: Any, init: Init, p: Tensor) -> Any:
     "A state as its initializer has it: a counter that comes in a tensor, as torch keeps it, is a number"

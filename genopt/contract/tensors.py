@@ -6,7 +6,7 @@ from torch import Tensor
 from numbers import Integral,Real
 from .sharded import local
 
-__all__ = ['compute', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'round_stochastically', 'shared', 'storage',
+__all__ = ['compute', 'dense', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'round_stochastically', 'shared', 'storage',
            'wide']
 
 
@@ -22,6 +22,15 @@ def compute(x):
     "The stored tensor `x` as callbacks see it: complex numbers as pairs of real ones, low precision as float32"
     x = real(x.detach())
     return x.to(wide(x.dtype))
+
+def dense(x):
+    "Whether the elements of `x` lie in one piece of memory without gaps, in any order"
+    if x.is_contiguous(): return True
+    expected = 1
+    for step,size in sorted(zip(x.stride(), x.shape)):
+        if size!=1 and step!=expected: return False
+        expected *= size
+    return True
 
 def is_finite(grad):
     "For each element of `grad` whether it and its square are finite, in the precision in which callbacks see it"

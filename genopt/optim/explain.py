@@ -21,7 +21,7 @@ def n_bytes(x):
 
 def state_bytes(chain, params):
     "Bytes of each state that `chain` keeps for `params`, by name; of one that grows, at its largest"
-    return {n: sum(n_bytes(init.largest(p)) for p in params) for n,init in chain.state.items()}
+    return {n: sum(n_bytes(x) for p in params for x in init.room(n, init.largest(p)).values()) for n,init in chain.state.items()}
 
 def traffic(chain, params, states):
     """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters; a callback that reads a state,

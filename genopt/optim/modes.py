@@ -8,7 +8,7 @@ from .._torch import quietly,without_dynamo
 from ..contract.chain import Namespace
 from ..contract.messages import name_in
 from ..contract.sharded import is_sharded
-from ..contract.state import as_declared
+from ..contract.state import seen,stored_states
 from ..contract.tensors import compute,real
 from ..run.reference import own
 
@@ -70,7 +70,7 @@ class Modes:
             for p in group['params'] if chain.evals or 'eval_p' in chain.state else ():
                 state = self.state.of(p)
                 if not chain.state.keys()<=state.keys(): continue
-                values = {n: kept(as_declared(state[n], init, p)) for n,init in chain.state.items()}
+                values = seen(chain.state, stored_states(chain.state, state, p))
                 ns = Namespace(own(recipe.hypers(group, chain), state), p=compute(p), **values)
                 for b in chain.evals: ns.update(b(ns))
                 res.append((p, self.state[p], ns['eval_p']))
@@ -116,8 +116,6 @@ def put_back(put_aside, changed):
         value = state.pop('train_p')
         state.pop('eval_bits', None)
         if id(p) not in changed: p.detach().copy_(value)
-
-def kept(v): return compute(v) if isinstance(v, torch.Tensor) else v
 
 def was_written(p, state):
     "Tell whether `p` holds neither the weights that `eval` put there nor those from before. For the state of an old file the answer is no"

@@ -11,6 +11,7 @@ from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
+from ..contract.state import stored_states
 from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import backend_of,check_asked
 from ..run.gate import Gate
@@ -400,7 +401,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             for p in g['params']:
                 if p.requires_grad and not is_lazy(p) and (new := {n: init for n,init in chain.state.items() if n not in self.state.of(p)}):
                     x = compute(p)
-                    self.state[p].update({n: init(x) for n,init in new.items()})
+                    self.state[p].update(stored_states(new, {}, x))
 
     @quietly
     def share_memory(self):

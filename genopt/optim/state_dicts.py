@@ -5,10 +5,11 @@ from itertools import islice
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 import torch
+from ..contract.codes import block,decode,n_blocks,scale_of
 from ..contract.messages import names_of
 from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
-from ..contract.tensors import plain
+from ..contract.tensors import describe,plain
 from .recipe import keep_plain
 
 __all__ = ['checked', 'torch_state_dict']
@@ -96,13 +97,35 @@ def check_state(state, chain, p, who, nonfinite):
         raise ValueError(f"{who}: it has no shape yet; load the model first, or run it once")
     if not isinstance(state, dict):
         raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
-    state = from_torch(state, chain)
+    state = in_own_codes(from_torch(state, chain), chain, p, who)
     check_owner(state, chain, who)
     found = [n for n in chain.state if n in state]
     check_missing(found, chain, p, who)
     if p.numel():
         check_nan(state, found, who, nonfinite)
-    return state | {n: check_value(n, state[n], chain.state[n], p, who) for n in found}
+    for n in found:
+        state |= chain.state[n].stored(n, check_value(n, state[n], chain.state[n], p, who))
+    return state
+
+def in_own_codes(state, chain, p, who):
+    """The saved `state` without codes, but for states of which `chain` keeps codes for the parameter `p`. These stay as they are, so that no digit is
+    lost"""
+    res = dict(state)
+    for n,init in chain.state.items():
+        if scale_of(n) not in state: continue
+        check_codes(n, state, who)
+        if init.in_codes(state[n].dtype) and len(init.room(n, first(init, p)))>1: continue
+        res[n] = decode(state[n], res.pop(scale_of(n)))
+    return res
+
+def check_codes(n, state, who):
+    "Refuse scales that do not fit the codes of the state `n`"
+    codes,scale = state.get(n),state[scale_of(n)]
+    if not isinstance(codes, Tensor) or codes.dtype!=torch.uint8:
+        raise ValueError(f"{who}: it has {scale_of(n)!r}, but no codes as {n!r}")
+    if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(n_blocks(codes),):
+        raise ValueError(f"{who}: {scale_of(n)!r} must be a float32 tensor of {n_blocks(codes)} elements, one for each {block} of {n!r}; "
+                         f"it is {describe(scale)}")
 
 def check_owner(state, chain, who):
     "Refuse the state of another algorithm: tensors of which the chain keeps none"
@@ -120,7 +143,7 @@ def check_missing(found, chain, p, who):
 def check_nan(state, found, who, nonfinite):
     "Warn of NaN in a state; refuse it where the optimizer refuses gradients that are not finite"
     for n in found:
-        v = state[n]
+        v = state.get(scale_of(n), state[n])                     # codes have no NaN, but their scales
         if not isinstance(v, Tensor) or v.is_meta or not local(v).isnan().any(): continue
         message = f"{who}: {n!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
         if nonfinite!='propagate':
@@ -198,7 +221,8 @@ def torch_state_dict(opt) -> dict:
         raise ValueError(f"torch.optim has no {opt!r}; state_dict() is what genopt itself loads")
     res = opt.state_dict()
     for group,saved in zip(opt.param_groups, res['param_groups']):
-        to_ours  = names_in_torch(opt._recipe(group).chain(group))
+        chain    = opt._recipe(group).chain(group)
+        to_ours  = names_in_torch(chain)
         examples = {ndim: after_a_step(cls, group, ndim) for ndim in {p.ndim for p in group['params']}}
         for example,_ in examples.values():
             for k,v in example.defaults.items():
@@ -206,7 +230,8 @@ def torch_state_dict(opt) -> dict:
         for i,p in zip(saved['params'], group['params']):
             if state := res['state'].get(i):
                 _,example = examples[p.ndim]
-                res['state'][i] = to_torch(state, example, to_ours)
+                values = {n: init.seen(n, state) for n,init in chain.state.items() if scale_of(n) in state}
+                res['state'][i] = to_torch(state|values, example, to_ours)
     return res
 
 def after_a_step(cls, group, ndim):

@@ -1,8 +1,10 @@
 """In which dtype states are stored. A policy names states by a pattern, and says a dtype:
 
     AdamW(params, store={'sqr_avg': 'float32', '*_avg': 'bfloat16'})
+    AdamW(params, store='int8')                                            # the same as {'*': 'int8'}
 
-The first pattern that matches a state counts. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
+The first pattern that matches a state counts. A copy of the weights (`p0`, `eval_p`) is not an average: 8 bits are too few for it. So it stays float32,
+unless a policy of int8 has its exact name. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
 `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32."""
 
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ from functools import lru_cache,partial
 import torch
 from ..contract.block import Block
 from ..contract.messages import did_you_mean
-from ..contract.state import Kept,first,kept,zeros
+from ..contract.state import Kept,copy_of_p,first,kept,zeros
 
 __all__ = ['check_matches', 'policies', 'with_storage']
 
@@ -19,9 +21,10 @@ __all__ = ['check_matches', 'policies', 'with_storage']
 def policies(store) -> tuple | None:
     """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)`, which a checkpoint can hold. None for no policy.
 
-    `store`: a dict from a pattern to a dtype, or to a dict of the arguments of `kept`; or that tuple. Raises `TypeError` or `ValueError` for another
-    value"""
+    `store`: a dict from a pattern to a dtype, or to a dict of the arguments of `kept`; a dtype for all states; or that tuple. Raises `TypeError` or
+    `ValueError` for another value"""
     if store is None: return None
+    if isinstance(store, (str,torch.dtype)): store = {'*': store}
     if isinstance(store, (tuple,list)): store = {pattern: dict(zip(arguments, values)) for pattern,*values in store}
     if not isinstance(store, Mapping): raise TypeError(f"store must be a dict of states and dtypes, such as {{'sqr_avg': 'bfloat16'}}; got {store!r}")
     return tuple(policy(*item) for item in store.items()) or None
@@ -44,6 +47,7 @@ def with_storage(cb, store):
     names = {member: n for n,member in zip(block.reads, block.names)}
     for n,init in block.state.items():
         found = next((p for p in store if fnmatchcase(n, p[0])), None)
+        if found and init==copy_of_p and found[:2]!=(n, 'int8') and found[1]=='int8': continue
         if found and not isinstance(init, Kept) and is_tensor(init): new[names[n]] = kept(init, *found[1:])
     return partial(cb, **new) if new else cb
 

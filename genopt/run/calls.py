@@ -117,11 +117,19 @@ def read(work, batch, v):
         return x[0] if one_of_vector else x
     if v.name in batch.scratch:
         return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
-    xs = [x.to(wide(x.dtype)) for x in batch.tensors(v.name)]
+    xs = values(work, batch, v.name)
     if not batch.stacked:
         return xs[0]
     batch.values[v] = torch.stack(xs)  # for the calls that come after
     return batch.values[v]
+
+
+def values(work, batch, n):
+    "The tensors called `n` as callbacks see them"
+    init = work.program.chain.state.get(n)
+    if init is None:
+        return [x.to(wide(x.dtype)) for x in batch.tensors(n)]
+    return [init.seen(n, work.tensors.states[k]) for k in batch.at]
 
 
 def check_shape(work, batch, c, n, v, x):
@@ -182,10 +190,12 @@ def write_call_outs(work, batch):
     for n, v in call_outs.items():
         new = read(work, batch, v)
         init = work.program.chain.state[n]
-        for old, x in zip(batch.tensors(n), new.unbind() if batch.stacked else [new]):
-            x = init.rounded(x, old)
-            if not same_memory(x, old):
-                pairs.append((old, x.clone() if storage(x) in held else x))
+        for k, x in zip(batch.at, new.unbind() if batch.stacked else [new]):
+            olds = work.tensors.states[k]
+            for name, x in init.written(n, x, olds).items():
+                if not same_memory(x, olds[name]):
+                    x = x.clone() if storage(x) in held else x
+                    pairs.append((olds[name], x))
     if pairs:
         foreach_copy(*map(list, zip(*pairs)))
 

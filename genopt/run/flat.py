@@ -135,11 +135,19 @@ def joined(pairs):
 def run_part(work, part, kernel, scalars):
     "Run `kernel` for one part, in the dtype of the arithmetic"
     flat, states = kernel.flat, work.program.chain.state
-    stored = {n: part.tensors(n) for n in (*flat.names, *flat.single_names)}
-    wide = {n: widened(xs, work.compute_dtype) for n, xs in stored.items()}
+    names = *flat.names, *flat.single_names
+    stored = {n: part.tensors(n) for n in names}
+    wide = {
+        n: decoded(states[n], n, part, work.compute_dtype)
+        if in_codes(states.get(n), stored[n])
+        else widened(stored[n], work.compute_dtype)
+        for n in names
+    }
     leaves = kernel(wide, scalars)
     for n in (*flat.stores, *flat.single_stores):
-        if wide[n] is not stored[n]:
+        if in_codes(states.get(n), stored[n]):
+            encode(states[n], n, wide[n], part)
+        elif wide[n] is not stored[n]:
             foreach_copy(stored[n], rounded(states.get(n), wide[n], stored[n]))
     return leaves
 
@@ -149,6 +157,27 @@ def rounded(init, news, olds):
     if init is None or not init.stochastic:
         return news
     return [init.rounded(new, old) for new, old in zip(news, olds)]
+
+
+def in_codes(init, xs):
+    "Whether the tensors `xs` are codes. `init`: the initializer, if these are states"
+    return init is not None and init.in_codes(xs[0].dtype)
+
+
+def stored_members(init, n, part):
+    "What each parameter of `part` stores of the state `n`: tensors by name"
+    names = init.names(n, part.tensors(n)[0])
+    return [dict(zip(names, xs)) for xs in zip(*map(part.tensors, names))]
+
+
+def decoded(init, n, part, dtype):
+    return [init.seen(n, x).to(dtype) for x in stored_members(init, n, part)]
+
+
+def encode(init, n, news, part):
+    for new, olds in zip(news, stored_members(init, n, part)):
+        for name, x in init.written(n, new, olds).items():
+            olds[name].copy_(x)
 
 
 def widened(xs, dtype):

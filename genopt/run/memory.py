@@ -9,7 +9,6 @@ __all__ = [
     'Memory',
     'aligned',
     'as_strided_like',
-    'dense',
     'is_capturing',
     'real',
     'real_dtype',
@@ -23,18 +22,6 @@ def real(x):
 
 def real_dtype(dtype):
     return dtype.to_real() if dtype.is_complex else dtype
-
-
-def dense(x):
-    "Whether the elements of `x` lie in one piece of memory without gaps, in any order"
-    if x.is_contiguous():
-        return True
-    expected = 1
-    for step, size in sorted(zip(x.stride(), x.shape)):
-        if size != 1 and step != expected:
-            return False
-        expected *= size
-    return True
 
 
 def aligned(x, y):

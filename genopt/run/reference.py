@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from .._torch import times_written
 from ..contract.chain import Namespace, fold
-from ..contract.state import as_declared
+from ..contract.state import seen, stored_states
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 
 __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
@@ -36,13 +36,8 @@ class Item:
 
     def __init__(self, p, state, chain, hypers):
         self.p, self.chain, self.x = p, chain, (x := compute(p))
-        self.state = {
-            n: as_declared(state[n], init, x) if n in state else init(x)
-            for n, init in chain.state.items()
-        }
-        self.kept = {
-            n: compute(v) if isinstance(v, Tensor) else v for n, v in self.state.items()
-        }
+        self.state = stored_states(chain.state, state, x)
+        self.kept = seen(chain.state, self.state)
         self.ns = Namespace(
             own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept
         )
@@ -74,22 +69,29 @@ class Item:
 
     def write(self):
         "Write the parameter and its states. Returns the states"
-        news = {n: self.ns[n] for n in self.stores}
+        news = {n: self.ns[n] for n in ('new_p', *self.kept) if n in self.stores}
         news = {n: v for n, v in news.items() if n == 'new_p' or v is not self.kept[n]}
         # one stored tensor may be the new value of another, as in dict(a=b, b=a)
         held = {storage(v) for v in self.stores.values()}
         news = {n: v.clone() if storage(v) in held else v for n, v in news.items()}
         grown = {}
-        for n, v in news.items():
+        for n, v in self.stored(news):
             old = real(self.stores[n].detach())
-            if n in self.kept:
-                v = self.chain.state[n].rounded(v, old)
             if v.shape != old.shape:
                 grown[n] = stored_as(self.stores[n], v)
             else:
                 old.copy_(v)
         numbers = {n: plain(self.ns[n]) for n in self.state if n not in self.stores}
         return self.state | numbers | grown
+
+    def stored(self, news):
+        "Pairs of a name and what is written there, for the new values `news`"
+        olds = {n: real(v.detach()) for n, v in self.stores.items()}
+        for n, v in news.items():
+            if n in self.kept:
+                yield from self.chain.state[n].written(n, v, olds).items()
+            else:
+                yield n, v
 
 
 def stored_as(old, new):

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from ..contract.messages import name_in
 from ..contract.sharded import alike, is_sharded, local
-from ..contract.state import as_declared, first
-from ..contract.tensors import compute
+from ..contract.state import first, stored_states
+from ..contract.tensors import compute, dense
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
-from .memory import aligned, dense, real, real_dtype
+from .memory import aligned, real, real_dtype
 from .store import Clock, DeviceClock, SharedClock, cells
 from .scalars import Row
 from .work import Work
@@ -155,11 +155,9 @@ class Sort:
     def states(self, p, x, settings):
         """The states of `p`, new where it has none: counters by name, and tensors by name. `x`: the
         parameter, real and local"""
-        state, values, like = self.store.of(p), {}, None
-        for n, init in settings.chain.state.items():
-            if n not in state and like is None:
-                like = compute(p)
-            values[n] = as_declared(state[n], init, x) if n in state else init(like)
+        state, inits = self.store.of(p), settings.chain.state
+        like = x if all(n in state for n in inits) else compute(p)
+        values = stored_states(inits, state, like)
         hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
         if settings.capturable:
             hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
@@ -176,6 +174,8 @@ class Sort:
         if request.launches and not dense(x):
             request = replace(request, backend='foreach')
         layout = layout_of(x, grad_dtype, tensors, chain)
+        if any(chain.state[n].in_codes(t) for n, t in layout.state_dtypes):
+            request = replace(request, backend='foreach')
         handed = self.finished[i].ns if i in self.finished else {}
         program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}

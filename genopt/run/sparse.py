@@ -8,7 +8,7 @@ gradient alone (`lazy`, as in SparseAdam). `why_not` refuses any other such chai
 from torch import Tensor
 import torch
 from ..contract.chain import Namespace, interpret
-from ..contract.state import as_declared
+from ..contract.state import seen, stored_states
 from ..contract.tensors import compute, plain, real
 from .reference import Item, own
 
@@ -21,13 +21,10 @@ class Rows(Item):
     def __init__(self, p, state, chain, hypers):
         grad, x = p.grad.coalesce(), compute(p)
         self.p, self.chain, self.at = p, chain, tuple(grad.indices())
-        self.state = {
-            n: as_declared(state[n], init, x) if n in state else init(x)
-            for n, init in chain.state.items()
-        }
+        self.state = stored_states(chain.state, state, x)
         self.kept = {
-            n: compute(v)[self.at] if isinstance(v, Tensor) else v
-            for n, v in self.state.items()
+            n: v[self.at] if isinstance(v, Tensor) else v
+            for n, v in seen(chain.state, self.state).items()
         }
         self.x = x[self.at]
         self.ns = Namespace(
@@ -44,11 +41,11 @@ class Rows(Item):
 
     def write(self):
         "Write the new rows into the parameter and its state tensors, and return the whole state"
-        for n, v in self.stores.items():
-            x, new = real(v.detach()), self.ns[n]
-            if n in self.chain.state:
-                new = self.chain.state[n].rounded(new, x)
-            x[self.at] = new.to(x.dtype)
+        stores = {n: real(v.detach()) for n, v in self.stores.items()}
+        stores['new_p'][self.at] = self.ns['new_p'].to(self.p.dtype)
+        for n in self.kept:
+            if n in stores:
+                self.chain.state[n].write_at(self.at, n, self.ns[n], stores)
         return self.state | {
             n: plain(self.ns[n]) for n in self.state if n not in self.stores
         }

@@ -79,10 +79,7 @@ class StageEmitter:
         "The function for one tile in round `k`"
         names, values = self.names, [*r.elements, *r.reduced]
         loads = self.loads(values, stores)
-        body = [
-            f'const T {names.of(v)} = load_{names.stored(n)}(m{names.slots[n]}[i]);'
-            for n, v in loads.items()
-        ]
+        body = [f'const T {names.of(v)} = {self.load(n)};' for n, v in loads.items()]
         body += map(names.define, r.elements)
         body += [
             line for j, v in enumerate(r.reduced) for line in self.accumulate(j, v)
@@ -98,8 +95,11 @@ class StageEmitter:
             *names.load_scalars(values),
             *names.load_singles(values),
         ]
+        coded = [n for n in dict.fromkeys([*loads, *stores]) if names.in_codes(n)]
         if r.reduced:
-            loop = self.reducing_loop(r.reduced, body)
+            loop = self.reducing_loop(r.reduced, body, coded)
+        elif coded:
+            loop = self.loop_in_blocks(body, [n for n in coded if n in loads], stores)
         else:
             loop = [
                 '#pragma omp simd',
@@ -119,10 +119,23 @@ class StageEmitter:
     def pointer(self, n):
         "Where the elements of `n` in this tile lie"
         stored, i = self.names.stored(n), self.names.slots[n]
-        return f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + o;'
+        line = f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + o;'
+        if self.names.in_codes(n):
+            j = self.names.scale_slot(n)
+            line += f' float* restrict m{j} = (float*)a->table[{j}*a->n + t] + o/256;'
+        return line
+
+    def load(self, n):
+        "One element, in the type of the arithmetic"
+        i = self.names.slots[n]
+        if self.names.in_codes(n):
+            return f'load_code(m{i}[i], c{i})'
+        return f'load_{self.names.stored(n)}(m{i}[i])'
 
     def store(self, n, v):
         text = self.names.text(v, self.names.compute_dtype)
+        if self.names.in_codes(n):
+            return f'x{self.names.slots[n]}[i - b] = (float)({text});'
         if self.names.stochastic(n):
             bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
             return f'm{self.names.slots[n]}[i] = store_bf16_stochastic({text}, {bits});'
@@ -132,6 +145,33 @@ class StageEmitter:
         "What the random bits for `n` in this tile come from"
         i = self.names.slots[n]
         return f'const uint32_t h{i} = salt(a->seed, {i}, t, o);'
+
+    # -- States in codes: a loop over blocks around the loop over elements --
+
+    def loop_in_blocks(self, body, loaded, stores):
+        """The loop of a tile. What is to be in codes waits in an array until the block is complete.
+        `loaded`: the names of what is loaded in codes"""
+        stored = [n for n in stores if self.names.in_codes(n)]
+        lines = [
+            'const int64_t end = n - b < 256 ? n : b + 256;',
+            *map(self.scale, loaded),
+            *(f'float x{self.names.slots[n]}[256];' for n in stored),
+            '#pragma omp simd',
+            *function('for (int64_t i = b; i < end; i++)', body),
+            *map(self.store_block, stored),
+        ]
+        return function('for (int64_t b = 0; b < n; b += 256)', lines)
+
+    def scale(self, n):
+        "The scale of this block, as it was before"
+        return f'const float c{self.names.slots[n]} = m{self.names.scale_slot(n)}[b/256];'
+
+    def store_block(self, n):
+        i, j = self.names.slots[n], self.names.scale_slot(n)
+        given = f'x{i}, end - b, m{i} + b, m{j} + b/256'
+        if self.names.stochastic(n):
+            return f'store_code_stochastic({given}, h{i}, b);'
+        return f'store_code({given});'
 
     # -- Reductions --
 
@@ -150,8 +190,10 @@ class StageEmitter:
             f'a{j} = x{j} {better} a{j} ? x{j} : a{j};',
         ]
 
-    def reducing_loop(self, reduced, body):
-        "The loop of a tile that reduces: 512 elements in T, and what these come to in double"
+    def reducing_loop(self, reduced, body, coded):
+        """The loop of a tile that reduces: 512 elements in T, and what these come to in double.
+        `coded`: the names of what is loaded in codes; then it is a block of these"""
+        size = 256 if coded else 512
         signs = [reduction(v).sign for v in reduced]
         total = [
             f'double total{j} = {starts[sign]}; int bad{j} = 0;'
@@ -159,7 +201,8 @@ class StageEmitter:
         ]
         few = [f'T a{j} = {starts[sign]};' for j, sign in enumerate(signs)]
         few += [
-            'const int64_t end = n - b < 512 ? n : b + 512;',
+            f'const int64_t end = n - b < {size} ? n : b + {size};',
+            *map(self.scale, coded),
             f'#pragma omp simd {clauses(signs)}',
         ]
         few += function('for (int64_t i = b; i < end; i++)', body)
@@ -168,7 +211,8 @@ class StageEmitter:
             f'a->partials[k*{len(signs)} + {j}] = bad{j} ? NAN : total{j};'
             for j in range(len(signs))
         ]
-        return [*total, *function('for (int64_t b = 0; b < n; b += 512)', few), *save]
+        loop = function(f'for (int64_t b = 0; b < n; b += {size})', few)
+        return [*total, *loop, *save]
 
     def fold(self, r):
         "Fold the partial results of the tiles, in order, for each parameter"

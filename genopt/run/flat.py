@@ -11,7 +11,7 @@ import torch
 from .._torch import foreach_copy
 from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
-from .names import moves
+from .names import moves, with_scales
 from .tensors import Part, parts
 from .triton_launch import TritonKernel, TritonLaunch
 
@@ -61,6 +61,7 @@ def bound_launch(work, batch):
     "A launch for `batch`, with the addresses of all that stays where it is"
     program, names = work.program, work.program.names_in_memory
     dtypes = {n: work.dtypes.get(n, work.compute_dtype) for n in names}
+    dtypes = with_scales(names, dtypes, program.chain.state)
     key = (*dtypes.items(),)
     on_device = program.request.backend == 'triton'
     if key not in program.kernels:
@@ -74,7 +75,7 @@ def bound_launch(work, batch):
         launch = TritonLaunch(kernel, numels, work.scalars, row_of, work.gate)
     else:
         launch = Launch(kernel, numels, work.scalars.array, row_of)
-    for n in names:
+    for n in dtypes:
         if not moves(n) and work.tensors.has(n):
             launch.point(n, batch.addresses(n))
     return launch

@@ -46,7 +46,7 @@ class Kernel:
         flats = [s.flat for s in program.stages if s.flat]
         rounds = [r for f in flats for r in f.rounds]
         self.dtype, self.dtypes = program.layout.compute_dtype, dtypes
-        self.slots = {n: i for i, n in enumerate(program.names_in_memory)}
+        self.slots = {n: i for i, n in enumerate(dtypes)}
         leaves = dict.fromkeys(v for f in flats for v in f.leaves)
         self.leaves = {v: i for i, v in enumerate(leaves)}
         self.width = max(1, len(scalars))

@@ -11,15 +11,16 @@ written here for C; `triton_names.py` has it for Triton."""
 
 from copy import copy
 import torch
+from ..contract.codes import scale_of
 from ..lower.operations import divisor, write
 from ..lower.values import CROSS, SCALAR, SINGLE
 
-__all__ = ['CNames', 'Names', 'as_operand', 'moves', 'numbered', 'operands']
+__all__ = ['CNames', 'Names', 'as_operand', 'moves', 'numbered', 'operands', 'with_scales']
 
 
 class Names:
-    """What the values of a program are called in the dialect `d`. `slots`: the rows of the table,
-    by name; `scalars`: the places in a row of scalars, by name; `kept`: the places of single
+    """What the values of a program are called in the dialect `d`. `dtypes`: of what lies in memory,
+    by name, as `with_scales` makes it. `slots`: the rows of the table, by name; `scalars`: the places in a row of scalars, by name; `kept`: the places of single
     numbers, which are kept for each parameter from round to round; `leaves`: those of what is
     handed out"""
 
@@ -28,7 +29,7 @@ class Names:
         self.dtypes, self.compute_dtype = dtypes, program.layout.compute_dtype
         self.states = program.chain.state
         self.d = d
-        self.slots = numbered(program.names_in_memory)
+        self.slots = numbered(dtypes)
         self.scalars = numbered(scalars)
         self.kept = numbered(
             v for f in flats for r in f.rounds for v in (*r.singles, *r.reduced)
@@ -62,6 +63,15 @@ class Names:
         "Whether what is stored as `name` is rounded at random"
         init = self.states.get(name)
         return init is not None and init.rounds_at_random(self.dtypes[name])
+
+    def in_codes(self, name):
+        "Whether what is stored as `name` is in codes, with scales"
+        init = self.states.get(name)
+        return init is not None and init.in_codes(self.dtypes[name])
+
+    def scale_slot(self, name):
+        "The row of the table that has the scales of `name`"
+        return self.slots[scale_of(name)]
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of the scalar `by`; None if it has none"
@@ -111,6 +121,13 @@ class CNames(Names):
 def moves(name):
     "Whether the tensors called `name` are others in each step: gradients, and what calls give"
     return name == 'grad' or '@' in name
+
+
+def with_scales(names, dtypes, states):
+    "The dtypes of `names` in memory, and of the scales of those states that are in codes"
+    res = {n: dtypes[n] for n in names}
+    coded = [n for n in names if n in states and states[n].in_codes(dtypes[n])]
+    return res | {scale_of(n): torch.float32 for n in coded}
 
 
 def numbered(xs):

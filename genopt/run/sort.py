@@ -174,10 +174,6 @@ class Sort:
         if request.launches and not dense(x):
             request = replace(request, backend='foreach')
         layout = layout_of(x, grad_dtype, tensors, chain)
-        if backend == 'triton' and any(
-            chain.state[n].in_codes(t) for n, t in layout.state_dtypes
-        ):
-            request = replace(request, backend='foreach')
         handed = self.finished[i].ns if i in self.finished else {}
         program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}

@@ -35,6 +35,7 @@ barrier between its parts. Nothing is atomic, and sums have a fixed order, so bi
 
 import re
 from dataclasses import dataclass
+from ..contract.codes import block, scale_of
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
 from .emit_cross import computed, name_of
@@ -377,7 +378,10 @@ class Tile:
         self.loads = {
             v.name: v for v in read if v.kind == ELEMENTS and v.name in flat.loads
         }
-        self.pointers = [*dict.fromkeys([*self.loads, *stores])]
+        moved = [*dict.fromkeys([*self.loads, *stores])]
+        self.coded = [n for n in moved if names.in_codes(n)]
+        self.places = ['i', 'inside', *['j', 'rows'] * bool(self.coded)]
+        self.pointers = [*moved, *map(scale_of, self.coded)]
         for v in (*elements, *reduced):
             scope.prepare(v)
         for v in stores.values():
@@ -403,7 +407,7 @@ class Tile:
                 for n, v in self.loads.items()
             ]
             store = [self.store(n, text, mask) for n, text in stores.items()]
-            return load, store
+            return load, flattened(store)
 
         full, partial = moves('', ''), moves(', inside', ', other=0.0')
         lines = []
@@ -419,8 +423,7 @@ class Tile:
         known = assigned([*self.salts, *self.unscaling, *self.scope.lines])
         self.inner = [n for n in known if uses(lines, n)]
         return lines, [
-            'i',
-            'inside',
+            *self.places,
             *(f'm{slots[n]}' for n in self.pointers),
             *self.inner,
         ]
@@ -434,14 +437,40 @@ class Tile:
 
     def load(self, n, mask):
         names = self.names
+        if names.in_codes(n):
+            i, j = names.slots[n], names.scale_slot(n)
+            rows = mask.replace('inside', 'rows')
+            q, scale = f'tl.load(m{i} + i{mask.replace("0.0", "0")})', f'tl.load(m{j} + j{rows})'
+            text = f'decoded({q}, {scale})'
+            return text if names.d.single else f'{text}.to({names.d.T})'
         text = names.d.load(names.dtypes[n], f'm{names.slots[n]} + i', mask)
         return unscaled(names, n, text)
 
     def store(self, n, text, mask):
         names, i = self.names, self.names.slots[n]
+        if names.in_codes(n):
+            return self.store_codes(n, text, mask)
         if names.stochastic(n):
             return f'tl.store(m{i} + i, at_random(tl.cast({text}, tl.float32), h{i}, i){mask})'
         return names.d.store(names.dtypes[n], f'm{i} + i', text, mask)
+
+    def store_codes(self, n, text, mask):
+        "The statements that write a block of codes in each row, and their scales"
+        names, i, j = self.names, self.names.slots[n], self.names.scale_slot(n)
+        x = f'tl.cast({text}, tl.float32)'
+        if mask:
+            x = f'tl.where(inside, {x}, 0.0)'
+        encode = (
+            f'encoded_at_random(x{i}, c{i}, h{i}, i)'
+            if names.stochastic(n)
+            else f'encoded(x{i}, c{i})'
+        )
+        return [
+            f'x{i} = {x}',
+            f'c{i} = code_scale(x{i})',
+            f'tl.store(m{i} + i, {encode}{mask})',
+            f'tl.store(m{j} + j, c{i}{mask.replace("inside", "rows")})',
+        ]
 
     def outer(self):
         "What a program loads before it comes to the elements"
@@ -452,10 +481,21 @@ class Tile:
         return [*row_of(names, '\n'.join(self.scope.lines)), *lines, *self.scope.lines]
 
     def tile(self, place):
+        """The elements `i` of the tile. If states are in codes also their blocks `j`. Where codes are
+        written, a row of the tile is a block"""
+        start = f'start = {place}.to(tl.int64)*BLOCK'
+        inside = 'inside = i < size'
+        if not self.coded:
+            return [start, 'i = start + tl.arange(0, BLOCK)', inside]
+        if not any(map(self.names.in_codes, self.stores)):
+            flat = ['i = start + tl.arange(0, BLOCK)', f'j = i // {block}']
+            return [start, *flat, inside, 'rows = inside']
         return [
-            f'start = {place}.to(tl.int64)*BLOCK',
-            'i = start + tl.arange(0, BLOCK)',
-            'inside = i < size',
+            start,
+            f'j = start // {block} + tl.arange(0, BLOCK // {block})[:, None]',
+            f'i = j * {block} + tl.arange(0, {block})[None, :]',
+            inside,
+            f'rows = j * {block} < size',
         ]
 
     def both(self, body):
@@ -469,7 +509,8 @@ class Tile:
 
         def call(pointers, full):
             given = [f'    {x},' for x in (*pointers, ', '.join([*self.inner, full]))]
-            return indented([f'{body}(', '    i, inside,', *given, ')'])
+            places = f'    {", ".join(self.places)},'
+            return indented([f'{body}(', places, *given, ')'])
 
         return [
             f'if (start + BLOCK <= size) & (({addresses}) % 16 == 0):',
@@ -497,6 +538,11 @@ def needed(elements, reduced):
             found.add(v)
             waiting += v.operands
     return [v for v in elements if v in found]
+
+
+def flattened(lines):
+    "The same with those in lists"
+    return [x for line in lines for x in (line if isinstance(line, list) else [line])]
 
 
 def assigned(lines):

@@ -14,8 +14,10 @@ whenever the graph is replayed it writes those with which it was captured."""
 
 import ctypes
 import torch
+from ..contract import codes
 from . import triton_runtime as runtime
 from .memory import is_capturing
+from .names import with_scales
 from .triton import Triton
 from .triton_emit import look, sequence
 from .triton_names import TritonNames
@@ -33,8 +35,8 @@ class TritonKernel:
         self.program, self.name = program, name
         self.dtype, self.device = program.layout.compute_dtype, program.layout.device
         self.interpreted = runtime.interprets(self.device)
-        self.sizes = runtime.sizes_for(self.device)
         self.names = TritonNames(program, scalars, dtypes, Triton(self.dtype))
+        self.sizes = runtime.sizes_for(self.device, self.names.any_in_codes)
         self.slots, self.dtypes = self.names.slots, dtypes
         self.stochastic = any(map(self.names.stochastic, dtypes))
         self.sequences, self.look = {}, None
@@ -76,7 +78,9 @@ class TritonKernel:
     def bytes_of(self, call):
         "The bytes that a kernel moves for each element"
         names = (*call.reads, *call.writes)
-        return sum(self.dtypes[n].itemsize for n in names)
+        scales = sum(map(self.names.in_codes, names)) * 4 / codes.block
+        moved = sum(self.dtypes[n].itemsize for n in names) + scales
+        return moved if scales else int(moved)
 
 
 def kernel_for(program):
@@ -84,6 +88,7 @@ def kernel_for(program):
     layout = program.layout
     dtypes = dict(p=layout.dtype, grad=layout.grad_dtype) | dict(layout.state_dtypes)
     stored = {n: dtypes.get(n, layout.compute_dtype) for n in program.names_in_memory}
+    stored = with_scales(stored, stored, program.chain.state)
     return TritonKernel(program, program.names_of_scalars(), stored, str(program.chain))
 
 

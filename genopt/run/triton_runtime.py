@@ -43,6 +43,8 @@ interpreted_sizes = Sizes(
     64, 16, 24
 )  # small, so that small parameters have several tiles
 
+interpreted_sizes_for_codes = Sizes(512, 16, 24)
+
 # `a*b + c` is rounded once only where the source says so, as in C
 options = dict(num_warps=4, enable_fp_fusion=False)
 
@@ -51,8 +53,11 @@ def interprets(device):
     return device.type == 'cpu'
 
 
-def sizes_for(device):
-    return interpreted_sizes if interprets(device) else compiled_sizes
+def sizes_for(device, in_codes=False):
+    "`in_codes`: some states are in codes, of which a tile has whole blocks"
+    if not interprets(device):
+        return compiled_sizes
+    return interpreted_sizes_for_codes if in_codes else interpreted_sizes
 
 
 # -- Whether there is Triton --
@@ -110,7 +115,8 @@ def replace_what_the_interpreter_lacks(scope):
     tl = scope['tl']
     names = 'exp exp2 expm1 log log2 log1p sin cos atan atan2 tanh trunc pow'.split()
     scope['libdevice'] = SimpleNamespace(
-        **{n: by_torch(tl, getattr(torch, n)) for n in names}
+        **{n: by_torch(tl, getattr(torch, n)) for n in names},
+        rint=by_torch(tl, torch.round),
     )
     bits = lambda x: x.to(torch.bfloat16).view(torch.int16).view(torch.uint16)
     scope['narrowed'] = by_torch(tl, bits, tl.bfloat16)
@@ -123,6 +129,8 @@ def make_reductions_quick(scope):
     for name, f in dict(add=torch.sum, max=torch.amax, min=torch.amin).items():
         scope[f'all_{name}'] = by_torch(scope['tl'], f)
         scope[f'running_{name}'] = by_torch(scope['tl'], running(f))
+    scope['row_max'] = by_torch(scope['tl'], lambda x: x.amax(1, keepdim=True))
+    scope['row_min'] = by_torch(scope['tl'], lambda x: x.amin(1, keepdim=True))
 
 
 def make_calls_quick(scope, kernels):

@@ -12,13 +12,14 @@ steps, as in the paper's dynamic map. The formulas need no table, and their erro
 In a block without negative elements a positive element never becomes zero, because optimizers divide by the root of such states. If an element is not
 finite, the whole block becomes NaN. If the scale would be less than the smallest normal float32, the whole block becomes zero."""
 
+from collections.abc import Sequence
 from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .tensors import dense
 
-__all__ = ['block', 'decode', 'encode', 'n_blocks', 'scale_of', 'write_at']
+__all__ = ['block', 'decode', 'decode_all', 'encode', 'encode_all', 'n_blocks', 'scale_of', 'write_at']
 
 block = 256
 smallest_scale,largest_scale = torch.finfo(torch.float32).tiny,torch.finfo(torch.float32).max
@@ -31,25 +32,35 @@ def n_blocks(x: Tensor) -> int: return -(-x.numel()//block)
 
 def decode(codes: Tensor, scale: Tensor) -> Tensor:
     "The float32 tensor that `codes` stand for, which lies in memory as they do. `scale`: of each block"
-    res  = torch.empty_like(codes, dtype=torch.float32)
-    q    = in_blocks(codes).to(torch.float32)
-    s    = scale[:,None]
-    part = value(torch.where(s<0, q-128, q)*step(s<0), s<0)*s.abs()
-    in_memory(res).copy_(part.flatten()[:res.numel()])
-    return res
+    return decode_all([codes], [scale])[0]
+
+def decode_all(codes: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
+    "The same for several tensors of codes on one device"
+    q,s  = torch.cat([*map(in_blocks, codes)]).to(torch.float32),torch.cat([*scales])[:,None]
+    part = value(torch.where(s<0, q-128, q)*step(s), s)*s.abs()
+    return [put(torch.empty_like(x, dtype=torch.float32), b) for x,b in zip(codes, part.split([*map(len, scales)]))]
 
 def encode(x: Tensor, like: Tensor | None = None, stochastic: bool = False) -> tuple[Tensor, Tensor]:
     """The codes and the scales of the float32 tensor `x`. The codes lie in memory as `like` does, or as `x`.
 
     `stochastic`: an element that lies between two codes becomes one of them at random, so that its mean stays. Otherwise it becomes the nearest,
     measured in steps of the code."""
-    codes = torch.empty_like(x if like is None else like, dtype=torch.uint8)
-    if x.stride()!=codes.stride() or x.dtype!=torch.float32: x = torch.empty_like(codes, dtype=torch.float32).copy_(x)
-    x     = in_blocks(x)
-    scale = scales(x)
-    s     = scale[:,None]
-    in_memory(codes).copy_(codes_for(x, s, stochastic).flatten()[:codes.numel()])
-    return codes,scale
+    codes,scales = encode_all([x], [x if like is None else like], stochastic)
+    return codes[0],scales[0]
+
+def encode_all(xs: Sequence[Tensor], likes: Sequence[Tensor], stochastic: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+    "The same for several tensors on one device: the codes of each, and the scales of each"
+    codes = [torch.empty_like(x, dtype=torch.uint8) for x in likes]
+    x     = torch.cat([in_blocks(lying_as(x, c)) for x,c in zip(xs, codes)])
+    scale = scales_for(x)
+    sizes = [*map(n_blocks, xs)]
+    parts = codes_for(x, scale[:,None], stochastic).split(sizes)
+    return [*map(put, codes, parts)],[*scale.split(sizes)]
+
+def lying_as(x: Tensor, y: Tensor) -> Tensor:
+    "`x` in float32, as `y` lies in memory"
+    same = x.stride()==y.stride() and x.dtype==torch.float32
+    return x if same else torch.empty_like(y, dtype=torch.float32).copy_(x)
 
 def write_at(at: Any, new: Tensor, codes: Tensor, scale: Tensor, stochastic: bool) -> None:
     "Write `new` at the indices `at` of what is stored as `codes` and `scale`. A block in which nothing is written stays as it is"
@@ -58,39 +69,38 @@ def write_at(at: Any, new: Tensor, codes: Tensor, scale: Tensor, stochastic: boo
     news,new_scale = encode(x, codes, stochastic)
     changed = in_blocks(there).any(1)
     scale.copy_(torch.where(changed, new_scale, scale))
-    in_memory(codes).copy_(torch.where(changed[:,None], in_blocks(news), in_blocks(codes)).flatten()[:codes.numel()])
+    put(codes, torch.where(changed[:,None], in_blocks(news), in_blocks(codes)))
 
-def scales(x: Tensor) -> Tensor:
+def scales_for(x: Tensor) -> Tensor:
     "The scales of blocks, which are the rows of `x`"
-    if not len(x): return x.new_empty(0)
     top   = x.abs().amax(1)
     scale = torch.where(x.amin(1)<0, -top, top)
-    scale = torch.where(top<smallest_scale, 0., scale)
+    scale = scale.masked_fill(top<smallest_scale, 0.)
     return torch.where(top<=largest_scale, scale, torch.nan)
 
 def codes_for(x: Tensor, s: Tensor, stochastic: bool) -> Tensor:
     "The codes of blocks `x` that have the scales `s`, as whole numbers in float32"
-    signed  = s<0
-    inverse = torch.where(s.abs()>0, 1/s.abs(), 0.)              # of NaN it is zero too
+    negatives = s<0
+    inverse   = torch.where(s.abs()>0, 1/s.abs(), 0.)            # of NaN it is zero too
     y    = x.abs()*inverse
     y    = torch.where(y>0, y, 0.)
-    root = torch.where(signed, y.sqrt(), y.sqrt().sqrt())
-    most = torch.where(signed, 127., 255.)
-    q    = between(y, root*most, signed) if stochastic else (root*most).round()
-    q    = q.clamp(max=most)
-    return torch.where(signed, torch.where(x<0, 128-q, 128+q), torch.where(x>0, q.clamp(min=1), q))
+    most = torch.full_like(s, 255).masked_fill(negatives, 127)
+    root = torch.where(negatives, y.sqrt(), y.sqrt().sqrt())*most
+    q    = between(y, root, s) if stochastic else root.round()
+    q    = torch.minimum(q, most)
+    return torch.where(negatives, torch.where(x<0, 128-q, 128+q), torch.where(x>0, q.clamp(min=1), q))
 
-def between(y: Tensor, t: Tensor, signed: Tensor) -> Tensor:
-    "The code below or above `t`, at random, so that the mean of the values is `y`"
-    q       = t.floor()
-    low,top = (value(c*step(signed), signed) for c in (q, q+1))
+def between(y: Tensor, root: Tensor, s: Tensor) -> Tensor:
+    "The code below or above `root`, at random, so that the mean of the values is `y`"
+    q       = root.floor()
+    low,top = (value(c*step(s), s) for c in (q, q+1))
     return torch.where(torch.rand_like(y)*(top-low) < y-low, q+1, q)
 
-def step(signed: Tensor) -> Tensor: return torch.where(signed, 1/127, 1/255)
-def value(y: Tensor, signed: Tensor) -> Tensor:
-    "What a code stands for, which is the part `y` of the largest code"
-    w = y*torch.where(signed, y.abs(), y)
-    return torch.where(signed, w, w*w)
+def step(s: Tensor) -> Tensor: return torch.full_like(s, 1/255).masked_fill(s<0, 1/127)
+def value(y: Tensor, s: Tensor) -> Tensor:
+    "What a code stands for, in a block with the scale `s`, as a part of that. `y`: the code as a part of the largest code"
+    w = y*torch.where(s<0, y.abs(), y)
+    return torch.where(s<0, w, w*w)
 
 
 # -- Blocks --
@@ -105,3 +115,8 @@ def in_blocks(x: Tensor) -> Tensor:
     "The elements in that order, a block in each row. The last row may end with zeros"
     x = in_memory(x)
     return F.pad(x, (0, -len(x)%block)).view(-1, block)
+
+def put(x: Tensor, blocks: Tensor) -> Tensor:
+    "Write `blocks` into `x`. Returns `x`"
+    in_memory(x).copy_(blocks.flatten()[:x.numel()])
+    return x

@@ -112,20 +112,23 @@ def in_own_codes(state, chain, p, who):
     lost"""
     res = dict(state)
     for n,init in chain.state.items():
-        if scale_of(n) not in state: continue
-        check_codes(n, state, who)
-        if init.in_codes(state[n].dtype) and len(init.room(n, first(init, p)))>1: continue
+        expected = first(init, p)
+        if not isinstance(expected, Tensor) or not expected.is_floating_point() or not check_codes(n, state, who): continue
+        if init.in_codes(state[n].dtype) and len(init.room(n, expected))>1: continue
         res[n] = decode(state[n], res.pop(scale_of(n)))
     return res
 
 def check_codes(n, state, who):
-    "Refuse scales that do not fit the codes of the state `n`"
-    codes,scale = state.get(n),state[scale_of(n)]
-    if not isinstance(codes, Tensor) or codes.dtype!=torch.uint8:
-        raise ValueError(f"{who}: it has {scale_of(n)!r}, but no codes as {n!r}")
+    "Whether the state `n`, of floating point, is in codes. Refuses codes without scales that fit"
+    codes,scale = state.get(n),state.get(scale_of(n))
+    coded = isinstance(codes, Tensor) and codes.dtype==torch.uint8
+    if not coded and scale is None: return False
+    if not coded: raise ValueError(f"{who}: it has {scale_of(n)!r}, but no codes as {n!r}")
+    if scale is None: raise ValueError(f"{who}: {n!r} is in codes, but it has no {scale_of(n)!r}")
     if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(n_blocks(codes),):
         raise ValueError(f"{who}: {scale_of(n)!r} must be a float32 tensor of {n_blocks(codes)} elements, one for each {block} of {n!r}; "
                          f"it is {describe(scale)}")
+    return True
 
 def check_owner(state, chain, who):
     "Refuse the state of another algorithm: tensors of which the chain keeps none"

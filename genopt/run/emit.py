@@ -20,6 +20,8 @@ up in order, so the result does not depend on the number of threads.
 A stage is a C function. `run` calls the stage that it is told, or all of them with the cross
 reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
+from ..contract.codes import block as codes
+from ..contract.codes import scale_of
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
 from .c import C, block, each_parameter, folded, function, prelude, starts, types
@@ -90,7 +92,7 @@ class StageEmitter:
             'const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;',
             'const double* s = a->scalars + a->row[t]*a->width;',
             'const T* w = (const T*)a->singles; (void)s; (void)w;',
-            *map(self.pointer, dict.fromkeys([*loads, *stores])),
+            *(p for n in dict.fromkeys([*loads, *stores]) for p in self.pointers(n)),
             *(self.salt(n) for n in stores if names.stochastic(n)),
             *names.load_scalars(values),
             *names.load_singles(values),
@@ -116,14 +118,15 @@ class StageEmitter:
             v.name: v for v in read if v.kind == ELEMENTS and v.name in self.flat.loads
         }
 
-    def pointer(self, n):
-        "Where the elements of `n` in this tile lie"
-        stored, i = self.names.stored(n), self.names.slots[n]
-        line = f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + o;'
+    def pointers(self, n):
+        "Where the elements of `n` in this tile lie, and their scales"
+        yield self.pointer(n, 'o')
         if self.names.in_codes(n):
-            j = self.names.scale_slot(n)
-            line += f' float* restrict m{j} = (float*)a->table[{j}*a->n + t] + o/256;'
-        return line
+            yield self.pointer(scale_of(n), f'o/{codes}')
+
+    def pointer(self, n, offset):
+        stored, i = self.names.stored(n), self.names.slots[n]
+        return f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + {offset};'
 
     def load(self, n):
         "One element, in the type of the arithmetic"
@@ -153,22 +156,22 @@ class StageEmitter:
         `loaded`: the names of what is loaded in codes"""
         stored = [n for n in stores if self.names.in_codes(n)]
         lines = [
-            'const int64_t end = n - b < 256 ? n : b + 256;',
+            f'const int64_t end = n - b < {codes} ? n : b + {codes};',
             *map(self.scale, loaded),
-            *(f'float x{self.names.slots[n]}[256];' for n in stored),
+            *(f'float x{self.names.slots[n]}[{codes}];' for n in stored),
             '#pragma omp simd',
             *function('for (int64_t i = b; i < end; i++)', body),
             *map(self.store_block, stored),
         ]
-        return function('for (int64_t b = 0; b < n; b += 256)', lines)
+        return function(f'for (int64_t b = 0; b < n; b += {codes})', lines)
 
     def scale(self, n):
         "The scale of this block, as it was before"
-        return f'const float c{self.names.slots[n]} = m{self.names.scale_slot(n)}[b/256];'
+        return f'const float c{self.names.slots[n]} = m{self.names.scale_slot(n)}[b/{codes}];'
 
     def store_block(self, n):
         i, j = self.names.slots[n], self.names.scale_slot(n)
-        given = f'x{i}, end - b, m{i} + b, m{j} + b/256'
+        given = f'x{i}, end - b, m{i} + b, m{j} + b/{codes}'
         if self.names.stochastic(n):
             return f'store_code_stochastic({given}, h{i}, b);'
         return f'store_code({given});'
@@ -193,7 +196,7 @@ class StageEmitter:
     def reducing_loop(self, reduced, body, coded):
         """The loop of a tile that reduces: 512 elements in T, and what these come to in double.
         `coded`: the names of what is loaded in codes; then it is a block of these"""
-        size = 256 if coded else 512
+        size = codes if coded else 512
         signs = [reduction(v).sign for v in reduced]
         total = [
             f'double total{j} = {starts[sign]}; int bad{j} = 0;'

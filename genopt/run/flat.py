@@ -9,6 +9,7 @@ foreach    operations on lists of tensors, for one part of the batch after the o
 from operator import itemgetter
 import torch
 from .._torch import foreach_copy
+from ..contract.codes import decode_all, encode_all, scale_of
 from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
 from .names import moves, with_scales
@@ -136,21 +137,36 @@ def joined(pairs):
 def run_part(work, part, kernel, scalars):
     "Run `kernel` for one part, in the dtype of the arithmetic"
     flat, states = kernel.flat, work.program.chain.state
-    names = *flat.names, *flat.single_names
-    stored = {n: part.tensors(n) for n in names}
+    stored = {n: part.tensors(n) for n in (*flat.names, *flat.single_names)}
+    coded = {n for n, xs in stored.items() if in_codes(states.get(n), xs)}
     wide = {
-        n: decoded(states[n], n, part, work.compute_dtype)
-        if in_codes(states.get(n), stored[n])
-        else widened(stored[n], work.compute_dtype)
-        for n in names
+        n: decoded(n, xs, part, work.compute_dtype)
+        if n in coded
+        else widened(xs, work.compute_dtype)
+        for n, xs in stored.items()
     }
     leaves = kernel(wide, scalars)
     for n in (*flat.stores, *flat.single_stores):
-        if in_codes(states.get(n), stored[n]):
-            encode(states[n], n, wide[n], part)
+        if n in coded:
+            encode(n, stored[n], wide[n], part, states[n].stochastic)
         elif wide[n] is not stored[n]:
             foreach_copy(stored[n], rounded(states.get(n), wide[n], stored[n]))
     return leaves
+
+
+def in_codes(init, xs):
+    "Whether the tensors `xs` are codes. `init`: the initializer, if these are states"
+    return init is not None and bool(xs) and init.in_codes(xs[0].dtype)
+
+
+def decoded(n, codes, part, dtype):
+    return [x.to(dtype) for x in decode_all(codes, part.tensors(scale_of(n)))]
+
+
+def encode(n, codes, news, part, stochastic):
+    new_codes, new_scales = encode_all(news, codes, stochastic)
+    foreach_copy(codes, new_codes)
+    foreach_copy(part.tensors(scale_of(n)), new_scales)
 
 
 def rounded(init, news, olds):
@@ -158,27 +174,6 @@ def rounded(init, news, olds):
     if init is None or not init.stochastic:
         return news
     return [init.rounded(new, old) for new, old in zip(news, olds)]
-
-
-def in_codes(init, xs):
-    "Whether the tensors `xs` are codes. `init`: the initializer, if these are states"
-    return init is not None and init.in_codes(xs[0].dtype)
-
-
-def stored_members(init, n, part):
-    "What each parameter of `part` stores of the state `n`: tensors by name"
-    names = init.names(n, part.tensors(n)[0])
-    return [dict(zip(names, xs)) for xs in zip(*map(part.tensors, names))]
-
-
-def decoded(init, n, part, dtype):
-    return [init.seen(n, x).to(dtype) for x in stored_members(init, n, part)]
-
-
-def encode(init, n, news, part):
-    for new, olds in zip(news, stored_members(init, n, part)):
-        for name, x in init.written(n, new, olds).items():
-            olds[name].copy_(x)
 
 
 def widened(xs, dtype):

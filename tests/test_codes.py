@@ -1,0 +1,417 @@
+"States in 8 bits, in blocks: the code, and each backend that reads and writes it"
+
+import copy,io
+from functools import partial
+import pytest,torch
+import genopt
+from genopt import AdamW,Optimizer,kept,zeros
+from genopt.contract.codes import block,decode,encode,n_blocks
+from genopt.run import compiler,triton_runtime
+from helpers import catalogue,difference
+from test_storage import train
+from test_triton import on_triton                                            # noqa: F401 -- a fixture
+
+pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')            # Triton's interpreter computes lanes that are not in use
+nearest = dict(dtype='int8', rounding='nearest', smallest=0)
+random  = dict(dtype='int8', smallest=0)
+
+kinds = dict(launch={}, triton={}, foreach=dict(foreach=True), reference=dict(foreach=False))
+@pytest.fixture(params=kinds)
+def way(request):
+    "Arguments that make an optimizer run in each way"
+    if request.param=='triton': request.getfixturevalue('on_triton')
+    return kinds[request.param]
+@pytest.fixture(params=['launch','foreach','reference'])
+def quick_way(request): return kinds[request.param]
+
+def ran_by(opt): return {w.program.request.backend for w in opt._plan.works}
+def coded(opt): return {n for s in opt.state.values() for n,v in s.items() if torch.is_tensor(v) and v.dtype==torch.uint8}
+def draw(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# -- The code --
+
+inf,nan = float('inf'),float('nan')
+written = [
+    ([1., .5, 0.],           [255, 214, 0],    1.),                          # (214/255)**4 = .496
+    ([-1., .5, 0.],          [1, 218, 128],    -1.),                         # (90/127)**2 = .502
+    ([-.25, 1.],             [64, 255],        -1.),
+    ([4.e-12, 1.],           [1, 255],         1.),                          # a positive element does not become zero
+    ([-4.e-12, -1.],         [128, 1],         -1.),
+    ([0., -0.],              [0, 0],           0.),
+    ([3.e38, 1.e30],         [255, 2],         3.e38),
+    ([1.e-38, 1.e-39],       [1, 1],           0.),                          # below the normal float32 all is zero
+]
+@pytest.mark.parametrize('x,codes,scale', written, ids=str)
+def test_what_is_written(x, codes, scale):
+    got = encode(torch.tensor(x))
+    assert got[0].tolist()==codes and got[1].tolist()==torch.tensor([scale]).tolist()
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_each_code_stands_for_itself(sign):
+    "So what is loaded and saved again stays as it is"
+    first = 0 if sign>0 else 1
+    codes,scale = torch.arange(first, 256).to(torch.uint8),torch.tensor([sign*.3])
+    for again in (encode(decode(codes, scale)), encode(decode(codes, scale), stochastic=True)): assert (again[0].int()-codes.int()).abs().max()<=0
+    assert torch.equal(again[1], scale)
+
+@pytest.mark.parametrize('bad', [nan, inf, -inf])
+def test_what_is_not_finite_makes_its_block_nan(bad):
+    x = draw(3*block)
+    x[300] = bad
+    for stochastic in (False, True):
+        y = decode(*encode(x, stochastic=stochastic))
+        assert y[256:512].isnan().all() and not y[:256].isnan().any() and not y[512:].isnan().any()
+
+@pytest.mark.parametrize('shape', [(0,), (1,), (255,), (256,), (257,), (3, 5, 7, 11)], ids=str)
+def test_shapes(shape):
+    x = draw(*shape)
+    codes,scale = encode(x)
+    assert codes.shape==x.shape and scale.shape==(n_blocks(x),) and decode(codes, scale).shape==x.shape
+    torch.testing.assert_close(decode(codes, scale), x, rtol=.05, atol=.002)
+
+def test_blocks_follow_memory():
+    "A tensor in another order of memory has the blocks of that order"
+    x = draw(8, 6, 5, 4)
+    y = x.to(memory_format=torch.channels_last)
+    codes,scale = encode(y)
+    flat = y.permute(0, 2, 3, 1).flatten()
+    assert codes.stride()==y.stride() and torch.equal(codes.permute(0, 2, 3, 1).flatten(), encode(flat)[0]) and torch.equal(scale, encode(flat)[1])
+    assert torch.equal(decode(codes, scale), decode(codes.contiguous(memory_format=torch.channels_last), scale))
+    assert encode(x, like=y)[0].stride()==y.stride() and torch.equal(encode(x, like=y)[0], codes)
+
+@pytest.mark.parametrize('x', [.77, -.6, 1e-3, 3e-9, -2e-5], ids=str)
+def test_the_mean_of_what_is_rounded_at_random_is_what_was(x):
+    torch.manual_seed(0)
+    xs = torch.full((400, block), x)
+    xs[:,0] = 1.
+    xs[:,1] = -1. if x<0 else 0.
+    got = decode(*encode(xs, stochastic=True))[:,2:]
+    low,top = got.min().item(),got.max().item()
+    assert len(got.unique())==2 and low<x<top and abs(got.double().mean().item()-x)<(top-low)*.01
+
+def dynamic_map(signed):
+    "The dynamic map of Dettmers et al. 2021: powers of 10, and a linear fraction of as many bits as are left"
+    values = [0., 1.]
+    for i in range(7):
+        edges = torch.linspace(.1, 1, 2**(i+(not signed))+1, dtype=torch.float64)
+        means = (edges[:-1]+edges[1:])/2*10.**(i-6)
+        values += [*means, *(-means if signed else ())]
+    return torch.tensor(sorted(values))
+
+def by_map(x, values):
+    x = x.double().view(-1, block)
+    scale = x.abs().amax(1, keepdim=True)
+    i = torch.searchsorted(values, x/scale).clamp(1, 255)
+    low,top = values[i-1],values[i]
+    return (torch.where(x/scale-low < top-x/scale, low, top)*scale).flatten()
+
+draws = dict(normal=torch.randn, heavy=lambda n: torch.distributions.StudentT(2.).sample((n,)))
+@pytest.mark.parametrize('kind', draws)
+@pytest.mark.parametrize('signed', [True, False], ids=['average','squares'])
+def test_errors_beside_the_dynamic_map(kind, signed):
+    "Of the root mean square for averages; for squares of what is divided by, their root"
+    torch.manual_seed(0)
+    x = draws[kind](2**16)
+    assert len(dynamic_map(signed))==256
+    if signed: error = lambda y: (y-x).square().mean().sqrt()
+    else:
+        x = x.square()
+        error = lambda y: ((y.sqrt()-x.sqrt()).abs()/x.sqrt()).mean()
+    ours,theirs = error(decode(*encode(x)).double()),error(by_map(x, dynamic_map(signed)))
+    assert ours<.8*theirs
+
+
+# -- Backends --
+
+def keeps(grad, last=kept(zeros, **nearest)): return dict(last=grad, update=grad)
+def keeps_at_random(grad, last=kept(zeros, **random)): return dict(last=grad, update=grad)
+
+def awkward():
+    "Gradients: of several tiles, with blocks of each kind; in other orders of memory; of few elements; none"
+    x = draw(5000)
+    x[256:512].abs_()
+    x[512:768] = 0.
+    x[800],x[1100],x[1400] = nan,inf,-inf
+    x[1536:1792] *= 1e-39
+    x[1792:2048] *= 1e37
+    x[2048:2304] = x[2048:2304].abs()**30
+    x[2304:2560] = -x[2304:2560].abs()
+    return [x, draw(9, 8, 7, 6).to(memory_format=torch.channels_last), draw(40, 30).t(), draw(257).abs(), draw(1), draw(0), torch.tensor(2.)]
+
+def test_a_step_encodes_as_the_function_does(way):
+    gs = awkward()
+    ps = [torch.zeros_like(g).requires_grad_() for g in gs]
+    opt = Optimizer(ps, [keeps], lr=0., **way)
+    for factor in (1., -.37):
+        for p,g in zip(ps, gs): p.grad = g*factor
+        opt.step()
+        for p,g in zip(ps[:-1], gs):
+            codes,scale = encode(g*factor)
+            state = opt.state[p]
+            assert state['last'].stride()==codes.stride() and torch.equal(state['last'], codes)
+            torch.testing.assert_close(state['last.scale'], scale, rtol=0, atol=0, equal_nan=True)
+        assert opt.state[ps[-1]]['last'].dtype==torch.float32               # a single number
+    assert ran_by(opt)<={'launch','triton','foreach'}
+
+def test_a_step_reads_what_is_there(way):
+    "Codes of each kind, in a tile of several blocks"
+    def step(grad, last=kept(zeros, **nearest)): return dict(update=last)
+    g   = awkward()[0]
+    p   = torch.zeros_like(g).requires_grad_()
+    opt = Optimizer([p], [step], lr=1., **way)
+    opt.init_state()
+    codes,scale = encode(g)
+    opt.state[p].update({'last': codes, 'last.scale': scale})
+    p.grad = torch.zeros_like(p)
+    opt.step()
+    torch.testing.assert_close(p.detach(), -decode(codes, scale), rtol=0, atol=0, equal_nan=True)
+
+def test_a_step_rounds_at_random(way):
+    "The mean and the neighbours; other bits for another parameter and another step; the same for the same seed"
+    def run(seed):
+        torch.manual_seed(seed)
+        ps,res = [torch.zeros(30, block, requires_grad=True) for _ in range(2)],[]
+        opt = Optimizer(ps, [keeps_at_random], lr=0., **way)
+        for _ in range(2):
+            for p in ps:
+                p.grad = torch.full_like(p, .31)
+                p.grad[:,0],p.grad[15:,1] = 1.,-1.
+            opt.step()
+            res += [decode(opt.state[p]['last'], opt.state[p]['last.scale']) for p in ps]
+        return res
+    res = run(1)
+    for x in res:
+        for rows in (x[:15,2:], x[15:,2:]):
+            low,top = rows.min().item(),rows.max().item()
+            assert len(rows.unique())==2 and low<.31<top and abs(rows.double().mean().item()-.31)<(top-low)*.05
+        assert (x[:,0]==1).all() and (x[15:,1]==-1).all()
+    for i in range(4):
+        for j in range(i): assert (res[i]!=res[j]).float().mean()>.2
+    assert all(map(torch.equal, res, run(1))) and not torch.equal(res[0], run(2)[0])
+
+def test_without_random_rounding_no_number_is_drawn(way):
+    _,opt  = train(partial(AdamW, store={'*': nearest}, **way), 2)
+    before = torch.get_rng_state()
+    opt.step()
+    assert torch.equal(before, torch.get_rng_state()) and coded(opt)=={'grad_avg','sqr_avg'}
+
+def test_random_bits_do_not_depend_on_threads():
+    def run(n):
+        before = torch.get_num_threads()
+        torch.set_num_threads(n)
+        try: ps,opt = train(partial(AdamW, store={'*': random}), shapes=((400,300),(30,)))
+        finally: torch.set_num_threads(before)
+        return [*ps, opt.state[ps[0]]['sqr_avg']]
+    for a,b in zip(run(1), run(2)): assert torch.equal(a, b)
+
+def test_an_average_does_not_stand_still(quick_way):
+    "One element of a block has large gradients for ever, the others have none. Rounded to the nearest, the others would stand still"
+    def average(how):
+        p   = torch.zeros(16, block, requires_grad=True)
+        opt = AdamW([p], lr=0., store=how and {'sqr_avg': how}, **quick_way)
+        x   = torch.full_like(p, .3)
+        x[:,0] = 1.
+        opt.init_state()
+        opt.state[p].update(dict(zip(('sqr_avg','sqr_avg.scale'), encode(x.detach()))) if how else dict(sqr_avg=x.detach()))
+        for _ in range(1000):
+            p.grad = torch.zeros_like(p)
+            p.grad[:,0] = 1.
+            opt.step()
+        s = opt.state[p]
+        return (decode(s['sqr_avg'], s['sqr_avg.scale']) if how else s['sqr_avg'])[:,1:].double()
+    start = decode(*encode(torch.tensor([1., .3])))[1].item()
+    assert (average(nearest)-start).abs().max()<1e-6
+    assert abs(average(random).mean()-average(None).mean()*start/.3)<.005
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.complex64], ids=str)
+def test_parameters_of_other_dtypes(dtype, way):
+    runs = [train(partial(AdamW, lr=.01, store={'*': nearest}, **kw), 4, dtype=dtype) for kw in (way, dict(foreach=False))]
+    for a,b in zip(*(ps for ps,_ in runs)): torch.testing.assert_close(a, b, rtol=2**-8, atol=1e-6)
+    for _,opt in runs: assert coded(opt)=={'grad_avg','sqr_avg'}
+
+def test_double_precision_stays(way):
+    assert not coded(train(partial(AdamW, store={'*': random}, **way), dtype=torch.float64)[1])
+
+def test_parameters_that_become_double(way):
+    "The states stay in codes, and the step is the reference's"
+    runs = []
+    for kw in (way, dict(foreach=False)):
+        ps,opt = train(partial(AdamW, store={'*': nearest}, **kw), 2)
+        for p in ps: p.data,p.grad = p.data.double(),None
+        for p in ps: p.grad = torch.ones_like(p)
+        opt.step()
+        assert coded(opt)=={'grad_avg','sqr_avg'}
+        runs.append(ps)
+    for a,b in zip(*runs): torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+def test_parameters_with_gaps_and_moved_memory(way):
+    runs = []
+    for kw in (way, dict(foreach=False)):
+        ps  = [draw(40, 50)[:, ::2], draw(6, 5, 4, 3), draw(900)]
+        for p in ps: p.requires_grad_()
+        opt = AdamW(ps, lr=.01, store={'*': nearest}, **kw)
+        for i in range(4):
+            for p in ps: p.grad = draw(*p.shape, seed=i)
+            if i==2:
+                ps[1].data = ps[1].data.to(memory_format=torch.channels_last)    # its state lies as before
+                ps[2].data = ps[2].data.clone()
+            opt.step()
+        runs.append(ps)
+    for a,b in zip(*runs): torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+quick_on_triton = 'AdamW','Lion','LAMB'
+@pytest.mark.parametrize('a', [a for a in catalogue if not a.closure], ids=lambda a: a.name)
+def test_all_algorithms(a, quick_way): same_as_reference(a, quick_way)
+
+@pytest.mark.parametrize('a', [pytest.param(a, marks=() if a.name in quick_on_triton else pytest.mark.slow) for a in catalogue if not a.closure],
+                         ids=lambda a: a.name)
+def test_all_algorithms_in_triton(a, on_triton): same_as_reference(a, {})    # noqa: F811
+
+def same_as_reference(a, kw):
+    "In steps with late and missing gradients. Rounded to the nearest code, all backends come to the same"
+    settings = next((s for s in a.settings() if not s.get('maximize')), a.settings(1)[0]) | dict(store={'*': nearest})
+    try: loop,opt = a.ran(a.cls, settings|dict(foreach=False), steps=12, dtype=torch.float32)
+    except ValueError as e:
+        assert 'matches no state' in str(e)                                 # it keeps none
+        return
+    states = [(n,v) for s in opt.state.values() for n,v in s.items() if torch.is_tensor(v) and v.numel() and v.ndim and not n.endswith('.scale')]
+    assert all((v.dtype is torch.uint8)==(n not in weights) for n,v in states)
+    if kw and a.alone: return
+    assert difference(a.ran(a.cls, settings|kw, steps=12, dtype=torch.float32)[0], loop)<=3e-7
+
+weights = 'p0','first_p','z','eval_p'
+
+def test_nothing_is_compiled_again(way):
+    make = partial(AdamW, store={'*': random}, **way)
+    train(make, 3)
+    before = len(compiler.compilations),len(triton_runtime.compilations)
+    ps,opt = train(make, 3)
+    for i in range(1000 if way or 'launch' in ran_by(opt) else 50):
+        opt.param_groups[0]['lr'] = 1e-3/(i+1)
+        ps[0].grad = None if i%3 else torch.ones_like(ps[0])
+        ps[1].requires_grad_(i%5>0)                                         # frozen now and then
+        opt.step()
+    assert (len(compiler.compilations),len(triton_runtime.compilations))==before
+
+def test_sparse_gradients():
+    "Rows without a gradient stay as they are, even if their block is written again"
+    torch.manual_seed(0)
+    p   = torch.randn(40, 32, requires_grad=True)
+    opt = genopt.SparseAdam([p], lr=.1, store={'*': random})
+    def step(rows):
+        p.grad = torch.sparse_coo_tensor(torch.tensor([rows]), torch.randn(len(rows), 32), p.shape)
+        opt.step()
+    step([*range(40)])
+    s = opt.state[p]
+    before = {n: s[n].clone() for n in ('grad_avg','grad_avg.scale')}
+    value  = decode(*before.values())
+    step([9])
+    now = decode(s['grad_avg'], s['grad_avg.scale'])
+    rows = torch.arange(40)//8
+    assert torch.equal(now[rows!=1], value[rows!=1]) and not torch.equal(now[9], value[9])
+    torch.testing.assert_close(now[8], value[8], rtol=.2, atol=.01)
+
+def test_capture(on_triton):                                                # noqa: F811
+    "Settings that a CUDA graph needs"
+    runs = [train(partial(AdamW, store={'*': nearest}, **kw), 4)[0] for kw in (dict(capturable=True), dict(foreach=True, capturable=True), {})]
+    for ps in runs:
+        for a,b in zip(ps, runs[-1]): torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+# -- Policies --
+
+def test_one_dtype_for_all_states():
+    for store in ('int8', torch.int8, {'*': 'int8'}, {'*_avg': 'int8'}):
+        ps,opt = train(partial(AdamW, store=store))
+        assert coded(opt)=={'grad_avg','sqr_avg'} and 'grad_avg.scale' not in opt.state[ps[1]]             # the bias stays float32
+    assert opt.param_groups[0]['store']==(('*_avg', 'int8', 'stochastic', 4096),)
+
+def test_copies_of_weights_need_their_name():
+    make = partial(genopt.AdamWScheduleFree, lr=.1)
+    assert coded(train(partial(make, store='int8'))[1])=={'sqr_avg'}
+    assert coded(train(partial(make, store={'z': 'int8'}))[1])=={'z'}
+
+def test_states_that_grow_stay():
+    def step(grad, rows_=genopt.history(3)): return dict(rows_=torch.cat([rows_, grad[None]])[-3:], update=grad)
+    _,opt = train(lambda ps: Optimizer(ps, [step], lr=.1, store={'*': random}))
+    assert not coded(opt)
+
+def test_bytes():
+    p = torch.ones(100, 100, requires_grad=True)
+    e = AdamW([p], store='int8').explain()
+    assert e.state==2*(10_000+4*40) and AdamW([p]).explain().traffic-e.traffic==4*(30_000-160)
+    assert 'sqr_avg=zeros as int8 1.02 B' in repr(e) and 'one launch' in repr(e)
+
+def test_the_kernels_of_a_gpu():
+    p = torch.ones(100, 100, requires_grad=True)
+    for store in ('int8', {'*': nearest}):
+        told = AdamW([p], store=store).explain().kernel()
+        assert '16.0625 bytes for each element' in told and 'no spills' in told
+
+
+# -- Checkpoints --
+
+policies = [None, {'*': random}, {'sqr_avg': random}, {'*': dict(dtype='bfloat16', smallest=0)}]
+@pytest.mark.parametrize('theirs', policies, ids=str)
+@pytest.mark.parametrize('ours', policies, ids=str)
+def test_a_state_dict_loads_into_another_policy(ours, theirs, tmp_path):
+    ps,opt = train(partial(AdamW, store=theirs))
+    torch.save(opt.state_dict(), tmp_path/'sd.pt')
+    qs,new = train(partial(AdamW, store=ours), 1)
+    before = [{n: v.dtype for n,v in new.state[q].items() if torch.is_tensor(v)} for q in qs]
+    new.load_state_dict(torch.load(tmp_path/'sd.pt', weights_only=True))
+    assert [{n: v.dtype for n,v in new.state[q].items() if torch.is_tensor(v)} for q in qs]==before
+    values = lambda s, n: decode(s[n], s[f'{n}.scale']) if f'{n}.scale' in s else s[n].float()
+    for p,q in zip(ps, qs):
+        for n in ('grad_avg','sqr_avg'): torch.testing.assert_close(values(new.state[q], n), values(opt.state[p], n), rtol=.03, atol=.002)
+        if ours==theirs: assert all(torch.equal(v, opt.state[p][n]) for n,v in new.state[q].items() if torch.is_tensor(v))
+        q.grad = p.grad
+    new.step()
+
+@pytest.mark.parametrize('change,words', [
+    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: it has 'sqr_avg.scale', but no codes as 'sqr_avg'"),
+    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "it has 'sqr_avg.scale', but no codes"),
+    (lambda s: s.pop('sqr_avg.scale'),                        "'sqr_avg' is in codes, but it has no 'sqr_avg.scale'"),
+    (lambda s: s.update({'sqr_avg.scale': torch.ones(3)}),    "'sqr_avg.scale' must be a float32 tensor of 17 elements, one for each 256 of 'sqr_avg'"),
+    (lambda s: s['sqr_avg.scale'].fill_(nan),                 "'sqr_avg' has NaN"),
+], ids=range(5))
+def test_files_that_are_refused(change, words):
+    _,opt = train(partial(AdamW, store={'*': random}))
+    saved = copy.deepcopy(opt.state_dict())
+    change(saved['state'][0])
+    with pytest.raises(ValueError, match=words): train(partial(AdamW, store={'*': random}, nonfinite='raise'))[1].load_state_dict(saved)
+    with pytest.raises(ValueError, match=words): train(partial(AdamW, nonfinite='raise'))[1].load_state_dict(saved)
+
+def test_checkpoints_of_torch():
+    "Both ways"
+    ps,theirs = train(torch.optim.AdamW)
+    qs,ours   = train(partial(AdamW, store={'*': random}), 1)
+    ours.load_state_dict(theirs.state_dict())
+    assert coded(ours)=={'grad_avg','sqr_avg'}
+    rs,again = train(torch.optim.AdamW, 1)
+    again.load_state_dict(ours.torch_state_dict())
+    for p,r in zip(ps, rs):
+        for n in ('exp_avg','exp_avg_sq'): torch.testing.assert_close(again.state[r][n], theirs.state[p][n], rtol=.03, atol=.002)
+        assert again.state[r].keys()==theirs.state[p].keys()
+    again.step()
+
+def test_a_resumed_run_is_the_same(way):
+    make   = partial(AdamW, store={'*': random}, **way)
+    ps,opt = train(make, 4)
+    qs,new = train(make, 1)
+    new.load_state_dict(copy.deepcopy(opt.state_dict()))
+    f = io.BytesIO()
+    torch.save((ps, opt), f)
+    f.seek(0)
+    rs,third = torch.load(f, weights_only=False)
+    with torch.no_grad():
+        for p,q in zip(ps, qs): q.copy_(p)
+    def go_on(ps, opt):
+        torch.manual_seed(5)
+        for i in range(4):
+            for p in ps: p.grad = torch.full_like(p, i-1.5)
+            opt.step()
+        return [*ps, *(v for p in ps for v in opt.state[p].values() if torch.is_tensor(v))]
+    runs = [go_on(ps, opt), go_on(qs, new), go_on(rs, third)]
+    for run in runs: assert all(map(torch.equal, run, runs[0]))

@@ -7,6 +7,7 @@ import genopt
 from genopt import AdamW,Optimizer,kept,zeros
 from genopt.contract.codes import block,decode,encode,n_blocks
 from genopt.run import compiler,triton_runtime
+import test_distributed
 from helpers import catalogue,difference
 from test_storage import train
 from test_triton import on_triton                                            # noqa: F401 -- a fixture
@@ -335,7 +336,7 @@ def test_copies_of_weights_need_their_name():
 def test_states_that_grow_stay():
     def step(grad, rows_=genopt.history(3)): return dict(rows_=torch.cat([rows_, grad[None]])[-3:], update=grad)
     _,opt = train(lambda ps: Optimizer(ps, [step], lr=.1, store={'*': random}))
-    assert not coded(opt)
+    assert not coded(opt) and "'rows_' stays in float32, because it grows" in repr(opt.explain())
 
 def test_bytes():
     p = torch.ones(100, 100, requires_grad=True)
@@ -348,6 +349,22 @@ def test_the_kernels_of_a_gpu():
     for store in ('int8', {'*': nearest}):
         told = AdamW([p], store=store).explain().kernel()
         assert '16.0625 bytes for each element' in told and 'no spills' in told
+
+def job_sharded(rank, world, out):
+    weights = []
+    for store in ({'*': random}, None):
+        m = test_distributed.sharded(test_distributed.net().float(), world)
+        opt = AdamW(m.named_parameters(), store=store)
+        for p in m.parameters(): p.grad = torch.ones_like(p)
+        opt.step()
+        assert not coded(opt) and not opt._plan.fallback
+        assert ("'sqr_avg' stays in float32, because it is sharded" in repr(opt.explain()))==bool(store)
+        weights.append([p.full_tensor() for p in m.parameters()])
+    assert all(map(torch.equal, *weights))
+
+@pytest.mark.slow
+def test_sharded_states_stay(tmp_path):
+    test_distributed.run(2, job_sharded, tmp_path/'res')
 
 
 # -- Checkpoints --

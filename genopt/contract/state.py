@@ -50,6 +50,9 @@ class Init(Anything):
     def in_codes(self, dtype: torch.dtype | None) -> bool:
         "Whether a state that is stored in `dtype` is in codes"
         return False
+    def why_wide(self, v: Any) -> str:
+        "Why a first value like `v` stays in float32, although it should be stored in another dtype; '' if nothing is wrong"
+        return ''
     def names(self, n: str, v: Any) -> tuple[str, ...]:
         "Under which names the state `n` is stored, whose own entry is `v`"
         return (n,)
@@ -100,7 +103,10 @@ class Kept(Init):
         return (n, scale_of(n)) if isinstance(v, Tensor) and self.in_codes(v.dtype) else (n,)
     def gets_codes(self, v: Any) -> bool:
         "Whether a first value like `v` is stored in codes"
-        return self.dtype=='int8' and not self.grows and is_storable(v, v, self.smallest) and not is_sharded(v)
+        return self.dtype=='int8' and is_storable(v, v, self.smallest) and not self.why_wide(v)
+    def why_wide(self, v: Any) -> str:
+        if self.dtype!='int8' or not isinstance(v, Tensor): return ''
+        return 'it grows' if self.grows else 'it is sharded' if is_sharded(v) else ''
     def room(self, n: str, v: Any) -> dict[str, Any]:
         if not self.gets_codes(v): return {n: v}
         return {n: torch.empty_like(v, dtype=torch.uint8), scale_of(n): v.new_empty(n_blocks(v))}

@@ -23,6 +23,11 @@ def state_bytes(chain, params):
     "Bytes of each state that `chain` keeps for `params`, by name; of one that grows, at its largest"
     return {n: sum(n_bytes(x) for p in params for x in init.room(n, init.largest(p)).values()) for n,init in chain.state.items()}
 
+def kept_wide(chain, params):
+    "Which states stay in float32 although they should be stored in another dtype, and why, in words"
+    whys = {(n, why) for n,init in chain.state.items() for p in params if (why := init.why_wide(init.largest(p)))}
+    return ''.join(f'; {n!r} stays in float32, because {why}' for n,why in sorted(whys))
+
 def traffic(chain, params, states):
     """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters; a callback that reads a state,
     or returns a new one, adds the bytes of that state, which are in `states`"""
@@ -92,7 +97,7 @@ class Explanation:
         n = sum(p.numel() for p in params) or 1
         where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
         most  = 'at most '*any(init.grows for init in chain.state.values())
-        needs = f"state {most}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element"
+        needs = f"state {most}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element{kept_wide(chain, params)}"
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
         return [*rows(chain, hypers, states, n, runs_on)],note,', '.join([opt.name, *own])

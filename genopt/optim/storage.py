@@ -3,8 +3,8 @@
     AdamW(params, store={'sqr_avg': 'float32', '*_avg': 'bfloat16'})
     AdamW(params, store='int8')                                            # the same as {'*': 'int8'}
 
-The first pattern that matches a state counts. A copy of the weights (`p0`, `eval_p`) is not an average: 8 bits are too few for it. So it stays float32,
-unless a policy of int8 has its exact name. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
+The first pattern that matches a state counts. A copy of the weights (`p0`, `eval_p`) is not an average: 8 bits are too few for it. So it stays in
+float32, unless an int8 policy has its exact name. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
 `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32."""
 
 from collections.abc import Mapping
@@ -47,9 +47,14 @@ def with_storage(cb, store):
     names = {member: n for n,member in zip(block.reads, block.names)}
     for n,init in block.state.items():
         found = next((p for p in store if fnmatchcase(n, p[0])), None)
-        if found and init==copy_of_p and found[:2]!=(n, 'int8') and found[1]=='int8': continue
-        if found and not isinstance(init, Kept) and is_tensor(init): new[names[n]] = kept(init, *found[1:])
+        if found and fits(found, n, init): new[names[n]] = kept(init, *found[1:])
     return partial(cb, **new) if new else cb
+
+def fits(entry, n, init):
+    "Whether the `entry` of a policy, whose pattern matches the state `n`, is for what `init` makes"
+    pattern,dtype,*_ = entry
+    weights_by_pattern = init==copy_of_p and dtype=='int8' and pattern!=n
+    return is_tensor(init) and not isinstance(init, Kept) and not weights_by_pattern
 
 @lru_cache(4096)
 def is_tensor(init):

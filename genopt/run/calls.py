@@ -192,10 +192,10 @@ def write_call_outs(work, batch):
         init = work.program.chain.state[n]
         for k, x in zip(batch.at, new.unbind() if batch.stacked else [new]):
             olds = work.tensors.states[k]
-            for name, x in init.written(n, x, olds).items():
-                if not same_memory(x, olds[name]):
-                    x = x.clone() if storage(x) in held else x
-                    pairs.append((olds[name], x))
+            for name, y in init.written(n, x, olds).items():
+                if not same_memory(y, olds[name]):
+                    y = y.clone() if storage(y) in held else y
+                    pairs.append((olds[name], y))
     if pairs:
         foreach_copy(*map(list, zip(*pairs)))
 

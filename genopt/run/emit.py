@@ -126,7 +126,9 @@ class StageEmitter:
 
     def pointer(self, n, offset):
         stored, i = self.names.stored(n), self.names.slots[n]
-        return f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + {offset};'
+        return (
+            f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + {offset};'
+        )
 
     def load(self, n):
         "One element, in the type of the arithmetic"

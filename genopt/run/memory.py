@@ -5,14 +5,7 @@ import torch
 from .._torch import addresses_hold, handles
 from . import compiler
 
-__all__ = [
-    'Memory',
-    'aligned',
-    'as_strided_like',
-    'is_capturing',
-    'real',
-    'real_dtype',
-]
+__all__ = ['Memory', 'aligned', 'as_strided_like', 'is_capturing', 'real', 'real_dtype']
 
 
 def real(x):

@@ -15,14 +15,22 @@ from ..contract.codes import scale_of
 from ..lower.operations import divisor, write
 from ..lower.values import CROSS, SCALAR, SINGLE
 
-__all__ = ['CNames', 'Names', 'as_operand', 'moves', 'numbered', 'operands', 'with_scales']
+__all__ = [
+    'CNames',
+    'Names',
+    'as_operand',
+    'moves',
+    'numbered',
+    'operands',
+    'with_scales',
+]
 
 
 class Names:
     """What the values of a program are called in the dialect `d`. `dtypes`: of what lies in memory,
-    by name, as `with_scales` makes it. `slots`: the rows of the table, by name; `scalars`: the places in a row of scalars, by name; `kept`: the places of single
-    numbers, which are kept for each parameter from round to round; `leaves`: those of what is
-    handed out"""
+    by name, as `with_scales` makes it. `slots`: the rows of the table, by name; `scalars`: the
+    places in a row of scalars, by name; `kept`: the places of single numbers, which are kept for
+    each parameter from round to round; `leaves`: those of what is handed out"""
 
     def __init__(self, program, scalars, dtypes, d):
         flats = [s.flat for s in program.stages if s.flat]

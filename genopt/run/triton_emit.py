@@ -440,7 +440,10 @@ class Tile:
         if names.in_codes(n):
             i, j = names.slots[n], names.scale_slot(n)
             rows = mask.replace('inside', 'rows')
-            q, scale = f'tl.load(m{i} + i{mask.replace("0.0", "0")})', f'tl.load(m{j} + j{rows})'
+            q, scale = (
+                f'tl.load(m{i} + i{mask.replace("0.0", "0")})',
+                f'tl.load(m{j} + j{rows})',
+            )
             text = f'decoded({q}, {scale})'
             return text if names.d.single else f'{text}.to({names.d.T})'
         text = names.d.load(names.dtypes[n], f'm{names.slots[n]} + i', mask)

@@ -8,7 +8,7 @@ from genopt import AdamW,Optimizer,kept,zeros
 from genopt.contract.codes import block,decode,encode,n_blocks
 from genopt.run import compiler,triton_runtime
 import test_distributed
-from helpers import catalogue,difference
+from helpers import catalogue,difference,gpu
 from test_storage import train
 from test_triton import on_triton                                            # noqa: F401 -- a fixture
 
@@ -318,6 +318,51 @@ def test_capture(on_triton):                                                # no
     runs = [train(partial(AdamW, store={'*': nearest}, **kw), 4)[0] for kw in (dict(capturable=True), dict(foreach=True, capturable=True), {})]
     for ps in runs:
         for a,b in zip(ps, runs[-1]): torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+@gpu
+@pytest.mark.parametrize('kw', [{}, dict(foreach=True), dict(foreach=False)], ids=['default','foreach','reference'])
+def test_a_step_on_a_gpu_encodes_as_the_function_does(kw):
+    gs = awkward()
+    ps = [torch.zeros_like(g, device='cuda').requires_grad_() for g in gs]
+    opt = Optimizer(ps, [keeps], lr=0., **kw)
+    for p,g in zip(ps, gs): p.grad = g.cuda()
+    opt.step()
+    for p,g in zip(ps[:-1], gs):
+        codes,scale = encode(g)
+        assert opt.state[p]['last'].stride()==codes.stride() and torch.equal(opt.state[p]['last'].cpu(), codes)
+        torch.testing.assert_close(opt.state[p]['last.scale'].cpu(), scale, rtol=0, atol=0, equal_nan=True)
+
+@gpu
+@pytest.mark.parametrize('name', ['AdamW', 'Lion', 'LAMB'])
+def test_backends_agree_on_a_gpu(name):
+    "Rounded to the nearest. Few elements may come to the next code, where a value is in the middle"
+    def run(how, **kw):
+        torch.manual_seed(0)
+        ps  = [torch.randn(s, device='cuda', requires_grad=True) for s in ((300, 257), (5000,), (64, 3, 7, 7))]
+        opt = getattr(genopt, name)(ps, lr=1e-3, store={'*': how}, **kw)
+        for _ in range(10):
+            for p in ps: p.grad = torch.randn_like(p)
+            opt.step()
+        return [*ps, *(decode(s[n], s[f'{n}.scale']) for s in opt.state.values() for n in ('grad_avg',))]
+    want = run(nearest, foreach=False)
+    for kw in ({}, dict(foreach=True)):
+        for a,b in zip(run(nearest, **kw), want): assert ((a-b).abs()>1e-5*b.abs().max()).float().mean()<1e-3
+    for a,b in zip(run(random), want): assert (a-b).abs().mean()<.05*b.abs().max()
+
+@gpu
+def test_a_step_on_a_gpu_rounds_at_random():
+    def run(seed):
+        torch.manual_seed(seed)
+        p = torch.zeros(400, block, device='cuda', requires_grad=True)
+        opt = Optimizer([p], [keeps_at_random], lr=0.)
+        p.grad = torch.full_like(p, .31)
+        p.grad[:,0] = 1.
+        opt.step()
+        return decode(opt.state[p]['last'], opt.state[p]['last.scale'])
+    rest = run(1)[:,1:]
+    low,top = rest.min().item(),rest.max().item()
+    assert len(rest.unique())==2 and low<.31<top and abs(rest.double().mean().item()-.31)<(top-low)*.01
+    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
 
 
 # -- Policies --

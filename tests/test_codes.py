@@ -305,12 +305,13 @@ def test_sparse_gradients():
         opt.step()
     step([*range(40)])
     s = opt.state[p]
+    with torch.no_grad(): s['grad_avg'][24:32].fill_(200)                   # would have another scale if it were written again
     before = {n: s[n].clone() for n in ('grad_avg','grad_avg.scale')}
     value  = decode(*before.values())
     step([9])
     now = decode(s['grad_avg'], s['grad_avg.scale'])
     rows = torch.arange(40)//8
-    assert torch.equal(now[rows!=1], value[rows!=1]) and not torch.equal(now[9], value[9])
+    assert torch.equal(s['grad_avg'][rows!=1], before['grad_avg'][rows!=1]) and torch.equal(now[rows!=1], value[rows!=1]) and not torch.equal(now[9], value[9])
     torch.testing.assert_close(now[8], value[8], rtol=.2, atol=.01)
 
 def test_capture(on_triton):                                                # noqa: F811
@@ -377,6 +378,12 @@ def test_copies_of_weights_need_their_name():
     make = partial(genopt.AdamWScheduleFree, lr=.1)
     assert coded(train(partial(make, store='int8'))[1])=={'sqr_avg'}
     assert coded(train(partial(make, store={'z': 'int8'}))[1])=={'z'}
+
+def test_weights_to_evaluate_in_codes():
+    ps,opt = train(partial(genopt.ASGD, lr=.1, t0=0, store={'eval_p': random}))
+    want = [decode(s['eval_p'], s['eval_p.scale']) for s in map(opt.state.get, ps)]
+    opt.eval()
+    assert all(map(torch.equal, ps, want)) and coded(opt)=={'eval_p'}
 
 def test_states_that_grow_stay():
     def step(grad, rows_=genopt.history(3)): return dict(rows_=torch.cat([rows_, grad[None]])[-3:], update=grad)

@@ -42,7 +42,8 @@ class Rows(Item):
     def write(self):
         "Write the new rows into the parameter and its state tensors, and return the whole state"
         stores = {n: real(v.detach()) for n, v in self.stores.items()}
-        stores['new_p'][self.at] = self.ns['new_p'].to(self.p.dtype)
+        p = stores['new_p']
+        p[self.at] = self.ns['new_p'].to(p.dtype)
         for n in self.kept:
             if n in stores:
                 self.chain.state[n].write_at(self.at, n, self.ns[n], stores)

@@ -114,48 +114,49 @@ class GradientRelease:
     # -- A step --
 
     def _end(self):
-        self._settings = None                                               # of each group, for all parameters of a step
         self._moved,self._arrivals = set(),{}                               # ids of parameters; id -> how often its gradient has come
 
     def _begin(self, opt):
         "Fix what holds for all parameters of a step, before the first one moves"
         self._check_policy(opt)
         if opt._expected: opt._check_weights()
+        self._follow(opt)
         self._settings = opt._settings(opt.param_groups)
 
     @without_dynamo
-    def _arrived(self, one):
-        "The gradient of a parameter has come"
+    def _arrived(self, p):
+        "The gradient of `p` is complete"
         opt = self._opt()
         if opt is None or not opt.training: return                          # `step` raises, or moves it after `train()`
         with self._lock:
-            if one.p.grad is None: raise RuntimeError(f"{opt.name}: another hook has taken the gradient of {one.name}: do two optimizers release it?")
-            if id(one.p) in self._moved: raise RuntimeError(f"{opt.name}: {one.name} {second}")
-            if self._settings is None: self._begin(opt)
-            if self._waiting or self.every>1 and not self._is_last(one): return
-            self._move(opt, one)
+            if id(p) in self._moved: raise RuntimeError(f"{opt.name}: {self._name(p)} {second}")
+            if p.grad is None: raise RuntimeError(f"{opt.name}: another hook has taken the gradient of {self._name(p)}: do two optimizers release it?")
+            if self._waiting or self.every>1 and not self._is_last(p): return
+            if not self._moved: self._begin(opt)
+            if one := self._ones.get(id(p)): self._move(opt, one)           # else its group has gone
 
-    def _is_last(self, one):
-        "Count an arrival, and tell whether it is the last one of the step"
-        n = self._arrivals[id(one.p)] = self._arrivals.get(id(one.p), 0)+1
+    def _is_last(self, p):
+        "Count a gradient of `p`, and tell whether it is the last one of the step"
+        n = self._arrivals[id(p)] = self._arrivals.get(id(p), 0)+1
         return n>=self.every
 
     def _step(self, opt, loss):
         "What `opt.step()` does: move what still has a gradient, and end the step"
         with self._lock:
-            self._follow(opt)
+            if not self._moved or self._follow(opt): self._begin(opt)
             ones  = [*self._ones.values()]
             grads = gradients([one.p for one in ones])
             if not opt.state and opt._allocates(grads):
                 opt.init_state()
                 return loss
-            if self._settings is None: self._begin(opt)
             left = [one for one,g in zip(ones, grads) if g is not None]
             if late := [one for one in left if id(one.p) in self._moved]: raise RuntimeError(f"{opt.name}: {late[0].name} {after_hooks}")
             for one in left: self._move(opt, one)
             self._end()
             opt._steps += 1
         return loss
+
+    def _name(self, p): return self._ones[id(p)].name
 
     def _move(self, opt, one):
         "Take the step of one parameter, and free its gradient"
@@ -190,22 +191,24 @@ class GradientRelease:
     # -- The parameters --
 
     def _follow(self, opt):
-        "Hook into the parameters that the groups have now, as far as they can have a gradient. The optimizer moves others in `step`"
+        """Hook into the parameters that the groups have now, and let go of others. Returns whether they have changed.
+
+        A parameter that is frozen has a hook from the first step on that finds it thawed."""
         groups = opt.param_groups
         params = [p for g in groups for p in g['params']]
         sizes  = [len(g['params']) for g in groups]
-        if sizes!=self._sizes or not all(map(is_, params, self._params)):
+        changed = sizes!=self._sizes or not all(map(is_, params, self._params))
+        if changed:
             old,self._ones = self._ones,{}
             for i,g in enumerate(groups):
                 for j,p in enumerate(g['params']): self._ones.setdefault(id(p), new_or_old(old.get(id(p)), p, i, j, g))
             for i in old.keys()-self._ones.keys(): old[i].hook and old[i].hook.remove()
             self._params,self._sizes = params,sizes
         for one in self._ones.values():
-            if one.hook is None and one.p.requires_grad: self._hook_into(one)
-
-    def _hook_into(self, one):
-        one.hook = one.p.register_post_accumulate_grad_hook(partial(arrived, weakref.ref(self), one))
-        self._hooks.append(one.hook)
+            if one.hook is None and one.p.requires_grad:
+                one.hook = one.p.register_post_accumulate_grad_hook(partial(arrived, weakref.ref(self)))
+                self._hooks.append(one.hook)
+        return changed
 
     def _check_policy(self, opt):
         "Refuse to leave out steps as a whole"
@@ -215,17 +218,17 @@ class GradientRelease:
 
 
 def new_or_old(old, p, group, i, of):
-    "A `One` of number `i` of the group `of`, which takes over the hook of `old`"
+    "The `One` of parameter number `i` of the group `of`: `old`, or a new one that takes over its hook"
     if old is not None and old.group==group: return old
     names = of.get('param_names')
     one = One(p, group, names[i] if names else f'parameter {i}')
-    if old is not None and old.hook: old.hook.remove()
+    if old is not None: one.hook = old.hook
     return one
 
-def arrived(release, one, p):
-    "The hook. It knows its `GradientRelease` weakly: one that nobody holds any more moves nothing"
+def arrived(release, p):
+    "The hook of all parameters. It knows its `GradientRelease` weakly: one that nobody holds any more moves nothing"
     release = release()
-    if release is not None: release._arrived(one)
+    if release is not None: release._arrived(p)
 
 def remove_hooks(hooks):
     for h in hooks: h.remove()

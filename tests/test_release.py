@@ -1,6 +1,7 @@
 "Gradient release: parameters move during backward, and their gradients are freed"
 
-import copy,gc,pickle,warnings
+import copy,gc,pickle,re,warnings
+from pathlib import Path
 import pytest,torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -10,8 +11,8 @@ import genopt
 from genopt import AdamW,Optimizer,SGD,release_gradients
 from genopt.blocks import clip_grad_norm,clip_grad_value,clip_tensor_norm,lazy_rows
 from genopt.optim import release as module
-from genopt.run import compiler,plan
-from helpers import awkward,catalogue,difference,gradients,two_groups
+from genopt.run import choose,compiler,plan
+from helpers import awkward,catalogue,gpu,gradients,two_groups
 
 way  = dict(default={}, foreach=dict(foreach=True), loop=dict(foreach=False))
 ways = pytest.mark.parametrize('kw', way.values(), ids=way)
@@ -71,6 +72,19 @@ def fit(m, opt, steps=range(5)):
         opt.step()
         opt.zero_grad()
     return [p.detach().clone() for p in m.parameters()]
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')                   # the interpreter computes lanes that are not in use
+@pytest.mark.parametrize('name', ['AdamW', 'LAMB'])
+def test_by_kernels_of_a_gpu_in_the_interpreter(name, monkeypatch):
+    pytest.importorskip('triton.runtime.interpreter')
+    monkeypatch.setitem(choose.dialects, 'cpu', 'triton')
+    res = []
+    for release in (False, True):
+        m   = net()
+        opt = getattr(genopt, name)(m.parameters(), lr=.01)
+        if release: release_gradients(opt)
+        res.append(fit(m, opt, range(3)))
+    assert same(*res) and {w.program.request.backend for one in opt._release._ones.values() for w in one.plan.works}=={'triton'}
 
 def pair(make=lambda ps: AdamW(ps, lr=.01), **kw):
     "Two models with optimizers, of which the second releases its gradients"
@@ -240,6 +254,19 @@ def test_a_gradient_that_is_not_finite_is_told():
     fit(m, opt, [0])
     with pytest.raises(FloatingPointError, match='the gradient of 3.* has .*NaN.*has not moved; others'): (loss(m, 1)*float('nan')).backward()
     assert all(p.isfinite().all() for p in m.parameters())
+
+
+def test_low_precision_that_moves_nothing_is_told():
+    m   = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 100)).bfloat16()
+    opt = AdamW(m.named_parameters(), lr=1e-6)
+    release_gradients(opt)
+    def step():
+        m(torch.ones(1, 8).bfloat16()).sum().backward()
+        opt.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for _ in range(10): step()
+    with pytest.warns(UserWarning, match='hardly an element of 1.weight in param group 0 has moved'): step()
 
 
 # -- Which parameters --
@@ -491,3 +518,35 @@ def test_no_scratch_memory_stays():
                 opt.step()
         there = sum(e.nbytes() for e in seen.profiler.kineto_results.events() if e.name()=='[memory]')
         assert there<1.01*(bytes_of(m.parameters()) + sum(bytes_of(s.values()) for s in opt.state.values()))
+
+@gpu
+@pytest.mark.parametrize('cls', [AdamW, genopt.LAMB, genopt.Muon])
+def test_on_a_gpu(cls):
+    "The same bits, and the gradients are hardly there. `backward` runs hooks in a thread of its own there"
+    weights,peaks = [],[]
+    for release in (False, True):
+        torch.manual_seed(0)
+        m   = nn.Sequential(*[nn.Linear(1024, 1024, bias=False) for _ in range(layers)]).cuda()
+        opt = cls(m.parameters(), lr=1e-3)
+        if release: release_gradients(opt)
+        schedule = LambdaLR(opt, lambda i: .9**i)
+        for _ in range(4):
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            m(torch.ones(1, 1024, device='cuda')).square().sum().backward()
+            opt.step()
+            opt.zero_grad()
+            schedule.step()
+        torch.cuda.synchronize()
+        peaks.append((torch.cuda.max_memory_allocated()-before)/(4*1024*1024))
+        weights.append([p.detach().cpu() for p in m.parameters()])
+        del m,opt,schedule
+    assert same(*weights) or all(torch.allclose(a, b, atol=1e-6) for a,b in zip(*weights)) and cls is genopt.Muon
+    assert peaks[0]>=layers and peaks[1]<peaks[0]-layers+1.2, peaks
+
+def test_code_about_memory_runs():
+    blocks = re.findall(r'```python\n(.*?)```', (Path(__file__).parent.parent/'docs/memory.md').read_text(encoding='utf-8'), re.S)
+    scope = {}
+    for code in blocks: exec(compile(code, 'memory.md', 'exec'), scope)
+    assert len(blocks)==3

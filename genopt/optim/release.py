@@ -10,12 +10,14 @@ The first parameter that moves in a step fixes the hyper-parameters for all othe
 
 import threading
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import is_
 from .._torch import quiet,without_dynamo
 from ..contract.block import of_model
 from ..contract.messages import name_in
+from ..contract.tensors import wide
 from ..run.plan import Inputs,Plan,prepared
 from . import watch
 from .optimizer import Optimizer,gradients
@@ -53,7 +55,8 @@ def release_gradients(opt: Optimizer, *, every: int = 1) -> 'GradientRelease':
     The idea is that of LOMO (https://arxiv.org/abs/2306.09782), of optimi's gradient release and of torch's tutorial on fusing the step into
     `backward`, which make an optimizer for each parameter."""
     if not isinstance(opt, Optimizer):
-        raise TypeError(f"release_gradients takes an optimizer of genopt, got {type(opt).__module__}.{type(opt).__qualname__}")
+        raise TypeError(f"release_gradients takes an optimizer of genopt, got {type(opt).__module__}.{type(opt).__qualname__}; if a "
+                        "training loop has wrapped it, give the optimizer inside")
     if isinstance(every, bool) or not isinstance(every, int) or every<1:
         raise ValueError(f"release_gradients: every must be a whole number, at least 1; got {every!r}")
     if opt._release: raise ValueError(f"{opt.name} releases its gradients already; remove() that first")
@@ -90,8 +93,8 @@ class GradientRelease:
         self._finalizer = weakref.finalize(self, remove_hooks, self._hooks)
         opt._release,opt._plan = self,None
 
-    def __enter__(self): return self
-    def __exit__(self, *error): self.remove()
+    def __enter__(self) -> 'GradientRelease': return self
+    def __exit__(self, *error: object) -> None: self.remove()
 
     def remove(self) -> None:
         "End the release: from now on `opt.step()` takes ordinary steps. Gradients that are there stay"
@@ -101,7 +104,7 @@ class GradientRelease:
         self._ones,self._params = {},[]
 
     @contextmanager
-    def accumulate(self):
+    def accumulate(self) -> Iterator[None]:
         """Within this context no parameter moves, and gradients add up. As with DDP's `no_sync`, the last `backward` of a step stands outside of it:
 
             with released.accumulate(): loss(model(x0), y0).backward()
@@ -122,6 +125,12 @@ class GradientRelease:
         if opt._expected: opt._check_weights()
         self._follow(opt)
         self._settings = opt._settings(opt.param_groups)
+        self._observed = self._largest_low() if opt._steps==10 else None    # as in `Optimizer`, the 11th step checks low precision
+
+    def _largest_low(self):
+        "The largest of the parameters that have low precision, if there is one"
+        low = [one for one in self._ones.values() if one.p.requires_grad and wide(one.p.dtype)!=one.p.dtype]
+        return max(low, key=lambda one: one.p.numel(), default=None)
 
     @without_dynamo
     def _arrived(self, p):
@@ -162,8 +171,8 @@ class GradientRelease:
         "Take the step of one parameter, and free its gradient"
         plan   = one.plan
         inputs = Inputs([one.p], [one.p.grad], [self._settings[one.group]], one.groups)
-        quick  = plan is not None and plan.simple and opt._nonfinite=='propagate' and plan.store is opt.state
-        if quick and plan.valid_for(inputs) and plan.aim(inputs): plan.commit()
+        quick  = plan is not None and plan.simple and opt._nonfinite=='propagate' and one is not self._observed
+        if quick and plan.store is opt.state and plan.valid_for(inputs) and plan.aim(inputs): plan.commit()
         else:
             with quiet(): self._move_long(opt, one, inputs)
         self._moved.add(id(one.p))
@@ -174,8 +183,14 @@ class GradientRelease:
         if one.plan is None or one.plan.store is not opt.state or not one.plan.valid_for(inputs): self._replan(opt, one, inputs)
         if opt._nonfinite=='raise' and one.plan.nonfinite(inputs.grads):
             raise FloatingPointError(f"{opt.name}: {watch.nonfinite(one.groups, 0, inputs.grads, moved)}")
+        lost = self._watch(opt, one) if one is self._observed else None
         prepared(one.plan, inputs, None, partial(self._replan, opt, one)).commit()
         one.plan.let_go()
+        if lost: lost.warn(opt.name)
+
+    def _watch(self, opt, one):
+        "Remember some elements of a parameter, to see whether they move"
+        return watch.Lost.watch(opt.param_groups, self._params, [p.grad if p is one.p else None for p in self._params])
 
     def _replan(self, opt, one, inputs, finished=None):
         "Make a new plan for a parameter; this rehearses the callbacks if they have not met one of its kind"

@@ -47,8 +47,8 @@ def release_gradients(opt: Optimizer, *, every: int = 1) -> 'GradientRelease':
     Returns a `GradientRelease`: a context manager, with the methods `accumulate()` and `remove()`. Copies and pickles of the optimizer are
     ordinary optimizers.
 
-    Raises `TypeError` if `opt` is no optimizer of genopt. Raises `ValueError` if a callback reads all gradients, as `clip_grad_norm` does, or asks for
-    the loss; for `nonfinite='skip'`, which leaves out a whole step; for `capturable=True`; and if `opt` releases its gradients already.
+    Raises `TypeError` if `opt` is no optimizer of genopt. Raises `ValueError` if a callback reads all gradients, as `clip_grad_norm` does, or asks
+    for the loss; for `nonfinite='skip'`, which leaves out a whole step; for `capturable=True`; and if `opt` releases its gradients already.
     `backward` raises `RuntimeError` if it reaches a parameter that has moved since the last `opt.step()`. `opt.step()` raises `RuntimeError` under
     DistributedDataParallel, and the first `scaler.step(opt)` under a GradScaler: both change gradients after `backward` has handed them out.
 
@@ -59,7 +59,7 @@ def release_gradients(opt: Optimizer, *, every: int = 1) -> 'GradientRelease':
                         "training loop has wrapped it, give the optimizer inside")
     if isinstance(every, bool) or not isinstance(every, int) or every<1:
         raise ValueError(f"release_gradients: every must be a whole number, at least 1; got {every!r}")
-    if opt._release: raise ValueError(f"{opt.name} releases its gradients already; remove() that first")
+    if opt._release: raise ValueError(f"{opt.name} releases its gradients already; call remove() of what release_gradients has returned")
     return GradientRelease(opt, every)
 
 
@@ -93,14 +93,16 @@ class GradientRelease:
         self._finalizer = weakref.finalize(self, remove_hooks, self._hooks)
         opt._release,opt._plan = self,None
 
-    def __enter__(self) -> 'GradientRelease': return self
+    def __enter__(self) -> 'GradientRelease':
+        if not self._finalizer.alive: raise RuntimeError("this release has ended; call release_gradients(opt) again")
+        return self
     def __exit__(self, *error: object) -> None: self.remove()
 
     def remove(self) -> None:
         "End the release: from now on `opt.step()` takes ordinary steps. Gradients that are there stay"
         self._finalizer()
         opt = self._opt()
-        if opt is not None and opt._release is self: opt._release,opt._plan = None,None
+        if opt is not None and opt._release is self: opt._release = None
         self._ones,self._params = {},[]
 
     @contextmanager
@@ -122,7 +124,8 @@ class GradientRelease:
     def _begin(self, opt):
         "Fix what holds for all parameters of a step, before the first one moves"
         self._check_policy(opt)
-        if opt._expected: opt._check_weights()
+        if opt._expected:
+            with quiet(): opt._check_weights()
         self._follow(opt)
         self._settings = opt._settings(opt.param_groups)
         self._observed = self._largest_low() if opt._steps==10 else None    # as in `Optimizer`, the 11th step checks low precision
@@ -139,7 +142,7 @@ class GradientRelease:
         if opt is None or not opt.training: return                          # `step` raises, or moves it after `train()`
         with self._lock:
             if id(p) in self._moved: raise RuntimeError(f"{opt.name}: {self._name(p)} {second}")
-            if p.grad is None: raise RuntimeError(f"{opt.name}: another hook has taken the gradient of {self._name(p)}: do two optimizers release it?")
+            if p.grad is None: raise RuntimeError(f"{opt.name}: the gradient of {self._name(p)} {taken}")
             if self._waiting or self.every>1 and not self._is_last(p): return
             if not self._moved: self._begin(opt)
             if one := self._ones.get(id(p)): self._move(opt, one)           # else its group has gone
@@ -171,8 +174,8 @@ class GradientRelease:
         "Take the step of one parameter, and free its gradient"
         plan   = one.plan
         inputs = Inputs([one.p], [one.p.grad], [self._settings[one.group]], one.groups)
-        quick  = plan is not None and plan.simple and opt._nonfinite=='propagate' and one is not self._observed
-        if quick and plan.store is opt.state and plan.valid_for(inputs) and plan.aim(inputs): plan.commit()
+        quick  = plan is not None and plan.simple and plan.store is opt.state and one is not self._observed
+        if quick and plan.valid_for(inputs) and plan.aim(inputs) and (opt._nonfinite=='propagate' or not plan.looks_bad()): plan.commit()
         else:
             with quiet(): self._move_long(opt, one, inputs)
         self._moved.add(id(one.p))
@@ -254,15 +257,16 @@ def check_alone(chain, capturable, who):
     if capturable: raise ValueError(f"{who}: capturable=True cannot be with release_gradients; leave it out")
     for b in chain.blocks:
         if asked := [n for n in b.reads if n in of_model]:
-            raise ValueError(f"{who}: {b} asks for {asked[0]!r}, which needs all gradients, but with release_gradients each parameter moves before "
-                             "the next one has its gradient")
+            raise ValueError(f"{who}: {b} asks for {asked[0]!r}, which belongs to a whole step, but with release_gradients each parameter moves "
+                             "before the next one has its gradient")
         if b.is_global:
-            raise ValueError(f"{who}: {b} reads {next(iter(b.lists))!r}, of all parameters, but with release_gradients each one moves before the next "
-                             "one has its gradient. To clip, take clip_grad_value, or clip_tensor_norm, which clips each gradient by its own norm")
+            raise ValueError(f"{who}: {b} reads {next(iter(b.lists))!r}, of all parameters, but with release_gradients each one moves before the "
+                             "next one has its gradient. clip_grad_value clips each element, and clip_tensor_norm each gradient by its own norm")
 
 
+taken  = "has been freed by another hook; does another optimizer release it?"
 second = ("has moved in this step already, and now backward has another gradient for it. End each step with opt.step(); to add gradients up, use "
           "release_gradients(opt, every=n), or accumulate(). After a backward that has failed, call opt.zero_grad() and opt.step()")
 after_hooks = ("has moved during backward, and has got another gradient since. DistributedDataParallel does that: it keeps the gradients of all "
                "parameters in its buckets, so release_gradients could free nothing; shard the model with fully_shard instead")
-moved = "It has not moved; others whose gradients came before have"
+moved  = "It has not moved; others whose gradients came before have"

@@ -166,6 +166,7 @@ class GradientRelease:
             for one in left: self._move(opt, one)
             self._end()
             opt._steps += 1
+            opt._last_skipped = False
         return loss
 
     def _name(self, p): return self._ones[id(p)].name

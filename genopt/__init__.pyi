@@ -22,14 +22,14 @@ from .contract import (
     scalar_tensor as scalar_tensor, where as where, zeros as zeros,
 )
 from .optim import (
-    Optimizer as Optimizer, algorithm as algorithm, groups as groups, matrices as matrices,
+    Optimizer as Optimizer, algorithm as algorithm, groups as groups, matrices as matrices, release_gradients as release_gradients,
 )
 
 __version__: str
 
 __all__ = [
     'Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'fraction', 'full', 'groups', 'history', 'kept', 'list_algorithms',
-    'load_checkpoint', 'make', 'matrices', 'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'rename', 'save_checkpoint', 'scalar', 'scalar_tensor',
-    'where', 'zeros',
+    'load_checkpoint', 'make', 'matrices', 'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'release_gradients', 'rename', 'save_checkpoint',
+    'scalar', 'scalar_tensor', 'where', 'zeros',
 ]
 __all__ += algorithms.__all__

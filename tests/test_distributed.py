@@ -149,6 +149,31 @@ def job_mixed(rank, world, out):
 @pytest.mark.slow
 def test_sharded_beside_plain_in_a_global_norm_is_told(tmp_path): run(2, job_mixed, tmp_path/'res')
 
+def job_release(rank, world, out):
+    "Gradient release: of a sharded model the parameters move during backward, and DistributedDataParallel is refused"
+    for name in ('AdamW', 'LAMB', 'by_rows'):
+        m,released = sharded(net(), world),sharded(net(), world)
+        opt = optimizers[name](released)
+        genopt.release_gradients(opt)
+        train(m, optimizers[name](m), rank, world)
+        for i in range(6):
+            x,y = batch(i)
+            cross_entropy(released(x[rank::world]), y[rank::world]).backward()
+            assert all(p.grad is None for p in released.parameters())
+            opt.step()
+        for n,p in whole(m).items(): assert torch.equal(whole(released)[n], p), (name, n)
+    for view in (False, True):
+        m   = net()
+        ddp = nn.parallel.DistributedDataParallel(m, gradient_as_bucket_view=view)
+        opt = genopt.AdamW(m.named_parameters())
+        genopt.release_gradients(opt)
+        x,y = batch(rank)
+        cross_entropy(ddp(x), y).backward()
+        with pytest.raises(RuntimeError, match='AdamW: 0.weight in param group 0 .* DistributedDataParallel .* fully_shard'): opt.step()
+
+@pytest.mark.slow
+def test_gradients_are_released_shard_by_shard(tmp_path): run(2, job_release, tmp_path/'res')
+
 def torchrun(world, *args):
     cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(world), str(root/'examples'/'train_distributed.py'), *map(str, args)]
     res = subprocess.run(cmd, capture_output=True, text=True, timeout=300, cwd=root, env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(root)))

@@ -10,7 +10,8 @@ def did_you_mean(k, known):
     return f", did you mean {near[0]!r}?" if near else ''
 
 def names_of(group, n):
-    "What the parameters of group `n` are called in messages"
+    "What the parameters of group `n` are called in messages. A group that stands for a part of another has the `number` of that"
+    n = getattr(group, 'number', n)
     return [f"{name} in param group {n}" for name in group.get('param_names') or [f"parameter {i}" for i in range(len(group['params']))]]
 
 def name_in(groups, i):

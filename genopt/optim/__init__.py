@@ -3,4 +3,5 @@
 from .algorithm import *
 from .hypers import *
 from .optimizer import *
+from .release import *
 from .rules import *

@@ -16,7 +16,7 @@ from ..contract.tensors import compute,number,plain,shared
 from ..run.choose import backend_of,check_asked
 from ..run.gate import Gate
 from ..run.memory import is_capturing
-from ..run.plan import Plan
+from ..run.plan import Plan,prepared
 from ..run.sort import Inputs
 from ..run.store import StateStore,shared_cell
 from . import watch
@@ -36,6 +36,8 @@ __all__ = ['Optimizer']
 
 policies = 'propagate','raise','skip'                                   # the values that `nonfinite` takes
 unchanging = int,float,bool,str,tuple,type(None)                        # an object of these types cannot change its value
+scaled   = ("a GradScaler cannot be with release_gradients: the parameters have moved during backward, by gradients that were scaled. Train under "
+            "torch.autocast with bfloat16, which needs no scaler, or give GradScaler enabled=False")
 captured = "cannot look at gradients, which nonfinite={!r} does{}; leave one out"
 
 
@@ -77,6 +79,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     _gate = None                                                        # on a GPU it says there whether a step is left out
     _skipped,_last_skipped = 0,False                                    # what the host knows of that; None: the gate knows
     _known = ()                                                         # the settings of each group at the last step
+    _release = None                                                     # the `GradientRelease` that moves the parameters during backward
     _steps = 0                                                          # the steps of this process; the 11th checks low precision
 
     def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
@@ -261,6 +264,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
+        if self._release: return self._release._step(self, loss)
         inputs = self._inputs()
         plan = self._plan
         self._last_skipped = False
@@ -287,6 +291,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         """Whether kernels of a GPU will take the scale of a `torch.amp.GradScaler`, and leave out the step if it has found what is not finite.
 
         The scaler asks this before each step. Otherwise it divides the gradients itself, and waits to see whether they are finite."""
+        if self._release: raise RuntimeError(f"{self.name}: {scaled}")
         return self._plan is not None and self._plan.can_have_gate and self._nonfinite!='raise'
 
     def _inputs(self):
@@ -316,7 +321,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if self._nonfinite!='propagate' and not self._plan.gate and self._skips(inputs.grads): return loss
         self._steps += 1
         lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
-        self._prepare(inputs, model)
+        prepared(self._plan, inputs, model, self._replan)
         self._plan.commit(look=self._plan.gate and self._nonfinite=='skip')
         if lost: lost.warn(self.name)
         return loss
@@ -351,15 +356,6 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def last_step_skipped(self) -> bool:
         "Whether the last step was left out. On a GPU this waits for that step"
         return self._last_skipped if self._last_skipped is not None else bool(self._gate.flag.item())
-
-    def _prepare(self, inputs, model):
-        "Compute the step, and plan again as long as a guard of the plan fails"
-        arrived = None
-        for _ in range(8):
-            arrived = self._plan.prepare(inputs, model, arrived)
-            if arrived is None: return
-            self._replan(inputs, arrived)
-        raise RuntimeError(f"{self.name}: no plan holds for this step; this is a fault of genopt, please report it with the list of callbacks")
 
     def _settings(self, groups):
         "Return the settings of each group. A group keeps its last settings while each of its values is the same object"
@@ -426,20 +422,21 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                 if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
 
     def _replan(self, inputs, arrived=None):
-        "Make a new plan for `inputs`; this rehearses callbacks on kinds of parameters that they have not met"
+        "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
         self._plan = None
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
         plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
         if not self._may_skip_unseen() or not (device := of_one_gpu(inputs.params)):
             self._plan = plan()
-            return
+            return self._plan
         if self._gate is None or self._gate.device!=device: self._new_gate(device)
         gated = plan(gate=self._gate)
         unseen = gated.can_have_gate
         if any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
             raise ValueError(f"{self.name}: capturable=True {why}")
         self._plan = gated if unseen else plan()
+        return self._plan
 
     def _new_gate(self, device):
         self._skipped,self._gate = self.skipped_steps,Gate(device)

@@ -9,16 +9,17 @@ from ..contract.tensors import is_finite,number,wide
 __all__ = ['Lost', 'nonfinite']
 
 
-def nonfinite(groups, i, grads):
+untouched = "Nothing has changed; nonfinite='skip' leaves such steps out"
+
+def nonfinite(groups, i, grads, what_now=untouched):
     """Return the message that the gradient of the `i`-th parameter is not finite, and in what way.
 
-    `i` is `None` if only another process has such a gradient."""
-    untouched = "Nothing has changed; nonfinite='skip' leaves such steps out"
-    if i is None: return f"a gradient is not finite in another process. {untouched}"
+    `i` is `None` if only another process has such a gradient. `what_now`: what has changed, and what the user can do."""
+    if i is None: return f"a gradient is not finite in another process. {what_now}"
     grad  = sparse_values(grads[i]) if grads[i].is_sparse else local(grads[i])
     kinds = {'NaN': grad.isnan(), 'infinite': grad.isinf(), 'with a square that overflows': grad.isfinite() & ~is_finite(grad)}
     found = ', '.join(f'{n} {what}' for what,k in kinds.items() if (n := k.sum().item())) or 'something not finite in another process'
-    return f"the gradient of {name_in(groups, i)} has {found} among {grad.numel():,} element{'s'*(grad.numel()!=1)}. {untouched}"
+    return f"the gradient of {name_in(groups, i)} has {found} among {grad.numel():,} element{'s'*(grad.numel()!=1)}. {what_now}"
 
 
 def few(x): return local(x).detach().flatten()[:1000].clone()

@@ -27,7 +27,7 @@ from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
 from .store import SharedClock
 
-__all__ = ['Inputs', 'Plan']
+__all__ = ['Inputs', 'Plan', 'prepared']
 
 
 class Plan:
@@ -230,6 +230,13 @@ class Plan:
                 self.store.keep(self.params[i], kept, w.rows[r].clock)
         self.fresh = False
 
+    def let_go(self):
+        "Free what a step has left in scratch memory. The next step allocates it again"
+        self.items = ()
+        for w in self.works:
+            for b in w.batches:
+                b.let_go()
+
     # -- Gradients that are not finite --
 
     def nonfinite(self, grads):
@@ -242,6 +249,21 @@ class Plan:
         places = [i for i, b in enumerate(bad) if b]
         elsewhere = self.sharded and agree(bool(places), grads)
         return places or [None] * bool(elsewhere)
+
+
+def prepared(plan, inputs, model, replan):
+    """A plan that is prepared for a step: `plan`, or as long as a guard fails the next one that
+    `replan(inputs, finished)` returns. `finished`: items that have gone through their chains"""
+    finished = None
+    for _ in range(8):
+        finished = plan.prepare(inputs, model, finished)
+        if finished is None:
+            return plan
+        plan = replan(inputs, finished)
+    raise RuntimeError(
+        f"{plan.who}: no plan holds for this step; this is a fault of genopt, "
+        "please report it with the list of callbacks"
+    )
 
 
 def places_of_sparse(grads):

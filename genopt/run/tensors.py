@@ -147,6 +147,16 @@ class Batch:
             self.memory.give_back(x)
         self.borrowed.clear()
 
+    def let_go(self):
+        "Free scratch memory, and forget where it lay"
+        self.finish()
+        if self.memory is not None:
+            self.memory.free.clear()
+        if self.launch is not None:
+            self.launch.pointed -= self.scratch.keys()
+        self.scratch.clear()
+        self.parts.clear()
+
 
 class Part:
     """The parameters at `places` of `batch`, which have the row `row` of scalars. Their tensors of

@@ -11,8 +11,7 @@ from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
-from ..contract.state import stored_states
-from ..contract.tensors import compute,number,plain,shared
+from ..contract.tensors import number,plain,shared
 from ..run.choose import backend_of,check_asked
 from ..run.gate import Gate
 from ..run.memory import is_capturing
@@ -399,9 +398,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for g in self.param_groups:
             chain = self._recipe(g).chain(g)
             for p in g['params']:
-                if p.requires_grad and not is_lazy(p) and (new := {n: init for n,init in chain.state.items() if n not in self.state.of(p)}):
-                    x = compute(p)
-                    self.state[p].update(stored_states(new, {}, x))
+                if not p.requires_grad or is_lazy(p): continue
+                state = self.state.of(p)
+                if new := {n: v for n,v in chain.stored(p, state).items() if n not in state}: self.state[p].update(new)
 
     @quietly
     def share_memory(self):

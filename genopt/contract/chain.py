@@ -9,7 +9,7 @@ from torch import Tensor
 from .block import Block,given
 from .names import same
 from .state import stored_states
-from .tensors import compute,wide
+from .tensors import wide
 from .weights import nearest
 
 __all__ = ['Chain', 'Learned', 'Namespace', 'chain_of', 'fold', 'hashable', 'interpret', 'learned_of']
@@ -145,7 +145,7 @@ class Learned:
         return bool(new)
 
 
-chains = {}                                  # what makes the callbacks equal, and the policy for parameters -> the chain, with all that is known by now
+chains = {}                                  # what makes the callbacks equal, and `weights` -> the chain, with all that is known of it by now
 learned = {}                                 # what makes the callbacks equal -> `Learned`
 most = 1000
 

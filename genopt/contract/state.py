@@ -9,8 +9,8 @@ from .names import name_of
 from .sharded import is_sharded
 from .tensors import compute,fit,round_stochastically
 
-__all__ = ['Init', 'Kept', 'Stored', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar', 'scalar_tensor',
-           'seen', 'stored_states', 'torch_names', 'zeros']
+__all__ = ['Init', 'Kept', 'Stored', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar',
+           'scalar_tensor', 'seen', 'stored_states', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object

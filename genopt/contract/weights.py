@@ -1,20 +1,22 @@
 """How a parameter of low precision keeps what rounding loses.
 
-A step computes a parameter in float32. bfloat16 has 8 bits of precision, so it loses a step of less than 1/512 of the parameter, if the result is
-rounded to the nearest: the parameter stands still. A policy says what becomes of the rest:
+A step computes a parameter in float32. bfloat16 has 8 bits of precision. Rounded to the nearest bfloat16, a parameter stands still if a step changes it
+by less than 1/512. A policy says what becomes of the rest:
 
     policy         kept beside the parameter p        what callbacks see as p
     nearest        nothing                            p
     stochastic     nothing                            p. The result x is rounded up or down at random, so that the mean is x
-    kahan          p.compensation, of p's dtype       p + p.compensation, which is x within some 16 bits
+    kahan          p.compensation, of p's dtype       p + p.compensation, which is x in 16 bits of precision
     master         p.master, float32                  p.master, which is x
-    extra_bits     p.low, int16                       x, whose bits are the 16 bits of p followed by 16 more, after FlashOptim
+    extra_bits     p.low, int16                       x: its 32 bits are those of p, and 16 more beside p
 
-So p is always x, rounded. `stochastic` and `extra_bits` are for bfloat16, `kahan` and `master` for bfloat16 and float16. Under any policy a parameter of
-another dtype is stored as it is.
+Under all of them p is x, rounded. `stochastic` and `extra_bits` are for bfloat16, `kahan` and `master` for bfloat16 and float16. A parameter of another
+dtype is stored as it is.
 
-Somebody may write a parameter between two steps, and so leave what is beside it out of date. `master` notices that: it counts only if p is what it
-rounds to. Under `kahan` and `extra_bits` the parameter is off by at most half a unit in the last place that the parameter had before."""
+Kahan's sum as in https://github.com/warner-benjamin/optimi; bits beside a bfloat16 as in FlashOptim (https://arxiv.org/abs/2602.23349).
+
+If somebody writes a parameter between two steps, what is beside it belongs to the old value. `master` notices that, and goes on from p. Under `kahan` and
+`extra_bits` the next step starts from a value that differs from p by at most half a unit in the last place of the old value."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -78,8 +80,8 @@ class Master(Pair):
     def split(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]: return x.to(dtype),x
 
 class ExtraBits(Pair):
-    """The bits of x are an integer, 2**16 times those of p, plus those of p.low, which has a sign: -2**15 ... 2**15-1. So p is the bfloat16 nearest to x.
-    If two are as near, p is the larger in magnitude, since +2**15 has no room"""
+    """The bits of x, as an integer, are 2**16 times the bits of p, plus p.low, which lies between -2**15 and 2**15-1. So p is the bfloat16 nearest to
+    x. If two are as near, p is the larger in magnitude, because 2**15 has no room in p.low"""
     suffix = 'low'
     def dtype_beside(self, dtype: torch.dtype) -> torch.dtype: return torch.int16
     def join(self, p: Tensor, rest: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ A stage is a C function. `run` calls the stage that it is told, or all of them w
 reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
 from ..contract.codes import block as codes
-from ..contract.codes import scale_of
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
 from .c import C, block, each_parameter, folded, function, prelude, starts, types
@@ -147,7 +146,9 @@ class StageEmitter:
             return f'x{self.names.slots[n]}[i - b] = (float)({text});'
         if self.names.pair(n):
             places = [f'm{self.names.slots[m]} + i' for m in (n, *self.names.beside(n))]
-            return f'{self.names.pair_function("store", n)}({text}, {", ".join(places)});'
+            return (
+                f'{self.names.pair_function("store", n)}({text}, {", ".join(places)});'
+            )
         if self.names.stochastic(n):
             bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
             return f'm{self.names.slots[n]}[i] = store_bf16_stochastic({text}, {bits});'

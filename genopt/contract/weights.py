@@ -1,7 +1,7 @@
 """How a parameter of low precision keeps what rounding loses.
 
-A step computes a parameter in float32. bfloat16 has 8 bits of precision. Rounded to the nearest bfloat16, a parameter stands still if a step changes it
-by less than 1/512. A policy says what becomes of the rest:
+A step computes a parameter in float32. A bfloat16 has 8 bits of precision, so a parameter that is rounded to the nearest stands still if a step changes
+it by less than 1/512. A policy says what becomes of the rest:
 
     policy         kept beside the parameter p        what callbacks see as p
     nearest        nothing                            p
@@ -10,13 +10,14 @@ by less than 1/512. A policy says what becomes of the rest:
     master         p.master, float32                  p.master, which is x
     extra_bits     p.low, int16                       x: its 32 bits are those of p, and 16 more beside p
 
-Under all of them p is x, rounded. `stochastic` and `extra_bits` are for bfloat16, `kahan` and `master` for bfloat16 and float16. A parameter of another
-dtype is stored as it is.
+Under all of them p is x, rounded. `stochastic` and `extra_bits` are for bfloat16, `kahan` and `master` for bfloat16 and float16. A parameter of
+another dtype is stored as it is.
 
 Kahan's sum as in https://github.com/warner-benjamin/optimi; bits beside a bfloat16 as in FlashOptim (https://arxiv.org/abs/2602.23349).
 
-If somebody writes a parameter between two steps, what is beside it belongs to the old value. `master` notices that, and goes on from p. Under `kahan` and
-`extra_bits` the next step starts from a value that differs from p by at most half a unit in the last place of the old value."""
+If somebody writes a parameter between two steps, what is beside it belongs to the old value. `master` notices that, and goes on from p. Under
+`kahan` and `extra_bits` the next step starts from a value that differs from p by at most half a unit in the last place: of the old value under
+`kahan`, of p under `extra_bits`."""
 
 from collections.abc import Mapping
 from typing import Any

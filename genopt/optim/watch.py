@@ -29,8 +29,8 @@ class Lost:
     "A few elements of the largest low-precision parameter, from before a step. After the step `warn` warns if hardly any has moved"
     @classmethod
     def watch(cls, groups, params, grads):
-        """Return a `Lost`. Return `None` if all parameters of low precision have a policy that keeps what rounding loses, or if a group is `capturable`,
-        so that nothing may be read"""
+        """Return a `Lost`. Return `None` if all parameters of low precision have a policy that keeps what rounding loses, or if a group is
+        `capturable`, so that nothing may be read"""
         keeps = {id(p) for g in groups for p in g['params'] if weights_in(g['store']).keeps(p.dtype)}
         low = [i for i,(p,g) in enumerate(zip(params, grads))
                if g is not None and wide(p.dtype)!=p.dtype and not p.is_meta and id(p) not in keeps]

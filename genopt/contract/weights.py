@@ -1,7 +1,7 @@
 """How a parameter of low precision keeps what rounding loses.
 
-A step computes a parameter in float32. A bfloat16 has 8 bits of precision, so a parameter that is rounded to the nearest stands still if a step changes
-it by less than 1/512. A policy says what becomes of the rest:
+A step computes a parameter in float32. A bfloat16 has 8 bits of precision, so a parameter that is rounded to the nearest stands still if a step
+changes it by less than 1/512. A policy says what becomes of the rest:
 
     policy         kept beside the parameter p        what callbacks see as p
     nearest        nothing                            p

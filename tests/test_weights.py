@@ -7,7 +7,7 @@ import genopt
 from genopt import AdamW,Lion,Optimizer,SGD
 from genopt.contract.weights import policies
 from genopt.run import compiler
-from helpers import awkward,catalogue,closure_of,gradients
+from helpers import awkward,catalogue,closure_of,gpu,gradients
 from test_triton import on_triton                                 # noqa: F401 -- a fixture
 
 ways   = dict(default={}, foreach=dict(foreach=True), loop=dict(foreach=False), capturable=dict(capturable=True))
@@ -23,11 +23,11 @@ def is_nearest(p, x):
     "Whether each element of `p` is as near to `x` as a bfloat16 or float16 can be"
     return bool(((p.float()-x).abs() <= (x.to(p.dtype).float()-x).abs()).all())
 
-def train(make, dtype=bf16, n=10, shapes=((70,60),(5,)), as_float=False, scale=1.):
+def train(make, dtype=bf16, n=10, shapes=((70,60),(5,)), as_float=False, device='cpu'):
     "`n` steps with fixed random gradients that `dtype` has. `as_float`: the same numbers in float32"
     rand = torch.Generator().manual_seed(0)
     last = torch.float32 if as_float else dtype
-    draw = lambda s: torch.randn(s, generator=rand).mul(scale).to(dtype).to(last)
+    draw = lambda s: torch.randn(s, generator=rand).to(dtype).to(last).to(device)
     ps   = [draw(s).requires_grad_() for s in shapes]
     opt  = make(ps)
     torch.manual_seed(0)
@@ -152,6 +152,42 @@ def test_triton(name, dtype, on_triton):                          # noqa: F811
     for p,q in zip(got, want):
         torch.testing.assert_close(exact(opt, p), exact(ref, q), rtol=2**-15 if name=='kahan' else 1e-6, atol=1e-8)
         assert opt.state[p].keys()==ref.state[q].keys() and is_nearest(p.detach(), exact(opt, p))
+
+@pytest.mark.parametrize('name', keeping)
+def test_lists_on_an_accelerator(name, accelerator):
+    "Operations are put together otherwise there"
+    make = partial(AdamW, lr=1e-3, store={'p': name})
+    got,opt  = train(partial(make, foreach=True))
+    want,ref = train(partial(make, foreach=False))
+    for p,q in zip(got, want): torch.testing.assert_close(exact(opt, p), exact(ref, q), rtol=2**-15, atol=1e-6)
+
+@gpu
+@pytest.mark.parametrize('kw', [{}, dict(foreach=True), dict(capturable=True)], ids=['default','foreach','capturable'])
+@pytest.mark.parametrize('name', keeping)
+@low
+def test_on_a_gpu(name, dtype, kw):
+    "As on a CPU, up to rounding. Large enough for several tiles, of which the last is partial"
+    for cls in (AdamW, genopt.LAMB):
+        make = partial(cls, lr=1e-3, store={'p': name})
+        shapes = ((300,301),(5,))
+        got,opt  = train(partial(make, **kw), dtype, shapes=shapes, device='cuda')
+        want,ref = train(partial(make, foreach=False), dtype, shapes=shapes)
+        for p,q in zip(got, want):
+            torch.testing.assert_close(exact(opt, p).cpu(), exact(ref, q), rtol=2**-14, atol=2e-6)
+            assert is_nearest(p.detach(), exact(opt, p))
+
+@gpu
+def test_stochastic_rounding_on_a_gpu():
+    for kw in ({}, dict(foreach=True), dict(capturable=True)):
+        def run(seed):
+            p = torch.full((300, 100), 1., dtype=bf16, device='cuda', requires_grad=True)
+            p.grad = torch.ones_like(p)
+            torch.manual_seed(seed)
+            SGD([p], lr=2**-8/5, store={'p': 'stochastic'}, **kw).step()
+            return p.detach().float().cpu()
+        p = run(0)
+        assert {*p.unique().tolist()}=={1., 1-2**-8} and abs(p.mean().item()-(1-2**-8/5)) < 2**-8*.02
+        assert torch.equal(p, run(0)) and not torch.equal(p, run(1))
 
 def test_triton_rounds_at_random(on_triton):                      # noqa: F811
     p = torch.full((40, 100), 1., dtype=bf16, requires_grad=True)

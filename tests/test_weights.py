@@ -15,6 +15,8 @@ in_all = pytest.mark.parametrize('kw', ways.values(), ids=ways)
 bf16   = torch.bfloat16
 low    = pytest.mark.parametrize('dtype', [bf16, torch.float16], ids=['bfloat16','float16'])
 keeping = ['kahan','master','extra_bits']                         # those that keep something beside the parameter
+pairs   = [(n, t) for n in keeping for t in policies[n].dtypes]
+in_pairs = pytest.mark.parametrize('name,dtype', pairs, ids=[f'{n}-{str(t)[6:]}' for n,t in pairs])
 beside  = dict(kahan='p.compensation', master='p.master', extra_bits='p.low')
 
 def chain(opt, i=0): return opt._recipe(opt.param_groups[i]).chain(opt.param_groups[i])
@@ -141,8 +143,7 @@ def test_kahan_is_close_to_float32(dtype, kw):
         for p,q in zip(got, want):
             assert ((exact(opt, p)-q).abs() <= 32*unit*q.abs().clamp(min=.1)).float().mean() > .99
 
-@pytest.mark.parametrize('name', keeping)
-@low
+@in_pairs
 def test_triton(name, dtype, on_triton):                          # noqa: F811
     "The kernels of a GPU come to the bits that C comes to"
     make = partial(AdamW, lr=1e-3, store={'p': name})
@@ -163,8 +164,7 @@ def test_lists_on_an_accelerator(name, accelerator):
 
 @gpu
 @pytest.mark.parametrize('kw', [{}, dict(foreach=True), dict(capturable=True)], ids=['default','foreach','capturable'])
-@pytest.mark.parametrize('name', keeping)
-@low
+@in_pairs
 def test_on_a_gpu(name, dtype, kw):
     "As on a CPU, up to rounding. Large enough for several tiles, of which the last is partial"
     for cls in (AdamW, genopt.LAMB):
@@ -367,6 +367,12 @@ refused = [({'p': 'bfloat16'}, ValueError, "store, 'p': a parameter cannot be ke
 @pytest.mark.parametrize('store,error,words', refused)
 def test_refused(store, error, words):
     with pytest.raises(error, match=words): AdamW([torch.ones(2, requires_grad=True)], store=store)
+
+def test_a_policy_of_another_dtype():
+    p = torch.ones(2, dtype=torch.float16, requires_grad=True)
+    for name in ('extra_bits', 'stochastic'):
+        with pytest.raises(ValueError, match=f"store has {{'p': '{name}'}}, which is for bfloat16; parameter 0 is float16. 'master' and 'kahan'"):
+            AdamW([p], store={'p': name})
 
 def test_a_pattern_does_not_match_the_parameter():
     p = torch.ones(100, 100, dtype=bf16, requires_grad=True)

@@ -27,7 +27,7 @@ from .model import Model
 from .modes import Modes,told_weights
 from .parameters import as_groups,check_complex,check_form,check_params
 from .recipe import Recipe,entered,flatten,keep_plain,taken
-from .storage import check_matches
+from .storage import check_matches,check_weights
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -166,6 +166,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def _check_group(self, group, recipe, n, who):
         "Refuse a group whose parameters cannot be optimized, or whose callbacks cannot run on them"
         check_params(group, who)
+        check_weights(group, who)
         chain = recipe.check(group, who)
         if group['store'] and group['store']!=self._flags['store']: check_matches(group['store'], chain.state, who)
         self._check_common(recipe.in_common(group, chain), n, who)

@@ -16,9 +16,10 @@ import torch
 from ..contract.block import Block
 from ..contract.messages import did_you_mean
 from ..contract.state import Kept,copy_of_p,first,kept,zeros
+from ..contract.tensors import wide
 from ..contract.weights import nearest,weights_of
 
-__all__ = ['check_matches', 'policies', 'weights_in', 'with_storage']
+__all__ = ['check_matches', 'check_weights', 'policies', 'weights_in', 'with_storage']
 
 
 def policies(store) -> tuple | None:
@@ -75,6 +76,15 @@ def is_tensor(init):
     "Whether `init` makes a tensor, and no number"
     try: return isinstance(first(init, torch.empty(2, 2)), torch.Tensor)
     except Exception: return True                                          # it takes other parameters
+
+def check_weights(group, who):
+    "Refuse a policy that is not for the dtype of a parameter of low precision. What rounding loses would be lost silently"
+    weights = weights_in(group['store'])
+    for i,p in enumerate(group['params']):
+        if weights is nearest or wide(p.dtype)==p.dtype or weights.keeps(p.dtype): continue
+        kinds = ' and '.join(str(dtype)[6:] for dtype in weights.dtypes)
+        raise ValueError(f"{who}: store has {{'p': '{weights}'}}, which is for {kinds}; parameter {i} is {str(p.dtype)[6:]}. "
+                         "'master' and 'kahan' are for bfloat16 and float16")
 
 def check_matches(store, state, who):
     "Refuse a pattern that matches no tensor among the states. `state`: name -> initializer"

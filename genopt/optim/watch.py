@@ -42,9 +42,10 @@ class Lost:
         there = (self.grad!=0) & (self.old!=0)
         if lr>0 and there.any() and (few(self.p)!=self.old)[there].float().mean()<.1:
             warnings.warn(f"{who}: hardly an element of {name_in(self.groups, self.i)} has moved in a step with lr={lr}: its updates are smaller "
-                          f"than what {self.p.dtype} can tell apart, and are lost. Keep what rounding loses, for example by store={{'p': "
-                          f"'{advice(self.p.dtype)}'}}; train float32 parameters, under torch.autocast; or take a larger lr", stacklevel=5)
+                          f"than what {self.p.dtype} can tell apart, and are lost. {advice(self.p.dtype)}rain float32 parameters, under "
+                          "torch.autocast, or take a larger lr", stacklevel=5)
 
 def advice(dtype):
-    "A policy that keeps what rounding loses of parameters of `dtype`"
-    return next(n for n in ('extra_bits', 'master') if weights_of(n).keeps(dtype))
+    "The begin of the advice: a policy that keeps what rounding loses of parameters of `dtype`, if there is one"
+    names = [n for n in ('extra_bits', 'master') if weights_of(n).keeps(dtype)]
+    return f"Keep what rounding loses by store={{'p': {names[0]!r}}}, t" if names else 'T'

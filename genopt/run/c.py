@@ -139,8 +139,9 @@ INLINE f16 store_f16(float f) {
 #define WEIGHTS(T) \
 INLINE float load_kahan_##T(T p, T rest) { return load_##T(p) + load_##T(rest); } \
 INLINE void store_kahan_##T(float x, T* p, T* rest) { \
-  *p = store_##T(x); \
-  const float lost = x - load_##T(*p); \
+  const T nearest = store_##T(x); \
+  const float lost = x - load_##T(nearest); \
+  *p = nearest; \
   *rest = store_##T(lost - lost == 0.0f ? lost : 0.0f); \
 } \
 INLINE float load_master_##T(T p, float x) { \
@@ -263,7 +264,7 @@ class C(Dialect):
 
     fast = 'exp', 'exp2', 'log', 'log2'
     names = dict(abs='fabs')
-    types = short = types
+    types = short = types  # `short` stands in the names of functions
     infinity = 'INFINITY'
 
     def __init__(self, T):

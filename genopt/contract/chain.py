@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from .block import Block,given
 from .names import same
+from .state import stored_states
 from .tensors import wide
+from .weights import nearest
 
 __all__ = ['Chain', 'Learned', 'Namespace', 'chain_of', 'fold', 'hashable', 'interpret', 'learned_of']
 
@@ -42,10 +44,11 @@ class Chain:
     parameters or groups. `returned`: for each callback the names that it is known to return.
 
     `every` has a `Block` for each callback. `evals` are those that return `eval_p`, the weights to evaluate; `opt.eval()` runs them. `blocks` are the
-    others, which a step runs. `extra`: names of tensors that the chain is given beside the gradient; `moves`: whether it makes the move"""
+    others, which a step runs. `extra`: names of tensors that the chain is given beside the gradient; `moves`: whether it makes the move; `weights`:
+    the policy by which parameters of low precision are stored"""
     extra,moves = (),True
-    def __init__(self, cbs, returned=()):
-        self.cbs = tuple(cbs)
+    def __init__(self, cbs, returned=(), weights=nearest):
+        self.cbs,self.weights = tuple(cbs),weights
         self.returned = tuple(map(tuple, returned)) or ((),)*len(self.cbs)
         self.every,known = [],set(given)
         for cb,names in zip(self.cbs, self.returned):
@@ -54,7 +57,7 @@ class Chain:
         self.state  = self._state()
         self.evals  = [b for b,names in zip(self.every, self.returned) if 'eval_p' in names and 'eval_p' not in self.state]
         self.blocks = [b for b in self.every if b not in self.evals]
-        self.key    = tuple((hashable(same(b.cb)), *b.lists.items(), b in self.evals) for b in self.every)
+        self.key    = (*((hashable(same(b.cb)), *b.lists.items(), b in self.evals) for b in self.every), weights)
         self.asks   = self._asks()
 
     def _state(self):
@@ -94,6 +97,23 @@ class Chain:
         "Room for the tensors that it is given beside the gradient of `p`"
         return {n: torch.empty_like(p, dtype=wide(p.dtype)) for n in self.extra}
 
+    # How a parameter and its states are stored
+
+    @property
+    def stores(self):
+        "How each value in memory is stored, by name: the states, and `p`"
+        return self.state | {'p': self.weights}
+    def beside(self, p, state):
+        "What is stored beside the parameter `p` itself, by name. What `state` lacks is new"
+        names = self.weights.beside('p', p.dtype)
+        return {n: state[n] for n in names} if names.keys()<=state.keys() else self.weights.first(p)
+    def seen(self, p, state):
+        "The parameter `p` as callbacks see it"
+        return self.weights.seen('p', {'p': p} | self.beside(p, state))
+    def stored(self, p, state):
+        "All that is stored for the parameter `p`, by name: its states, and what is beside it. What `state` lacks is new"
+        return stored_states(self.state, state, self.seen(p, state)) | self.beside(p, state)
+
     def __repr__(self): return ' > '.join(map(str, self.blocks)) or 'grad'
 
 
@@ -125,8 +145,8 @@ class Learned:
         return bool(new)
 
 
-chains = {}                                  # what makes the callbacks equal -> the chain, with all that is known of it by now
-learned = {}                                 # the same key -> `Learned`
+chains = {}                                  # what makes the callbacks equal, and `weights` -> the chain, with all that is known of it by now
+learned = {}                                 # what makes the callbacks equal -> `Learned`
 most = 1000
 
 def key_of(cbs): return tuple(hashable(same(cb)) for cb in cbs)
@@ -135,19 +155,19 @@ def learned_of(chain):
     "What has been learned of the callbacks of `chain`"
     return learned.setdefault(key_of(chain.cbs), Learned())
 
-def chain_of(cbs):
+def chain_of(cbs, weights=nearest):
     "The chain of the callbacks `cbs`, with what is known of their results: the same object for equal callbacks, until more is known"
     key = key_of(cbs)
     known = learned.setdefault(key, Learned())
-    chain = chains.get(key)
+    chain = chains.get((key, weights))
     if chain is None:
         if len(chains)>=most: forget_oldest()
-        chain = chains[key] = Chain(cbs)
+        chain = chains[key, weights] = Chain(cbs, weights=weights)
     returned = tuple(tuple(known.returns.get(b, ())) for b in chain.every)
-    if returned!=chain.returned: chain = chains[key] = Chain(cbs, returned)
+    if returned!=chain.returned: chain = chains[key, weights] = Chain(cbs, returned, weights)
     return chain
 
 def forget_oldest():
     oldest = next(iter(chains))
     del chains[oldest]
-    learned.pop(oldest, None)
+    learned.pop(oldest[0], None)

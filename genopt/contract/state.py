@@ -9,14 +9,44 @@ from .names import name_of
 from .sharded import is_sharded
 from .tensors import compute,fit,round_stochastically
 
-__all__ = ['Init', 'Kept', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar', 'scalar_tensor',
-           'seen', 'stored_states', 'torch_names', 'zeros']
+__all__ = ['Init', 'Kept', 'Stored', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar',
+           'scalar_tensor', 'seen', 'stored_states', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
 else: Anything = object
 
 
-class Init(Anything):
+class Stored(Anything):
+    "How a value is stored: by itself, or as codes and the scales of their blocks, or as a pair. `n` is its name"
+    stochastic = False                                           # whether it is rounded at random; of a sharded tensor only in a program
+    def rounds_at_random(self, dtype: torch.dtype | None) -> bool:
+        "Whether values are rounded at random where the value is stored in `dtype`"
+        return self.stochastic and dtype==torch.bfloat16
+    def rounded(self, new: Tensor, old: Tensor) -> Tensor:
+        "The value `new`, for a tensor that is stored as `old` is"
+        random = self.rounds_at_random(old.dtype) and new.dtype!=old.dtype and not is_sharded(new)
+        return round_stochastically(new) if random else new
+    def in_codes(self, dtype: torch.dtype | None) -> bool:
+        "Whether what is stored in `dtype` is in codes"
+        return False
+    def beside(self, n: str, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+        "What is stored beside `n`, if `n` itself is stored in `dtype`: name -> dtype"
+        return {}
+    def names(self, n: str, v: Any) -> tuple[str, ...]:
+        "Under which names it is stored. `v`: its own entry"
+        return (n, *self.beside(n, v.dtype)) if isinstance(v, Tensor) else (n,)
+    def written(self, n: str, new: Tensor, olds: Mapping[str, Any]) -> dict[str, Tensor]:
+        "What the value `new` is stored as, by name, where `olds` are stored now"
+        return {n: self.rounded(new, olds[n])}
+    def write_at(self, at: Any, n: str, new: Tensor, olds: Mapping[str, Any]) -> None:
+        "Write `new` at the indices `at`. `olds`: the stored tensors, by name"
+        old = olds[n].detach()
+        old[at] = self.rounded(new, old).to(old.dtype)
+    def seen(self, n: str, stored: Mapping[str, Any]) -> Any:
+        "The value as callbacks see it. `stored`: tensors and numbers, by name"
+        return compute(v) if isinstance(v := stored[n], Tensor) else v
+
+class Init(Stored):
     """First value of a state: `make(p, *args)`, called once for each parameter; a tensor, or a plain number, which stays on the host.
     `p` is seen as callbacks see it: complex as pairs of reals, low precision as float32."""
     def __init__(self, make: Callable[..., Any], *args: Any) -> None: self.make,self.args = make,args
@@ -34,44 +64,19 @@ class Init(Anything):
         "Whether `new` can take the place of `old` as the value of this state"
         return bool(fit(new)==fit(old))
     grows: bool = False                                          # whether its shape may change from step to step
-    stochastic = False                                           # whether it is rounded at random; of a sharded tensor only in a program
-    def rounds_at_random(self, dtype: torch.dtype | None) -> bool:
-        "Whether values are rounded at random where the state is stored in `dtype`"
-        return self.stochastic and dtype==torch.bfloat16
-    def rounded(self, new: Tensor, old: Tensor) -> Tensor:
-        "The value `new` of this state, for a tensor that is stored as `old` is"
-        random = self.rounds_at_random(old.dtype) and new.dtype!=old.dtype and not is_sharded(new)
-        return round_stochastically(new) if random else new
     def largest(self, p: Tensor) -> Tensor | float:
         "The state of the parameter `p` at its largest, for its shape and dtype"
         return first(self, p)
 
-    # How a value is stored: by itself, or as codes and the scales of their blocks
-    def in_codes(self, dtype: torch.dtype | None) -> bool:
-        "Whether a state that is stored in `dtype` is in codes"
-        return False
     def why_wide(self, v: Any) -> str:
         "Why a first value like `v` stays in float32, although it should be stored in another dtype; '' if nothing is wrong"
         return ''
-    def names(self, n: str, v: Any) -> tuple[str, ...]:
-        "Under which names the state `n` is stored, whose own entry is `v`"
-        return (n,)
     def room(self, n: str, v: Any) -> dict[str, Any]:
         "What a first value like `v` of the state `n` is stored in, by name; without its values if these are not `v` itself"
         return {n: v}
     def stored(self, n: str, v: Any) -> dict[str, Any]:
         "What the first value `v` of the state `n` is stored as, by name"
         return {n: v}
-    def written(self, n: str, new: Tensor, olds: Mapping[str, Any]) -> dict[str, Tensor]:
-        "What the value `new` of the state `n` is stored as, by name, where `olds` are stored now"
-        return {n: self.rounded(new, olds[n])}
-    def write_at(self, at: Any, n: str, new: Tensor, olds: Mapping[str, Any]) -> None:
-        "Write `new` at the indices `at` of the state `n`. `olds`: the stored tensors, by name"
-        old = olds[n].detach()
-        old[at] = self.rounded(new, old).to(old.dtype)
-    def seen(self, n: str, stored: Mapping[str, Any]) -> Any:
-        "The state `n` as callbacks see it. `stored`: tensors and numbers, by name"
-        return compute(v) if isinstance(v := stored[n], Tensor) else v
 
 class History(Init):
     "A state that grows: `most` rows like `p` at most. See `history`"
@@ -99,8 +104,8 @@ class Kept(Init):
     def rounds_at_random(self, dtype: torch.dtype | None) -> bool:
         return super().rounds_at_random(dtype) or self.stochastic and self.in_codes(dtype)
     def in_codes(self, dtype: torch.dtype | None) -> bool: return self.dtype=='int8' and dtype==torch.uint8
-    def names(self, n: str, v: Any) -> tuple[str, ...]:
-        return (n, scale_of(n)) if isinstance(v, Tensor) and self.in_codes(v.dtype) else (n,)
+    def beside(self, n: str, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+        return {scale_of(n): torch.float32} if self.in_codes(dtype) else {}
     def gets_codes(self, v: Any) -> bool:
         "Whether a first value like `v` is stored in codes"
         return self.dtype=='int8' and is_storable(v, v, self.smallest) and not self.why_wide(v)

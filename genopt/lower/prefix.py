@@ -173,6 +173,7 @@ def part(chain, blocks, extra=(), moves=True):
     res.key = (
         *(k for b, k in zip(chain.every, chain.key) if any(b is o for o in blocks)),
         res.extra,
+        res.weights,
     )
     res.state = {
         n: init for n, init in chain.state.items() if any(n in b.state for b in blocks)

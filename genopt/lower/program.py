@@ -43,7 +43,7 @@ __all__ = [
 @dataclass(frozen=True)
 class Layout:
     """All that matters of a parameter. `shape` is its shape class. The dtypes are those of the
-    parameter, its gradient and its states, all of them real"""
+    parameter, its gradient, its states and what is stored beside it, all of them real"""
 
     shape: tuple
     dtype: torch.dtype
@@ -61,7 +61,8 @@ class Layout:
 
     def behind(self, prefix):
         "The layout that the rest of a chain sees. The prefix hands on what callbacks see"
-        states = tuple((n, t) for n, t in self.state_dtypes if n in prefix.rest.state)
+        called = prefix.whole.state.keys() - prefix.rest.state.keys()
+        states = tuple((n, t) for n, t in self.state_dtypes if n not in called)
         return replace(self, grad_dtype=self.compute_dtype, state_dtypes=states)
 
 
@@ -84,9 +85,11 @@ class Request:
 
 
 def layout_of(p, grad_dtype, states, chain):
-    "The layout of `p`, which is real. `states`: those that it has, by name"
+    """The layout of `p`, which is real. `states`: those that it has, by name, and what is stored
+    beside it"""
+    names = *chain.state, *chain.weights.beside('p', p.dtype)
     dtypes = tuple(
-        (n, states[n].dtype) for n in chain.state if isinstance(states.get(n), Tensor)
+        (n, states[n].dtype) for n in names if isinstance(states.get(n), Tensor)
     )
     return Layout(shape_class(p.shape), p.dtype, grad_dtype, dtypes, p.device)
 

@@ -28,13 +28,20 @@ def kept_wide(chain, params):
     whys = {(n, why) for n,init in chain.state.items() for p in params if (why := init.why_wide(init.largest(p)))}
     return ''.join(f'; {n!r} stays in float32, because {why}' for n,why in sorted(whys))
 
-def traffic(chain, params, states):
-    """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters; a callback that reads a state,
-    or returns a new one, adds the bytes of that state, which are in `states`"""
+def bytes_beside(chain, params):
+    "Bytes of what the policy for parameters stores beside `params`, by name"
+    res = {}
+    for p in params:
+        for n,dtype in chain.weights.beside('p', p.dtype).items(): res[n] = res.get(n, 0) + p.numel()*dtype.itemsize
+    return res
+
+def traffic(chain, params, states, beside):
+    """Bytes that a step of `chain` must read and write. It reads parameters and gradients and writes the parameters, with what is `beside` them; a
+    callback that reads a state, or returns a new one, adds the bytes of that state, which are in `states`"""
     read    = {n for b in chain.blocks for n in b.reads}
     written = {n for names in learned_of(chain).returns.values() for n in names}
     moved   = sum(v*((n in read) + (n in written)) for n,v in states.items())
-    return moved + 3*sum(map(n_bytes, params))
+    return moved + 3*sum(map(n_bytes, params)) + 2*sum(beside.values())
 
 
 # -- Cells --
@@ -50,7 +57,7 @@ def runs(b, chain, runs_on):
     where = learned_of(chain).where.get(b, '')
     return where if where=='host' else runs_on.get(b, where)
 
-def rows(chain, hypers, states, numel, runs_on):
+def rows(chain, hypers, states, beside, numel, runs_on):
     """A row for each callback, and one for the move. A state stands in the row of the first callback that declares it, with its bytes for each
     element or, if it is a number, `host`"""
     left = {n: f"{n}={init} {'at most '*init.grows}{f'{states[n]/numel:.3g} B' if states[n] else 'host'}" for n,init in chain.state.items()}
@@ -60,7 +67,8 @@ def rows(chain, hypers, states, numel, runs_on):
         new     = [left.pop(n) for n in b.state if n in left]
         values  = [hyper(n, hypers) for n in b.reads if n in hypers[0]]
         yield [b.name, *map(', '.join, (reads, returns, new, values)), runs(b, chain, runs_on)]
-    yield ['the move', 'p, update', 'p', '', hyper('lr', hypers), runs_on.get('move', 'each parameter')]
+    kept = ', '.join(f'{n} {v/numel:.3g} B' for n,v in beside.items())
+    yield ['the move', 'p, update', 'p', kept, hyper('lr', hypers), runs_on.get('move', 'each parameter')]
 
 
 # -- Tables --
@@ -90,8 +98,9 @@ class Explanation:
         method,runs_on = how(chain, hypers[0], params, asked)
         self.chains.append((chain, hypers[0], params))
         states = state_bytes(chain, params)
-        total  = sum(states.values())
-        moved  = traffic(chain, params, states)
+        beside = bytes_beside(chain, params)
+        total  = sum(states.values()) + sum(beside.values())
+        moved  = traffic(chain, params, states, beside)
         self.state   += total
         self.traffic += moved
         n = sum(p.numel() for p in params) or 1
@@ -100,7 +109,7 @@ class Explanation:
         needs = f"state {most}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element{kept_wide(chain, params)}"
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
-        return [*rows(chain, hypers, states, n, runs_on)],note,', '.join([opt.name, *own])
+        return [*rows(chain, hypers, states, beside, n, runs_on)],note,', '.join([opt.name, *own])
 
     def kernel(self, target='sm_90'):
         """Return the source of the kernels that a GPU would run, with what their compiler says of them: launches, registers, spills, the widths of

@@ -7,7 +7,7 @@ from ..contract.block import Block
 from ..contract.chain import hashable,key_of
 from ..contract.names import inside,name_of,rename,same,shown
 from .hypers import Hypers,assign,check_kinds
-from .storage import with_storage
+from .storage import weights_in,with_storage
 
 __all__ = ['Built', 'algorithm_of', 'arguments_of', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
 
@@ -58,12 +58,14 @@ class Built:
     `store` says in which dtypes states are stored.
 
     `cbs`: all callbacks, in order.
+    `weights`: the policy for parameters that `store` has.
     `algorithm`: the name of the algorithm.
     `inner`: the callbacks of the algorithm.
     `outer`: the other callbacks.
     `repeats`: the repeated callbacks that `once` has left out."""
     def __init__(self, items, values, flipped=False, store=None):
         self.algorithm = ''
+        self.weights = weights_in(store)
         self.inner = []
         self.outer = [maximize] if flipped else []
         cbs = [*self.outer]

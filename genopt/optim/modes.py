@@ -9,7 +9,7 @@ from ..contract.chain import Namespace
 from ..contract.messages import name_in
 from ..contract.sharded import is_sharded
 from ..contract.state import seen,stored_states
-from ..contract.tensors import compute,real
+from ..contract.tensors import real
 from ..run.reference import own
 
 __all__ = ['Modes']
@@ -71,7 +71,7 @@ class Modes:
                 state = self.state.of(p)
                 if not chain.state.keys()<=state.keys(): continue
                 values = seen(chain.state, stored_states(chain.state, state, p))
-                ns = Namespace(own(recipe.hypers(group, chain), state), p=compute(p), **values)
+                ns = Namespace(own(recipe.hypers(group, chain), state), p=chain.seen(p, state), **values)
                 for b in chain.evals: ns.update(b(ns))
                 res.append((p, self.state[p], ns['eval_p']))
         return res

@@ -11,8 +11,7 @@ from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
-from ..contract.state import stored_states
-from ..contract.tensors import compute,number,plain,shared
+from ..contract.tensors import number,plain,shared
 from ..run.choose import backend_of,check_asked
 from ..run.gate import Gate
 from ..run.memory import is_capturing
@@ -28,7 +27,7 @@ from .model import Model
 from .modes import Modes,told_weights
 from .parameters import as_groups,check_complex,check_form,check_params
 from .recipe import Recipe,entered,flatten,keep_plain,taken
-from .storage import check_matches
+from .storage import check_matches,check_weights
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -62,6 +61,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them, and reads
         gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
         allowed.
+    `store`: how states and parameters are stored, or `None`. A dict from names to dtypes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; a dtype for all
+        states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see `genopt.contract.weights`.
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
@@ -170,6 +171,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     def _check_group(self, group, recipe, n, who):
         "Refuse a group whose parameters cannot be optimized, or whose callbacks cannot run on them"
         check_params(group, who)
+        check_weights(group, who)
         chain = recipe.check(group, who)
         if group['store'] and group['store']!=self._flags['store']: check_matches(group['store'], chain.state, who)
         self._check_common(recipe.in_common(group, chain), n, who)
@@ -395,9 +397,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         for g in self.param_groups:
             chain = self._recipe(g).chain(g)
             for p in g['params']:
-                if p.requires_grad and not is_lazy(p) and (new := {n: init for n,init in chain.state.items() if n not in self.state.of(p)}):
-                    x = compute(p)
-                    self.state[p].update(stored_states(new, {}, x))
+                if not p.requires_grad or is_lazy(p): continue
+                state = self.state.of(p)
+                if new := {n: v for n,v in chain.stored(p, state).items() if n not in state}: self.state[p].update(new)
 
     @quietly
     def share_memory(self):

@@ -10,7 +10,7 @@ __all__ = ['Optimizer']
 Params:   TypeAlias = Iterable[Tensor | dict[str, Any] | tuple[str, Tensor] | Sequence[Tensor]]     # torch's ParamsT, and fastai's list of lists
 Callback: TypeAlias = Callable[..., Tensor | list[Tensor] | dict[str, Any]]
 Cbs:      TypeAlias = Callback | type[Optimizer] | Iterable[Any]                         # nested lists, in which `flag and callback` may stand
-Store:    TypeAlias = str | torch.dtype | Mapping[str, torch.dtype | str | Mapping[str, Any]] | tuple[tuple[str, str, str, int], ...]
+Store:    TypeAlias = str | torch.dtype | Mapping[str, torch.dtype | str | Mapping[str, Any]] | tuple[tuple[str | int, ...], ...]
 Policy:   TypeAlias = Literal['propagate', 'raise', 'skip']
 Loss = TypeVar('Loss', bound=float | Tensor)
 

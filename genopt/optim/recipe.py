@@ -161,11 +161,11 @@ class Recipe:
         """Returns the chain of `group`, which is one object for the same callbacks. If `rehearsed`, it first tries the callbacks on the group's
         parameters."""
         built = self.together(group)
-        chain = chain_of(built.cbs)
+        chain = chain_of(built.cbs, built.weights)
         if not rehearsed or not group.get('params'): return chain
         hypers = self.hypers(group, chain)
         self.rehearse(chain, group['params'], hypers, built)
-        chain,named = chain_of(built.cbs),{*self.arguments, *self.of_algorithm}
+        chain,named = chain_of(built.cbs, built.weights),{*self.arguments, *self.of_algorithm}
         if bad := [n for n in hypers if n not in chain.asks and n not in named]: raise TypeError(unexpected(bad[0], chain.asks, chain, self.name))
         return chain
     def rehearse(self, chain, params, hypers, built):

@@ -10,6 +10,7 @@ from ..contract.messages import names_of
 from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import describe,plain
+from ..contract.weights import policies
 from .recipe import keep_plain
 
 __all__ = ['checked', 'torch_state_dict']
@@ -105,7 +106,26 @@ def check_state(state, chain, p, who, nonfinite):
         check_nan(state, found, who, nonfinite)
     for n in found:
         state |= chain.state[n].stored(n, check_value(n, state[n], chain.state[n], p, who))
-    return state
+    return with_own_weights(state, chain, p, who)
+
+def with_own_weights(state, chain, p, who):
+    "The saved `state` with what `chain` keeps beside the parameter `p`. What another policy kept there is converted, or dropped if `p` has float32"
+    own,kept = chain.weights.beside('p', p.dtype),{}
+    for policy in policies.values():
+        for n,dtype in policy.beside('p', p.dtype).items():
+            if n in state: kept[policy] = {n: check_beside(n, state[n], dtype, p, who)}
+    res = {n: v for n,v in state.items() if not n.startswith('p.')}
+    if chain.weights in kept: return res | kept[chain.weights]
+    for policy,stored in kept.items():
+        exact = policy.seen('p', {'p': p.detach()} | stored)
+        res |= {n: x for n,x in chain.weights.written('p', exact, {'p': p.detach()}).items() if n in own}
+    return res
+
+def check_beside(n, v, dtype, p, who):
+    "The tensor `v` that was saved as `n`, if it can be beside the parameter `p`"
+    if not isinstance(v, Tensor) or v.shape!=p.shape or v.is_floating_point()!=dtype.is_floating_point:
+        raise ValueError(f"{who}: {n!r} must be a {str(dtype)[6:]} tensor of shape {tuple(p.shape)}; it is {describe(v)}")
+    return v.to(p.device, dtype)
 
 def in_own_codes(state, chain, p, who):
     """The saved `state` without codes, but for states of which `chain` keeps codes for the parameter `p`. These stay as they are, so that no digit is

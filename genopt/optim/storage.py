@@ -5,7 +5,9 @@
 
 The first pattern that matches a state counts. A copy of the weights (`p0`, `eval_p`) is not an average: 8 bits are too few for it. So it stays in
 float32, unless an int8 policy has its exact name. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
-`grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32."""
+`grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
+
+`p` is the parameter. It has policies of its own, `store={'p': 'extra_bits'}`, which `genopt.contract.weights` describes. No pattern matches it."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -14,15 +16,18 @@ import torch
 from ..contract.block import Block
 from ..contract.messages import did_you_mean
 from ..contract.state import Kept,copy_of_p,first,kept,zeros
+from ..contract.tensors import wide
+from ..contract.weights import nearest,weights_of
 
-__all__ = ['check_matches', 'policies', 'with_storage']
+__all__ = ['check_matches', 'check_weights', 'policies', 'weights_in', 'with_storage']
 
 
 def policies(store) -> tuple | None:
-    """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)`, which a checkpoint can hold. None for no policy.
+    """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)` and `('p', policy)`, which a checkpoint can hold. None for no
+    policy.
 
-    `store`: a dict from a pattern to a dtype, or to a dict of the arguments of `kept`; a dtype for all states; or that tuple. Raises `TypeError` or
-    `ValueError` for another value"""
+    `store`: a dict from a pattern to a dtype, or to a dict of the arguments of `kept`, and from `'p'` to a policy for parameters; a dtype for all
+    states; or that tuple. Raises `TypeError` or `ValueError` for another value"""
     if store is None: return None
     if isinstance(store, (str,torch.dtype)): store = {'*': store}
     if isinstance(store, (tuple,list)): store = {pattern: dict(zip(arguments, values)) for pattern,*values in store}
@@ -33,12 +38,22 @@ arguments = 'dtype','rounding','smallest'                                  # of 
 
 def policy(pattern, how):
     if not isinstance(pattern, str): raise TypeError(f"store: {pattern!r} must be the name of a state, or a pattern such as '*_avg'")
+    if pattern=='p': return pattern,policy_for_p(how)
     how = dict(how) if isinstance(how, Mapping) else dict(dtype=how)
     if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has {min(bad)!r}; there is {', '.join(arguments)}")
     if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype")
     try: init = kept(zeros, **how)
     except ValueError as e: raise ValueError(f"store, {pattern!r}: {e}") from None
     return pattern,*init.args[1:]
+
+def policy_for_p(how):
+    name = how['dtype'] if isinstance(how, Mapping) and how.keys()=={'dtype'} else how
+    try: return weights_of(str(name)).name
+    except ValueError as e: raise ValueError(f"store, 'p': {e}") from None
+
+def weights_in(store):
+    "The policy for parameters that `store` has, which is as a group keeps it"
+    return next((weights_of(how[0]) for pattern,*how in store or () if pattern=='p'), nearest)
 
 def with_storage(cb, store):
     "The callback `cb` with the dtypes of `store` for the states that it declares"
@@ -62,9 +77,18 @@ def is_tensor(init):
     try: return isinstance(first(init, torch.empty(2, 2)), torch.Tensor)
     except Exception: return True                                          # it takes other parameters
 
+def check_weights(group, who):
+    "Refuse a policy that is not for the dtype of a parameter of low precision. What rounding loses would be lost silently"
+    weights = weights_in(group['store'])
+    for i,p in enumerate(group['params']):
+        if weights is nearest or wide(p.dtype)==p.dtype or weights.keeps(p.dtype): continue
+        kinds = ' and '.join(str(dtype)[6:] for dtype in weights.dtypes)
+        raise ValueError(f"{who}: store has {{'p': '{weights}'}}, which is for {kinds}; parameter {i} is {str(p.dtype)[6:]}. "
+                         "'master' and 'kahan' are for bfloat16 and float16")
+
 def check_matches(store, state, who):
     "Refuse a pattern that matches no tensor among the states. `state`: name -> initializer"
     names = [n for n,init in state.items() if is_tensor(init)]
     for pattern,*_ in store:
-        if any(fnmatchcase(n, pattern) for n in names): continue
+        if pattern=='p' or any(fnmatchcase(n, pattern) for n in names): continue
         raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")

@@ -5,6 +5,8 @@ from .._torch import sparse_values
 from ..contract.messages import name_in
 from ..contract.sharded import local
 from ..contract.tensors import is_finite,number,wide
+from ..contract.weights import weights_of
+from .storage import weights_in
 
 __all__ = ['Lost', 'nonfinite']
 
@@ -28,8 +30,11 @@ class Lost:
     "A few elements of the largest low-precision parameter, from before a step. After the step `warn` warns if hardly any has moved"
     @classmethod
     def watch(cls, groups, params, grads):
-        "Return a `Lost`, or `None` if no parameter has low precision or a group is `capturable`, so that nothing may be read"
-        low = [i for i,(p,g) in enumerate(zip(params, grads)) if g is not None and wide(p.dtype)!=p.dtype and not p.is_meta]
+        """Return a `Lost`. Return `None` if all parameters of low precision have a policy that keeps what rounding loses, or if a group is
+        `capturable`, so that nothing may be read"""
+        keeps = {id(p) for g in groups for p in g['params'] if weights_in(g['store']).keeps(p.dtype)}
+        low = [i for i,(p,g) in enumerate(zip(params, grads))
+               if g is not None and wide(p.dtype)!=p.dtype and not p.is_meta and id(p) not in keeps]
         return cls(groups, params, grads, max(low, key=lambda i: params[i].numel())) if low and not any(g['capturable'] for g in groups) else None
     def __init__(self, groups, params, grads, i):
         self.groups,self.i,self.p,self.grad,self.old = groups,i,params[i],few(grads[i]),few(params[i])
@@ -38,5 +43,10 @@ class Lost:
         there = (self.grad!=0) & (self.old!=0)
         if lr>0 and there.any() and (few(self.p)!=self.old)[there].float().mean()<.1:
             warnings.warn(f"{who}: hardly an element of {name_in(self.groups, self.i)} has moved in a step with lr={lr}: its updates are smaller "
-                          f"than what {self.p.dtype} can tell apart, and are lost. Train float32 parameters, under torch.autocast, or take a "
-                          "larger lr", stacklevel=5)
+                          f"than what {self.p.dtype} can tell apart, and are lost. {advice(self.p.dtype)}rain float32 parameters, under "
+                          "torch.autocast, or take a larger lr", stacklevel=5)
+
+def advice(dtype):
+    "The begin of the advice: a policy that keeps what rounding loses of parameters of `dtype`, if there is one"
+    names = [n for n in ('extra_bits', 'master') if weights_of(n).keeps(dtype)]
+    return f"Keep what rounding loses by store={{'p': {names[0]!r}}}, t" if names else 'T'

@@ -25,6 +25,7 @@ types = {
     torch.bfloat16: 'bf16',
     torch.float16: 'f16',
     torch.uint8: 'code',
+    torch.int16: 'int16_t',
 }
 
 prelude = r'''
@@ -134,6 +135,32 @@ INLINE f16 store_f16(float f) {
   const f16 r = { (uint16_t)((w >> 16 & 0x8000u) | (twice > 0xFF000000u ? 0x7E00u : value)) }; return r;
 }
 #endif
+/* Parameters with something beside them; contract/weights.py says how */
+#define WEIGHTS(T) \
+INLINE float load_kahan_##T(T p, T rest) { return load_##T(p) + load_##T(rest); } \
+INLINE void store_kahan_##T(float x, T* p, T* rest) { \
+  const T nearest = store_##T(x); \
+  const float lost = x - load_##T(nearest); \
+  *p = nearest; \
+  *rest = store_##T(lost - lost == 0.0f ? lost : 0.0f); \
+} \
+INLINE float load_master_##T(T p, float x) { \
+  const float written = load_##T(p); \
+  return load_##T(store_##T(x)) == written ? x : written; \
+} \
+INLINE void store_master_##T(float x, T* p, float* master) { *p = store_##T(x); *master = x; }
+WEIGHTS(bf16)
+WEIGHTS(f16)
+INLINE float load_extra_bits_bf16(bf16 p, int16_t low) {
+  const uint32_t bits = (uint32_t)p.x << 16;
+  const int32_t rest = (bits & 0x7fffffff) == 0 && low < 0 ? 0 : low;
+  return bits_as_float(bits + (uint32_t)rest);
+}
+INLINE void store_extra_bits_bf16(float x, bf16* p, int16_t* low) {
+  const uint32_t bits = x != x ? 0x7fc00000u : float_as_bits(x);
+  p->x = (uint16_t)((bits + 0x8000u) >> 16);
+  *low = (int16_t)(uint16_t)bits;
+}
 #define load_float(x) (x)
 #define store_float(x) (x)
 #define load_double(x) (x)
@@ -237,7 +264,7 @@ class C(Dialect):
 
     fast = 'exp', 'exp2', 'log', 'log2'
     names = dict(abs='fabs')
-    types = types
+    types = short = types  # `short` stands in the names of functions
     infinity = 'INFINITY'
 
     def __init__(self, T):

@@ -126,10 +126,11 @@ def read(work, batch, v):
 
 def values(work, batch, n):
     "The tensors called `n` as callbacks see them"
-    init = work.program.chain.state.get(n)
-    if init is None:
+    how = work.program.chain.stores.get(n)
+    if how is None:
         return [x.to(wide(x.dtype)) for x in batch.tensors(n)]
-    return [init.seen(n, work.tensors.states[k]) for k in batch.at]
+    tensors = work.tensors
+    return [how.seen(n, {'p': tensors.ps[k]} | tensors.states[k]) for k in batch.at]
 
 
 def check_shape(work, batch, c, n, v, x):

@@ -63,7 +63,7 @@ def program_for(chain, numbers, p, asked, capturable=False):
     if capturable:
         hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
     request = Request(backend_of(asked, p.device, capturable), capturable)
-    layout = layout_of(q, q.dtype, rooms(chain, values), chain)
+    layout = layout_of(q, q.dtype, rooms(chain, values, q), chain)
     program = lower(chain, layout, numbers | hosts, request)
     if not program.falls_back or not any(b.is_global for b in chain.blocks):
         return program
@@ -123,13 +123,16 @@ def program_on_gpu(chain, numbers, p, steps=100):
     values = {n: init(x) for n, init in chain.state.items()}
     hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
     hosts |= {n: v + steps for n, v in hosts.items() if type(v) is int}
-    layout = layout_of(q, q.dtype, rooms(chain, values), chain)
+    layout = layout_of(q, q.dtype, rooms(chain, values, q), chain)
     return lower(chain, layout, numbers | hosts, Request('triton'))
 
 
-def rooms(chain, values):
-    "What first `values` of the states are stored in, by name"
-    return {n: init.room(n, values[n])[n] for n, init in chain.state.items()}
+def rooms(chain, values, p):
+    "What first `values` of the states are stored in, by name, and what is beside a parameter like `p`"
+    beside = chain.weights.beside('p', p.dtype)
+    return {n: init.room(n, values[n])[n] for n, init in chain.state.items()} | {
+        n: torch.empty_like(p, dtype=t, device='meta') for n, t in beside.items()
+    }
 
 
 def kernels(chain, numbers, params, target):

@@ -21,7 +21,6 @@ A stage is a C function. `run` calls the stage that it is told, or all of them w
 reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
 from ..contract.codes import block as codes
-from ..contract.codes import scale_of
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
 from .c import C, block, each_parameter, folded, function, prelude, starts, types
@@ -119,10 +118,11 @@ class StageEmitter:
         }
 
     def pointers(self, n):
-        "Where the elements of `n` in this tile lie, and their scales"
+        "Where the elements of `n` in this tile lie, and what is beside them"
         yield self.pointer(n, 'o')
-        if self.names.in_codes(n):
-            yield self.pointer(scale_of(n), f'o/{codes}')
+        per = f'/{codes}' * self.names.in_codes(n)
+        for beside in self.names.beside(n):
+            yield self.pointer(beside, f'o{per}')
 
     def pointer(self, n, offset):
         stored, i = self.names.stored(n), self.names.slots[n]
@@ -135,12 +135,20 @@ class StageEmitter:
         i = self.names.slots[n]
         if self.names.in_codes(n):
             return f'load_code(m{i}[i], c{i})'
+        if self.names.pair(n):
+            j = self.names.slots[self.names.beside(n)[0]]
+            return f'{self.names.pair_function("load", n)}(m{i}[i], m{j}[i])'
         return f'load_{self.names.stored(n)}(m{i}[i])'
 
     def store(self, n, v):
         text = self.names.text(v, self.names.compute_dtype)
         if self.names.in_codes(n):
             return f'x{self.names.slots[n]}[i - b] = (float)({text});'
+        if self.names.pair(n):
+            places = [f'm{self.names.slots[m]} + i' for m in (n, *self.names.beside(n))]
+            return (
+                f'{self.names.pair_function("store", n)}({text}, {", ".join(places)});'
+            )
         if self.names.stochastic(n):
             bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
             return f'm{self.names.slots[n]}[i] = store_bf16_stochastic({text}, {bits});'

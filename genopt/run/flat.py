@@ -12,7 +12,7 @@ from .._torch import foreach_copy
 from ..contract.codes import decode_all, encode_all, scale_of
 from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
-from .names import moves, with_scales
+from .names import moves, with_beside
 from .tensors import Part, parts
 from .triton_launch import TritonKernel, TritonLaunch
 
@@ -62,7 +62,7 @@ def bound_launch(work, batch):
     "A launch for `batch`, with the addresses of all that stays where it is"
     program, names = work.program, work.program.names_in_memory
     dtypes = {n: work.dtypes.get(n, work.compute_dtype) for n in names}
-    dtypes = with_scales(names, dtypes, program.chain.state)
+    dtypes = with_beside(names, dtypes, program.chain.stores)
     key = (*dtypes.items(),)
     on_device = program.request.backend == 'triton'
     if key not in program.kernels:
@@ -136,44 +136,62 @@ def joined(pairs):
 
 def run_part(work, part, kernel, scalars):
     "Run `kernel` for one part, in the dtype of the arithmetic"
-    flat, states = kernel.flat, work.program.chain.state
+    flat, stores = kernel.flat, work.program.chain.stores
     stored = {n: part.tensors(n) for n in (*flat.names, *flat.single_names)}
-    coded = {n for n, xs in stored.items() if in_codes(states.get(n), xs)}
+    split = {n for n, xs in stored.items() if has_beside(stores.get(n), n, xs)}
     wide = {
-        n: decoded(n, xs, part, work.compute_dtype)
-        if n in coded
+        n: joined_with_beside(stores[n], n, part, work.compute_dtype)
+        if n in split
         else widened(xs, work.compute_dtype)
         for n, xs in stored.items()
     }
     leaves = kernel(wide, scalars)
     for n in (*flat.stores, *flat.single_stores):
-        if n in coded:
-            encode(n, stored[n], wide[n], part, states[n].stochastic)
+        if n in split:
+            write_with_beside(stores[n], n, wide[n], part)
         elif wide[n] is not stored[n]:
-            foreach_copy(stored[n], rounded(states.get(n), wide[n], stored[n]))
+            foreach_copy(stored[n], rounded(stores.get(n), wide[n], stored[n]))
     return leaves
 
 
-def in_codes(init, xs):
-    "Whether the tensors `xs` are codes. `init`: the initializer, if these are states"
-    return init is not None and bool(xs) and init.in_codes(xs[0].dtype)
+def has_beside(how, n, xs):
+    """Whether something is stored beside the tensors `xs`, called `n`: the scales of codes, or the
+    second tensor of a pair. `how` they are stored; None for scratch memory"""
+    return how is not None and bool(xs) and bool(how.beside(n, xs[0].dtype))
 
 
-def decoded(n, codes, part, dtype):
-    return [x.to(dtype) for x in decode_all(codes, part.tensors(scale_of(n)))]
+def joined_with_beside(how, n, part, dtype):
+    xs = part.tensors(n)
+    if how.in_codes(xs[0].dtype):
+        found = decode_all(xs, part.tensors(scale_of(n)))
+    else:
+        found = [how.seen(n, x) for x in stored_members(how, n, part)]
+    return [x.to(dtype) for x in found]
 
 
-def encode(n, codes, news, part, stochastic):
-    new_codes, new_scales = encode_all(news, codes, stochastic)
-    foreach_copy(codes, new_codes)
-    foreach_copy(part.tensors(scale_of(n)), new_scales)
+def write_with_beside(how, n, news, part):
+    xs = part.tensors(n)
+    if how.in_codes(xs[0].dtype):
+        new_codes, new_scales = encode_all(news, xs, how.stochastic)
+        foreach_copy(xs, new_codes)
+        foreach_copy(part.tensors(scale_of(n)), new_scales)
+        return
+    for new, olds in zip(news, stored_members(how, n, part)):
+        for name, x in how.written(n, new, olds).items():
+            olds[name].copy_(x)
 
 
-def rounded(init, news, olds):
-    "The values `news` for the tensors `olds`. `init`: the initializer, if these are states"
-    if init is None or not init.stochastic:
+def stored_members(how, n, part):
+    "What each parameter of `part` stores of `n`: tensors by name"
+    names = how.names(n, part.tensors(n)[0])
+    return [dict(zip(names, xs)) for xs in zip(*map(part.tensors, names))]
+
+
+def rounded(how, news, olds):
+    "The values `news` for the tensors `olds`. `how` they are stored; None for scratch memory"
+    if how is None or not how.stochastic:
         return news
-    return [init.rounded(new, old) for new, old in zip(news, olds)]
+    return [how.rounded(new, old) for new, old in zip(news, olds)]
 
 
 def widened(xs, dtype):

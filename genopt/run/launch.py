@@ -54,8 +54,8 @@ class Kernel:
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
         self.run = compiler.library(source(program, scalars, dtypes), name)
         self.stochastic = any(
-            init.rounds_at_random(dtypes.get(n))
-            for n, init in program.chain.state.items()
+            how.rounds_at_random(dtypes.get(n))
+            for n, how in program.chain.stores.items()
         )
 
 

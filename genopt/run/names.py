@@ -22,20 +22,20 @@ __all__ = [
     'moves',
     'numbered',
     'operands',
-    'with_scales',
+    'with_beside',
 ]
 
 
 class Names:
     """What the values of a program are called in the dialect `d`. `dtypes`: of what lies in memory,
-    by name, as `with_scales` makes it. `slots`: the rows of the table, by name; `scalars`: the
+    by name, as `with_beside` makes it. `slots`: the rows of the table, by name; `scalars`: the
     places in a row of scalars, by name; `kept`: the places of single numbers, which are kept for
     each parameter from round to round; `leaves`: those of what is handed out"""
 
     def __init__(self, program, scalars, dtypes, d):
         flats = [s.flat for s in program.stages if s.flat]
         self.dtypes, self.compute_dtype = dtypes, program.layout.compute_dtype
-        self.states = program.chain.state
+        self.stores = program.chain.stores
         self.d = d
         self.slots = numbered(dtypes)
         self.scalars = numbered(scalars)
@@ -69,13 +69,26 @@ class Names:
 
     def stochastic(self, name):
         "Whether what is stored as `name` is rounded at random"
-        init = self.states.get(name)
-        return init is not None and init.rounds_at_random(self.dtypes[name])
+        how = self.stores.get(name)
+        return how is not None and how.rounds_at_random(self.dtypes[name])
 
     def in_codes(self, name):
         "Whether what is stored as `name` is in codes, with scales"
-        init = self.states.get(name)
-        return init is not None and init.in_codes(self.dtypes[name])
+        how = self.stores.get(name)
+        return how is not None and how.in_codes(self.dtypes[name])
+
+    def beside(self, name):
+        "The names of what is stored beside `name`"
+        how = self.stores.get(name)
+        return (*how.beside(name, self.dtypes[name]),) if how is not None else ()
+
+    def pair(self, name):
+        "Whether `name` is a parameter that is stored as two tensors"
+        return bool(self.beside(name)) and not self.in_codes(name)
+
+    def pair_function(self, verb, name):
+        "The function that does `verb` with such a parameter"
+        return f'{verb}_{self.stores[name].name}_{self.d.short[self.dtypes[name]]}'
 
     def scale_slot(self, name):
         "The row of the table that has the scales of `name`"
@@ -131,11 +144,14 @@ def moves(name):
     return name == 'grad' or '@' in name
 
 
-def with_scales(names, dtypes, states):
-    "The dtypes of `names` in memory, and of the scales of those states that are in codes"
+def with_beside(names, dtypes, stores):
+    """The dtypes of `names` in memory, and of what is stored beside them: scales of codes, the second
+    tensor of a parameter. `stores`: those of the chain"""
     res = {n: dtypes[n] for n in names}
-    coded = [n for n in names if n in states and states[n].in_codes(dtypes[n])]
-    return res | {scale_of(n): torch.float32 for n in coded}
+    for n in names:
+        if n in stores:
+            res |= stores[n].beside(n, dtypes[n])
+    return res
 
 
 def numbered(xs):

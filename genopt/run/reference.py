@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from .._torch import times_written
 from ..contract.chain import Namespace, fold
-from ..contract.state import seen, stored_states
+from ..contract.state import seen
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 
 __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
@@ -35,13 +35,14 @@ class Item:
     what they see of the parameter, and `kept`, what they see of its states"""
 
     def __init__(self, p, state, chain, hypers):
-        self.p, self.chain, self.x = p, chain, (x := compute(p))
-        self.state = stored_states(chain.state, state, x)
+        self.p, self.chain = p, chain
+        self.state = chain.stored(p, state)
+        self.x = x = chain.seen(p, self.state)
         self.kept = seen(chain.state, self.state)
         self.ns = Namespace(
             own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept
         )
-        self.stores = {'new_p': p} | {
+        self.stores = {'p': p} | {
             n: v for n, v in self.state.items() if isinstance(v, Tensor)
         }
         self.versions = self.versions_now()
@@ -69,8 +70,9 @@ class Item:
 
     def write(self):
         "Write the parameter and its states. Returns the states"
-        news = {n: self.ns[n] for n in ('new_p', *self.kept) if n in self.stores}
-        news = {n: v for n, v in news.items() if n == 'new_p' or v is not self.kept[n]}
+        news = {n: self.ns[n] for n in self.kept if n in self.stores}
+        news = {n: v for n, v in news.items() if v is not self.kept[n]}
+        news['p'] = self.ns['new_p']
         # one stored tensor may be the new value of another, as in dict(a=b, b=a)
         held = {storage(v) for v in self.stores.values()}
         news = {n: v.clone() if storage(v) in held else v for n, v in news.items()}
@@ -87,11 +89,9 @@ class Item:
     def stored(self, news):
         "Pairs of a name and what is written there, for the new values `news`"
         olds = {n: real(v.detach()) for n, v in self.stores.items()}
+        stores = self.chain.stores
         for n, v in news.items():
-            if n in self.kept:
-                yield from self.chain.state[n].written(n, v, olds).items()
-            else:
-                yield n, v
+            yield from stores[n].written(n, v, olds).items()
 
 
 def stored_as(old, new):

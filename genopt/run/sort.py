@@ -16,7 +16,7 @@ from torch import Tensor
 from ..contract.messages import name_in
 from ..contract.sharded import alike, is_sharded, local
 from ..contract.state import first, stored_states
-from ..contract.tensors import compute, dense
+from ..contract.tensors import dense
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
@@ -153,11 +153,12 @@ class Sort:
         return None
 
     def states(self, p, x, settings):
-        """The states of `p`, new where it has none: counters by name, and tensors by name. `x`: the
-        parameter, real and local"""
-        state, inits = self.store.of(p), settings.chain.state
-        like = x if all(n in state for n in inits) else compute(p)
-        values = stored_states(inits, state, like)
+        """The states of `p` and what is stored beside it, new where it has none: counters by name, and
+        tensors by name. `x`: the parameter, real and local"""
+        state, chain = self.store.of(p), settings.chain
+        known = all(n in state for n in chain.state)
+        like = x if known else chain.seen(p, state)
+        values = stored_states(chain.state, state, like) | chain.beside(p, state)
         hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
         if settings.capturable:
             hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
@@ -177,6 +178,7 @@ class Sort:
         handed = self.finished[i].ns if i in self.finished else {}
         program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}
+        elements |= chain.weights.beside('p', x.dtype).keys()
         if not program.request.launches or all(
             aligned(tensors[n], x) for n in {*tensors} & elements
         ):

@@ -8,7 +8,7 @@ gradient alone (`lazy`, as in SparseAdam). `why_not` refuses any other such chai
 from torch import Tensor
 import torch
 from ..contract.chain import Namespace, interpret
-from ..contract.state import seen, stored_states
+from ..contract.state import seen
 from ..contract.tensors import compute, plain, real
 from .reference import Item, own
 
@@ -19,14 +19,15 @@ class Rows(Item):
     "The rows of a parameter that its sparse gradient has, while a step runs the chain on them"
 
     def __init__(self, p, state, chain, hypers):
-        grad, x = p.grad.coalesce(), compute(p)
+        grad = p.grad.coalesce()
         self.p, self.chain, self.at = p, chain, tuple(grad.indices())
-        self.state = stored_states(chain.state, state, x)
+        self.state = chain.stored(p, state)
         self.kept = {
             n: v[self.at] if isinstance(v, Tensor) else v
             for n, v in seen(chain.state, self.state).items()
         }
-        self.x = x[self.at]
+        beside = {n: v[self.at] for n, v in chain.beside(p, self.state).items()}
+        self.x = chain.seen(p.detach()[self.at], beside)
         self.ns = Namespace(
             own(hypers, state),
             p=self.x,
@@ -34,7 +35,7 @@ class Rows(Item):
             rows=grad.indices(),
             **self.kept,
         )
-        self.stores = {'new_p': p} | {
+        self.stores = {'p': p} | {
             n: v for n, v in self.state.items() if isinstance(v, Tensor)
         }
         self.versions = self.versions_now()
@@ -42,8 +43,7 @@ class Rows(Item):
     def write(self):
         "Write the new rows into the parameter and its state tensors, and return the whole state"
         stores = {n: real(v.detach()) for n, v in self.stores.items()}
-        p = stores['new_p']
-        p[self.at] = self.ns['new_p'].to(p.dtype)
+        self.chain.weights.write_at(self.at, 'p', self.ns['new_p'], stores)
         for n in self.kept:
             if n in stores:
                 self.chain.state[n].write_at(self.at, n, self.ns[n], stores)

@@ -128,6 +128,53 @@ def encoded_at_random(x, scale, h, i):
     return code_of(x, code_between(code_part(x, scale), negatives, bits), negatives)
 '''
 
+# Parameters with something beside them; `contract/weights.py` says how. A parameter comes and goes as
+# float32, in values that its own dtype has
+weights = '''
+@jit
+def load_kahan_TYPE(p, rest):
+    return p + rest
+
+@jit
+def first_kahan_TYPE(x):
+    return ROUNDED
+
+@jit
+def rest_kahan_TYPE(x):
+    lost = x - ROUNDED
+    return tl.where((lost - lost) == 0.0, lost, 0.0)
+
+@jit
+def load_master_TYPE(p, x):
+    return tl.where(ROUNDED == p, x, p)
+
+@jit
+def first_master_TYPE(x):
+    return x
+
+@jit
+def rest_master_TYPE(x):
+    return x
+
+@jit
+def load_extra_bits_TYPE(p, low):
+    bits = p.to(tl.int32, bitcast=True)
+    rest = low.to(tl.int32)
+    rest = tl.where(((bits & 0x7fffffff) == 0) & (rest < 0), 0, rest)
+    return (bits + rest).to(tl.float32, bitcast=True)
+
+@jit
+def first_extra_bits_TYPE(x):
+    bits = tl.where(x != x, 0x7fc00000, x.to(tl.int32, bitcast=True)).to(tl.uint32)
+    return ((bits + 0x8000) & 0xffff0000).to(tl.float32, bitcast=True)
+
+@jit
+def rest_extra_bits_TYPE(x):
+    bits = tl.where(x != x, 0x7fc00000, x.to(tl.int32, bitcast=True))
+    return bits.to(tl.int16)
+'''
+rounded = dict(bf16='widened(narrowed(x))', f16='x.to(tl.float16).to(tl.float32)')
+
 # How two numbers are joined, all of a block, and in each lane all up to it that are of the same
 # parameter `t`. NaN stays
 reducing = '''
@@ -160,6 +207,9 @@ def prelude(code):
     lines = conversions if 'narrowed' in code or 'widened' in code else ''
     lines += rounding if 'at_random' in code else ''
     lines += codes if 'decoded' in code or 'encoded' in code else ''
+    for name, text in rounded.items():
+        if f'_{name}(' in code:
+            lines += weights.replace('TYPE', name).replace('ROUNDED', text)
     for name, text in joined.items():
         if f'_{name}(' in code:
             lines += reducing.replace('NAME', name).replace('JOINED', text)
@@ -196,7 +246,9 @@ class Triton(Dialect):
         torch.bfloat16: 'tl.bfloat16',
         torch.float16: 'tl.float16',
         torch.uint8: 'tl.uint8',
+        torch.int16: 'tl.int16',
     }
+    short = {torch.bfloat16: 'bf16', torch.float16: 'f16'}  # as in C
     own = 'abs', 'floor', 'ceil', 'erf'  # Triton's own functions, exact in both types
     zero, half, one = '0.0', '0.5', '1.0'
 
@@ -239,7 +291,9 @@ class Triton(Dialect):
     # -- Memory --
 
     def load(self, dtype, pointer, mask=''):
-        "What `pointer` points to, which is of `dtype`, in the type of the arithmetic"
+        "What `pointer` points to, which is of `dtype`, in the type of the arithmetic. Bits stay bits"
+        if dtype is torch.int16:
+            return f'tl.load({pointer}{mask.replace("0.0", "0")})'
         text = f'tl.load({pointer}{mask})'
         if dtype is torch.bfloat16:
             text = f'widened({text})'

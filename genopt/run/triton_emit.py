@@ -35,7 +35,7 @@ barrier between its parts. Nothing is atomic, and sums have a fixed order, so bi
 
 import re
 from dataclasses import dataclass
-from ..contract.codes import block, scale_of
+from ..contract.codes import block
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
 from .emit_cross import computed, name_of
@@ -381,7 +381,7 @@ class Tile:
         moved = [*dict.fromkeys([*self.loads, *stores])]
         self.coded = [n for n in moved if names.in_codes(n)]
         self.places = ['i', 'inside', *['j', 'rows'] * bool(self.coded)]
-        self.pointers = [*moved, *map(scale_of, self.coded)]
+        self.pointers = [*moved, *(b for n in moved for b in names.beside(n))]
         for v in (*elements, *reduced):
             scope.prepare(v)
         for v in stores.values():
@@ -447,15 +447,30 @@ class Tile:
             text = f'decoded({q}, {scale})'
             return text if names.d.single else f'{text}.to({names.d.T})'
         text = names.d.load(names.dtypes[n], f'm{names.slots[n]} + i', mask)
+        if names.pair(n):
+            function, rest = names.pair_function('load', n), names.beside(n)[0]
+            other = names.d.load(names.dtypes[rest], f'm{names.slots[rest]} + i', mask)
+            return f'{function}({text}, {other})'
         return unscaled(names, n, text)
 
     def store(self, n, text, mask):
         names, i = self.names, self.names.slots[n]
         if names.in_codes(n):
             return self.store_codes(n, text, mask)
+        if names.pair(n):
+            return self.store_pair(n, text, mask)
         if names.stochastic(n):
             return f'tl.store(m{i} + i, at_random(tl.cast({text}, tl.float32), h{i}, i){mask})'
         return names.d.store(names.dtypes[n], f'm{i} + i', text, mask)
+
+    def store_pair(self, n, text, mask):
+        "The statements that write a parameter and what is beside it"
+        names, x, lines = self.names, f'x{self.names.slots[n]}', []
+        for part, m in zip(('first', 'rest'), (n, *names.beside(n))):
+            value = f'{names.pair_function(part, n)}({x})'
+            place = f'm{names.slots[m]} + i'
+            lines.append(names.d.store(names.dtypes[m], place, value, mask))
+        return [f'{x} = tl.cast({text}, tl.float32)', *lines]
 
     def store_codes(self, n, text, mask):
         "The statements that write a block of codes in each row, and their scales"

@@ -17,7 +17,7 @@ import torch
 from ..contract import codes
 from . import triton_runtime as runtime
 from .memory import is_capturing
-from .names import with_scales
+from .names import with_beside
 from .triton import Triton
 from .triton_emit import look, sequence
 from .triton_names import TritonNames
@@ -79,7 +79,8 @@ class TritonKernel:
         "The bytes that a kernel moves for each element"
         names = (*call.reads, *call.writes)
         scales = sum(map(self.names.in_codes, names)) * 4 / codes.block
-        moved = sum(self.dtypes[n].itemsize for n in names) + scales
+        pairs = [m for n in names if self.names.pair(n) for m in self.names.beside(n)]
+        moved = sum(self.dtypes[n].itemsize for n in (*names, *pairs)) + scales
         return moved if scales else int(moved)
 
 
@@ -88,7 +89,7 @@ def kernel_for(program):
     layout = program.layout
     dtypes = dict(p=layout.dtype, grad=layout.grad_dtype) | dict(layout.state_dtypes)
     stored = {n: dtypes.get(n, layout.compute_dtype) for n in program.names_in_memory}
-    stored = with_scales(stored, stored, program.chain.state)
+    stored = with_beside(stored, stored, program.chain.stores)
     return TritonKernel(program, program.names_of_scalars(), stored, str(program.chain))
 
 

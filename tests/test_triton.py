@@ -9,7 +9,7 @@ import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step
-from genopt.run import choose,foreach,triton_launch,triton_runtime,triton_scalars
+from genopt.run import choose,foreach,stacks as stacking,triton_launch,triton_runtime,triton_scalars
 from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
@@ -500,7 +500,7 @@ def test_a_captured_step_goes_on_with_new_gradients_and_learning_rates(a, on_tri
 def test_a_captured_step_on_stacks(name, share, on_triton, monkeypatch):
     "as an accelerator has them: all matrices of a shape, or as many as fit into `scratch_bytes`. Scratch memory is not kept from step to step"
     monkeypatch.setattr(foreach, 'hosts', set())
-    monkeypatch.setattr(getattr(genopt, name), 'scratch_bytes', share*240)
+    monkeypatch.setattr(getattr(genopt, name), 'scratch_bytes', share*960//stacking.stack_share)
     shapes  = [(4,6)]*4 + [(6,4)]*3 + [(5,5)]
     (ps,qs) = params(*shapes, grads=False),params(*shapes, grads=False)
     make    = getattr(genopt, name)

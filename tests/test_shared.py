@@ -189,3 +189,9 @@ def test_a_model_that_is_moved_or_copied_goes_on(how, kw):
     train(m, opt); train(ref, want)
     assert all(map(torch.equal, m.parameters(), ref.parameters()))
     if how=='share': assert all(p.is_shared() for p in m.parameters())
+
+@pytest.mark.parametrize('store,name', [('int8', 'grad_avg.scale'), ({'p': 'extra_bits'}, 'p.low')])
+def test_states_in_two_tensors_are_not_shared(store, name):
+    "Another process could write one of the two in between"
+    p = torch.nn.Parameter(torch.ones(5000, dtype=torch.float32 if store=='int8' else torch.bfloat16))
+    with pytest.raises(ValueError, match=name): genopt.Adam([p], store=store).share_memory()

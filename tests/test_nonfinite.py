@@ -136,3 +136,19 @@ def test_a_closure_is_evaluated_and_its_loss_returned():
         (loss := (p*math.inf).sum()).backward()
         return loss
     assert opt.step(closure).isinf() and opt.last_step_skipped and torch.equal(p, torch.ones(2)) and not opt.state
+
+@pytest.mark.parametrize('make', [genopt.Adam, genopt.Muon], ids=lambda a: a.__name__)
+@pytest.mark.parametrize('policy', ['propagate', 'skip', 'raise'])
+def test_no_policy_plans_anew(make, policy, monkeypatch):
+    "The first steps make a plan; the others use it, and those of one launch take the quick way"
+    from genopt.optim import optimizer
+    made,long = [],[]
+    plan,slow = optimizer.Plan,genopt.Optimizer._long_step
+    monkeypatch.setattr(optimizer, 'Plan', lambda *args, **kw: made.append(1) or plan(*args, **kw))
+    monkeypatch.setattr(genopt.Optimizer, '_long_step', lambda self, *args: long.append(1) or slow(self, *args))
+    p = torch.ones(4, 3, requires_grad=True)
+    opt = make([p], lr=.1, nonfinite=policy)
+    for _ in range(8):
+        p.grad = torch.ones_like(p)
+        opt.step()
+    assert len(made)<=2 and (not opt._plan.simple or len(long)<=2)

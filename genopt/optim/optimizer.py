@@ -77,6 +77,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
+    _planned_unseen = False                                             # whether the plan was made for steps that may be left out unseen
     _gate = None                                                        # on a GPU it says there whether a step is left out
     _skipped,_last_skipped = 0,False                                    # what the host knows of that; None: the gate knows
     _known = ()                                                         # the settings of each group at the last step
@@ -270,7 +271,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         inputs = self._inputs()
         plan = self._plan
         self._last_skipped = False
-        quick = plan is not None and plan.simple and self._steps!=10 and (plan.gate is not None)==self._may_skip_unseen()
+        scaled_here = 'found_inf' in self.__dict__ and not (plan and plan.gate)
+        quick = plan is not None and plan.simple and self._steps!=10 and self._planned_unseen==self._may_skip_unseen() and not scaled_here
         if quick and plan.valid_for(inputs):                            # most steps go this way; it calls nothing of torch
             if plan.gate: self._set_gate(plan.gate)
             if plan.aim(inputs) and (plan.gate or self._nonfinite=='propagate' or not plan.looks_bad()):
@@ -317,7 +319,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if self._plan is None and not self.state and self._allocates(grads):
             self.init_state()
             return loss
-        if not self._plan or (self._plan.gate is not None)!=self._may_skip_unseen() or not self._plan.valid_for(inputs): self._replan(inputs)
+        if not self._plan or self._planned_unseen!=self._may_skip_unseen() or not self._plan.valid_for(inputs): self._replan(inputs)
         if self._plan.gate: self._set_gate(self._plan.gate)
         elif self._may_skip_unseen() and self._unscaled(inputs): return loss
         if self._nonfinite!='propagate' and not self._plan.gate and self._skips(inputs.grads): return loss
@@ -428,11 +430,11 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def _replan(self, inputs, arrived=None):
         "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
-        self._plan = None
+        self._plan,self._planned_unseen = None,self._may_skip_unseen()
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
         plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
-        if not self._may_skip_unseen() or not (device := of_one_gpu(inputs.params)):
+        if not self._planned_unseen or not (device := of_one_gpu(inputs.params)):
             self._plan = plan()
             return self._plan
         if self._gate is None or self._gate.device!=device: self._new_gate(device)

@@ -22,6 +22,7 @@ from .._torch import foreach_copy
 from . import triton_runtime as runtime
 from .scalars import ScalarTable
 from .triton import Triton
+from .triton_emit import indented
 from .triton_launch import Mirror
 
 __all__ = ['DeviceScalars']
@@ -190,10 +191,6 @@ class Row:
             struct.pack(f'{len(trace.numbers)}d', *trace.numbers),
         )
         self.words = [r, *addresses, *numbers]
-
-
-def indented(lines):
-    return [f'    {line}' for line in lines]
 
 
 types = dict(Triton.types) | {torch.int64: 'tl.int64', torch.int32: 'tl.int32'}

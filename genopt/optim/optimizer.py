@@ -411,15 +411,8 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         step makes, or that you load later, is not shared until you call this again.
 
         Raises `ValueError` under `capturable=True`, for a state that grows, and for one that `store` keeps in two tensors."""
-        if any(g['capturable'] for g in self.param_groups):
-            raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
-        if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
-            raise ValueError(f"{self.name}: its state {growing[0]!r} grows, so it cannot stay in memory that processes share")
-        self.init_state()
-        if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
-            raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
-                             "time would mix up the two; leave store out")
+        self._check_shareable(chains)
         for g,chain in zip(self.param_groups, chains):
             for p in g['params']:
                 state = self.state.of(p)
@@ -427,6 +420,17 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
                     if torch.is_tensor(v): v.share_memory_()
                 counters = {n: v for n,v in state.items() if n in chain.state and not torch.is_tensor(v)}
                 if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
+
+    def _check_shareable(self, chains):
+        "Refuse a state that cannot lie in memory that processes share. Allocates the state"
+        if any(g['capturable'] for g in self.param_groups):
+            raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
+        if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
+            raise ValueError(f"{self.name}: its state {growing[0]!r} grows, so it cannot stay in memory that processes share")
+        self.init_state()
+        if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
+            raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
+                             "time would mix up the two; leave store out")
 
     def _replan(self, inputs, arrived=None):
         "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"

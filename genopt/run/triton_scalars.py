@@ -152,45 +152,51 @@ class Row:
     that, as integers of 64 bits: the number of the row, addresses, then plain numbers"""
 
     def __init__(self, r, values, counters, trace, table, clock):
-        T = Triton(table.on_device.dtype).T
-        stores = [trace.text(v) for v in values]
-        stores += [f'1.0 / {stores[i]}' for i in table.divisors]
+        self.trace, self.table = trace, table
         new = [(clock.values[n], trace.text(v)) for n, v in counters.items()]
-        place = {id(x): i for i, x in enumerate(trace.tensors)}
-        if table.gate:
-            new = [(x, f'tl.where(go, {text}, t{place[id(x)]})') for x, text in new]
-        loads = [
-            f'a{i} = tl.load(at + {i + 1}).to(tl.pointer_type({stored(x)}))'
-            for i, x in enumerate(trace.tensors)
-        ]
-        loads += [
-            f't{i} = tl.load(a{i}).to(tl.float64)' for i in range(len(trace.tensors))
-        ]
-        start = 1 + len(trace.tensors)
-        loads += [
-            f'k{i} = tl.load(at + {start + i}).to(tl.float64, bitcast=True)'
-            for i in range(len(trace.numbers))
-        ]
-        self.size = start + len(trace.numbers)
-        rows = [f'tl.store(row + {i}, ({x}).to({T}))' for i, x in enumerate(stores)]
         self.cells = [x for x, _ in new]
-        advance = [
-            f'tl.store(a{place[id(x)]}, {text}.to({stored(x)}))' for x, text in new
-        ]
-        keep = [
-            f'tl.store(fresh + tl.load(at)*{len(new)} + {i}, {text})'
-            for i, (_, text) in enumerate(new)
-        ]
-        lines = [*loads, *trace.lines, *rows]
-        if new:
-            lines += ['if ADVANCE:', *indented(advance), 'else:', *indented(keep)]
+        stores = self.stores(values)  # writing them reads numbers, too
+        lines = [*self.loads(), *trace.lines, *stores, *self.counts(new)]
         self.signature = source(lines, self.size, table.width, table.gate)
-        addresses = [x.data_ptr() for x in trace.tensors]
-        numbers = struct.unpack(
-            f'{len(trace.numbers)}q',
-            struct.pack(f'{len(trace.numbers)}d', *trace.numbers),
-        )
-        self.words = [r, *addresses, *numbers]
+        n = len(trace.numbers)
+        numbers = struct.unpack(f'{n}q', struct.pack(f'{n}d', *trace.numbers))
+        self.words = [r, *(x.data_ptr() for x in trace.tensors), *numbers]
+
+    @property
+    def size(self):
+        return 1 + len(self.trace.tensors) + len(self.trace.numbers)
+
+    def loads(self):
+        "Statements that load tensors and plain numbers"
+        lines, at = [], 1
+        for i, x in enumerate(self.trace.tensors):
+            pointer = f'tl.load(at + {at}).to(tl.pointer_type({stored(x)}))'
+            lines += [f'a{i} = {pointer}', f't{i} = tl.load(a{i}).to(tl.float64)']
+            at += 1
+        for i in range(len(self.trace.numbers)):
+            lines.append(f'k{i} = tl.load(at + {at + i}).to(tl.float64, bitcast=True)')
+        return lines
+
+    def stores(self, values):
+        "Statements that write the row: scalars, then the reciprocals of some"
+        T = Triton(self.table.on_device.dtype).T
+        texts = [self.trace.text(v) for v in values]
+        texts += [f'1.0 / {texts[i]}' for i in self.table.divisors]
+        return [f'tl.store(row + {i}, ({x}).to({T}))' for i, x in enumerate(texts)]
+
+    def counts(self, new):
+        "Statements that write the new counters, or leave them in `fresh`. `new`: cells and values"
+        if not new:
+            return []
+        place = {id(x): i for i, x in enumerate(self.trace.tensors)}
+        advance, keep = [], []
+        for i, (x, text) in enumerate(new):
+            j = place[id(x)]
+            if self.table.gate:
+                text = f'tl.where(go, {text}, t{j})'
+            advance.append(f'tl.store(a{j}, ({text}).to({stored(x)}))')
+            keep.append(f'tl.store(fresh + tl.load(at)*{len(new)} + {i}, {text})')
+        return ['if ADVANCE:', *indented(advance), 'else:', *indented(keep)]
 
 
 types = dict(Triton.types) | {torch.int64: 'tl.int64', torch.int32: 'tl.int32'}

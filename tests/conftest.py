@@ -2,6 +2,9 @@ import os
 os.environ.setdefault('MPLBACKEND', 'Agg')                      # pictures are written, never shown
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')             # threads that wait leave their core to the tests beside
 
+import sys                                                      # noqa: E402
+from importlib import import_module                             # noqa: E402
+from pathlib import Path                                        # noqa: E402
 import pytest                                                   # noqa: E402
 
 @pytest.fixture
@@ -9,3 +12,9 @@ def accelerator(monkeypatch):
     "CPU tensors are run as those of an accelerator"
     from genopt.run import foreach
     monkeypatch.setattr(foreach, 'hosts', set())
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    "A module of the folder benchmarks, by name; the folder stays out of the package, so that the tests look for it beside themselves"
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(Path(__file__).parent.parent)])
+    return lambda name: import_module(f'benchmarks.{name}')

@@ -1,6 +1,6 @@
 """`genopt bench` and the folder benchmarks: in turns, with gradients restored, nobody dropped in silence, and goals that can be missed."""
 
-import contextlib,json,sys
+import contextlib,json
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,11 +21,10 @@ def one_thread():
     with bench.one_thread(): yield
 
 @pytest.fixture
-def suite(monkeypatch):
+def suite(benchmark, monkeypatch):
     "Modules of benchmarks, whose cases run in this process"
-    monkeypatch.setattr(sys, 'path', [*sys.path, str(root)])
-    monkeypatch.setattr(import_module('benchmarks.cases'), 'isolated', lambda f, *args, env=None: f(*args))
-    return lambda name: import_module(f'benchmarks.{name}')
+    monkeypatch.setattr(benchmark('cases'), 'isolated', lambda f, *args, env=None: f(*args))
+    return benchmark
 
 def test_shapes():
     assert {n: (len(s.sizes), s.numel) for n,s in shapes.items()}==dict(six=(6,3610), resnet18=(62,11_689_512), resnet50=(161,25_557_032),

@@ -29,7 +29,7 @@ def test_the_loss_is_that_of_the_start():
     assert seen[-3:]==calls and calls[0]>calls[1]>calls[2]                               # before, it was rehearsed
 
 @pytest.mark.parametrize('block,words', [(polyak_rate, 'polyak_rate reads the loss; call step\\(closure\\)'), (sharpness_aware, 'sharpness_aware evaluates the model; call step\\(closure\\)'),
-                                         (hutchinson, 'the gradients have no graph; call loss.backward\\(create_graph=True\\)')])
+                                         (hutchinson, 'no gradient has a graph; call loss.backward\\(create_graph=True\\)')])
 def test_without_a_model_nothing_moves(block, words):
     from genopt.blocks import step_stat
     ps  = two()
@@ -37,6 +37,17 @@ def test_without_a_model_nothing_moves(block, words):
     quartic(ps).backward()
     with pytest.raises(RuntimeError, match=words): opt.step()
     assert ps[0].tolist()==[1., 2.] and ps[1].item()==3. and not opt.state
+
+def test_a_loss_that_is_linear_in_one_parameter():
+    "Its gradient has no graph beside one that has, and its curvature is 0"
+    x,y = torch.tensor([1., 2.], requires_grad=True),torch.tensor(3., requires_grad=True)
+    seen = []
+    def probe(params, grads, hvp): seen.append(hvp([torch.ones_like(p) for p in params])); return {}
+    opt = Optimizer([x, y], [probe, sgd_step], lr=0.)
+    ((x**3).sum()+2*y).backward(create_graph=True)
+    assert not y.grad.requires_grad
+    opt.step()
+    assert [v.tolist() for v in seen[-1]]==[[6., 12.], 0.]
 
 def zeros(ps):
     for p in ps:

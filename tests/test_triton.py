@@ -1,10 +1,8 @@
 """The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
 there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
 
-import copy,sys
+import copy
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
@@ -402,10 +400,7 @@ def test_segments():
 few = 'SGD', 'Adam', 'LAMB'
 
 @pytest.fixture
-def gpu_page(monkeypatch):
-    "The module benchmarks.gpu"
-    monkeypatch.setattr(sys, 'path', [*sys.path, str(Path(genopt.__file__).parent.parent)])
-    return import_module('benchmarks.gpu')
+def gpu_page(benchmark): return benchmark('gpu')
 
 @pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=() if a.name in few else pytest.mark.slow) for a in launched])
 def test_machine_code(a, gpu_page):

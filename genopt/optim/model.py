@@ -40,13 +40,18 @@ class Model:
         return evaluate
 
     def hvp(self, items, by):
-        "Return a function `hvp(vectors)`, which multiplies the Hessian of the loss by `vectors`, a list of tensors like `params`"
+        """Return a function `hvp(vectors)`, which multiplies the Hessian of the loss by `vectors`, a list of tensors like `params`.
+
+        A gradient without a graph, beside others that have one, is a constant: the loss is linear in that parameter."""
         ps = [it.p for it in items]
-        if any(not p.grad.requires_grad for p in ps):
-            raise RuntimeError(f"{self.who}: {by} asks for the curvature, and the gradients have no graph; call loss.backward(create_graph=True)")
+        if not any(p.grad.requires_grad for p in ps):
+            raise RuntimeError(f"{self.who}: {by} asks for the curvature, and no gradient has a graph; call loss.backward(create_graph=True). "
+                               "A loss that is linear in every parameter has no graph either, and no curvature")
         def hvp(vectors):
-            vs = [torch.view_as_complex(v.contiguous()) if p.is_complex() else v.to(p.grad.dtype) for p,v in zip(ps, vectors, strict=True)]
-            with torch.enable_grad(): res = torch.autograd.grad([p.grad for p in ps], ps, vs, retain_graph=True, allow_unused=True)
+            curved = [(p.grad, torch.view_as_complex(v.contiguous()) if p.is_complex() else v.to(p.grad.dtype))
+                      for p,v in zip(ps, vectors, strict=True) if p.grad.requires_grad]
+            grads,vs = zip(*curved, strict=True)
+            with torch.enable_grad(): res = torch.autograd.grad(grads, ps, vs, retain_graph=True, allow_unused=True)
             return [signed(items, compute(torch.zeros_like(p) if r is None else r)) for p,r in zip(ps, res)]
         return hvp
 

@@ -1,7 +1,7 @@
 """The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
 there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
 
-import copy
+import contextlib,copy
 from dataclasses import replace
 import pytest,torch
 import genopt
@@ -189,10 +189,53 @@ def test_gradients_that_are_not_finite(dtype, bad, on_triton):
         p.grad.copy_(good)
     opt.step()
     assert not opt.last_step_skipped and opt.skipped_steps==3 and opt.state[ps[0]]['step']==3
-    opt.nonfinite,ps[3].grad[2,2] = 'raise',bad
-    with pytest.raises(FloatingPointError, match='p3'): opt.step()
+
+@pytest.mark.parametrize('ask', [False, True], ids=['at the next step', 'on request'])
+@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon], ids=lambda x: x.__name__)
+def test_raise_does_not_wait(cls, ask, on_triton):
+    "The step is left out; the error comes when somebody asks, or at the next step. It names the first parameter, and then all goes on"
+    ps  = params((30, 3), (5, 4), (30, 3), dtype=torch.float64)
+    opt = cls([(f'p{i}', p) for i,p in enumerate(ps)], lr=.1, nonfinite='raise')
+    opt.step(); opt.step()
+    opt.check_gradients()
+    good,before = ps[1].grad.clone(),copy.deepcopy(opt.state_dict())
+    weights = [p.detach().clone() for p in ps]
+    ps[1].grad[2,2] = ps[2].grad[0,0] = float('nan')
+    with Tape(): opt.step()
+    ps[1].grad,ps[2].grad = good,ps[2].grad.nan_to_num()
+    with pytest.raises(FloatingPointError, match=f'{cls.__name__}: in the last step the gradient of p1 '): opt.check_gradients() if ask else opt.step()
+    after = opt.state_dict()
+    assert all(map(torch.equal, weights, ps)) and opt.skipped_steps==0
+    for i,s in before['state'].items(): assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(after['state'][i][n])) for n,v in s.items())
+    opt.step()
+    opt.check_gradients()
+    assert not torch.equal(weights[1], ps[1])
+
+matrices = [a for a in catalogue if a.matrix and not a.closure]
+@pytest.mark.parametrize('a', [pytest.param(a, id=a.name, marks=() if a.name=='Muon' else pytest.mark.slow) for a in matrices])
+def test_matrices_that_are_left_out(a, on_triton):
+    "Kernels around the products look, and write nothing"
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps  = params((6,4), (5,5), (6,4), dtype=torch.float64)
+        opt = a.cls(ps, **a.cases()[-1], nonfinite='skip', **kw)
+        for i in range(6):
+            for j,p in enumerate(ps):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype)
+                if (i,j) in ((2,1), (4,2)): p.grad.view(-1)[-1] = float('nan')
+            with Tape() if i>2 and opt._plan.gate else contextlib.nullcontext(): opt.step()
+            assert opt.last_step_skipped==(i in (2,4))
+        runs.append((ps, [dict(opt.state[p]) for p in ps]))
+        assert bool(opt._plan.gate)==(not kw)
+        assert opt.skipped_steps==2
+    (ps,states),(qs,expected) = runs
+    for p,q,s,t in zip(ps, qs, states, expected):
+        torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-8)
+        for k,v in t.items(): torch.testing.assert_close(torch.as_tensor(s[k]), torch.as_tensor(v), rtol=1e-6, atol=1e-8, check_dtype=False)
 
 marked = [pytest.param(a, id=a.name, marks=() if a.name in quick else pytest.mark.slow) for a in launched]
+
+waiting = {'SOAP', 'Shampoo', 'Kron'}                                                               # a callback branches on the counter, a number on the host
 
 @pytest.mark.parametrize('a', marked)
 def test_steps_that_are_left_out_unseen(a, on_triton, monkeypatch):
@@ -209,9 +252,9 @@ def test_steps_that_are_left_out_unseen(a, on_triton, monkeypatch):
                 with Tape(): opt.step()
             else: opt.step()
             assert opt.last_step_skipped==(i in (2,3))
-        runs.append((ps, [{n: v for n,v in opt.state[p].items()} for p in ps], opt.skipped_steps, opt._plan.gate, opt._plan.simple))
-    (ps,states,n,gate,simple),(qs,expected,m,none,_) = runs
-    assert n==m==2 and none is None and (gate is not None)==simple
+        runs.append((ps, [{n: v for n,v in opt.state[p].items()} for p in ps], opt.skipped_steps, opt._plan.gate))
+    (ps,states,n,gate),(qs,expected,m,none) = runs
+    assert n==m==2 and none is None and bool(gate)==(a.name not in waiting)
     for p,q,s,t in zip(ps, qs, states, expected):
         single = a.joint or p.dtype==torch.float32
         torch.testing.assert_close(p, q, rtol=1e-4 if single else 1e-10, atol=1e-5 if single else 1e-10)
@@ -617,6 +660,26 @@ def test_a_card_and_a_grad_scaler():
         assert opt.state[model[0].weight]['step']==7
         runs.append([*model.parameters()])
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+@gpu
+@pytest.mark.parametrize('cls', [genopt.AdamW, genopt.LAMB, genopt.Muon], ids=lambda x: x.__name__)
+def test_a_card_raises_at_the_next_step(cls):
+    "No step waits, the one in which a gradient is not finite is left out, and the next one names the parameter"
+    ps = [torch.randn(60, 40, device='cuda').requires_grad_() for _ in range(4)]
+    for p in ps: p.grad = torch.randn_like(p)
+    opt = cls([(f'p{i}', p) for i,p in enumerate(ps)], lr=.01, nonfinite='raise')
+    for _ in range(3): opt.step()
+    before = [p.detach().clone() for p in ps]
+    ps[2].grad[3,3] = float('nan')
+    torch.cuda.set_sync_debug_mode('error')
+    try: opt.step()
+    finally: torch.cuda.set_sync_debug_mode('default')
+    assert all(map(torch.equal, before, ps))
+    with pytest.raises(FloatingPointError, match='the gradient of p2'): opt.step()
+    ps[2].grad.zero_()
+    opt.step()
+    opt.check_gradients()
+    assert not torch.equal(before[0], ps[0])
 
 @gpu
 @pytest.mark.parametrize('captured', [False, True])

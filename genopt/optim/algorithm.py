@@ -4,7 +4,8 @@ import inspect
 import warnings
 from ..contract.chain import chain_of
 from .hypers import engine_flags,reserved
-from .optimizer import Optimizer,policies
+from .nonfinite import policies
+from .optimizer import Optimizer
 from .recipe import Recipe,entered
 
 __all__ = ['algorithm']

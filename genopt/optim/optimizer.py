@@ -12,8 +12,7 @@ from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
 from ..contract.tensors import number,plain,shared
-from ..run.choose import backend_of,check_asked
-from ..run.gate import Gate
+from ..run.choose import check_asked
 from ..run.memory import is_capturing
 from ..run.plan import Plan,prepared
 from ..run.sort import Inputs
@@ -25,6 +24,7 @@ from .hypers import assign,check_flags,engine_flags,lacks,misplaced
 from .learner import ForLearner
 from .model import Model
 from .modes import Modes,told_weights
+from .nonfinite import Nonfinite
 from .parameters import as_groups,check_complex,check_form,check_params
 from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .storage import check_matches,check_weights
@@ -33,14 +33,10 @@ from .tables import plural
 
 __all__ = ['Optimizer']
 
-policies = 'propagate','raise','skip'                                   # the values that `nonfinite` takes
 unchanging = int,float,bool,str,tuple,type(None)                        # an object of these types cannot change its value
-scaled   = ("a GradScaler cannot be with release_gradients: the parameters have moved during backward, by gradients that were scaled. Train under "
-            "torch.autocast with bfloat16, which needs no scaler, or give GradScaler enabled=False")
-captured = "cannot look at gradients, which nonfinite={!r} does{}; leave one out"
 
 
-class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
+class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     """An optimizer that runs callbacks: they turn each gradient into an `update`, and the step sets `p <- p - lr*update`.
 
     Arguments:
@@ -66,8 +62,9 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
-        `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more. `'raise'` waits for the device;
-        `'skip'` does not where kernels of one GPU run all parameters: there counters are on the device, and who reads one waits.
+        `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more. Where kernels of one GPU run all
+        parameters, the host does not wait: they leave the step out, `'raise'` raises at the next step or in `check_gradients()`, and counters are on
+        the device, so that reading one waits.
 
     Attributes: `scratch_bytes` is the memory in bytes that a step may use beyond parameters, gradients and state; on a GPU operations on lists may
     use 16 times as much, and stacks of matrices 6 times. `arguments` holds the hyper-parameters of an algorithm, with their defaults.
@@ -77,9 +74,6 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
-    _planned_unseen = False                                             # whether the plan was made for steps that may be left out unseen
-    _gate = None                                                        # on a GPU it says there whether a step is left out
-    _skipped,_last_skipped = 0,False                                    # what the host knows of that; None: the gate knows
     _known = ()                                                         # the settings of each group at the last step
     _release = None                                                     # the `GradientRelease` that moves the parameters during backward
     _steps = 0                                                          # the steps of this process; the 11th checks low precision
@@ -224,29 +218,6 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             n += 1
         return name
 
-    @property
-    def nonfinite(self):
-        """What a step does about a gradient with a value that is not finite, or whose square is not.
-
-        `'propagate'` uses the gradient as it is. `'raise'` raises an error that names the parameter. `'skip'` leaves out the step. After `'raise'`
-        and `'skip'` the parameters, their state and the counters are as they were before the step."""
-        return self._nonfinite
-    @nonfinite.setter
-    def nonfinite(self, v):
-        if v not in policies: raise ValueError(f"{self.name}: nonfinite must be one of {', '.join(map(repr, policies))}; got {v!r}")
-        before,self._nonfinite = self.__dict__.get('_nonfinite'),v
-        for g in self.__dict__.get('param_groups', ()):
-            if g['capturable'] and (why := self._cannot_look(g['params'])):
-                self._nonfinite = before
-                raise ValueError(f"{self.name}: nonfinite={v!r} cannot be: capturable=True {why}")
-
-    def _cannot_look(self, params, unseen=None):
-        "Return why a captured step cannot look at the gradients of `params`, or `None`. `unseen`: whether its kernels can leave a step out"
-        if self._nonfinite=='propagate': return None
-        if self._nonfinite=='raise': return captured.format('raise', '')
-        if unseen is None: unseen = not params or of_one_gpu(params) is not None
-        return None if unseen else captured.format('skip', ', but where kernels of one GPU run all parameters')
-
     # -- a step --
 
     @without_dynamo
@@ -264,6 +235,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         "Take a step without hooks: the quick way if the last plan still holds, else the long way"
         if not self.training:
             raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
+        if self._untold: self.check_gradients()
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
@@ -272,31 +244,16 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         plan = self._plan
         self._last_skipped = False
         scaled_here = 'found_inf' in self.__dict__ and not (plan and plan.gate)
-        quick = plan is not None and plan.simple and self._steps!=10 and self._planned_unseen==self._may_skip_unseen() and not scaled_here
+        quick = plan is not None and plan.simple and self._steps!=10 and self._planned_for_gate==self._wants_gate() and not scaled_here
         if quick and plan.valid_for(inputs):                            # most steps go this way; it calls nothing of torch
-            if plan.gate: self._set_gate(plan.gate)
-            if plan.aim(inputs) and (plan.gate or self._nonfinite=='propagate' or not plan.looks_bad()):
-                plan.commit(look=plan.gate and self._nonfinite=='skip')
+            if plan.gate: self._open(plan.gate)
+            looks = self._nonfinite!='propagate'
+            if plan.aim(inputs, looks) and (plan.gate or not looks or not plan.looks_bad()):
+                plan.commit()
+                if plan.gate: self._pass(plan)
                 self._steps += 1
                 return loss
         with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
-
-    def _may_skip_unseen(self):
-        "Whether the kernels of a GPU may leave this step out, and the host need not know"
-        return self._nonfinite=='skip' or 'found_inf' in self.__dict__
-
-    def _set_gate(self, gate):
-        "Begin a step that may be left out. A GradScaler gives the optimizer `found_inf` and `grad_scale` for the time of a step"
-        self._last_skipped = None
-        gate.set(self.__dict__.get('found_inf'), self.__dict__.get('grad_scale'))
-
-    @property
-    def _step_supports_amp_scaling(self):
-        """Whether kernels of a GPU will take the scale of a `torch.amp.GradScaler`, and leave out the step if it has found what is not finite.
-
-        The scaler asks this before each step. Otherwise it divides the gradients itself, and waits to see whether they are finite."""
-        if self._release: raise RuntimeError(f"{self.name}: {scaled}")
-        return self._plan is not None and self._plan.can_have_gate and self._nonfinite!='raise'
 
     def _inputs(self):
         "Collect what a step reads: the parameters, their gradients and the settings of their groups"
@@ -319,47 +276,18 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
         if self._plan is None and not self.state and self._allocates(grads):
             self.init_state()
             return loss
-        if not self._plan or self._planned_unseen!=self._may_skip_unseen() or not self._plan.valid_for(inputs): self._replan(inputs)
-        if self._plan.gate: self._set_gate(self._plan.gate)
-        elif self._may_skip_unseen() and self._unscaled(inputs): return loss
-        if self._nonfinite!='propagate' and not self._plan.gate and self._skips(inputs.grads): return loss
+        if not self._plan or self._planned_for_gate!=self._wants_gate() or not self._plan.valid_for(inputs): self._replan(inputs)
+        gate,looks = self._plan.gate,self._nonfinite!='propagate'
+        if gate: self._open(gate)
+        elif self._unscaled(inputs) or looks and self._skips(inputs.grads): return loss
+        lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==10 else None
+        plan = prepared(self._plan, inputs, model, self._replan, looks)
+        if gate and not plan.gate: return self._long_step(inputs, model)     # it has changed to one whose gradients the host looks at
+        plan.commit()
+        if plan.gate: self._pass(plan)
         self._steps += 1
-        lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==11 else None
-        prepared(self._plan, inputs, model, self._replan)
-        self._plan.commit(look=self._plan.gate and self._nonfinite=='skip')
         if lost: lost.warn(self.name)
         return loss
-
-    def _skips(self, grads):
-        "Look at the gradients; if one is not finite, count the step as skipped and return true, or raise under `nonfinite='raise'`"
-        bad = self._plan.nonfinite(grads)
-        if not bad: return False
-        if self._nonfinite=='raise': raise FloatingPointError(f"{self.name}: {watch.nonfinite(self.param_groups, bad[0], grads)}")
-        self._skip()
-        return True
-
-    def _skip(self):
-        self._last_skipped = True
-        self._skipped += 1
-
-    def _unscaled(self, inputs):
-        "Do for a GradScaler what no kernel does: divide the gradients, and leave the step out if it has found what is not finite; true if so"
-        found_inf,scale = self.__dict__.get('found_inf'),self.__dict__.get('grad_scale')
-        if found_inf is None: return False
-        if found_inf.item():
-            self._skip()
-            return True
-        if scale is not None: inputs.grads = [g if g is None else g*scale.reciprocal().to(g.device, g.dtype) for g in inputs.grads]
-        return False
-
-    @property
-    def skipped_steps(self) -> int:
-        "How many steps were left out, by `nonfinite='skip'` or by a GradScaler's order. On a GPU this waits for the last step"
-        return self._skipped + (self._gate.skipped.item() if self._gate else 0)
-    @property
-    def last_step_skipped(self) -> bool:
-        "Whether the last step was left out. On a GPU this waits for that step"
-        return self._last_skipped if self._last_skipped is not None else bool(self._gate.flag.item())
 
     def _settings(self, groups):
         "Return the settings of each group. A group keeps its last settings while each of its values is the same object"
@@ -434,23 +362,17 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
 
     def _replan(self, inputs, arrived=None):
         "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
-        self._plan,self._planned_unseen = None,self._may_skip_unseen()
+        self._plan,self._planned_for_gate = None,self._wants_gate()
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
         plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
-        if not self._planned_unseen or not (device := of_one_gpu(inputs.params)):
-            self._plan = plan()
-            return self._plan
-        if self._gate is None or self._gate.device!=device: self._new_gate(device)
-        gated = plan(gate=self._gate)
-        unseen = gated.can_have_gate
-        if any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
+        gate  = self._gate_for(inputs.params)
+        gated = plan(gate=gate) if gate else None
+        unseen = gated is not None and gated.can_have_gate
+        if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
             raise ValueError(f"{self.name}: capturable=True {why}")
         self._plan = gated if unseen else plan()
         return self._plan
-
-    def _new_gate(self, device):
-        self._skipped,self._gate = self.skipped_steps,Gate(device)
 
     @property
     def state(self):
@@ -549,7 +471,7 @@ class Optimizer(ForLearner, Modes, torch.optim.Optimizer):
             for p,s in self.state.items():
                 if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
-        self._expected = told
+        self._expected,self._untold = told,None
 
 
 hooked_step = hooked(Optimizer._step)
@@ -565,12 +487,6 @@ class Boxed:
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
 
-
-def of_one_gpu(params):
-    "The device of all `params`, if kernels run there and leave no step to the host; else None"
-    devices = {p.device for p in params}
-    device  = devices.pop()
-    return device if not devices and backend_of(None, device)=='triton' else None
 
 def gradients(params):
     "Return the gradient of each tensor, and `None` for a frozen `Parameter`. A plain tensor may have a gradient that the user has set"

@@ -176,7 +176,7 @@ class GradientRelease:
         plan   = one.plan
         inputs = Inputs([one.p], [one.p.grad], [self._settings[one.group]], one.groups)
         quick  = plan is not None and plan.simple and plan.store is opt.state and one is not self._observed
-        if quick and plan.valid_for(inputs) and plan.aim(inputs) and (opt._nonfinite=='propagate' or not plan.looks_bad()): plan.commit()
+        if quick and plan.valid_for(inputs) and plan.aim(inputs, False) and (opt._nonfinite=='propagate' or not plan.looks_bad()): plan.commit()
         else:
             with quiet(): self._move_long(opt, one, inputs)
         self._moved.add(id(one.p))

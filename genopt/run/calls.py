@@ -195,6 +195,8 @@ def write_call_outs(work, batch):
             olds = work.tensors.states[k]
             for name, y in init.written(n, x, olds).items():
                 if not same_memory(y, olds[name]):
+                    if work.gate:
+                        y = torch.where(work.gate.flag == 0, y, olds[name])
                     y = y.clone() if storage(y) in held else y
                     pairs.append((olds[name], y))
     if pairs:

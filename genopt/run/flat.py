@@ -16,7 +16,7 @@ from .names import moves, with_beside
 from .tensors import Part, parts
 from .triton_launch import TritonKernel, TritonLaunch
 
-__all__ = ['only_launch', 'run_flat']
+__all__ = ['launches', 'only_launch', 'run_flat']
 
 
 def run_flat(work, k, batch):
@@ -37,19 +37,30 @@ def run_flat(work, k, batch):
 
 def only_launch(work):
     "The launch of a work whose program is one call, with the gradients of this step"
-    batch = work.batches[0]
+    launch = launch_of(work, work.batches[0])
+    if not work.gradients.pointed and launch.reads('grad'):
+        launch.point('grad', work.gradients.addresses)
+    work.gradients.pointed = True
+    return launch
+
+
+def launches(work):
+    "The launches of all batches of `work`, with the gradients of this step"
+    if work.simple:
+        return [only_launch(work)]
+    for b in work.batches:
+        launch_of(work, b).point('grad', b.addresses('grad'))
+    return [b.launch for b in work.batches]
+
+
+def launch_of(work, batch):
     if batch.launch is None:
         batch.launch = bound_launch(work, batch)
-    if not work.gradients.pointed and batch.launch.reads('grad'):
-        batch.launch.point('grad', work.gradients.addresses)
-    work.gradients.pointed = True
     return batch.launch
 
 
 def run_launch(work, k, batch, flat):
-    if batch.launch is None:
-        batch.launch = bound_launch(work, batch)
-    launch = batch.launch
+    launch = launch_of(work, batch)
     for n in (*flat.names, *flat.single_names):
         if batch.moves(n) or n not in launch.pointed:
             launch.point(n, batch.addresses(n))

@@ -55,7 +55,8 @@ class Plan:
         simple = all(w.simple for w in self.works) and not self.behind_prefix
         self.simple = simple and not self.fallback and not self.sharded
         self.gate = gate
-        self.can_have_gate = self.simple and on_one_gpu(self.works)
+        alone = not self.fallback and not self.sharded and not self.behind_prefix
+        self.can_have_gate = alone and on_one_gpu(self.works)
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
         self.fresh = True  # nothing is committed yet
@@ -107,25 +108,40 @@ class Plan:
 
     # -- Prepare: nothing that the user sees is written --
 
-    def aim(self, inputs):
-        "`prepare` of a simple plan. False if a guard fails: `prepare` then finds another program"
+    def aim(self, inputs, look):
+        """`prepare` of a simple plan. False if a guard fails: `prepare` then finds another program.
+        `look`: where kernels can, let them leave the step out if a gradient is not finite"""
         check_shared_numbers(self.works, self.settings)
-        return all(
+        ready = all(
             w.simple and w.take(inputs.grads) and w.prepare(self.settings)
             for w in self.works
         )
+        if ready and look and self.gate:
+            self.close_gate_if_bad()
+        return ready
+
+    def close_gate_if_bad(self):
+        for w in self.works:
+            w.close_gate_if_bad()
+
+    def first_marked(self):
+        "The place of the first parameter for whose gradient that has closed the gate"
+        found = [i for w in self.works if (i := w.first_marked()) is not None]
+        return min(found, default=None)
 
     def looks_bad(self):
         "Whether a gradient, or its square, is not finite; of a simple plan, after `aim`"
         return any(w.looks_bad() for w in self.works)
 
-    def prepare(self, inputs, model=None, finished=None):
+    def prepare(self, inputs, model=None, finished=None, look=False):
         """All that can fail. Returns None when it is done. Otherwise the plan is not right, and the
         items that have gone through their chains are returned: the plan that takes its place gets
-        them, so that their callbacks are not called again"""
+        them, so that their callbacks are not called again. `look`: as for `aim`"""
         finished = finished or {}
         grads = [*map(local, inputs.grads)] if self.sharded else inputs.grads
         check_shared_numbers(self.works, self.settings)
+        if look and self.gate and all(w.take(grads) for w in self.works):
+            self.close_gate_if_bad()  # counters are computed behind the gate
         places = range(len(self.works))
         if not all(j in self.behind_prefix or self.ready(j, grads) for j in places):
             return finished
@@ -202,18 +218,12 @@ class Plan:
 
     # -- Commit: all that writes --
 
-    def commit(self, look=False):
-        "`look`: leave the step out if a gradient is not finite; of a plan with a gate"
-        if look:
-            for w in self.works:
-                w.close_gate_if_bad()
+    def commit(self):
         for w in self.works:
             if w.simple:
                 w.scalars.compute()
         for w in self.works:
             w.commit()
-        if self.gate:
-            self.gate.count()
         increment_versions(self.written_by_c)  # autograd does not know of it
         for it in self.items:
             kept = it.write()
@@ -251,12 +261,12 @@ class Plan:
         return places or [None] * bool(elsewhere)
 
 
-def prepared(plan, inputs, model, replan):
+def prepared(plan, inputs, model, replan, look=False):
     """A plan that is prepared for a step: `plan`, or as long as a guard fails the next one that
     `replan(inputs, finished)` returns. `finished`: items that have gone through their chains"""
     finished = None
     for _ in range(8):
-        finished = plan.prepare(inputs, model, finished)
+        finished = plan.prepare(inputs, model, finished, look)
         if finished is None:
             return plan
         plan = replan(inputs, finished)
@@ -271,13 +281,18 @@ def places_of_sparse(grads):
 
 
 def on_one_gpu(works):
-    "Whether kernels of one GPU run all `works`, and read the gradients themselves"
-    programs = [w.program for w in works]
+    "Whether kernels of one GPU run all `works`, and alone read the gradients"
     if any(type(r.clock) is SharedClock for w in works for r in w.rows):
         return False  # other processes count there
-    return len({p.layout.device for p in programs}) == 1 and all(
-        p.request.backend == 'triton' and 'grad' in p.names_in_memory for p in programs
-    )
+    devices = {w.program.layout.device for w in works}
+    return len(devices) == 1 and all(kernels_read_gradients(w.program) for w in works)
+
+
+def kernels_read_gradients(program):
+    if program.request.backend != 'triton' or 'grad' not in program.names_in_memory:
+        return False
+    read_by_calls = {v.name for s in program.stages for c in s.calls for v in c.needs}
+    return 'grad' not in read_by_calls
 
 
 def kind(settings):

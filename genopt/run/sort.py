@@ -52,7 +52,7 @@ class Sort:
 
     `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
     through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
-    the kernels of a GPU are to look at it"""
+    the kernels of a GPU are to look at it. Nothing is refused then, because a plan without one may do"""
 
     def __init__(self, inputs, store, who, scratch_bytes, late, finished, gate=None):
         self.inputs, self.store, self.who = inputs, store, who
@@ -102,7 +102,7 @@ class Sort:
             why = self.place(i, p, grad, group, settings)
         if why is None:
             return
-        if settings.capturable:
+        if settings.capturable and self.gate is None:
             raise ValueError(f"{self.who}: capturable=True cannot be: {why}")
         self.fallback.append((i, group))
 
@@ -190,7 +190,7 @@ class Sort:
         "Why a parameter goes to the fallback. Refuses that if the user asked for one launch"
         if has_globals(settings.chain) and not self.call_globals:
             self.again = True
-        elif settings.asked == 'launch':
+        elif settings.asked == 'launch' and self.gate is None:
             raise ValueError(
                 f"{self.who}: fused=True cannot be: {why}; leave fused out"
             )

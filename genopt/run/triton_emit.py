@@ -85,12 +85,12 @@ def sequence(program, names, stages, prefix):
 
 def look(names):
     """The source of a kernel, called `look`, that marks the tiles of gradients that have an element
-    whose square is not finite; or with a gate, closes it"""
+    whose square is not finite, and then closes the gate, if there is one. Also what it takes"""
     slot, T = names.slots['grad'], names.d.T
     bad = f'all_max(tl.where(bad, 1.0, 0.0).to({T}))'
-    tell = [f'tl.store(partials + k, {bad})']
+    tell = [f'found = {bad}', 'tl.store(partials + k, found)']
     if names.gated:
-        tell = [f'if {bad} != 0.0:', '    tl.store(flag, 1.0)']
+        tell += ['if found != 0.0:', '    tl.store(flag, 1.0)']
     element = names.d.load(names.dtypes['grad'], 'm + i', ', inside, other=0.0')
     main = [
         'k = tl.program_id(0)',
@@ -103,10 +103,11 @@ def look(names):
         'bad = ((x*x - x*x) == 0.0) == False',
         *tell,
     ]
-    takes = 'flag, scale' if names.gated else 'partials'
-    head = f'def look(table, tiles, {takes}, n, BLOCK: tl.constexpr):'
+    gate = ['flag', 'scale'] * names.gated
+    takes = ['table', 'tiles', 'partials', *gate, 'n', 'BLOCK']
+    head = f'def look({", ".join(takes)}: tl.constexpr):'
     code = '\n'.join(['@jit', head, *indented(main)])
-    return f'{prelude(code)}\n{code}\n'
+    return f'{prelude(code)}\n{code}\n', takes
 
 
 class SequenceWriter:

@@ -59,11 +59,10 @@ class TritonKernel:
         return self.sequences[stage]
 
     def looking(self):
-        "The kernel that looks at gradients"
+        "The kernel that looks at gradients, and what it takes"
         if self.look is None:
-            (self.look,) = runtime.functions(
-                look(self.names), ['look'], self.interpreted
-            )
+            source, takes = look(self.names)
+            self.look = *runtime.functions(source, ['look'], self.interpreted), takes
         return self.look
 
     def calls(self, stage=all_stages):
@@ -169,30 +168,29 @@ class TritonLaunch:
     def look(self):
         """The first parameter with a gradient that is not finite, or its square; None if none is so.
         This waits for the device, once"""
+        self.look_into_gate()
+        return self.first_marked()
+
+    def look_into_gate(self):
+        """Mark the tiles of gradients in which an element is not finite, or its square. If there is a
+        gate, close it. This does not wait"""
         self.sent.send()
         tiles = self.grids['tiles']
         if not tiles:
-            return None
-        if self.marks is None:
+            return
+        if self.looking is None:
             self.marks = torch.zeros(tiles, dtype=self.kernel.dtype, device=self.device)
-            takes = 'table', 'tiles', 'partials', 'n', 'BLOCK'
-            looking = self.kernel.looking()
-            self.looking = self.bound(looking, tiles, takes, partials=self.marks)
+            function, takes = self.kernel.looking()
+            self.looking = self.bound(function, tiles, takes, partials=self.marks)
         runtime.launch([self.looking], self.device)
+
+    def first_marked(self):
+        "The first parameter with a marked tile, or None. This waits for the device"
+        if self.marks is None:
+            return None
         parameters = self.values['tiles'][::2]
         first = int(torch.where(self.marks == 0, self.n, parameters).amin())
         return first if first < self.n else None
-
-    def look_into_gate(self):
-        "The same look, which closes the gate and does not wait"
-        self.sent.send()
-        if not self.grids['tiles']:
-            return
-        if self.looking is None:
-            takes = 'table', 'tiles', 'flag', 'scale', 'n', 'BLOCK'
-            looking = self.kernel.looking()
-            self.looking = self.bound(looking, self.grids['tiles'], takes)
-        runtime.launch([self.looking], self.device)
 
     def reads(self, name):
         return name in self.kernel.slots

@@ -14,7 +14,7 @@ from copy import copy
 from ..contract.sharded import local
 from ..lower.decide import lower
 from .calls import run_call, write_call_outs
-from .flat import only_launch, run_flat
+from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
 from .scalars import ScalarTable
@@ -167,7 +167,17 @@ class Work:
 
     def close_gate_if_bad(self):
         "The same, on the device, which then leaves out what comes"
-        only_launch(self).look_into_gate()
+        for launch in launches(self):
+            launch.look_into_gate()
+
+    def first_marked(self):
+        "The place of the first parameter for which that has closed the gate; None if none has"
+        found = [
+            self.indices[b.at[i]]
+            for b in self.batches
+            if b.launch and (i := b.launch.first_marked()) is not None
+        ]
+        return min(found, default=None)
 
     def run_stage(self, k):
         "Run stage `k`. False if a callback has returned other names than before"

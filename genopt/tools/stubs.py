@@ -10,7 +10,7 @@ import torch
 import genopt
 from .. import algorithms
 from ..optim.hypers import aliases,engine_flags,names_in
-from ..optim.optimizer import policies
+from ..optim.nonfinite import policies
 
 __all__ = ['stubs', 'write']
 

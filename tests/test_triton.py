@@ -191,7 +191,7 @@ def test_gradients_that_are_not_finite(dtype, bad, on_triton):
     assert not opt.last_step_skipped and opt.skipped_steps==3 and opt.state[ps[0]]['step']==3
 
 @pytest.mark.parametrize('ask', [False, True], ids=['at the next step', 'on request'])
-@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon], ids=lambda x: x.__name__)
+@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon, genopt.Adafactor], ids=lambda x: x.__name__)
 def test_raise_does_not_wait(cls, ask, on_triton):
     "The step is left out; the error comes when somebody asks, or at the next step. It names the first parameter, and then all goes on"
     ps  = params((30, 3), (5, 4), (30, 3), dtype=torch.float64)
@@ -662,7 +662,7 @@ def test_a_card_and_a_grad_scaler():
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 @gpu
-@pytest.mark.parametrize('cls', [genopt.AdamW, genopt.LAMB, genopt.Muon], ids=lambda x: x.__name__)
+@pytest.mark.parametrize('cls', [genopt.AdamW, genopt.LAMB, genopt.Muon, genopt.Adafactor], ids=lambda x: x.__name__)
 def test_a_card_raises_at_the_next_step(cls):
     "No step waits, the one in which a gradient is not finite is left out, and the next one names the parameter"
     ps = [torch.randn(60, 40, device='cuda').requires_grad_() for _ in range(4)]

@@ -98,7 +98,7 @@ class Nonfinite:
 
         The scaler asks this before each step. Otherwise it divides the gradients itself, and waits to see whether they are finite."""
         if self._release: raise RuntimeError(f"{self.name}: {scaled}")
-        return self._plan is not None and self._plan.can_have_gate and self._nonfinite!='raise'
+        return self._plan is not None and self._plan.can_unscale and self._nonfinite!='raise'
 
     def _cannot_look(self, params, unseen=None):
         "Return why a captured step cannot look at the gradients of `params`, or `None`. `unseen`: whether its kernels can leave a step out"

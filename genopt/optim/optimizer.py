@@ -368,7 +368,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
         gate  = self._gate_for(inputs.params)
         gated = plan(gate=gate) if gate else None
-        unseen = gated is not None and gated.can_have_gate
+        unseen = gated is not None and (gated.can_unscale if 'found_inf' in self.__dict__ else gated.can_have_gate)
         if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
             raise ValueError(f"{self.name}: capturable=True {why}")
         self._plan = gated if unseen else plan()

@@ -57,6 +57,9 @@ class Plan:
         self.gate = gate
         alone = not self.fallback and not self.sharded and not self.behind_prefix
         self.can_have_gate = alone and on_one_gpu(self.works)
+        self.can_unscale = self.can_have_gate and all(
+            w.kernels_read_gradients and not w.calls_read_gradients for w in self.works
+        )
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
         self.fresh = True  # nothing is committed yet
@@ -281,18 +284,12 @@ def places_of_sparse(grads):
 
 
 def on_one_gpu(works):
-    "Whether kernels of one GPU run all `works`, and alone read the gradients"
+    "Whether kernels of one GPU run all `works`"
     if any(type(r.clock) is SharedClock for w in works for r in w.rows):
         return False  # other processes count there
-    devices = {w.program.layout.device for w in works}
-    return len(devices) == 1 and all(kernels_read_gradients(w.program) for w in works)
-
-
-def kernels_read_gradients(program):
-    if program.request.backend != 'triton' or 'grad' not in program.names_in_memory:
-        return False
-    read_by_calls = {v.name for s in program.stages for c in s.calls for v in c.needs}
-    return 'grad' not in read_by_calls
+    programs = [w.program for w in works]
+    one = len({p.layout.device for p in programs}) == 1
+    return one and all(p.request.backend == 'triton' for p in programs)
 
 
 def kind(settings):

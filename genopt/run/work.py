@@ -11,7 +11,10 @@ Where callbacks are called, `commit` takes one batch after the other through the
 memory is needed for one batch only."""
 
 from copy import copy
+import torch
+from .._torch import foreach_norm
 from ..contract.sharded import local
+from ..contract.tensors import compute
 from ..lower.decide import lower
 from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
@@ -165,19 +168,32 @@ class Work:
         launch = only_launch(self)
         return not launch.reads('grad') or launch.look() is not None
 
+    @property
+    def kernels_read_gradients(self):
+        return 'grad' in self.program.names_in_memory
+
+    @property
+    def calls_read_gradients(self):
+        calls = [c for s in self.program.stages for c in s.calls]
+        return any(v.name == 'grad' for c in calls for v in c.needs)
+
     def close_gate_if_bad(self):
         "The same, on the device, which then leaves out what comes"
-        for launch in launches(self):
-            launch.look_into_gate()
+        if self.kernels_read_gradients:
+            for launch in launches(self):
+                launch.look_into_gate()
+        else:
+            self.marks = not_finite(self.tensors.grads)
+            torch.maximum(self.gate.flag, self.marks.amax(), out=self.gate.flag)
 
     def first_marked(self):
         "The place of the first parameter for which that has closed the gate; None if none has"
-        found = [
-            self.indices[b.at[i]]
-            for b in self.batches
-            if b.launch and (i := b.launch.first_marked()) is not None
-        ]
-        return min(found, default=None)
+        if not self.kernels_read_gradients:
+            found = self.marks.nonzero().flatten().tolist()
+        else:
+            looked = [(b, b.launch.first_marked()) for b in self.batches if b.launch]
+            found = [b.at[i] for b, i in looked if i is not None]
+        return min((self.indices[i] for i in found), default=None)
 
     def run_stage(self, k):
         "Run stage `k`. False if a callback has returned other names than before"
@@ -245,6 +261,16 @@ def scalar_table(program, rows, at_once, gate):
     if program.request.backend == 'triton' and program.request.capturable:
         return DeviceScalars(program, rows, at_once, gate)
     return ScalarTable(program, rows)
+
+
+def not_finite(grads):
+    "Of each gradient 1 if an element is not finite, or its square; else 0. A vector on their device"
+    held = [g for g in grads if g.numel()]
+    largest = iter(foreach_norm(held, torch.inf) if held else [])
+    none = grads[0].new_zeros(())
+    x = torch.stack([next(largest) if g.numel() else none for g in grads])
+    x = compute(x)
+    return torch.where((x * x).isfinite(), 0.0, 1.0)
 
 
 def other_names(who, chain):

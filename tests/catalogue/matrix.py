@@ -15,7 +15,7 @@ names    = 'matrix', 'bias', 'scalar', 'strided', 'late'
 matrices = dict(matrix=True, names=('matrix', 'strided', 'late'), params=lambda model: [p for p in model.parameters() if p.ndim>1])
 
 
-class Muon(torch.optim.Muon):
+class Muon(getattr(torch.optim, 'Muon', torch.optim.Optimizer)):   # torch has it since 2.9; on an older one only its own tests fail
     "torch's, with the iteration in `ns_dtype`: in others than bfloat16 it is timm's, as torch has none"
     def __init__(self, params, *, ns_dtype='bfloat16', maximize=False, **kw):
         self.dtype,self.up = getattr(torch, ns_dtype),maximize

@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy,one_hot,softplus
 from ..data import load_data
 from .task import Problem,fixed,task
 
-__all__ = ['parity', 'first_and_last_bit', 'spirals', 'modular_sums', 'rare_class', 'new_labels', 'digits', 'characters']
+__all__ = ['parity', 'first_and_last_bit', 'spirals', 'modular_sums', 'grokking', 'rare_class', 'new_labels', 'digits', 'characters']
 
 
 def gaussian(*shapes, gain=1.):
@@ -61,6 +61,19 @@ def modular_sums(p):
     both   = one_hot(pairs, p).sum(1).float()
     def net(table, u, v): return (both@table@u).relu()@v
     return Problem(gaussian((p,12), (12,24), (24,p)), lambda *ws: cross(net(*ws), labels), .02, error=lambda *ws: mistaken(net(*ws), labels))
+
+@task(degrees=(.1, .2, .3), steps=700, basis='reference: Adam passes all; it was seen first by Power et al. 2022')
+def grokking(share):
+    "Sums modulo 11 of which this share is not shown, and must be right; a small penalty on the weights leads there long after all that is shown is right"
+    pairs  = torch.cartesian_prod(torch.arange(11), torch.arange(11))
+    x      = one_hot(pairs, 11).flatten(1).float()
+    labels = pairs.sum(1)%11
+    order  = torch.randperm(121, generator=fixed(100))
+    hidden,shown = order[:int(121*share)],order[int(121*share):]
+    goal   = one_hot(labels[shown], 11).float()
+    def net(i, u, v): return (x[i]@u)**2@v
+    def loss(u, v): return ((net(shown, u, v)-goal)**2).sum(-1).mean(-1) + 3e-4*((u**2).sum((-2,-1)) + (v**2).sum((-2,-1)))
+    return Problem(gaussian((22,48), (48,11)), loss, .1, error=lambda u, v: mistaken(net(hidden, u, v), labels[hidden]))
 
 @task(degrees=(.1, .01, .002), steps=300, basis='reference: Adam passes all')
 def rare_class(share):

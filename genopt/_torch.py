@@ -138,8 +138,8 @@ class Around:
             yield
 
 def kinds_of_device():
-    accelerator = torch.accelerator.current_accelerator()
-    return ('cpu', accelerator.type) if accelerator else ('cpu',)
+    if not torch.accelerator.is_available(): return ('cpu',)              # torch 2.6 raises if it is asked which one
+    return 'cpu',torch.accelerator.current_accelerator().type
 
 def quiet():
     """A step, and all that is recorded for it, does not depend on what is on around it: gradients, inference mode, autocast, the default device.

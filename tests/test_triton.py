@@ -12,6 +12,7 @@ from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
 
+pytest.importorskip('triton', minversion='3.6')                              # genopt uses no older one
 interpreter = pytest.importorskip('triton.runtime.interpreter')
 pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')            # the interpreter computes lanes that are not in use
 
@@ -349,6 +350,15 @@ def test_launches_do_not_grow_with_the_parameters(cbs, n, stub):
     opt = Optimizer([dict(params=[p], lr=.01*(i+1)) for i,p in enumerate(ps)] if n==1 else ps, cbs if kw else [cbs], lr=.1, **kw)
     assert len(stub.of(opt, 2))==n
     assert ('one launch' if n==1 else f'{n} launches') in repr(opt.explain())
+
+def test_an_old_triton_is_told(on_triton, monkeypatch):
+    "Its kernels were never seen to run on a card: lists of operations are, unless the user asks for kernels"
+    monkeypatch.setattr(triton_runtime, 'oldest', (99, 0))
+    ps  = params((5,))
+    opt = genopt.Adam(ps)
+    opt.step()
+    assert backends(opt)=={'foreach'}
+    with pytest.raises(ValueError, match=r'fused=True cannot be: it needs Triton 99.0 or newer, and here is 3\.\d+: pip install -U triton'): genopt.Adam(ps, fused=True)
 
 def test_a_rule_of_ones_own_is_one_launch(stub):
     def lion_step(grad, mom=0.9, sqr_mom=0.99, grad_avg=zeros):

@@ -197,7 +197,7 @@ def test_triton_rounds_at_random(on_triton):                      # noqa: F811
 
 @pytest.mark.parametrize('name', ['stochastic',*keeping])
 def test_kernels_compile_for_a_gpu(name):
-    pytest.importorskip('triton')
+    pytest.importorskip('triton', minversion='3.6')
     p = torch.ones(100, 100, dtype=bf16, requires_grad=True)
     told = AdamW([p], store={'p': name}).explain().kernel()
     assert f'{dict(stochastic=22, kahan=26, master=30, extra_bits=26)[name]} bytes for each element' in told

@@ -48,11 +48,11 @@ class Compiled:
 
 def compile_for(kernel, target, stage=-1):
     """The kernels of `kernel`, a `TritonKernel`, compiled for the GPU `target`, one of `targets`.
-    Raises `ValueError` for another, `RuntimeError` without Triton"""
+    Raises `ValueError` for another, `RuntimeError` without Triton, or with an old one"""
     if target not in targets:
         known = ', '.join(targets)
         raise ValueError(f"kernel: there is no target {target!r}; there are {known}")
-    if not runtime.installed():
+    if runtime.installed() < runtime.oldest:
         raise RuntimeError(f"kernels cannot be compiled: {runtime.missing()}")
     source, calls = kernel.source(stage)
     found = runtime.functions(source, [c.name for c in calls])

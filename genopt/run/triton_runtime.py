@@ -5,7 +5,9 @@ cannot show is races, the order of writes to memory, streams and time: the gpu t
 import functools
 import hashlib
 import linecache
-from contextlib import nullcontext
+import re
+from contextlib import nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import SimpleNamespace
 import torch
@@ -63,21 +65,41 @@ def sizes_for(device, in_codes=False):
 # -- Whether there is Triton --
 
 
+oldest = 3, 6  # the oldest version whose kernels have been seen to run on a card
+packages = 'triton', 'pytorch-triton-rocm', 'pytorch-triton-xpu', 'triton-windows'
+
+
 def available():
-    "Whether kernels can be compiled: Triton is installed, and compiling is not turned off"
-    return not compiler.off() and installed()
+    "Whether kernels can be compiled: Triton is there and not too old, and compiling is not turned off"
+    return not compiler.off() and installed() >= oldest
 
 
 @functools.cache
 def installed():
-    return find_spec('triton') is not None
+    "The version of Triton, as two numbers; (0, 0) if there is none. Triton is not imported"
+    if find_spec('triton') is None:
+        return 0, 0
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            return two_numbers(version(name))
+    import triton
+
+    return two_numbers(triton.__version__)
+
+
+def two_numbers(text):
+    "Of '3.6.0+git' (3, 6)"
+    major, minor = re.match(r'(\d+)\.(\d+)', text).groups()
+    return int(major), int(minor)
 
 
 def missing():
     "Why kernels cannot be compiled, and what to do about it"
     if compiler.off():
         return "GENOPT_COMPILE=0 is set; unset it"
-    return "it needs Triton: pip install triton"
+    wanted, here = ('.'.join(map(str, v)) for v in (oldest, installed()))
+    found = f", and here is {here}" if installed() > (0, 0) else ''
+    return f"it needs Triton {wanted} or newer{found}: pip install -U triton"
 
 
 # -- From source to functions --

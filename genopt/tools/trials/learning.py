@@ -64,7 +64,7 @@ def modular_sums(p):
 
 @task(degrees=(.1, .2, .3), steps=700, basis='reference: Adam passes all; it was seen first by Power et al. 2022')
 def grokking(share):
-    "Sums modulo 11 of which this share is not shown, and must be right; a small penalty on the weights leads there long after all that is shown is right"
+    "Sums modulo 11, of which this share is not shown and must be right. A small penalty on the weights leads there, long after all others are right"
     pairs  = torch.cartesian_prod(torch.arange(11), torch.arange(11))
     x      = one_hot(pairs, 11).flatten(1).float()
     labels = pairs.sum(1)%11

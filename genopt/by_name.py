@@ -1,6 +1,6 @@
 """`make` finds algorithms and blocks by name, and takes settings as config files and command lines give them: as strings, in a dict, in YAML."""
 
-import difflib,os,pkgutil,re
+import ast,difflib,os,pkgutil,re
 from collections.abc import Callable,Iterable,Mapping
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,30 @@ def value(v, like):
     return number(v)
 
 def anything(v):
-    "The number, flag or None that the string `v` writes, or `v` itself"
+    "The number, flag, None or dict that the string `v` writes, or `v` itself"
     word = v.strip().lower()
     if word in ('none', 'null'):
         return None
-    return flags.get(word, number(v))
+    return mapping(v) if is_mapping(v) else flags.get(word, number(v))
+
+def is_mapping(s):
+    "Whether the string `s` writes a dict: '{a: 1}' or 'a: 1, b: 2'"
+    return re.search(r'^\s*\{|:\s', s)
+
+def mapping(s):
+    """The dict that the string `s` writes, as in "sqr_avg: int8, '*_avg': bfloat16". Words need no quotes, and the whole no braces.
+
+    Raises `ValueError` for what cannot be read"""
+    word   = r"""'[^']*'|"[^"]*"|[^\s,:{}'"]+"""
+    quoted = re.sub(word, lambda m: m[0] if m[0][0] in '\'"' or number(m[0])!=m[0] else repr(m[0]), s)
+    braced = quoted if quoted.lstrip().startswith('{') else f'{{{quoted}}}'
+    try:
+        found = ast.literal_eval(braced.strip())
+    except (ValueError, SyntaxError, TypeError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise ValueError(f"""cannot read {s!r}; write names and values as in "sqr_avg: int8, '*_avg': bfloat16\"""")
 
 def number(v):
     "The number that the string `v` writes, or `v` itself"
@@ -173,7 +192,7 @@ def read(config):
     where = 'make: the config'
     if isinstance(config, Path) or isinstance(config, str) and config.endswith(('.yaml', '.yml', '.json')):
         where,config = f'make: {config}',from_yaml(Path(config).expanduser().read_text(encoding='utf-8'), config)
-    elif isinstance(config, str) and re.search(r'^\s*\{|:\s', config):
+    elif isinstance(config, str) and is_mapping(config):
         config = from_yaml(config, 'the text')
     if not isinstance(config, Mapping):
         return dict(algorithm=config)

@@ -2,10 +2,11 @@
 
 import ast,inspect,re
 import torch
-from ...by_name import find,make,pair
+from ...by_name import anything,find,make,pair
 from ...optim.lists import algorithm_of
+from ...optim.storage import policies
 
-__all__ = ['Pair', 'Spec', 'parse_specs']
+__all__ = ['Pair', 'Spec', 'Stored', 'parse_specs']
 
 hint = 'settings are written as in SGD(lr=0.1, momentum=0.9)'
 
@@ -20,6 +21,7 @@ def parse(code, s, hint):
 class Spec:
     """An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`; or a list of algorithm and blocks: `Spec('[AdamW, cautious](lr=0.001)')`.
     Raises `ValueError` for an unknown name, and for a setting that has no name, comes twice, or is no literal."""
+    narrow = False                                          # whether its model has parameters in bfloat16
     def __init__(self, s: str):
         s    = s.strip()
         call = parse(s, s, hint)
@@ -36,9 +38,9 @@ class Spec:
         settings = ', '.join(f'{k}={v}' for k,v in self.settings.items())
         return f'{self.name}({settings})' if settings else self.name
 
-    def ours(self, params):
-        "genopt's optimizer over `params`, a model or its parameters"
-        return make(self.items if self.is_list else self.items[0], params, **self.settings)
+    def ours(self, params, **more):
+        "genopt's optimizer over `params`, a model or its parameters. `more`: other settings"
+        return make(self.items if self.is_list else self.items[0], params, **self.settings | more)
 
     def theirs(self, model):
         "torch's optimizer over `model` with the same settings, in whichever spelling they came; None where torch has no such algorithm"
@@ -53,18 +55,33 @@ class Spec:
 
 class Pair:
     "Two algorithms for one model: `Muon+AdamW` is Muon for what `genopt.matrices` finds, and AdamW for the rest"
+    narrow = False
     def __init__(self, left: str, right: str):
         self.left,self.right = Spec(left),Spec(right)
         self.name = f'{self.left.name}+{self.right.name}'
 
     def __str__(self): return f'{self.left}+{self.right}'
 
-    def ours(self, model):
-        "genopt's optimizer over `model`, with a group of matrices and a group of the rest"
-        return make(None, model, groups=pair(self.left.group, self.right.group, model))
+    def ours(self, model, **more):
+        "genopt's optimizer over `model`, with a group of matrices and a group of the rest. `more`: settings of both"
+        return make(None, model, groups=pair(self.left.group, self.right.group, model), **more)
 
     def theirs(self, model):
         "None: torch has no pairs"
+
+class Stored:
+    """The optimizer of `spec` under the policy `store`, a string such as 'int8' or "sqr_avg: int8, '*_avg': bfloat16". A policy for parameters is for
+    those of low precision, so such an optimizer is `narrow`: it is for a model with parameters in bfloat16. Raises `ValueError` or `TypeError` for a
+    policy that cannot be"""
+    def __init__(self, spec: Spec|Pair, store: str):
+        self.spec,self.store,self.name = spec,store,spec.name
+        self.narrow = any(pattern=='p' for pattern,*_ in policies(anything(store)) or ())
+
+    def __str__(self): return f'{self.spec} as {self.store}'
+
+    def ours(self, model):
+        "genopt's optimizer over `model`"
+        return self.spec.ours(model, store=self.store)
 
 def word(node, s):
     "The name that `node` is"

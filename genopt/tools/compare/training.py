@@ -2,11 +2,13 @@
 
 import statistics
 import torch
+from torch import nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from ..choices import at_least
 from ..data import load_data,usual
 
-__all__ = ['Counter', 'accuracy', 'arguments', 'batches', 'check_sizes', 'held_out', 'load', 'progress', 'smooth']
+__all__ = ['Counter', 'Narrow', 'accuracy', 'arguments', 'batches', 'check_sizes', 'held_out', 'load', 'progress', 'smooth']
 
 
 def load(data, root, dtype):
@@ -44,6 +46,18 @@ def held_out(net, x, y):
 def accuracy(net, x, y):
     "The fraction of labels `y` that `net` predicts from `x`"
     return held_out(net, x, y)[1]
+
+class Narrow(nn.Module):
+    """`model` with parameters in bfloat16, from which it computes in float32. So it differs from `model` in how its weights are stored and in nothing
+    else, but for gradients, which have the dtype of their parameter"""
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        for p in model.parameters():
+            p.data = p.data.bfloat16()
+
+    def forward(self, x):
+        return functional_call(self.model, {n: p.float() for n,p in self.model.named_parameters()}, x)
 
 def progress(items, show):
     "`items` with fastprogress's bar if `show`. The bar writes carriage returns, so it is for terminals only"

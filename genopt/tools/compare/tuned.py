@@ -13,7 +13,7 @@ from .results import Results
 from .search import best,search
 from .specs import parse_specs
 from .summary import summary
-from .training import Counter,arguments,batches,check_sizes,held_out,load
+from .training import Counter,Narrow,arguments,batches,check_sizes,held_out,load
 
 __all__ = ['compare_tuned']
 
@@ -37,10 +37,13 @@ class Task:
     schedule: str
     dtype: torch.dtype
 
-    def net(self, seed):
-        "A new model with the weights of `seed`"
+    def net(self, seed, narrow=False):
+        "A new model with the weights of `seed`; `narrow`: rounded to bfloat16"
         torch.manual_seed(seed)
-        return make_model(self.model, self.train[0], self.n_out).to(self.dtype)
+        net = self.made().to(self.dtype)
+        return Narrow(net) if narrow else net
+
+    def made(self): return make_model(self.model, self.train[0], self.n_out)
 
     @property
     def steps(self): return self.epochs*(len(self.train[0])//self.bs)
@@ -85,7 +88,7 @@ def train(spec, tuned, exponent, seed, task):
     """Train a model with the weights and the order of batches of `seed`. Returns the values of the hyper-parameter `tuned`, the losses and the
     accuracy on the test set, which are None if the training diverged, the curve of the training loss, and the seconds."""
     start   = time.perf_counter()
-    net     = task.net(seed)
+    net     = task.net(seed, spec.narrow)
     opt,values = settled(spec, net, tuned, exponent)
     losses  = descend(net, opt, task, seed)
     res     = dict(values=values, train_loss=None, valid_loss=None, test_loss=None, accuracy=None)

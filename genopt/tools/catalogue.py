@@ -7,9 +7,11 @@ import torch
 import genopt
 from ..contract.names import name_of,rename
 from ..optim.hypers import engine_flags
+from ..optim.tables import table
 from .. import algorithms,blocks
+from .compare.specs import Spec,Stored
 
-__all__ = ['listing', 'page']
+__all__ = ['listing', 'page', 'sizes']
 
 
 # -- Docstrings and signatures --
@@ -49,6 +51,13 @@ def papers(cls):
 
 
 # -- Callbacks --
+
+def named(pattern):
+    "The names of algorithms that fit `pattern`. Raises `ValueError` if none does"
+    names = genopt.list_algorithms(pattern)
+    if not names:
+        raise ValueError(f"no algorithm fits {pattern!r}; write * for any letters, as in '*adam*'")
+    return names
 
 def make(name, **hypers):
     "The algorithm `name` over two matrices of 64x32 in float32"
@@ -100,9 +109,7 @@ def bytes_per_element(name):
 
 def listing(width: int|None=None, pattern: str='*') -> str:
     "One line for each algorithm whose name fits `pattern`, by family, cut at `width` characters. Raises `ValueError` if none fits"
-    names = genopt.list_algorithms(pattern)
-    if not names:
-        raise ValueError(f"no algorithm fits {pattern!r}; write * for any letters, as in '*adam*'")
+    names = named(pattern)
     shorts = {n: in_short(getattr(genopt, n)) for n in names}
     left   = max(map(len, shorts))
     middle = min(max(map(len, shorts.values())), 80)
@@ -114,6 +121,35 @@ def listing(width: int|None=None, pattern: str='*') -> str:
     if width:
         lines = [line if len(line)<=width else line[:width-1]+'…' for line in lines]
     return '\n'.join(lines[1:])
+
+
+def sizes(store: str, pattern: str='*') -> str:
+    """A table of bytes for each element of a matrix of 128x64, for each algorithm whose name fits `pattern`: of weights and state, and what a step
+    moves, in float32 and under the policy `store`, such as 'int8'. An algorithm without such a state has a dash. Raises `ValueError` for a policy
+    that cannot be or that is for none of the algorithms"""
+    names = named(pattern)
+    found = {n: bytes_under(n, store) for n in names}
+    if bad := [e for e in found.values() if isinstance(e, ValueError)]:
+        if len(bad)==len(names):
+            raise ValueError(f"--store {store}: {bad[0]}")
+    rows  = []
+    for n in names:
+        new = ['-', '-'] if isinstance(found[n], ValueError) else [f'{x:.2f}' for x in found[n]]
+        (held,moved),(held_new,moved_new) = [f'{x:.2f}' for x in bytes_under(n)],new
+        rows.append([n, held, held_new, moved, moved_new])
+    head = ['algorithm', 'weights and state, B', f'as {store}', 'a step moves, B', f'as {store}']
+    return table(head, rows, right=range(1, 5))
+
+def bytes_under(name, store=None):
+    """Bytes of weights and state, and bytes that a step moves, for each element of a matrix, under the policy `store`. Where a state that it names is
+    missing, the error that says so"""
+    spec = Stored(Spec(name), store) if store else Spec(name)
+    p    = torch.ones(128, 64, dtype=torch.bfloat16 if spec.narrow else torch.float32, requires_grad=True)
+    try:
+        explained = spec.ours([p]).explain()
+    except ValueError as e:
+        return e
+    return (p.nbytes + explained.state)/p.numel(),explained.traffic/p.numel()
 
 
 # -- As a page --

@@ -42,35 +42,37 @@ def compare(
     bs:int=None,               # Batch size; by default 64, for text 16
     seed:int=42,               # Seed of the weights and of the order of the batches
     tune:str=None,             # Compare optimizers with each other, not with torch: tune this hyper-parameter of each, such as lr
-    seeds:int=None,            # Compare optimizers with each other, over this number of seeds; 5 with --tune
+    seeds:int=None,            # Compare optimizers with each other, over this number of seeds; 5 with --tune or --store
+    store:str=None,            # Compare each optimizer that stores states so with itself in float32: int8, or "sqr_avg: int8, '*_avg': bfloat16"
     budget:int=8,              # Trainings of each optimizer to tune it
-    schedule:str='cosine',     # Of the learning rate, with --tune or --seeds: cosine, which warms up, or constant
-    dtype:str=None,            # float64 shows that the algorithms are equal to torch's; with --tune or --seeds float32
+    schedule:str='cosine',     # Of the learning rate, with --tune, --seeds or --store: cosine, which warms up, or constant
+    dtype:str=None,            # float64 shows that the algorithms are equal to torch's; with --tune, --seeds or --store float32
     tol:float=None,            # Largest difference of two losses that counts as equal to torch's (1e-8 in float64, 0.01 in float32)
     out:Path=None,             # File for the picture; by default compare.png
-    results:Path=None,         # File for every training of --tune or --seeds, from which an interrupted run goes on; by default compare.json
-    page:Path=None,            # File for a page with the table and the picture of --tune or --seeds; these are then beside it
+    results:Path=None,         # File for every training of --tune, --seeds or --store, from which an interrupted run goes on; by default compare.json
+    page:Path=None,            # File for a page with the table and the picture of --tune, --seeds or --store; these are then beside it
     root:Path='~/.cache/genopt', # Folder in which torchvision keeps its data sets
     json:bool=False,           # Print all that was measured as JSON instead of the table
 ):
-    "Train one model with genopt's algorithms and torch's; exits with 1 unless both do the same. With --tune or --seeds: compare optimizers"
+    "Train one model with genopt's algorithms and torch's; exits with 1 unless both do the same. With --tune, --seeds or --store: compare optimizers"
     out     = out or (page or Path('compare')).with_suffix('.png')
     results = results or (page or Path('compare')).with_suffix('.json')
     for option,path in dict(out=out, results=results, page=page).items():
         if path:
             check_folder(f'--{option}', path)
     bar  = sys.stdout.isatty() and not json
-    opts = comparison.defaults if opts is None else opts
+    if opts is None:
+        opts = comparison.with_states if store else comparison.defaults
     common = dict(opts=opts, data=data, model=model, epochs=epochs, bs=bs, seed=seed, root=root, show=bar)
-    if tune is None and seeds is None:
+    if tune is None and seeds is None and store is None:
         if page:
-            raise ValueError(f"--page {page} shows what --tune or --seeds found; give one of these")
+            raise ValueError(f"--page {page} shows what --tune, --seeds or --store found; give one of these")
         res = comparison.compare(**common, dtype=dtype or 'float64', tol=tol)
         show(res, comparison, out, json, 'loss curves')
         return 1 if comparison.different(res) else 0
     try:
         res = comparison.compare_tuned(**common, dtype=dtype or 'float32', tune=tune, seeds=5 if seeds is None else seeds, budget=budget,
-                                       schedule=schedule, results=results)
+                                       schedule=schedule, store=store, results=results)
     except KeyboardInterrupt:
         print(f"\ngenopt compare: interrupted; the same command goes on from {results}", file=sys.stderr)
         return 130
@@ -137,9 +139,12 @@ def trials(
 
 def list_(
     pattern:str=None,          # Names to show, with * for any letters, as in '*adam*'; by default all
+    store:str=None,            # Show bytes for each element instead, in float32 and if states are stored so: int8, or "sqr_avg: int8, '*_avg': bfloat16"
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
     "Show algorithms by family, with their callbacks at the default settings"
+    if store:
+        return print(catalogue.sizes(store, pattern or '*'))
     if not page:
         return print(catalogue.listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None, pattern or '*'))
     check_folder('--page', page)

@@ -3,8 +3,8 @@
 from .specs import Pair,Spec,Stored,parse_specs
 from .training import accuracy,batches,progress,smooth
 from .beside_torch import compare,defaults,different,plot,report
-from .tuned import compare_tuned
+from .tuned import compare_tuned,with_states
 from . import ranking
 
 __all__ = ['Pair', 'Spec', 'Stored', 'accuracy', 'batches', 'compare', 'compare_tuned', 'defaults', 'different', 'parse_specs', 'plot', 'progress',
-           'ranking', 'report', 'smooth']
+           'ranking', 'report', 'smooth', 'with_states']

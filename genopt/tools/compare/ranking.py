@@ -1,13 +1,14 @@
 """What `compare_tuned` found, as a table, a picture and a page."""
 
-import os,statistics,textwrap
+import os,shlex,statistics,textwrap
 from pathlib import Path
 from ...optim.tables import plural,table
 from .beside_torch import label_ends
 
 __all__ = ['page', 'plot', 'report']
 
-head = '', 'optimizer', '{tune}', 'training loss', 'test loss', 'accuracy', 'test loss against {first}', 'p', 'better than'
+head     = '', 'optimizer', '{tune}', 'training loss', 'test loss', 'accuracy', 'test loss against {first}', 'p', 'better than'
+of_pairs = '', 'optimizer', '{tune}', 'bytes', 'training loss', 'test loss', 'accuracy', 'test loss against float32', 'deviations', 'p'
 
 
 # -- In words --
@@ -19,22 +20,56 @@ def what(res):
 
 effort = ("Each optimizer had {budget} trainings to tune {tune}, with another seed than those of the table. The best value had the lowest loss on a "
           "sixth of the training set that no training sees.")
+effort_for_both = "{tune} is tuned in float32 with {budget} trainings and another seed, by the loss on a sixth of the training set that no training sees."
 edge   = "A star marks a value that is the highest or the lowest tried; a larger budget would go on from there."
 tests  = ("Numbers are mean ± standard deviation over {seeds} seeds. With each seed all optimizers start from the same weights and see the same "
           "batches, so they are compared in pairs. p is that of a paired t-test on the test loss, adjusted for the number of pairs (Benjamini and "
           "Hochberg). 'better than' names the rows that have a higher test loss at a false discovery rate of 5%.")
 
+pairs  = ("Each optimizer is in float32 and under the policy `{store}`. 'bytes' are those of weights and state for each element. Numbers are mean ± standard "
+          "deviation over {seeds} seeds. With each seed both start from the same weights and see the same batches, so they are compared in pairs. "
+          "'deviations' is the mean difference, divided by the standard deviation in float32. p is that of a paired t-test on the test loss, adjusted "
+          "for the number of optimizers (Benjamini and Hochberg).")
+narrow = "Under a policy for weights (p) these are in bfloat16. The model computes in float32 all the same, and gradients are in bfloat16."
+
 def how(res):
     "What the numbers of the table are"
     at_edge = any('*' in values(r) for r in res['optimizers'])
-    parts   = [res['tune'] and effort, at_edge and edge, res['seeds']>1 and tests]
+    if res.get('store'):
+        parts = [pairs, res['narrow'] and narrow, res['tune'] and effort_for_both, at_edge and edge]
+    else:
+        parts = [res['tune'] and effort, at_edge and edge, res['seeds']>1 and tests]
     return ' '.join(filter(None, parts)).format(**res)
+
+def verdict(res):
+    "Which optimizers are worse under the policy; '' for a ranking"
+    if not res.get('store'):
+        return ''
+    bad = [r['optimizer'] for r in res['optimizers'] if r.get('worse')]
+    if bad:
+        return f"WORSE than in float32: {'; '.join(bad)}"
+    return 'no optimizer is worse than in float32, at a false discovery rate of 5%' if res['seeds']>1 else 'one seed does not tell which is worse'
 
 def rows(res):
     "The table: for each optimizer its cells"
+    if res.get('store'):
+        return [[str(i), r['optimizer'], values(r), f"{r['bytes']:.2f}", *losses(r, res), *beside_itself(r)] for i,r in enumerate(res['optimizers'], 1)]
     place = {r['optimizer']: i for i,r in enumerate(res['optimizers'], 1)}
-    return [[str(i), r['optimizer'], values(r), around(r['train_loss'], '.4f'), around(r['test_loss'], '.4f') if r['test_loss'] else diverged(r, res),
-             around(r['accuracy'], '.2%'), *against(r), ranges([place[n] for n in r['better_than']])] for i,r in enumerate(res['optimizers'], 1)]
+    return [[str(i), r['optimizer'], values(r), *losses(r, res), *against(r['against_first']), ranges([place[n] for n in r['better_than']])]
+            for i,r in enumerate(res['optimizers'], 1)]
+
+def losses(r, res):
+    "The cells of losses and accuracy"
+    test = around(r['test_loss'], '.4f') if r['test_loss'] else diverged(r, res)
+    return [around(r['train_loss'], '.4f'), test, around(r['accuracy'], '.2%')]
+
+def beside_itself(r):
+    "The three cells that compare an optimizer under a policy with itself"
+    if 'against' not in r:
+        return ['', '', '']
+    shown,p = against(r['against'])
+    size    = r['against']['deviations']
+    return [shown, '-' if size is None else f'{size:+.2f}', p]
 
 def values(r):
     "The tuned values; with a star if the best was the highest or the lowest of those tried"
@@ -51,9 +86,8 @@ def around(pair, spec):
 
 def diverged(r, res): return f"diverged with {r['diverged']} of {plural(res['seeds'], 'seed')}"
 
-def against(r):
-    "The two cells about the first optimizer"
-    o = r['against_first']
+def against(o):
+    "The two cells about a difference from another optimizer: `o` has it, with its p-value"
     if o is None or o['difference'] is None:
         return ['-', '-']
     p = o['p']
@@ -71,29 +105,33 @@ def ranges(numbers):
 
 def columns(res):
     "The head and the rows of the table, without the column of the tuned values if nothing was tuned"
-    cells = [[h.format(tune=res['tune'], first=res['first']) for h in head], *rows(res)]
+    names = of_pairs if res.get('store') else head
+    cells = [[h.format(tune=res['tune'], first=res['first']) for h in names], *rows(res)]
     return cells if res['tune'] else [[*row[:2], *row[3:]] for row in cells]
 
 def report(res: dict) -> str:
     "The result of `compare_tuned` as a table"
     first,*others = columns(res)
-    return '\n'.join([what(res), '', table(first, others, right=(0,)), '', textwrap.fill(how(res), 120)])
+    lines = [what(res), '', table(first, others, right=(0,)), '', textwrap.fill(how(res), 120), *filter(None, [verdict(res)])]
+    return '\n'.join(lines)
 
 def page(res: dict, path: Path, picture: Path, results: Path) -> str:
     "The result of `compare_tuned` as a page of Markdown for the file `path`. `picture` and `results` are the files that it shows and names"
     picture,results = (Path(os.path.relpath(o, path.parent)).as_posix() for o in (picture, results))
     first,*others = columns(res)
     cells = [first, ['---']*len(first), *others]
+    told  = [f'{said[0].upper()}{said[1:]}.', ''] if (said := verdict(res)) else []
     lines = [f"# Optimizers on {res['data']}", '', f"What is trained: {what(res)}.", '',
              f"![The training loss, the test loss, and the values tried, of each optimizer]({picture})", '',
-             *('| ' + ' | '.join(row) + ' |' for row in cells), '', how(res), '',
+             *('| ' + ' | '.join(row) + ' |' for row in cells), '', how(res), '', *told,
              f"[{results}]({results}) has every training. This command wrote the page, the picture and that file:", '',
              '```sh', f'{command(res)} --page {path.as_posix()}', '```', '']
     return '\n'.join(lines)
 
 def command(res):
     tune   = f" --tune {res['tune']} --budget {res['budget']}" if res['tune'] else ''
-    return (f"genopt compare --data {res['data']} --opts \"{res['opts']}\"{tune} --seeds {res['seeds']} --seed {res['seed']} "
+    store  = f' --store {shlex.quote(res["store"])}' if res.get('store') else ''
+    return (f"genopt compare --data {res['data']} --opts \"{res['opts']}\"{tune}{store} --seeds {res['seeds']} --seed {res['seed']} "
             f"--model {res['model']} --epochs {res['epochs']} --bs {res['bs']} --schedule {res['schedule']} --dtype {res['dtype']}")
 
 

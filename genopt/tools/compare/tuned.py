@@ -11,11 +11,13 @@ from ..choices import at_least,one_of
 from ..data import cache,classes,make_model
 from .results import Results
 from .search import best,search
-from .specs import parse_specs
-from .summary import summary
+from .specs import Stored,parse_specs
+from .summary import beside,summary
 from .training import Counter,Narrow,arguments,batches,check_sizes,held_out,load
 
-__all__ = ['compare_tuned']
+__all__ = ['compare_tuned', 'with_states']
+
+with_states = 'SGD(lr=0.05, momentum=0.9), RMSprop(lr=0.001), Adam(lr=0.003)'       # optimizers for `store`
 
 warm_up   = 0.05                                            # the part of a training in which the rate rises
 schedules = dict(constant=lambda t: 1., cosine=lambda t: min(1, t/warm_up)*(1+math.cos(math.pi*t))/2)
@@ -142,6 +144,7 @@ def compare_tuned(
     seeds: int=5,                   # number of seeds after it
     tune: str|None='lr',            # the hyper-parameter to tune; None tunes nothing
     budget: int=8,                  # trainings of each optimizer to tune it
+    store: str|None=None,           # a policy of storage: compares each optimizer under it with itself in float32
     schedule: str='cosine',         # of `schedules`
     dtype: str='float32',
     root: str|Path=cache,           # torchvision's folder
@@ -150,24 +153,59 @@ def compare_tuned(
 ) -> dict:
     """Tune each optimizer of `opts`, and train with it. Returns all that was measured, ready for JSON: the arguments, every training, and in
     `optimizers` the ranking (see `summary`). Weights and batches depend on the seed alone, so optimizers compare in pairs. Tuning takes the value
-    with the lowest loss on a sixth of the training set, which no training sees. Raises `ValueError` for an argument that cannot be."""
+    with the lowest loss on a sixth of the training set, which no training sees.
+
+    Under `store`, as in 'int8' or "sqr_avg: int8, '*_avg': bfloat16", `optimizers` has a pair of rows for each optimizer (see `beside`), with the bytes
+    of weights and state for each element. The value that was tuned in float32 is taken under the policy too. A policy for parameters, as in 'p: extra_bits', trains
+    a model with parameters in bfloat16 that computes in float32.
+
+    Raises `ValueError` for an argument that cannot be."""
     at_least(1, seeds=seeds, budget=budget)
     specs = parse_specs(opts, pairs=True)
     names = [*map(str, specs)]
     if twice := next((n for n in names if names.count(n)>1), None):
         raise ValueError(f"--opts has {twice} twice; leave one out, or give it another setting")
+    if store and dtype!='float32':
+        raise ValueError(f"--dtype {dtype}: --store compares with float32; leave --dtype out")
     task,about = task_of(data, model, epochs, bs, schedule, dtype, root)
     for spec in specs:
         settled(spec, task.net(seed), tune, 0)                              # refuses what cannot be before anything is trained
+    pairs    = [(spec, stored(spec, store, task)) for spec in specs] if store else []
     versions = dict(genopt=genopt.__version__, torch=torch.__version__)
-    store = Results(versions | about, results)
-    with Counter(len(specs)*((budget if tune else 0) + seeds), show) as counter:
-        trainer = Trainer(task, tune, store, counter)
-        found   = {str(spec): trainer.tuned(spec, seed, budget, seeds) for spec in specs}
-    rows = [row | found[row['optimizer']][1] for row in summary(names, {n: finals for n,(finals,_) in found.items()})]
-    more = dict(seed=seed, seeds=seeds, tune=tune, budget=budget if tune else 0, opts=opts, first=names[0], optimizers=rows)
-    store.save(**more)
-    return store.all() | more
+    kept     = Results(versions | about, results)
+    with Counter(len(specs)*((budget if tune else 0) + seeds) + len(pairs)*seeds, show) as counter:
+        trainer = Trainer(task, tune, kept, counter)
+        found   = {}
+        for together in pairs or zip(specs):
+            found |= trainer.tuned(together, seed, budget, seeds)
+    finals = {name: runs for name,(runs,_) in found.items()}
+    rows   = beside([(str(a), str(b)) for a,b in pairs], finals) if store else summary(names, finals)
+    sizes  = {str(spec): dict(bytes=bytes_of(spec, task)) for both in pairs for spec in both}
+    rows   = [row | found[row['optimizer']][1] | sizes.get(row['optimizer'], {}) for row in rows]
+    more   = dict(seed=seed, seeds=seeds, tune=tune, budget=budget if tune else 0, opts=opts, first=names[0], optimizers=rows)
+    if store:
+        more |= dict(store=store, narrow=pairs[0][1].narrow)
+    kept.save(**more)
+    return kept.all() | more
+
+def stored(spec, store, task):
+    "`spec` under the policy `store`. Raises `ValueError` for a policy that `spec` cannot have, and for one that changes nothing"
+    how = """write a dtype, or states and dtypes as in "sqr_avg: int8, '*_avg': bfloat16\""""
+    try:
+        other = Stored(spec, store)
+        small = bytes_of(other, task)
+    except (ValueError,TypeError) as e:
+        raise ValueError(f"--store {store}: {e}. For --store {how}; --opts names the optimizers that it is for") from e
+    if small==bytes_of(spec, task):
+        raise ValueError(f"--store {store} stores no state of {spec} on this model in fewer bytes: those of fewer than 4096 elements stay as they are. "
+                         "Give a larger --model, or --store \"'*': {dtype: int8, smallest: 0}\"")
+    return other
+
+def bytes_of(spec, task):
+    "Bytes of weights and state for each element of the model of the task"
+    net = task.net(0, spec.narrow)
+    own = [*net.parameters()]
+    return (spec.ours(net).explain().state + sum(p.nbytes for p in own))/sum(p.numel() for p in own)
 
 @dataclass
 class Trainer:
@@ -184,12 +222,16 @@ class Trainer:
             self.store.add(train(spec, self.tune, exponent, seed, self.task), **what)
         return self.store.get(**what)
 
-    def tuned(self, spec, seed, budget, seeds):
-        "The trainings of `spec` with each seed after `seed`, at the best value; and that value, beside all that were tried with `seed`"
+    def tuned(self, specs, seed, budget, seeds):
+        """For each of `specs`, by name: its trainings with each seed after `seed`, at the value that is best for the first of them; and that value. The
+        first has all that were tried with `seed` beside it"""
         tried = {}
         def loss(exponent):
-            t = tried[exponent] = self.training(spec, exponent, seed)
+            t = tried[exponent] = self.training(specs[0], exponent, seed)
             return math.nan if t['valid_loss'] is None else t['valid_loss']
         exponent = best(search(loss, budget)) if self.tune else 0.
-        finals = [self.training(spec, exponent, s) for s in range(seed+1, seed+seeds+1)]
-        return finals,dict(values=finals[0]['values'], tried=[[t['values'], t['valid_loss']] for _,t in sorted(tried.items())])
+        res = {}
+        for spec in specs:
+            finals = [self.training(spec, exponent, s) for s in range(seed+1, seed+seeds+1)]
+            res[str(spec)] = finals,dict(values=finals[0]['values'], tried=[] if res else [[t['values'], t['valid_loss']] for _,t in sorted(tried.items())])
+        return res

@@ -184,6 +184,22 @@ def test_yaml_that_is_none(tmp_path):
     with pytest.raises(FileNotFoundError): make('no/such/file.yaml', network())
 
 
+@pytest.mark.parametrize('text,store', [
+    ('int8',                                                    'int8'),
+    ("sqr_avg: int8, '*_avg': bfloat16",                        {'sqr_avg': 'int8', '*_avg': 'bfloat16'}),
+    ('*_avg: bfloat16, p: extra_bits',                          {'*_avg': 'bfloat16', 'p': 'extra_bits'}),
+    ('{"*": {dtype: int8, smallest: 0, rounding: nearest}}',    {'*': dict(dtype='int8', smallest=0, rounding='nearest')}),
+    ('none',                                                    None)])
+def test_a_policy_of_storage_as_a_string(text, store):
+    m = network()
+    assert seen(make('adamw', m, store=text))==seen(AdamW(m.named_parameters(), store=store))
+    assert seen(make('Muon+AdamW', m, store=text))==seen(make('Muon+AdamW', m, store=store))
+
+@pytest.mark.parametrize('text', ['sqr_avg: int8: float32', '{sqr_avg}', '{sqr_avg: int8', 'sqr_avg: '])
+def test_a_policy_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match=f'cannot read {re.escape(repr(text))}; write names and values as in'): make('adamw', network(), store=text)
+
+
 # -- In other libraries' configs --
 
 def test_omegaconf():

@@ -231,6 +231,30 @@ def test_list_takes_a_pattern(tmp_path, capsys, monkeypatch):
     assert main(['list', 'nonsense'])==2 and "no algorithm fits 'nonsense'" in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
 
+@pytest.mark.parametrize('store,rows', [
+    ('int8',                                        dict(AdamW=[12, 6.03, 28, 16.06], SGDW=[4, '-', 12, '-'], Lion=[8, 5.02, 20, 14.03])),
+    ("sqr_avg: int8, '*_avg': bfloat16",            dict(AdamW=[12, 7.02, 28, 18.03], SGDW=[4, '-', 12, '-'], Lion=[8, '-', 20, '-'])),
+    ('p: extra_bits, *: int8',                      dict(AdamW=[12, 6.03, 28, 14.06])),
+    ('p: stochastic',                               dict(AdamW=[12, 10, 28, 22], SGDW=[4, 2, 12, 6]))])
+def test_list_shows_bytes_under_a_policy(store, rows, capsys):
+    "Of weights and state, and those that a step moves; an algorithm without such a state has dashes"
+    assert main(['list', '*w', '--store', store])==0 and main(['list', 'Lion', '--store', store])==('Lion' in rows and rows['Lion'][1]=='-')*2
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    found = {words[0]: words[1:] for words in lines if words}
+    for name,cells in rows.items():
+        if name in found: assert found[name]==[c if c=='-' else f'{c:.2f}' for c in cells]
+    assert 'AdamW' in found and f'as {store}' in ' '.join(lines[0])
+
+@pytest.mark.parametrize('args,words', [
+    (['list', '--store', 'int7'],                       "--store int7: store, '*': a state cannot be kept as 'int7'; there is float32"),
+    (['list', '*', '--store', 'sqr_av: int8'],          "--store sqr_av: int8: "),
+    (['list', 'SGD', '--store', 'int8'],                "--store int8: SGD: store has '*', which matches no state; there is none"),
+    (['list', 'Nonsense', '--store', 'int8'],           "no algorithm fits 'Nonsense'"),
+    (['list', '--store', 'int8', '--page', 'c.md'],     "--page c.md: the catalogue has no bytes under a policy; leave out --store or --page")])
+def test_policies_that_list_cannot_show(args, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(args)==2 and words in capsys.readouterr().err and not [*tmp_path.iterdir()]
+
 own = '''
 from genopt import algorithm
 from genopt.blocks import average_grad,momentum_step

@@ -8,7 +8,7 @@ import genopt
 from genopt.tools.cli import main
 from genopt.tools.compare import Pair,Spec,compare,compare_tuned,parse_specs,ranking,tuned
 from genopt.tools.compare.search import search
-from genopt.tools.compare.summary import summary
+from genopt.tools.compare.summary import beside,summary
 from genopt.tools.compare.training import Counter
 from genopt.tools.data import classes,load_data,make_model
 
@@ -198,6 +198,88 @@ def test_a_bar_is_drawn_in_a_terminal_alone(capsys):
         assert ('AdamW' in out and '3' in out)==show
 
 
+# -- Under a policy of storage --
+
+small = '*: {dtype: int8, smallest: 0}'                                 # states of any size in 8 bits
+def rows_under(store, opts, **kw):
+    res = compare_tuned(opts, tune=None, store=store, **dict(epochs=1, seeds=2) | kw)
+    return res,{r['optimizer']: r for r in res['optimizers']}
+
+def test_a_policy_is_compared_with_float32():
+    "Pairs of rows, in the order given; with each seed the same weights and batches, so that both begin with the same loss"
+    res,by = rows_under('int8', 'Adam(lr=0.003), Muon(lr=0.02)+AdamW')
+    assert [*by]==['Adam(lr=0.003)', 'Adam(lr=0.003) as int8', 'Muon(lr=0.02)+AdamW', 'Muon(lr=0.02)+AdamW as int8']
+    of = {(t['optimizer'], t['seed']): t for t in res['trainings']}
+    for seed in (43, 44):
+        a,b = (of[name,seed]['curve'] for name in ('Adam(lr=0.003)', 'Adam(lr=0.003) as int8'))
+        assert a[0]==b[0] and a!=b and b==pytest.approx(a, rel=.01)
+    assert by['Adam(lr=0.003)']['bytes']==12 and 6<by['Adam(lr=0.003) as int8']['bytes']<7               # the layer of 4096, and what stays
+    for name,row in by.items():
+        assert ('against' in row)==name.endswith('int8')
+    against = by['Adam(lr=0.003) as int8']['against']
+    difference,deviation = (by['Adam(lr=0.003) as int8']['test_loss'][0]-by['Adam(lr=0.003)']['test_loss'][0]),by['Adam(lr=0.003)']['test_loss'][1]
+    assert against['difference'][0]==pytest.approx(difference) and against['deviations']==pytest.approx(difference/deviation)
+    told = ranking.report(res)
+    assert 'test loss against float32' in told and '12.00' in told and 'better than' not in told and 'no optimizer is worse than in float32' in told
+
+def test_a_policy_takes_the_rate_of_float32():
+    "It is tuned once; the trainings under the policy are the seeds of the table alone"
+    res = compare_tuned('SGD(lr=0.05, momentum=0.9)', tune='lr', store=small, **quick)
+    alone,other = res['optimizers']
+    assert alone['values']==other['values']==min(alone['tried'], key=lambda o: o[1])[0] and other['tried']==[]
+    assert [t['seed'] for t in res['trainings'] if t['optimizer']==other['optimizer']]==[43, 44] and 'tuned in float32' in ranking.report(res)
+
+def test_weights_in_bfloat16():
+    "The model computes in float32 from weights that are rounded; a policy that keeps what rounding loses is near float32, the nearest is not"
+    nets = [task(narrow) for narrow in (False, True)]
+    assert {p.dtype for p in nets[1].parameters()}=={torch.bfloat16}
+    for p,q in zip(*(net.parameters() for net in nets)): p.data.copy_(q)
+    x = torch.rand(5, 1, 8, 8)
+    assert nets[1](x).dtype==torch.float32 and torch.equal(nets[0](x), nets[1](x))
+    res,by = rows_under('p: nearest', 'Adam(lr=0.0003)', epochs=3)
+    kept,more = rows_under('p: extra_bits', 'Adam(lr=0.0003)', epochs=3)
+    lost,near = (rows[f'Adam(lr=0.0003) as p: {how}']['against']['difference'][0] for rows,how in ((by, 'nearest'), (more, 'extra_bits')))
+    assert abs(near)<.002<lost/5 and more['Adam(lr=0.0003) as p: extra_bits']['bytes']==12 and by['Adam(lr=0.0003) as p: nearest']['bytes']==10
+    assert 'computes in float32 all the same' in ranking.page(kept, Path('p.md'), Path('p.png'), Path('p.json'))
+
+def task(narrow): return tuned.task_of('digits', None, 1, None, 'constant', 'float32', None)[0].net(0, narrow)
+
+def test_what_is_worse_is_told():
+    losses = dict(a=[.30, .34, .31, .33], b=[.31, .345, .32, .341], c=[.29, .36, .30, .33], d=[.3, None, .3, .3])
+    a,b,_,c,_,d = rows = beside([('a', 'b'), ('a', 'c'), ('a', 'd')], finals(**losses))
+    raw = [stats.ttest_rel(losses['a'], losses[o]).pvalue for o in 'bc']
+    assert [b['against']['p'], c['against']['p']]==pytest.approx([*stats.false_discovery_control(raw)])
+    assert [r.get('worse') for r in (b, c, d)]==[True, False, True] and b['against']['deviations']==pytest.approx(.009/statistics.stdev(losses['a']))
+    assert d['against']==dict(difference=None, p=None, deviations=None) and 'worse' not in a
+    res = dict(store='int8', seeds=4, optimizers=rows)
+    assert ranking.verdict(res)=='WORSE than in float32: b; d' and ranking.verdict(dict(seeds=4, optimizers=[])) == ''
+
+@pytest.mark.parametrize('args,words', [
+    (['--store', 'int7'],                                       "--store int7: store, '*': a state cannot be kept as 'int7'; there is float32"),
+    (['--store', 'sqr_avg:int8'],                               "write a dtype such as int8, or names and dtypes as in \"sqr_avg: int8, '*_avg': bfloat16\""),
+    (['--store', 'sqr_avg: int8:'],                             "--store sqr_avg: int8:: cannot read 'sqr_avg: int8:'; write names"),
+    (['--store', 'sqr_av: int8', '--opts', 'Adam'],             "--store sqr_av: int8: Adam: store has 'sqr_av', which matches no state, did you mean 'sqr_avg'"),
+    (['--store', 'int8', '--opts', 'Adam, SGD'],                "matches no state; there is none; name another state, or leave SGD out of --opts"),
+    (['--store', 'p: int8', '--opts', 'Adam'],                  "a parameter cannot be kept as 'int8'; there is nearest"),
+    (['--store', "*: {dtype: int8, smallest: 5000}"],           "in fewer bytes: those of fewer than 4096 elements stay as they are. Give a larger --model"),
+    (['--store', 'int8', '--dtype', 'float64'],                 "--dtype float64: --store compares with float32; leave --dtype out"),
+])
+def test_policies_that_cannot_be(args, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = calls(monkeypatch)
+    assert main(['compare', *args])==2 and words in capsys.readouterr().err and done==[] and [*tmp_path.iterdir()]==[]
+
+def test_page_under_a_policy_names_its_command(tmp_path, monkeypatch, no_picture):
+    "The command of the page trains nothing, and another policy goes on from the same file"
+    args = ['compare', '--epochs', '1', '--seeds', '2', '--opts', 'Adam', '--page', str(tmp_path/'p.md')]
+    assert main([*args, '--store', "sqr_avg: int8, '*_avg': bfloat16"])==0
+    page = (tmp_path/'p.md').read_text()
+    assert "| Adam as sqr_avg: int8, '*_avg': bfloat16 |" in page and 'o optimizer is worse' in page
+    done = calls(monkeypatch)
+    assert main(shlex.split(re.search(r'```sh\ngenopt (.*)\n```', page)[1]))==0 and done==[] and (tmp_path/'p.md').read_text()==page
+    assert main([*args, '--store', 'int8'])==0 and len(done)==2
+
+
 # -- The command --
 
 train = tuned.train
@@ -290,7 +372,7 @@ def test_bad_arguments_are_told(args, words, capsys, tmp_path, monkeypatch):
     assert words in capsys.readouterr().err and done==[] and [*tmp_path.iterdir()]==[]
 
 @pytest.mark.parametrize('args,words', [
-    (['compare', '--page', 'p.md'],                     "--page p.md shows what --tune or --seeds found"),
+    (['compare', '--page', 'p.md'],                     "--page p.md shows what --tune, --seeds or --store found"),
     (['gallery', '--algorithms', 'Muon+AdamW'],         "'Muon+AdamW': this command takes one algorithm at a time"),
     (['gallery', '--algorithms', '[AdamW, cautious]'],  "'[AdamW, cautious]': this command takes one algorithm at a time"),
 ])

@@ -195,9 +195,23 @@ def test_an_optimizer_of_ones_own_stands_beside_adam(tmp_path, monkeypatch, caps
     assert {*rows}=={'mine_of_test:Mine', 'Adam'} and rows['mine_of_test:Mine']['results']['flat_minimum'][0]['seeds'][7]=='5'
     assert (tmp_path/'trials.png').stat().st_size>10_000 and '| Mine |' in (tmp_path/'trials.md').read_text()
 
+def test_an_optimizer_of_ones_own_takes_settings(tmp_path, monkeypatch):
+    "It is the same as torch's with these settings, and another than without them"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'mine_of_test.py').write_text(mine)
+    own,rest = matrix.pick('mine_of_test:Mine(momentum=0.9, nesterov=True), torch.optim:Adam(betas=(0.5, 0.9))')[:2]
+    a,b = (r.make([torch.nn.Parameter(torch.ones(2))]).defaults for r in (own, rest))
+    assert (a['momentum'], a['nesterov'], b['betas'])==(.9, True, (.5,.9)) and own.name=='mine_of_test:Mine(momentum=0.9, nesterov=True)'
+    res = matrix.trials('mine_of_test:Mine(momentum=0.9)', 'flat_minimum', None, 1)['rows']
+    assert [*res]==['Adam', 'mine_of_test:Mine(momentum=0.9)'] and 'refused' not in (found := res['mine_of_test:Mine(momentum=0.9)']['results']['flat_minimum'][0])
+    assert found['evaluations']!=matrix.entries(row('mine_of_test:Mine'), tasks['flat_minimum'])[0]['evaluations']
+
 @pytest.mark.parametrize('args,words', [
     (['Nonsense'], "no algorithm 'Nonsense'; there is SGD"),
     (['Adam(lr=1)'], "the trials try a grid of rates, so leave out lr"),
+    (['torch.optim:SGD(lr=1)'], "the trials try a grid of rates, so leave out lr"),
+    (['torch.optim:SGD(0.9)'], "name each setting, as in SGD(lr=0.1, momentum=0.9)"),
+    (['torch.optim:SGD(momentum=x)'], "cannot read momentum=x; a setting is a plain value"),
     ([','], 'no optimizer given'),
     (['no_such_module:A'], "cannot import 'no_such_module:A'"),
     (['torch.optim:Nonsense'], "cannot import 'torch.optim:Nonsense'"),

@@ -143,6 +143,8 @@ def list_(
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
     "Show algorithms by family, with their callbacks at the default settings"
+    if store and page:
+        raise ValueError(f"--page {page}: the catalogue has no bytes under a policy; leave out --store or --page")
     if store:
         return print(catalogue.sizes(store, pattern or '*'))
     if not page:

@@ -18,21 +18,24 @@ def parse(code, s, hint):
     except SyntaxError:
         raise ValueError(f"cannot read {s!r}; {hint}") from None
 
+def call(s):
+    "What `s` names, a name or a list as an expression, and the settings behind it: `SGD(lr=0.1)`"
+    node = parse(s, s, hint)
+    if getattr(node, 'args', ()):
+        raise ValueError(f"{s!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
+    return getattr(node, 'func', node),settings(getattr(node, 'keywords', ()), s)
+
 class Spec:
     """An algorithm with settings: `Spec('SGD(lr=0.1, momentum=0.9)')`; or a list of algorithm and blocks: `Spec('[AdamW, cautious](lr=0.001)')`.
     Raises `ValueError` for an unknown name, and for a setting that has no name, comes twice, or is no literal."""
     narrow = False                                          # whether its model has parameters in bfloat16
     def __init__(self, s: str):
-        s    = s.strip()
-        call = parse(s, s, hint)
-        func = getattr(call, 'func', call)
-        if getattr(call, 'args', ()):
-            raise ValueError(f"{s!r}: name each setting, as in SGD(lr=0.1, momentum=0.9)")
+        s = s.strip()
+        func,self.settings = call(s)
         self.items    = [find(word(o, s)) for o in func.elts] if isinstance(func, ast.List) else [algorithm(word(func, s))]
         self.is_list  = isinstance(func, ast.List)
         names         = ', '.join(o.__name__ for o in self.items)
         self.name     = f'[{names}]' if self.is_list else names
-        self.settings = settings(getattr(call, 'keywords', ()), s)
 
     def __str__(self):
         settings = ', '.join(f'{k}={v}' for k,v in self.settings.items())
@@ -71,11 +74,14 @@ class Pair:
 
 class Stored:
     """The optimizer of `spec` under the policy `store`, a string such as 'int8' or "sqr_avg: int8, '*_avg': bfloat16". A policy for parameters is for
-    those of low precision, so such an optimizer is `narrow`: it is for a model with parameters in bfloat16. Raises `ValueError` or `TypeError` for a
-    policy that cannot be"""
+    those of low precision, so such an optimizer is `narrow`: it is for a model with parameters in bfloat16. Raises `ValueError` for a policy that cannot
+    be"""
     def __init__(self, spec: Spec|Pair, store: str):
         self.spec,self.store,self.name = spec,store,spec.name
-        self.narrow = any(pattern=='p' for pattern,*_ in policies(anything(store)) or ())
+        try:
+            self.narrow = any(pattern=='p' for pattern,*_ in policies(anything(store)) or ())
+        except (ValueError, TypeError) as e:
+            raise ValueError(f"""--store {store}: {e}; write a dtype such as int8, or names and dtypes as in "sqr_avg: int8, '*_avg': bfloat16\"""") from e
 
     def __str__(self): return f'{self.spec} as {self.store}'
 

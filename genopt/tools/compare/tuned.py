@@ -190,13 +190,12 @@ def compare_tuned(
 
 def stored(spec, store, task):
     "`spec` under the policy `store`. Raises `ValueError` for a policy that `spec` cannot have, and for one that changes nothing"
-    how = """write a dtype, or states and dtypes as in "sqr_avg: int8, '*_avg': bfloat16\""""
+    other = Stored(spec, store)
     try:
-        other = Stored(spec, store)
         small = bytes_of(other, task)
-    except (ValueError,TypeError) as e:
-        raise ValueError(f"--store {store}: {e}. For --store {how}; --opts names the optimizers that it is for") from e
-    if small==bytes_of(spec, task):
+    except ValueError as e:
+        raise ValueError(f"--store {store}: {e}; name another state, or leave {spec} out of --opts") from e
+    if not other.narrow and small==bytes_of(spec, task):
         raise ValueError(f"--store {store} stores no state of {spec} on this model in fewer bytes: those of fewer than 4096 elements stay as they are. "
                          "Give a larger --model, or --store \"'*': {dtype: int8, smallest: 0}\"")
     return other

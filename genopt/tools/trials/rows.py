@@ -3,10 +3,10 @@
 import importlib,os,sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache,cached_property
+from functools import cache,cached_property,partial
 import torch
 from ... import algorithms
-from ..compare import Spec
+from ..compare.specs import Spec,call
 
 __all__ = ['Manner', 'Row', 'manner_of', 'row']
 
@@ -24,13 +24,15 @@ class Row:
 
 @cache
 def row(text: str) -> Row:
-    """The row for an algorithm with settings, such as 'SGD(momentum=0.9)', or for 'my_module:MyOptimizer', a function of params that returns an
-    optimizer. The algorithms of the catalogue run without weight decay, which would move the minimum, unless the settings have it"""
-    if ':' in text:
-        return Row(text, 'compositions', imported(text))
-    spec = Spec(text)
-    if 'lr' in spec.settings:
+    """The row for an algorithm with settings, such as 'SGD(momentum=0.9)', or for 'my_module:MyOptimizer(momentum=0.9)', a class of optimizers or a
+    function of params and these settings that returns one. The algorithms of the catalogue run without weight decay, which would move the minimum,
+    unless the settings have it"""
+    node,settings = call(text)
+    if 'lr' in settings:
         raise ValueError(f"{text!r}: the trials try a grid of rates, so leave out lr")
+    if ':' in (own := getattr(node, 'value', '')):
+        return Row(text, 'compositions', partial(imported(own), **settings) if settings else imported(own))
+    spec = Spec(text)
     name = str(spec)
     if 'weight_decay' in getattr(algorithms, spec.name).arguments:
         spec.settings.setdefault('weight_decay', 0)

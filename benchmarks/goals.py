@@ -7,6 +7,7 @@ from genopt.optim.tables import table
 __all__ = ['Goal', 'check', 'goals', 'passed', 'plan', 'shortened', 'show']
 
 large = 'resnet18 resnet50 gpt2'
+fewer = 'resnet50 gpt2'                 # shapes on which fewer bytes are to be faster
 peers = compiled = 'fastest peer'       # whoever is not genopt, compiled or not
 pointwise = ('SGD SGDW QHM AggMo ASGD Rprop Signum Tiger Lion Adagrad RMSprop Adadelta Adam AdamW AdamC AMSGrad Adamax NAdam NAdamW RAdam SAdam '
              'QHAdam AdaBelief Yogi AdaBound LaProp ADOPT AdEMAMix Adan MADGRAD SGDScheduleFree AdamWScheduleFree')         # one kernel, one pass
@@ -44,6 +45,12 @@ goals = [Goal('step',         'Adam AdamW',  'resnet18 resnet50', 'genopt defaul
          Goal('step',         'AdamW',       'six_scheduled',   'genopt default', 'torch default',           0.25, 'AdamW six_scheduled'),
          Goal('step',         'AdamW',       'groups465_scheduled', 'genopt default', 'torch default',       0.45, 'AdamW groups465_scheduled'),
          Goal('step',         pointwise,     'resnet50',        'genopt default', 'memory copy',             1.2,  'Adam resnet50'),
+         Goal('step',         'Adam',        fewer,             'genopt bfloat16', 'torch fused',            0.75),
+         Goal('step',         'Adam',        fewer,             'genopt int8', 'torch fused',                0.65),
+         Goal('step',         'Adam',        fewer,             'genopt extra_bits', 'torch fused',          0.6),
+         Goal('step',         'LAMB Lion',   fewer,             'genopt bfloat16', 'genopt default',         0.75),
+         Goal('step',         'LAMB Lion',   fewer,             'genopt int8', 'genopt default',             0.65),
+         Goal('step',         'LAMB Lion',   fewer,             'genopt extra_bits', 'genopt default',       0.6),
          Goal('cold',         'Adam',        'k256',            'genopt default', '',                        0.5,  'Adam k256', 4.),
          Goal('warm',         'Adam',        'k256',            'genopt default', '',                        0.1,  'Adam k256', 6.),
          Goal('compilations', 'Adam',        'six',             'genopt default', '',                        1,    'Adam six')]

@@ -4,7 +4,7 @@ from functools import partial
 from importlib import import_module
 import torch
 from genopt.tools import bench
-from genopt.tools.contenders import Absent,Contender,compiled,find
+from genopt.tools.contenders import Absent,Contender,compiled,find,stored
 from . import matrix
 
 
@@ -124,7 +124,7 @@ gpu_peers = [Contender('optimi triton',              partial(optimi_step, triton
 
 def with_peers(own, peers): return [*own[:-1], *peers, own[-1]]                  # the copy of memory comes last
 
-contenders = with_peers(bench.contenders, peers)
+contenders = with_peers(bench.contenders, [*stored, *peers])
 on_gpu     = with_peers(bench.on_gpu, gpu_peers)
 packages   = ('torch', 'triton', 'fastai', 'heavyball', 'torch-optimi', 'pytorch_optimizer', 'lion-pytorch', 'apex', 'schedulefree', 'prodigyopt',
               'muon-optimizer', 'torchao')

@@ -1,6 +1,7 @@
 """`genopt bench` and the folder benchmarks: in turns, with gradients restored, nobody dropped in silence, and goals that can be missed."""
 
 import contextlib,json
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -187,6 +188,30 @@ def test_memory_beyond_parameters_gradients_and_state():
     res = measure('Adam', 'k256', [*(c for c in contenders if c.name in ('torch fused', 'torch foreach')), Contender('hoard', hoard)], **quick)
     fused,foreach,hoard = (r['peak'] for r in res['rows'])
     assert fused<10_000 and 1<=foreach/(4*shapes['k256'].numel)<1.1 and 4e6<=hoard<4.02e6
+
+def test_contenders_that_store_fewer_bytes(suite, monkeypatch):
+    "Each is among those of the suite, steps on parameters of its dtype, and is no peer; where it would store nothing in another way it is absent"
+    monkeypatch.setitem(shapes, 'one', contenders_of.Shape('a matrix', [(64,64), (4,)], 2))
+    stored = [c for c in suite('peers').contenders if c in contenders_of.stored]
+    names  = ['genopt bfloat16', 'genopt int8', 'genopt extra_bits']
+    assert [c.name for c in stored]==names and not any(map(suite('goals').is_peer, names))
+    kept = []
+    def seen(make, *args):
+        step = make(*args)
+        kept.append({n: x.dtype for n,x in step.__self__.state[args[1][0]['params'][0]].items() if torch.is_tensor(x)} | dict(p=args[1][0]['params'][0].dtype))
+        return step
+    res = measure('Lion', 'one', [few[0], few[-1], *(replace(c, make=partial(seen, c.make)) for c in stored)], rounds=2, peaks=False)
+    assert all('ratio' in r for r in res['rows'][1:])
+    assert kept==[dict(grad_avg=torch.bfloat16, p=torch.float32), {'grad_avg': torch.uint8, 'grad_avg.scale': torch.float32, 'p': torch.float32},
+                  {'grad_avg': torch.uint8, 'grad_avg.scale': torch.float32, 'p.low': torch.int16, 'p': torch.bfloat16}]
+    absent = [r['absent'] for r in measure('Lion', 'six', [few[-1], *stored[:2]], rounds=2, peaks=False)['rows'][1:]]
+    assert all('no state here that store=' in why for why in absent) and len(absent)==2
+
+def test_goals_of_fewer_bytes_are_measured(suite):
+    goals = suite('goals')
+    plans = {(a, s): names for kind,a,s,names in goals.plan(goals.goals) if kind=='step'}
+    for a in ('Adam', 'LAMB', 'Lion'):
+        for s in ('resnet50', 'gpt2'): assert {'genopt bfloat16', 'genopt int8', 'genopt extra_bits'}<={*plans[a,s]}
 
 def test_groups_against_few(monkeypatch):
     monkeypatch.setitem(shapes, 'groups9', contenders_of.Shape('9 groups', [(4,), (5,6), (7,)]*3, 3, contenders_of.three_settings))

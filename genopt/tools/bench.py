@@ -1,6 +1,7 @@
 """`genopt bench`: time and memory of a step beside others', measured in turns in one process. The folder `benchmarks` adds contenders of peers."""
 
 import contextlib,gc,importlib.metadata,json,os,platform,signal,statistics,subprocess,tempfile,threading,time
+from dataclasses import replace
 from datetime import datetime
 from functools import cache,partial
 from itertools import accumulate
@@ -179,18 +180,22 @@ def free_bytes(device):
     kilobytes = proc('meminfo', 'MemAvailable')
     return int(kilobytes.split()[0])*1024 if kilobytes else 8<<30
 
-def most_allocated(step):
-    "The most bytes that torch's CPU allocator holds during `step`, beyond those from before"
+def held(run):
+    "Bytes that torch's CPU allocator holds after each of its changes during `run()`, beyond those from before; first 0"
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')                                            # else the profiler reports its start and end
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
+        run()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, 'trace.json')
         profile.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(errors='replace'))['traceEvents']
     changes = [e for e in events if e.get('name')=='[memory]']
     changes.sort(key=lambda e: e['ts'])
-    return max(accumulate((e['args']['Bytes'] for e in changes), initial=0))
+    return [*accumulate((e['args']['Bytes'] for e in changes), initial=0)]
+
+def most_allocated(step):
+    "The most bytes that torch's CPU allocator holds during `step`, beyond those from before"
+    return max(held(step))
 
 def most_allocated_cuda(step):
     torch.cuda.synchronize()
@@ -240,8 +245,8 @@ class Side:
         self.turns = []                                                                        # the same with those of the host
         self.clock = clock or (CudaClock if self.cuda else HostClock)()
         bytes_before = live_bytes()
-        self.params  = [torch.nn.Parameter(t) for t in random_tensors(shape, grads[0].device, 0, 0.1)]
-        self.own     = [g.clone() for g in grads]
+        self.params  = [torch.nn.Parameter(t.to(contender.dtype)) for t in random_tensors(shape, grads[0].device, 0, 0.1)]
+        self.own     = [g.to(contender.dtype, copy=True) for g in grads]
         ends   = self.params[0],self.params[-1]
         before = [p.detach().clone() for p in ends]
         with limit(patience):
@@ -254,8 +259,13 @@ class Side:
         if contender.library!='memory':
             check_moved(before, ends)
         del before
-        expected  = (2+needs(algorithm)[0])*sum(p.nbytes for p in self.params)                 # parameters, gradients and state
-        self.held = live_bytes() - bytes_before - int(expected)
+        more      = live_bytes() - bytes_before
+        self.held = more - 2*sum(p.nbytes for p in self.params) - int(self.state(algorithm))   # without parameters, gradients and state
+
+    def state(self, algorithm):
+        "Bytes of state: of genopt's optimizer as it stores them, of another as many as the algorithm needs in the dtype of the parameters"
+        opt = getattr(self.step, '__self__', None)
+        return opt.explain().state if isinstance(opt, genopt.Optimizer) else needs(algorithm)[0]*sum(p.nbytes for p in self.params)
 
     def restore(self):
         "Restore every gradient, in its place: some libraries write into it, drop it, or move it to memory of their own"
@@ -324,7 +334,7 @@ def variants(contender, shape):
     "`contender`, and where the shape has many groups, the same with few"
     if not shape.settings or contender.library=='memory':
         return [contender]
-    return [contender, Contender(f'{contender.name}, {len(shape.settings)} groups', contender.make, merged=True)]
+    return [contender, replace(contender, name=f'{contender.name}, {len(shape.settings)} groups', merged=True)]
 
 def measure(
     algorithm: str,

@@ -8,7 +8,7 @@ import torch
 import genopt
 from .. import algorithms as catalogue
 
-__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'on_gpu', 'shapes']
+__all__ = ['Absent', 'Contender', 'Shape', 'algorithms', 'contenders', 'on_gpu', 'shapes', 'stored']
 
 
 # -- Shapes --
@@ -106,16 +106,25 @@ class Absent(Exception):
 @dataclass
 class Contender:
     """`make(algorithm, groups, settings)` returns the step, a function without arguments. Where there is none it raises `Absent`, or an error of its
-    library. `merged`: it gets one param group for each setting"""
+    library. `merged`: it gets one param group for each setting. `dtype`: of its parameters and gradients"""
     name: str
     make: Callable
     merged: bool = False
+    dtype: torch.dtype = torch.float32
 
     @property
     def library(self): return self.name.partition(' ')[0]
 
 def genopt_step(algorithm, groups, settings, **flags):
     return getattr(genopt, algorithm)(groups, **settings, **flags).step
+
+def stored_step(algorithm, groups, settings, store):
+    "genopt's step under the policy `store`. Raises `Absent` if that stores nothing in another way"
+    opt = getattr(genopt, algorithm)(groups, **settings, store=store)
+    opt.init_state()
+    if {x.dtype for s in opt.state.values() for x in s.values() if torch.is_tensor(x)}<={torch.float32}:
+        raise Absent(f"{algorithm} has no state here that store={store!r} stores in another dtype; states of fewer than 4096 elements stay as they are")
+    return opt.step
 
 def torch_step(algorithm, groups, settings, **flags):
     return find('torch.optim', algorithm, vars(torch.optim))(groups, **settings, **flags).step
@@ -186,6 +195,9 @@ contenders = [Contender('torch fused',    partial(torch_step, fused=True)),
               Contender('genopt default', genopt_step),
               Contender('genopt fused',   partial(genopt_step, fused=True)),
               Contender('memory copy',    copy_step)]
+stored     = [Contender('genopt bfloat16',   partial(stored_step, store='bfloat16')),             # states; they move fewer bytes, so they are no peers
+              Contender('genopt int8',       partial(stored_step, store='int8')),
+              Contender('genopt extra_bits', partial(stored_step, store={'p': 'extra_bits', '*': 'int8'}), dtype=torch.bfloat16)]
 on_gpu     = [*contenders[:-1],
               Contender('torch captured',  captured(torch_capturable)),
               Contender('genopt captured', captured(partial(genopt_step, capturable=True))),

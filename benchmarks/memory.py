@@ -1,4 +1,4 @@
-"""`python -m benchmarks.memory`: bytes that training takes for each parameter, counted by torch's allocator on a CPU. The parameters are those of GPT-2.
+"""`python -m benchmarks.memory`: bytes that training takes for each parameter, counted by torch's allocator on a CPU. The parameters are GPT-2's.
 A step is a backward pass that makes the gradients, one after the other, and a step of the optimizer; what a model computes takes no part. memory.json
 here has the measurements; the section `Memory, measured` of docs/memory.md is made from it."""
 
@@ -11,7 +11,7 @@ import torch
 import genopt
 from genopt.tools.bench import held,pick,random_tensors,version,why
 from genopt.tools.cli import call
-from genopt.tools.contenders import Shape,gpt2,shapes
+from genopt.tools.contenders import gpt2,shapes
 from .cases import isolated
 from .measured import table
 from .results import load,save
@@ -79,8 +79,8 @@ def make_gradients(params):
     x.backward()
 
 def measure(name, release, shape):
-    """Bytes for each element: `kept` after a step, with the gradients unless they are released, and at the `peak` of a step. Two steps go before it, so
-    that states and what is kept for later steps are there"""
+    """Bytes for each element: `kept` after a step, with the gradients unless they are released, and at the `peak` of a step. Two steps go before
+    it, which make the states and what is kept for later steps"""
     kind,sizes = kinds[name],shape.sizes
     elements   = sum(map(math.prod, sizes))
     there      = []
@@ -153,27 +153,26 @@ def rows(results):
     yield from (line(results, n) for n in own)
 
 def models(results):
-    "For each size of GPT-2: gigabytes at the peak of a step, from bytes for each element of the smallest"
+    "For each size of GPT-2: gigabytes that are kept, from bytes for each element of the smallest"
     sizes = {'GPT-2': gpt2(), 'medium': gpt2(24, 1024), 'large': gpt2(36, 1280), 'XL': gpt2(48, 1600)}
-    chosen = [('torch.optim.AdamW, fused', False), ('genopt AdamW', False), ("genopt AdamW, `store='int8'`", False), ("genopt AdamW, `store='int8'`", True),
-              ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`", False), ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`", True)]
-    for name,release in chosen:
-        r = find(results, name, release)
-        if 'kept' in r:
-            yield [name + ', gradients released'*release, *(f'{r["kept"]*n/1e9:.1f}' for n in (sum(map(math.prod, s)) for s in sizes.values()))]
+    counts = [sum(map(math.prod, s)) for s in sizes.values()]
+    chosen = ['torch.optim.AdamW, fused', 'genopt AdamW', "genopt AdamW, `store='int8'`", "genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`"]
+    for name in chosen:
+        for release in (False, True):
+            r = find(results, name, release)
+            if 'kept' in r:
+                yield [name + ', gradients released'*release, *(f"{r['kept']*n/1e9:.1f}" for n in counts)]
 
 def section(results):
     "The section of the page"
     measured = next(r for r in results if 'kept' in r)
     versions = {r['package']: r['version'] for r in results if 'kept' in r}
-    missing  = [f"- {r['name']}: {r['absent']}" for r in results if 'absent' in r]
-    r8,x8,x8_released,s8 = (find(results, f'genopt AdamW, `{store}`', release).get('kept') for store,release in (
-        ("store='int8'", False), ("store={'p': 'extra_bits', '*': 'int8'}", False), ("store={'p': 'extra_bits', '*': 'int8'}", True),
-        ("store={'p': 'stochastic', '*': 'int8'}", False)))
+    absent   = ''.join(f"{r['name']} is not measured: {r['absent']}\n\n" for r in results if 'absent' in r)
+    largest  = max(map(math.prod, shapes['gpt2'].sizes))/shapes['gpt2'].numel
     return f"""
 Bytes for each parameter of GPT-2 ({measured['elements']:,} elements in {measured['tensors']} tensors), as torch's allocator counts them on a CPU.
-*Kept* are weights, gradients and states after a step; the *peak* is the most at any time of a step, without what the model computes. *Released* is with
-`genopt.release_gradients(opt)`. GPT-2's largest tensor has 31% of all elements, so its gradient alone is most of the difference between peak and kept.
+*Kept* are weights, gradients and states after a step. The *peak* is the most at any time of a step, without what the model computes. *Released* is
+with `genopt.release_gradients(opt)`. There the peak has one gradient more than what is kept; the largest tensor has {largest:.0%} of all elements.
 
 {table(['AdamW', 'weights', 'kept', 'peak', 'kept, released', 'peak, released'], [*rows(results)], range(2, 6))}
 
@@ -181,12 +180,11 @@ Gigabytes that the sizes of GPT-2 keep, computed from these bytes:
 
 {table(['AdamW', 'GPT-2', 'medium', 'large', 'XL'], [*models(results)], range(1, 5))}
 
-Weights and gradients in float32 with states in int8 take {number(r8)} bytes. Weights in bfloat16 with `extra_bits` and states in int8 take {number(x8)}, and
-{number(x8_released)} with released gradients. These are one byte more than FlashOptim's: it keeps 8 more bits of a weight, and genopt 16, with which
-the weight is a float32, bit by bit. `stochastic` keeps none, and takes {number(s8)}.
+`extra_bits` with states in int8 takes one byte more than FlashOptim, which keeps 8 more bits of a weight. genopt keeps 16, and then the weight is a
+float32, bit by bit.
 
-{chr(10).join([*missing, ''] if missing else [])}Measured with {', '.join(f'{n} {v}' for n,v in versions.items())}. FlashOptim needs a GPU; its figures are those of
-[its paper](https://arxiv.org/abs/2602.23349). `python -m benchmarks.memory` measures, and writes this section and
+{absent}Versions: {', '.join(f'{n} {v}' for n,v in versions.items())}. FlashOptim needs a GPU; its figures are those of [its
+paper](https://arxiv.org/abs/2602.23349). `python -m benchmarks.memory` measures, and writes this section and
 [memory.json](../benchmarks/memory.json).
 """
 

@@ -48,7 +48,7 @@ def task(kind, train, test, **how):
     return kind(train, tuple(o[:8] for o in test), test, n_out=classes([train, test]), schedule='cosine', dtype=torch.float32, **how)
 
 tasks = dict(digits = (digits, 'AdamW(lr=0.003)'),
-             text   = (text,   'AdamW(lr=0.002)'),
+             text   = (text,   'AdamW(lr=0.001)'),
              images = (images, 'AdamW(lr=0.001)'))
 names = dict(digits='digits, MLP', text='text, transformer', images='images, ResNet-18')
 
@@ -93,7 +93,7 @@ def run(
             for policy in policies:
                 if (name,policy,seed) in done:
                     continue
-                if seconds and time.perf_counter()-begun>seconds:
+                if seconds is not None and time.perf_counter()-begun>seconds:
                     return print(f'{len(results)} of {len(tasks)*len(policies)*len(seeds)} trainings are done')
                 made = made or tasks[name][0]()
                 with one_thread():
@@ -120,34 +120,43 @@ def losses(results, name, policy, which):
     return [found[s] for s in seeds if s in found]
 
 def excess(results, name, policy, which='loss'):
-    "By how many standard deviations of float32's losses the mean loss of `policy` is above float32's; None where some training lacks or diverged"
+    "By how many standard deviations of float32's losses the mean loss of `policy` is above float32's"
     ours,theirs = (losses(results, name, p, which) for p in (policy, full))
-    if None in ours or len(ours)<len(seeds) or len(theirs)<len(seeds):
-        return None
     return (statistics.fmean(ours)-statistics.fmean(theirs))/statistics.stdev(theirs)
 
+def fault(results, name, policy, which):
+    "In words why the losses of `policy` are worse than float32's, or '' if they are not. None where a training of either lacks"
+    xs = losses(results, name, policy, which)
+    if len(xs)<len(seeds) or len(losses(results, name, full, which))<len(seeds):
+        return None
+    if None in xs:
+        return f'diverged with {xs.count(None)} of {len(xs)} seeds'
+    above = excess(results, name, policy, which)
+    return f'{above:.1f} standard deviations higher' if above>1 else ''
+
 def cell(results, name, policy, which):
-    "Mean and standard deviation, with a star where the mean is too high"
+    "Mean and standard deviation, with a star where they are worse than float32's"
     xs = losses(results, name, policy, which)
     if len(xs)<len(seeds):
         return 'not measured'
-    if None in xs:
-        return f'diverged with {xs.count(None)} of {len(xs)} seeds*'
-    return f"{statistics.fmean(xs):.4f} ± {statistics.stdev(xs):.4f}{'*' if excess(results, name, policy, which)>1 else ''}"
+    shown = f'{statistics.fmean(xs):.4f} ± {statistics.stdev(xs):.4f}' if None not in xs else fault(results, name, policy, which)
+    return shown + '*'*bool(fault(results, name, policy, which))
 
 def losses_table(results, which):
     rows = [[*kept(policy), *(cell(results, name, policy, which) for name in tasks)] for policy in policies]
     return table(['weights', 'states', *names.values()], rows)
 
+kinds = dict(loss='training loss', test_loss='test loss')
+
 def verdict(results):
     "In words: which policies are worse than float32"
-    found = [(kept(p), names[t], excess(results, t, p, which), word) for p in policies for t in tasks for which,word in (('loss', 'training'), ('test_loss', 'test'))
-             if p!=full]
-    bad   = [f'weights in {w}, states in {s}, on {t}: the {word} loss is {x:.1f} standard deviations higher' for (w,s),t,x,word in found if x and x>1]
-    count = sum(x is not None for *_,x,_ in found)
+    found = {(p, t, w): fault(results, t, p, w) for p in policies if p!=full for t in tasks for w in kinds}
+    count = sum(o is not None for o in found.values())
+    bad   = {k: o for k,o in found.items() if o}
     if not bad:
         return f'None of the {count} means is higher than that of float32 by more than one standard deviation.'
-    return '\n'.join([f'{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation:', '', *(f'- {b}' for b in bad)])
+    told  = [f'- weights in {kept(p)[0]}, states in {kept(p)[1]}, {names[t]}: {kinds[w]} {why}' for (p,t,w),why in bad.items()]
+    return '\n'.join([f'{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation:', '', *told])
 
 def section(results):
     "The section of the page"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest,torch
 import genopt
 from genopt.tools import bench,contenders as contenders_of
-from genopt.tools.bench import Absent,Contender,Side,contenders,measure,pick,report,shapes
+from genopt.tools.bench import Absent,Side,contenders,measure,pick,report,shapes
 from genopt.tools.cli import main
+from genopt.tools.contenders import Contender
 
 root  = Path(__file__).parent.parent
 few   = [c for c in contenders if c.name in ('torch fused', 'torch default', 'genopt loop', 'memory copy')]

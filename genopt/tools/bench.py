@@ -10,7 +10,7 @@ import torch
 import genopt
 from ..optim.tables import plural,size,table
 from .choices import at_least,one_of,words
-from .contenders import Absent,Contender,algorithms,baselines,contenders,needs,on_gpu,shapes
+from .contenders import Absent,algorithms,baselines,contenders,needs,on_gpu,shapes
 
 __all__ = ['machine', 'measure', 'pick', 'report']
 

@@ -139,7 +139,7 @@ def trials(
 
 def list_(
     pattern:str=None,          # Names to show, with * for any letters, as in '*adam*'; by default all
-    store:str=None,            # Show bytes for each element instead, in float32 and if states are stored so: int8, or "sqr_avg: int8, '*_avg': bfloat16"
+    store:str=None,            # Show bytes for each element, in float32 and where states are stored so: int8, or "sqr_avg: int8, '*_avg': bfloat16"
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
     "Show algorithms by family, with their callbacks at the default settings"

@@ -20,16 +20,17 @@ def what(res):
 
 effort = ("Each optimizer had {budget} trainings to tune {tune}, with another seed than those of the table. The best value had the lowest loss on a "
           "sixth of the training set that no training sees.")
-effort_for_both = "{tune} is tuned in float32 with {budget} trainings and another seed, by the loss on a sixth of the training set that no training sees."
+effort_for_both = ("{tune} is tuned in float32, with {budget} trainings and another seed, by the loss on a sixth of the training set that no "
+                   "training sees.")
 edge   = "A star marks a value that is the highest or the lowest tried; a larger budget would go on from there."
 tests  = ("Numbers are mean ± standard deviation over {seeds} seeds. With each seed all optimizers start from the same weights and see the same "
           "batches, so they are compared in pairs. p is that of a paired t-test on the test loss, adjusted for the number of pairs (Benjamini and "
           "Hochberg). 'better than' names the rows that have a higher test loss at a false discovery rate of 5%.")
 
-pairs  = ("Each optimizer is in float32 and under the policy `{store}`. 'bytes' are those of weights and state for each element. Numbers are mean ± standard "
-          "deviation over {seeds} seeds. With each seed both start from the same weights and see the same batches, so they are compared in pairs. "
-          "'deviations' is the mean difference, divided by the standard deviation in float32. p is that of a paired t-test on the test loss, adjusted "
-          "for the number of optimizers (Benjamini and Hochberg).")
+pairs  = ("Each optimizer is in float32 and under the policy `{store}`. 'bytes' are those of weights and state for each element. Numbers are mean ± "
+          "standard deviation over {seeds_}. With each seed both start from the same weights and see the same batches, so they are compared in "
+          "pairs. 'deviations' is the mean difference, divided by the standard deviation in float32. p is that of a paired t-test on the test loss, "
+          "adjusted for the number of optimizers (Benjamini and Hochberg).")
 narrow = "Under a policy for weights (p) these are in bfloat16. The model computes in float32 all the same, and gradients are in bfloat16."
 
 def how(res):
@@ -39,7 +40,7 @@ def how(res):
         parts = [pairs, res['narrow'] and narrow, res['tune'] and effort_for_both, at_edge and edge]
     else:
         parts = [res['tune'] and effort, at_edge and edge, res['seeds']>1 and tests]
-    return ' '.join(filter(None, parts)).format(**res)
+    return ' '.join(filter(None, parts)).format(seeds_=plural(res['seeds'], 'seed'), **res)
 
 def verdict(res):
     "Which optimizers are worse under the policy; '' for a ranking"
@@ -53,7 +54,8 @@ def verdict(res):
 def rows(res):
     "The table: for each optimizer its cells"
     if res.get('store'):
-        return [[str(i), r['optimizer'], values(r), f"{r['bytes']:.2f}", *losses(r, res), *beside_itself(r)] for i,r in enumerate(res['optimizers'], 1)]
+        return [[str(i), r['optimizer'], values(r), f"{r['bytes']:.2f}", *losses(r, res), *beside_itself(r)]
+                for i,r in enumerate(res['optimizers'], 1)]
     place = {r['optimizer']: i for i,r in enumerate(res['optimizers'], 1)}
     return [[str(i), r['optimizer'], values(r), *losses(r, res), *against(r['against_first']), ranges([place[n] for n in r['better_than']])]
             for i,r in enumerate(res['optimizers'], 1)]

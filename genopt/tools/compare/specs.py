@@ -74,14 +74,15 @@ class Pair:
 
 class Stored:
     """The optimizer of `spec` under the policy `store`, a string such as 'int8' or "sqr_avg: int8, '*_avg': bfloat16". A policy for parameters is for
-    those of low precision, so such an optimizer is `narrow`: it is for a model with parameters in bfloat16. Raises `ValueError` for a policy that cannot
-    be"""
+    those of low precision, so such an optimizer is `narrow`: it is for a model with parameters in bfloat16. Raises `ValueError` for a policy that
+    cannot be"""
     def __init__(self, spec: Spec|Pair, store: str):
         self.spec,self.store,self.name = spec,store,spec.name
         try:
             self.narrow = any(pattern=='p' for pattern,*_ in policies(anything(store)) or ())
         except (ValueError, TypeError) as e:
-            raise ValueError(f"""--store {store}: {e}; write a dtype such as int8, or names and dtypes as in "sqr_avg: int8, '*_avg': bfloat16\"""") from e
+            how = """write a dtype such as int8, or names and dtypes as in "sqr_avg: int8, '*_avg': bfloat16\""""
+            raise ValueError(f'--store {store}: {e}; {how}') from e
 
     def __str__(self): return f'{self.spec} as {self.store}'
 

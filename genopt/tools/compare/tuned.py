@@ -155,9 +155,9 @@ def compare_tuned(
     `optimizers` the ranking (see `summary`). Weights and batches depend on the seed alone, so optimizers compare in pairs. Tuning takes the value
     with the lowest loss on a sixth of the training set, which no training sees.
 
-    Under `store`, as in 'int8' or "sqr_avg: int8, '*_avg': bfloat16", `optimizers` has a pair of rows for each optimizer (see `beside`), with the bytes
-    of weights and state for each element. The value that was tuned in float32 is taken under the policy too. A policy for parameters, as in 'p: extra_bits', trains
-    a model with parameters in bfloat16 that computes in float32.
+    Under `store`, as in 'int8' or "sqr_avg: int8, '*_avg': bfloat16", `optimizers` has a pair of rows for each optimizer (see `beside`), with the
+    bytes of weights and state for each element. The value that was tuned in float32 is taken under the policy too. A policy for parameters, as in
+    'p: extra_bits', trains a model with parameters in bfloat16 that computes in float32.
 
     Raises `ValueError` for an argument that cannot be."""
     at_least(1, seeds=seeds, budget=budget)
@@ -196,8 +196,8 @@ def stored(spec, store, task):
     except ValueError as e:
         raise ValueError(f"--store {store}: {e}; name another state, or leave {spec} out of --opts") from e
     if not other.narrow and small==bytes_of(spec, task):
-        raise ValueError(f"--store {store} stores no state of {spec} on this model in fewer bytes: those of fewer than 4096 elements stay as they are. "
-                         "Give a larger --model, or --store \"'*': {dtype: int8, smallest: 0}\"")
+        raise ValueError(f"--store {store} stores no state of {spec} on this model in fewer bytes: those of fewer than 4096 elements stay as they "
+                         "are. Give a larger --model, or --store \"'*': {dtype: int8, smallest: 0}\"")
     return other
 
 def bytes_of(spec, task):
@@ -222,15 +222,16 @@ class Trainer:
         return self.store.get(**what)
 
     def tuned(self, specs, seed, budget, seeds):
-        """For each of `specs`, by name: its trainings with each seed after `seed`, at the value that is best for the first of them; and that value. The
-        first has all that were tried with `seed` beside it"""
+        """For each of `specs`, by name: its trainings with each seed after `seed`, at the value that is best for the first of them; and that value.
+        The first has all that were tried with `seed` beside it"""
         tried = {}
         def loss(exponent):
             t = tried[exponent] = self.training(specs[0], exponent, seed)
             return math.nan if t['valid_loss'] is None else t['valid_loss']
         exponent = best(search(loss, budget)) if self.tune else 0.
-        res = {}
+        pairs = [[t['values'], t['valid_loss']] for _,t in sorted(tried.items())]
+        res   = {}
         for spec in specs:
             finals = [self.training(spec, exponent, s) for s in range(seed+1, seed+seeds+1)]
-            res[str(spec)] = finals,dict(values=finals[0]['values'], tried=[] if res else [[t['values'], t['valid_loss']] for _,t in sorted(tried.items())])
+            res[str(spec)] = finals,dict(values=finals[0]['values'], tried=pairs if spec is specs[0] else [])
         return res

@@ -6,7 +6,7 @@ import pytest,torch
 import genopt
 from genopt import blocks
 from genopt.tools.cli import main
-from genopt.tools.trials import judging,matrix,page,plot,report
+from genopt.tools.trials import drawing,judging,matrix,page,plot,report
 from genopt.tools.trials.rows import Manner,Row,manner_of,row
 from genopt.tools.trials.running import Outcome,Runs,run
 from genopt.tools.trials.tasks import families,tasks
@@ -204,6 +204,7 @@ def test_an_optimizer_of_ones_own_takes_settings(tmp_path, monkeypatch):
     assert (a['momentum'], a['nesterov'], b['betas'])==(.9, True, (.5,.9)) and own.name=='mine_of_test:Mine(momentum=0.9, nesterov=True)'
     res = matrix.trials('mine_of_test:Mine(momentum=0.9)', 'flat_minimum', None, 1)['rows']
     assert [*res]==['Adam', 'mine_of_test:Mine(momentum=0.9)'] and 'refused' not in (found := res['mine_of_test:Mine(momentum=0.9)']['results']['flat_minimum'][0])
+    assert [drawing.short(n) for n in ('Adam(eps=1)', own.name, "my.own:Mine(store={'*': 'int8'})")]==['Adam(eps=1)', 'Mine(momentum=0.9, nesterov=True)', "Mine(store={'*': 'int8'})"]
     assert found['evaluations']!=matrix.entries(row('mine_of_test:Mine'), tasks['flat_minimum'])[0]['evaluations']
 
 @pytest.mark.parametrize('args,words', [

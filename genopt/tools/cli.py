@@ -122,7 +122,7 @@ def gallery(
     show(pictures.gallery(functions, algorithms, steps, sys.stdout.isatty() and not json), pictures, out, json, 'picture')
 
 def trials(
-    opts:str=None,             # Algorithms with settings, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer; by default all
+    opts:str=None,             # Algorithms, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer(momentum=0.9); by default all
     tasks:str=None,            # Names of tasks, as the table shows them, with _ for a space; by default all
     out:Path='trials.json',    # File for the results, from which an interrupted run goes on; the picture and the page are written beside it
     processes:int=None,        # How many run side by side; by default as many as there are cores

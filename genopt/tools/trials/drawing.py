@@ -1,5 +1,6 @@
 "The matrix as a table, as a page and as a picture."
 
+import re
 from statistics import median
 from ...optim.tables import table
 from .judging import good,level,needed,rates,refusal,seeds,total,window
@@ -10,7 +11,7 @@ __all__ = ['page', 'plot', 'report']
 def number(x): return f'{x:g}'.replace('0.', '.', 1) if 0<x<1 else f'{x:g}'
 
 def spaced(name): return name.replace('_', ' ')
-def short(name): return name.rpartition(':')[2]                  # of 'my_module:MyOptimizer'
+def short(name): return re.sub(r'^[\w.]+:', '', name)            # of 'my_module:MyOptimizer'
 
 def cell(entries) -> str:
     "The degrees passed and the good rates at the hardest of them: '2: .003 to .1'"

@@ -11,6 +11,7 @@ import genopt
 from genopt.tools.bench import one_thread,pick
 from genopt.tools.cli import call
 from genopt.tools.compare import Spec,Stored
+from genopt.tools.compare.summary import paired
 from genopt.tools.compare.tuned import Task,train
 from genopt.tools.data import Transformer,classes,load_data
 from .measured import table
@@ -132,7 +133,12 @@ def fault(results, name, policy, which):
     if None in xs:
         return f'diverged with {xs.count(None)} of {len(xs)} seeds'
     above = excess(results, name, policy, which)
-    return f'{above:.1f} standard deviations higher' if above>1 else ''
+    return f'{above:.1f} standard deviations higher, p = {p_value(results, name, policy, which):.2g}' if above>1 else ''
+
+def p_value(results, name, policy, which):
+    "Of a paired t-test: the losses of `policy` against float32's with the same seeds"
+    found = {p: losses(results, name, p, which) for p in (policy, full)}
+    return paired([(full, policy)], found)[full, policy]
 
 def cell(results, name, policy, which):
     "Mean and standard deviation, with a star where they are worse than float32's"
@@ -156,7 +162,8 @@ def verdict(results):
     if not bad:
         return f'None of the {count} means is higher than that of float32 by more than one standard deviation.'
     told  = [f'- weights in {kept(p)[0]}, states in {kept(p)[1]}, {names[t]}: {kinds[w]} {why}' for (p,t,w),why in bad.items()]
-    return '\n'.join([f'{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation:', '', *told])
+    return '\n'.join([f"{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation. p is that of a paired t-test:",
+                      '', *told])
 
 def section(results):
     "The section of the page"
@@ -172,7 +179,7 @@ Models compute in float32; gradients have the dtype of the weights. The rate ris
 {chr(10).join(f'- {a}' for a in about)}
 
 The training loss over the last tenth of the steps, mean ± standard deviation over the seeds. A star marks a mean that is more than one standard
-deviation of float32's above that of float32.
+deviation of float32's above that of float32. If a policy changed nothing but the noise, one mean in eleven would get a star.
 
 {losses_table(results, 'loss')}
 

@@ -51,7 +51,7 @@ def test_a_policy_that_is_worse_is_told(quality):
     cells = {p: quality.cell(found, 'text', p, 'loss') for p in ('float32', 'int8', 'nearest', 'kahan', 'master')}
     assert cells==dict(float32='1.4000 ± 0.3162', int8='1.5980 ± 0.3131', nearest='1.8000 ± 0.3162*', kahan='diverged with 1 of 5 seeds*', master='not measured')
     told = quality.verdict(found)
-    assert told.startswith('4 of 6 ') and told.count('bfloat16, nearest')==2 and 'test loss 1.3 standard deviations higher' in told
+    assert told.startswith('4 of 6 ') and told.count('bfloat16, nearest')==2 and 'test loss 1.3 standard deviations higher, p = ' in told
     assert '- weights in bfloat16, kahan, states in float32, text, transformer: training loss diverged with 1 of 5 seeds' in told
     assert quality.verdict(found[:10])=='None of the 2 means is higher than that of float32 by more than one standard deviation.'
 

@@ -53,15 +53,28 @@ tasks = dict(digits = (digits, 'AdamW(lr=0.003)'),
              images = (images, 'AdamW(lr=0.001)'))
 names = dict(digits='digits, MLP', text='text, transformer', images='images, ResNet-18')
 
+@dataclass(frozen=True)
+class Policy:
+    "How weights and states are stored, in words, and the policy that says so, as `genopt compare --store` takes it"
+    weights: str
+    states: str
+    store: str = ''
+
 full     = 'float32'
-policies = {full: None, 'bfloat16': 'bfloat16', 'int8': 'int8',                         # of states
-            'nearest': 'p: nearest', 'stochastic': 'p: stochastic', 'kahan': 'p: kahan', 'master': 'p: master', 'extra_bits': 'p: extra_bits',
-            'extra_bits, int8': 'p: extra_bits, *: int8'}
+policies = {full:               Policy('float32',              'float32'),
+            'bfloat16':         Policy('float32',              'bfloat16', 'bfloat16'),
+            'int8':             Policy('float32',              'int8',     'int8'),
+            'nearest':          Policy('bfloat16, nearest',    'float32',  'p: nearest'),
+            'stochastic':       Policy('bfloat16, stochastic', 'float32',  'p: stochastic'),
+            'kahan':            Policy('bfloat16, kahan',      'float32',  'p: kahan'),
+            'master':           Policy('bfloat16, master',     'float32',  'p: master'),
+            'extra_bits':       Policy('bfloat16, extra_bits', 'float32',  'p: extra_bits'),
+            'extra_bits, int8': Policy('bfloat16, extra_bits', 'int8',     'p: extra_bits, *: int8')}
 
 def spec(name, policy):
     "The optimizer for the task `name` under `policy`"
     alone = Spec(tasks[name][1])
-    return Stored(alone, policies[policy]) if policies[policy] else alone
+    return Stored(alone, policies[policy].store) if policies[policy].store else alone
 
 
 # -- Training --
@@ -108,12 +121,7 @@ def run(
 
 # -- Showing --
 
-what = {full: ('float32', 'float32'), 'bfloat16': ('float32', 'bfloat16'), 'int8': ('float32', 'int8')}
-
-def kept(policy):
-    "In words: how weights and states are stored under `policy`"
-    weights,_,states = policy.partition(', ')
-    return what.get(policy, (f'bfloat16, {weights}', states or 'float32'))
+kinds = dict(loss='training loss', test_loss='test loss')
 
 def losses(results, name, policy, which):
     "The losses of the trainings of `policy`, in the order of the seeds; None for one that diverged"
@@ -149,10 +157,8 @@ def cell(results, name, policy, which):
     return shown + '*'*bool(fault(results, name, policy, which))
 
 def losses_table(results, which):
-    rows = [[*kept(policy), *(cell(results, name, policy, which) for name in tasks)] for policy in policies]
+    rows = [[p.weights, p.states, *(cell(results, name, policy, which) for name in tasks)] for policy,p in policies.items()]
     return table(['weights', 'states', *names.values()], rows)
-
-kinds = dict(loss='training loss', test_loss='test loss')
 
 def verdict(results):
     "In words: which policies are worse than float32"
@@ -161,22 +167,23 @@ def verdict(results):
     bad   = {k: o for k,o in found.items() if o}
     if not bad:
         return f'None of the {count} means is higher than that of float32 by more than one standard deviation.'
-    told  = [f'- weights in {kept(p)[0]}, states in {kept(p)[1]}, {names[t]}: {kinds[w]} {why}' for (p,t,w),why in bad.items()]
+    told  = [f'- weights in {policies[p].weights}, states in {policies[p].states}, {names[t]}: {kinds[w]} {why}' for (p,t,w),why in bad.items()]
     return '\n'.join([f"{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation. p is that of a paired t-test:",
                       '', *told])
 
+def line(r):
+    "About a task, of which `r` is a training"
+    return f"- {names[r['task']]}: {r['parameters']:,} parameters, {r['steps']} batches of {r['bs']}, `{r['optimizer'].partition(' as ')[0]}`"
+
 def section(results):
     "The section of the page"
-    about = []
-    for name in tasks:
-        r = next((r for r in results if r['task']==name), None)
-        if r:
-            about.append(f"{names[name]}: {r['parameters']:,} parameters, {r['steps']} steps of {r['bs']}, `{r['optimizer'].partition(' as ')[0]}`")
+    about = [line(next(r for r in results if r['task']==name)) for name in tasks if any(r['task']==name for r in results)]
     return f"""
 AdamW trains three models under each policy, with five seeds each. For each seed all policies start from the same weights and see the same batches.
 Models compute in float32; gradients have the dtype of the weights. The rate rises over the first 5% of the steps and falls to zero along a cosine.
+States of fewer than 4096 elements stay in float32, as always.
 
-{chr(10).join(f'- {a}' for a in about)}
+{chr(10).join(about)}
 
 The training loss over the last tenth of the steps, mean ± standard deviation over the seeds. A star marks a mean that is more than one standard
 deviation of float32's above that of float32. If a policy changed nothing but the noise, one mean in eleven would get a star.

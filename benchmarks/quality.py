@@ -168,8 +168,8 @@ def verdict(results):
     if not bad:
         return f'None of the {count} means is higher than that of float32 by more than one standard deviation.'
     told  = [f'- weights in {policies[p].weights}, states in {policies[p].states}, {names[t]}: {kinds[w]} {why}' for (p,t,w),why in bad.items()]
-    return '\n'.join([f"{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation. p is that of a paired t-test:",
-                      '', *told])
+    first = f'{len(bad)} of {count} means are higher than that of float32 by more than one standard deviation. p is that of a paired t-test:'
+    return '\n'.join([first, '', *told])
 
 def line(r):
     "About a task, of which `r` is a training"

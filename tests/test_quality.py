@@ -46,10 +46,10 @@ def trainings(**losses):
 
 def test_a_policy_that_is_worse_is_told(quality):
     "By the standard deviation of float32; one that lacks a training is not judged"
-    found = trainings(float32=[1., 1.2, 1.4, 1.6, 1.8], int8=[1.2, 1.4, 1.6, 1.8, 1.99], nearest=[1.4, 1.6, 1.8, 2., 2.2], kahan=[1., None, 1., 1., 1.], master=[1.])
+    found = trainings(float32=[1., 1.2, 1.4, 1.6, 1.8], int8=[1.2, 1.4, 1.6, 1.8, 1.99], nearest=[1.45, 1.55, 1.8, 2., 2.2], kahan=[1., None, 1., 1., 1.], master=[1.])
     assert [quality.excess(found, 'text', p) for p in ('int8', 'nearest')]==pytest.approx([.198/.1**.5, .4/.1**.5])
     cells = {p: quality.cell(found, 'text', p, 'loss') for p in ('float32', 'int8', 'nearest', 'kahan', 'master')}
-    assert cells==dict(float32='1.4000 ± 0.3162', int8='1.5980 ± 0.3131', nearest='1.8000 ± 0.3162*', kahan='diverged with 1 of 5 seeds*', master='not measured')
+    assert cells==dict(float32='1.4000 ± 0.3162', int8='1.5980 ± 0.3131', nearest='1.8000 ± 0.3102*', kahan='diverged with 1 of 5 seeds*', master='not measured')
     told = quality.verdict(found)
     assert told.startswith('4 of 6 ') and told.count('bfloat16, nearest')==2 and 'test loss 1.3 standard deviations higher, p = ' in told
     assert '- weights in bfloat16, kahan, states in float32, text, transformer: training loss diverged with 1 of 5 seeds' in told

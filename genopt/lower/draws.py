@@ -22,7 +22,8 @@ __all__ = ['NORMAL', 'UNIFORM', 'drawn', 'is_drawn', 'most_draws']
 UNIFORM, NORMAL = 'uniform', 'normal'
 most_draws = 1 << 16  # in one call of a callback
 
-# `draw(kind, x, dtype)` is a draw like `x`. The arguments have their names in aten's schema.
+# `draw(kind, x, dtype)` is a draw like `x`. The arguments have their names in aten's schema. Methods
+# such as `to` do not do here, because the recorder would see them whole.
 # fmt: off
 
 def uniform(draw, self, to=1., dtype=None, **others):
@@ -34,14 +35,16 @@ def normal(draw, self, mean=0., std=1., dtype=None):
     return z if (mean, std) == (0, 1) else z*std + mean
 def normal_of(draw, mean, std=1.):
     return draw(NORMAL, mean if isinstance(mean, Tensor) else std, None)*std + mean
-def bernoulli(draw, self, p=None): return (draw(UNIFORM, self, None) < (self if p is None else p)).to(self.dtype)
+def bernoulli(draw, self, p=None):
+    return aten._to_copy(draw(UNIFORM, self, None) < (self if p is None else p), dtype=self.dtype)
 def integers(draw, self, high=None, low=0, to=None, dtype=None, **others):
     low, high = others.get('from', low), high if to is None else to
     return (draw(UNIFORM, self, dtype)*(high - low)).floor() + low
 def exponential(draw, self, lambd=1.): return -torch.log1p(-draw(UNIFORM, self, None))/lambd
 def dropout(draw, input, p, train=True):
-    kept = draw(UNIFORM, input, None) >= (p if train else 0.)
-    return torch.where(kept, input/(1 - p) if train and p < 1 else input, 0.), kept
+    p = p if train else 0.
+    kept = draw(UNIFORM, input, None) >= p
+    return input*kept*(0. if p == 1 else 1/(1 - p)), kept
 def of_size(draw, size, kind, dtype, device):
     return draw(kind, torch.empty(size, dtype=dtype, device=device), None)
 

@@ -163,7 +163,8 @@ class Recorder(TorchDispatchMode):
                 raise NotRecorded(lacking(func))
             self.recorded[key] = value
             self.values.append(value)
-        return self.bind(self.recorded[key], result)
+        bind = self.bind if pure is func else self.write
+        return bind(self.recorded[key], result)
 
     def random(self, func, args, kwargs):
         "A random operation, as draws and operations on these, which are dispatched in turn"
@@ -178,7 +179,7 @@ class Recorder(TorchDispatchMode):
             result = drawn(func, args, kwargs, self.draw)
         if not func._schema.is_mutable:
             return result
-        return self.bind(self.value(result), args[0].copy_(result))
+        return self.write(self.value(result), args[0].copy_(result))
 
     def draw(self, kind, x, dtype):
         "A draw of numbers like `x`, which stands for a parameter or for a single number"
@@ -238,13 +239,20 @@ class Recorder(TorchDispatchMode):
         )
 
     def has_views(self, x):
-        address = x.untyped_storage().data_ptr()
-        return (
-            len(
-                {id(t) for t in self.alive if t.untyped_storage().data_ptr() == address}
-            )
-            > 1
+        "Whether there is a view of `x`, other than one that is the same tensor"
+        return any(
+            self.value_of_id[id(t)] is not self.value(x) for t in self.in_memory_of(x)
         )
+
+    def in_memory_of(self, x):
+        address = x.untyped_storage().data_ptr()
+        return [t for t in self.alive if t.untyped_storage().data_ptr() == address]
+
+    def write(self, value, x):
+        "Let `x`, which has been written in place, stand for `value`, with all that is the same tensor"
+        for t in self.in_memory_of(x):
+            self.value_of_id[id(t)] = value
+        return self.bind(value, x)
 
     def below_half(self, weight):
         """Whether the weight of a lerp is below a half, where it is known: torch starts from the

@@ -85,7 +85,7 @@ def watched_step(chain, ns, hypers, who):
 
 def random_state(device):
     "The states of the generators from which a callback can draw"
-    states = [torch.get_rng_state()] + [torch.cuda.get_rng_state(device)]*(device.type=='cuda')
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type=='cuda' else [])
     return [s.numpy().tobytes() for s in states]
 
 def runs_on(b, ns):

@@ -210,7 +210,7 @@ class Recorder(TorchDispatchMode):
 
     def functional(self, func, args):
         """`func` itself, or what it writes in place, as an operation that does not. It may write
-        into a tensor that the callback has made, and of which there is no view"""
+        into a tensor that the callback has made"""
         arguments = func._schema.arguments
         written = [
             a for a, s in zip(args, arguments) if s.alias_info and s.alias_info.is_write
@@ -226,11 +226,9 @@ class Recorder(TorchDispatchMode):
         return getattr(pure, func._overloadname)
 
     def check_written(self, x, name):
-        "Refuse to write into `x`, unless the callback has made it and there is no view of it"
+        "Refuse to write into `x`, unless the callback has made it"
         if not self.was_made_here(x):
             raise NotRecorded(f"writes in place ({name})")
-        if self.has_views(x):
-            raise NotRecorded(f"writes in place into a view ({name})")
 
     def was_made_here(self, x):
         "Whether an operation of the recording has made `x`"
@@ -238,20 +236,13 @@ class Recorder(TorchDispatchMode):
             self.value_of_id[id(x)].op, str
         )
 
-    def has_views(self, x):
-        "Whether there is a view of `x`, other than one that is the same tensor"
-        return any(
-            self.value_of_id[id(t)] is not self.value(x) for t in self.in_memory_of(x)
-        )
-
-    def in_memory_of(self, x):
-        address = x.untyped_storage().data_ptr()
-        return [t for t in self.alive if t.untyped_storage().data_ptr() == address]
-
     def write(self, value, x):
-        "Let `x`, which has been written in place, stand for `value`, with all that is the same tensor"
-        for t in self.in_memory_of(x):
-            self.value_of_id[id(t)] = value
+        """Let `x`, which has been written in place, stand for `value`, and with it what `detach` has
+        made of it. No other view can be recorded"""
+        address = x.untyped_storage().data_ptr()
+        for t in self.alive:
+            if t.untyped_storage().data_ptr() == address:
+                self.value_of_id[id(t)] = value
         return self.bind(value, x)
 
     def below_half(self, weight):

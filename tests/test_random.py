@@ -3,7 +3,7 @@
 from copy import deepcopy
 import pytest,torch
 import torch.nn.functional as F
-from genopt import AdamW,Optimizer,SGD,rename
+from genopt import AdamW,Optimizer,SGD
 from genopt.blocks import add_noise,average_grad,centralize,clip_grad_norm,clip_tensor_norm,langevin_noise,momentum_step,sharpness_aware,step_stat
 from genopt.lower import draws
 from genopt.run import random

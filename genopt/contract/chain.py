@@ -130,7 +130,8 @@ def hashable(x):
 class Learned:
     """What running the callbacks of a chain has shown. `returns`: block -> names it has returned; `advances`: block -> names that it has given
     another value; `where`: block -> what it runs on, in words; `results`: block and shape -> what it returned in a rehearsal; `varying`: blocks that
-    do not always return the same names; `rehearsed`: shapes, dtypes, devices and flags with which the chain has been run; `draws`: blocks that have drawn random numbers"""
+    do not always return the same names; `draws`: blocks that have drawn random numbers; `rehearsed`: shapes, dtypes, devices and flags with which the
+    chain has been run"""
     returns: dict = field(default_factory=dict)
     advances: dict = field(default_factory=dict)
     where: dict = field(default_factory=dict)

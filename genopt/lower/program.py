@@ -201,7 +201,9 @@ class Program:
     def draws(self):
         "Whether kernels draw random numbers, beside those by which states are rounded"
         rounds = (r for s in self.stages if s.flat for r in s.flat.rounds)
-        return any(v.draw is not None for r in rounds for v in (*r.singles, *r.elements))
+        return any(
+            v.draw is not None for r in rounds for v in (*r.singles, *r.elements)
+        )
 
     @property
     def holds_whole(self):

@@ -185,7 +185,9 @@ class Recorder(TorchDispatchMode):
         "A draw of numbers like `x`, which stands for a parameter or for a single number"
         family = x.numel() if len(self.sizes) > 1 else 0
         if x.ndim and (x.ndim > 1 or x.numel() not in self.sizes):
-            raise NeedsShape("draws random numbers that are not of the parameter's shape")
+            raise NeedsShape(
+                "draws random numbers that are not of the parameter's shape"
+            )
         if family and not x.ndim:
             raise NotRecorded(
                 "draws a single random number beside a callback over all parameters"

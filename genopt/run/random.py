@@ -201,5 +201,3 @@ class Drawing(TorchDispatchMode):
         (numbers,) = make(kind, self.next, seed, dtype or like.dtype)
         self.next += 1
         return lying_as(self.x if self.x.shape == like.shape else like, numbers)
-
-

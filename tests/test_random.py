@@ -71,6 +71,18 @@ def test_the_distributions(kind, cdf, dtype):
     if kind=='uniform': assert 0<=x.min()<1e-4 and 1-1e-4<x.max()<1
     else: assert abs(x.mean())<.01 and abs(x.var()-1)<.01 and abs(stats.kurtosis(x.numpy()))<.03 and 4<x.abs().max()<6.7
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('kind', ['uniform', 'normal'])
+def test_c_makes_the_numbers_of_torchs_operations(kind, dtype):
+    "Of tensors of all sizes, in a few digits more or less"
+    sizes,keys = [0, 1, 2, 3, 4, 255, 256, 257, 1023, n],[*range(9), 3 + (5<<32)]
+    seed = torch.tensor([123456789<<20])
+    a,b  = (random.Numbers(sizes, keys, torch.device('cpu'), capturable=c)(kind, (7<<16) + 3, seed, dtype) for c in (False, True))
+    for x,y,size in zip(a, b, sizes):
+        assert len(x)==len(y)==size
+        if kind=='uniform': assert torch.equal(x, y)
+        else: torch.testing.assert_close(x, y, rtol=1e-6 if dtype==torch.float32 else 1e-14, atol=1e-6 if dtype==torch.float32 else 1e-14)
+
 def test_numbers_differ_where_they_are_to():
     "Between elements, draws, parameters, shards and seeds there is no correlation"
     x = numbers('normal', n=n+8)

@@ -92,9 +92,10 @@ def result(work, batch, c, shared, each):
 
 def drawing(work, batch, c):
     "What is to be on while a callback that draws random numbers is called"
-    k = batch.at[0]
-    x = work.tensors.ps[k]
-    return Drawing(work.seed, work.keys[k], c.place, x) if c.draws else None
+    if not c.draws:
+        return None
+    k, capturable = batch.at[0], work.program.request.capturable
+    return Drawing(work.seed, work.keys[k], c.place, work.tensors.ps[k], capturable)
 
 
 def untaped(work, batch, c, shared, each):

@@ -160,8 +160,7 @@ def run_part(work, part, kernel, scalars):
         else widened(xs, work.compute_dtype)
         for n, xs in stored.items()
     }
-    draw = of_part(part, work.keys, work.seed, work.compute_dtype)
-    leaves = kernel(wide, scalars, draw)
+    leaves = kernel(wide, scalars, of_part(part, work))
     for n in (*flat.stores, *flat.single_stores):
         if n in split:
             write_with_beside(stores[n], n, wide[n], part)

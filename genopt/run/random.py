@@ -26,6 +26,8 @@ from .._torch import TorchDispatchMode
 from ..contract.sharded import is_sharded
 from ..lower.draws import NORMAL, UNIFORM, drawn, is_drawn, most_draws
 from ..lower.values import ELEMENTS, aten
+from . import compiler
+from .fill import fill
 
 __all__ = ['Drawing', 'Numbers', 'Seed', 'key_of', 'kind_of', 'of_part']
 
@@ -118,22 +120,35 @@ def normal(words, dtype):
 
 
 class Numbers:
-    "Draws for tensors of `sizes` elements with the keys `keys`, on `device`"
+    """Draws for tensors of `sizes` elements with the keys `keys`, on `device`. C makes them if it can,
+    else operations of torch. `capturable`: only these could be captured"""
 
-    def __init__(self, sizes, keys, device):
-        self.sizes, self.quarters = sizes, [-(-n // 4) for n in sizes]
+    def __init__(self, sizes, keys, device, capturable=False):
+        self.sizes, self.keys, self.device = sizes, keys, device
+        self.by_c = device.type == 'cpu' and compiler.available() and not capturable
+        self.quarters = [-(-n // 4) for n in sizes]
         self.total = sum(self.quarters)
-        starts = [0, *accumulate(self.quarters)][:-1]
-        facts = [
-            self.quarters,
-            starts,
-            [k % shard_step for k in keys],
-            [k // shard_step for k in keys],
-        ]
-        self.facts = torch.tensor(facts, dtype=torch.int64, device=device)
+        self.facts = None
 
     def __call__(self, kind, draw, seed, dtype):
         "The numbers of draw `draw` for each tensor, in the order of memory"
+        if not self.by_c:
+            return self.by_torch(kind, draw, seed, dtype)
+        numbers = torch.empty(sum(self.sizes), dtype=dtype)
+        fill(numbers, self.sizes, self.keys, draw, seed.item(), kind == NORMAL)
+        return [*numbers.split(self.sizes)]
+
+    def columns(self):
+        "Of each tensor the number of its counters, its first one, and the two parts of its key"
+        starts = [0, *accumulate(self.quarters)][:-1]
+        keys = [k % shard_step for k in self.keys]
+        shards = [k // shard_step for k in self.keys]
+        columns = [self.quarters, starts, keys, shards]
+        return torch.tensor(columns, dtype=torch.int64, device=self.device)
+
+    def by_torch(self, kind, draw, seed, dtype):
+        if self.facts is None:
+            self.facts = self.columns()
         counts, *of_each = self.facts
         start, key, shard = [
             torch.repeat_interleave(x, counts, output_size=self.total) for x in of_each
@@ -155,19 +170,20 @@ def lying_as(x, numbers):
 # -- For lists --
 
 
-def of_part(part, keys, seed, dtype):
-    """What makes the draws of a part of a batch: a function of a value. `keys`: of all parameters of
-    the work"""
+def of_part(part, work):
+    "What makes the draws of a part of a batch: a function of a value"
+    capturable, dtype = work.program.request.capturable, work.compute_dtype
 
     def numbers(v):
         ps = part.tensors('p')
         each = v.kind == ELEMENTS
         name = f'{v.kind} numbers'
         if name not in part.kept:
-            mine = [keys[part.batch.at[j]] for j in part.places]
+            keys = [work.keys[part.batch.at[j]] for j in part.places]
             sizes = [p.numel() if each else 1 for p in ps]
-            part.kept[name] = Numbers(sizes, mine, ps[0].device)
-        found = part.kept[name](kind_of(v), v.draw, seed.on(ps[0].device), dtype)
+            part.kept[name] = Numbers(sizes, keys, ps[0].device, capturable)
+        seed = work.seed.on(ps[0].device)
+        found = part.kept[name](kind_of(v), v.draw, seed, dtype)
         return [*map(lying_as, ps, found)] if each else torch.cat(found)
 
     return numbers
@@ -178,13 +194,14 @@ def of_part(part, keys, seed, dtype):
 
 class Drawing(TorchDispatchMode):
     """While this lasts, what a callback draws comes from here, and not from torch's generator. It is
-    called on `x`, a parameter with the key `key`, and is number `place` of its chain"""
+    called on `x`, a parameter with the key `key`, and is number `place` of its chain. `capturable`:
+    what is done here may be captured"""
 
     _should_skip_dynamo = classmethod(lambda cls: False)
 
-    def __init__(self, seed, key, place, x):
+    def __init__(self, seed, key, place, x, capturable=False):
         super().__init__()
-        self.seed, self.key, self.x = seed, key, x
+        self.seed, self.key, self.x, self.capturable = seed, key, x, capturable
         self.next = place * most_draws
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -197,7 +214,7 @@ class Drawing(TorchDispatchMode):
 
     def draw(self, kind, like, dtype):
         n, device = like.numel(), like.device
-        make, seed = Numbers([n], [self.key], device), self.seed.on(device)
-        (numbers,) = make(kind, self.next, seed, dtype or like.dtype)
+        make = Numbers([n], [self.key], device, self.capturable)
+        (numbers,) = make(kind, self.next, self.seed.on(device), dtype or like.dtype)
         self.next += 1
         return lying_as(self.x if self.x.shape == like.shape else like, numbers)

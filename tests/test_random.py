@@ -10,11 +10,21 @@ from genopt.run import random
 from helpers import Tape,gpu
 from test_triton import on_triton                                           # noqa: F401 -- a fixture
 
-stats = pytest.importorskip('scipy.stats')
 pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')            # the interpreter computes lanes that are not in use
 
 
-shapes = (3,4),(5,),(17,37),(),(0,),(2,300)
+shapes = (3,4),(5,),(17,37),(),(0,),(2,3000)                                # the last has several tiles in C
+
+def law(name, at=0., scale=1.):
+    "A cumulative distribution"
+    standard = dict(uniform=lambda x: x.clamp(0, 1), normal=lambda x: (1 + (x/2**.5).erf())/2, exponential=lambda x: -(-x).expm1())[name]
+    return lambda x: standard((x-at)/scale)
+def fits(x, law):
+    "Whether `x` are draws of `law`, by the test of Kolmogorov and Smirnov, which refuses one good sample of a thousand"
+    x    = x.double().flatten().sort().values
+    rank = torch.arange(len(x)+1, dtype=torch.float64)/len(x)
+    F    = law(x)
+    return max((F-rank[:-1]).max(), (rank[1:]-F).max())*len(x)**.5<1.95
 
 def stepped(cbs, steps=3, seed=0, shapes=shapes, dtype=torch.float32, like=lambda p: p, closure=False, missing=(), **kw):
     "Parameters after some steps with gradients that are the same for each seed, and the optimizer"
@@ -63,13 +73,13 @@ def numbers(kind, seed=1, draw=0, key=0, n=n, dtype=torch.float32):
     return res
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('kind,cdf', [('uniform', stats.uniform.cdf), ('normal', stats.norm.cdf)])
-def test_the_distributions(kind, cdf, dtype):
-    "By Kolmogorov and Smirnov, which reject one in a thousand good seeds; this one is good. The four words of a counter, too"
+@pytest.mark.parametrize('kind', ['uniform', 'normal'])
+def test_the_distributions(kind, dtype):
+    "Of all numbers, and of those that are made of each of the four words of a counter"
     x = numbers(kind, dtype=dtype)
-    for part in (x, *(x[i::4] for i in range(4))): assert stats.kstest(part.numpy(), cdf).pvalue>1e-3
+    for part in (x, *(x[i::4] for i in range(4))): assert fits(part, law(kind)) and not fits(part*1.05, law(kind))
     if kind=='uniform': assert 0<=x.min()<1e-4 and 1-1e-4<x.max()<1
-    else: assert abs(x.mean())<.01 and abs(x.var()-1)<.01 and abs(stats.kurtosis(x.numpy()))<.03 and 4<x.abs().max()<6.7
+    else: assert abs(x.mean())<.01 and abs(x.var()-1)<.01 and abs((x**4).mean()-3)<.05 and 4<x.abs().max()<6.7
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('kind', ['uniform', 'normal'])
@@ -125,14 +135,15 @@ def test_triton_draws_the_same(f, on_triton, monkeypatch):                  # no
     assert {w.program.request.backend for w in opt._plan.works}=={'triton'} and launched(opt)
     for p,q in zip(got, stepped([f], foreach=False, **small)[0]): torch.testing.assert_close(p, q, rtol=1e-5, atol=3e-6)
 
-laws = dict(rand_like=(rand_like, stats.uniform()), uniform_=(uniform_, stats.uniform(-1, 3)), normal_=(normal_, stats.norm(1, 2)), exponential_=(exponential_, stats.expon(scale=.5)))
-@pytest.mark.parametrize('f,law', laws.values(), ids=laws)
-def test_laws(f, law):
+laws = dict(rand_like=(rand_like, law('uniform')), uniform_=(uniform_, law('uniform', -1, 3)), normal_=(normal_, law('normal', 1, 2)),
+            exponential_=(exponential_, law('exponential', 0, .5)))
+@pytest.mark.parametrize('f,want', laws.values(), ids=laws)
+def test_laws(f, want):
     p = torch.zeros(100_000, requires_grad=True)
     p.grad = torch.zeros_like(p)
     torch.manual_seed(1)
     Optimizer([p], [f], lr=1.).step()
-    assert stats.kstest(-p.detach().numpy(), law.cdf).pvalue>1e-3
+    assert fits(-p.detach(), want)
 
 def test_laws_of_whole_numbers():
     def shares(f, *values):
@@ -413,4 +424,4 @@ def test_no_step_on_a_card_waits():
     p = torch.zeros(1<<20, device='cuda', requires_grad=True)
     p.grad = torch.zeros_like(p)
     Optimizer([p], [randn_like], lr=1.).step()
-    assert stats.kstest(p.detach().cpu().numpy(), stats.norm.cdf).pvalue>1e-3
+    assert fits(p.detach().cpu(), law('normal'))

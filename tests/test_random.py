@@ -145,6 +145,12 @@ def test_laws(f, want):
     Optimizer([p], [f], lr=1.).step()
     assert fits(-p.detach(), want)
 
+def test_a_single_mean_is_for_many_numbers():
+    p = torch.zeros(50_000, requires_grad=True)
+    p.grad = torch.zeros_like(p)
+    Optimizer([p], [lambda grad: torch.normal(grad.norm(), torch.ones_like(grad))], lr=1.).step()
+    assert fits(p.detach(), law('normal'))
+
 def test_laws_of_whole_numbers():
     def shares(f, *values):
         p = torch.zeros(100_000, requires_grad=True)

@@ -85,9 +85,7 @@ class ChainRecorder:
         self.example = Example(self.ns)
         self.calls, self.runs_on = [], {}
         self.here = 'the state'  # where it is in the chain, for messages
-        self.place = (
-            0  # the same, as a number, in the chain from which this one was cut
-        )
+        self.place = 0  # the same as a number, in the whole chain
 
     def run(self):
         try:

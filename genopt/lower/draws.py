@@ -33,8 +33,7 @@ def uniform(draw, self, to=1., dtype=None, **others):
 def normal(draw, self, mean=0., std=1., dtype=None):
     z = draw(NORMAL, self, dtype)
     return z if (mean, std) == (0, 1) else z*std + mean
-def normal_of(draw, mean, std=1.):
-    return draw(NORMAL, mean if isinstance(mean, Tensor) else std, None)*std + mean
+def normal_of(draw, mean, std=1.): return draw(NORMAL, mean + std, None)*std + mean     # of both, because one may be a single number
 def bernoulli(draw, self, p=None):
     return aten._to_copy(draw(UNIFORM, self, None) < (self if p is None else p), dtype=self.dtype)
 def integers(draw, self, high=None, low=0, to=None, dtype=None, **others):

@@ -1,5 +1,5 @@
-"""Random numbers in memory, made by C. `random.py` has the same as operations of torch, which take
-ten times as long, and says which numbers these are."""
+"""Random numbers in memory, made by C. `random.py` says which numbers these are, and has the same as
+operations of torch, of which it takes a hundred."""
 
 import ctypes
 from array import array

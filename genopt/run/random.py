@@ -16,6 +16,9 @@ draws a new seed each time it is replayed.
     normal     Box and Muller's transform: two words a and b make two numbers,
                r*cos(2 pi t) and r*sin(2 pi t), where r = sqrt(-2 log(u)), u is made of a, t of b
 
+Processes that hold copies of a parameter must have the same seed, as for torch's own numbers. A
+sharded parameter that is called by itself draws from DTensor's generator.
+
 `c.py` and `triton.py` have the same in their languages. The functions here are for the backends
 that run operations of torch. They take lists, with a tensor for each parameter."""
 

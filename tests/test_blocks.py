@@ -185,7 +185,7 @@ def test_debiased_betas_keep_the_state_of_optimi():
 
 @pytest.mark.parametrize('way', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)], ids=['loop', 'default', 'fused'])
 def test_noise_fades(way):
-    "Each way draws numbers of its own, of the same law: the mean is 0, the variance noise_eta/t^noise_gamma"
+    "The mean is 0, the variance noise_eta/t^noise_gamma"
     p   = torch.zeros(200_000, requires_grad=True)
     opt = Optimizer([p], [step_stat, add_noise], lr=1., noise_eta=.3, **way)
     torch.manual_seed(0)

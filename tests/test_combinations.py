@@ -11,7 +11,7 @@ from helpers import closure_of,difference
 
 library = {n: Block(getattr(blocks, n)) for m in (stats,steps,transforms,moves,matrices,rates,evaluations) for n in m.__all__}
 returned = {n: returned_by(b) for n,b in library.items()}                  # the names that each returns
-chance  = {'add_noise', 'hutchinson'}                                       # they draw random numbers, each way in its own order
+chance  = {'hutchinson'}                                                    # it draws random numbers for all parameters, from torch's own generator
 settled = dict(lr=.01, mom=.9, sqr_mom=.99, eps=1e-8, wd=.01, alpha=.5, beta=.9, trust_coeff=.01, precondition_frequency=2, max_iter=3, history_size=3,
                ns_dtype='float64')                                          # blocks' defaults differ, and bfloat16 is rounded otherwise when compiled
 
@@ -21,7 +21,7 @@ settled = dict(lr=.01, mom=.9, sqr_mom=.99, eps=1e-8, wd=.01, alpha=.5, beta=.9,
 grad_side   = 'clip_grad_value clip_tensor_norm clip_grad_norm adaptive_grad_clip normalize_grad centralize orthograd grokfast l2_reg l1_reg sign_grad maximize'.split()
 update_side = 'cautious grams_sign clip_update_rms fixed_update_rms scale_by_trust_ratio add_decayed_weights heavy_ball scale_by_param_rms newton_schulz'.split()
 decays      = 'weight_decay fixed_decay cautious_weight_decay decay_to_start'.split()
-after       = 'lookahead ema_weights fromage_rescale proximal_decay decay_after'.split()
+after       = 'lookahead ema_weights fromage_rescale langevin_noise proximal_decay decay_after'.split()
 cores       = ['sgd_step', 'average_grad momentum_step', 'average_grad nesterov_step', 'average_grad qhm_step', 'average_sqr_grad rms_prop_step',
                'average_grad average_sqr_grad step_stat debias adam_step', 'step_stat debiased_betas average_grad average_sqr_grad rms_prop_step',
                'average_grad average_belief step_stat debias adam_step',
@@ -61,6 +61,7 @@ def train(names, n_steps, shapes, **way):
     cbs = [getattr(blocks, n) for n in names]
     opt = Optimizer(ps, cbs, **{k: v for k,v in settled.items() if k in Chain(cbs, [returned[n] for n in names]).asks}, **way)
     start = [p.detach().clone() for p in ps]
+    torch.manual_seed(0)
     for _ in range(n_steps):
         try: opt.step(closure_of(ps, opt, graph=True))
         except (ValueError, TypeError, RuntimeError):

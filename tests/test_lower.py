@@ -35,7 +35,7 @@ written = {aten.add: lambda grad, p, k=.3: grad.add(p, alpha=k) + .5, aten.sub: 
            aten.atan: lambda grad: grad.atan(), aten.rsqrt: lambda grad: (grad.abs()+.1).rsqrt(), aten.reciprocal: lambda grad: (grad.abs()+.1).reciprocal(),
            aten.sigmoid: lambda grad: grad.sigmoid(), aten.square: lambda grad: grad.square(), aten.pow: lambda grad, k=1.7: grad.abs()**k + grad**2 + grad**3 + grad**4 + grad.abs()**.5 + (grad.abs()+.1)**-1,
            aten.sign: lambda grad: grad.sign(), aten.relu: lambda grad: grad.relu(), aten.zeros_like: lambda grad: grad+torch.zeros_like(grad), aten.ones_like: lambda grad: grad+torch.ones_like(grad),
-           aten.full_like: lambda grad: grad+torch.full_like(grad, .3), aten.clone: lambda grad: grad.clone()*2, aten._to_copy: lambda grad, p: (grad>p).to(grad.dtype)*2,
+           aten.full_like: lambda grad: grad+torch.full_like(grad, .3), aten.empty_like: lambda grad: torch.empty_like(grad).copy_(grad)*2, aten.clone: lambda grad: grad.clone()*2, aten._to_copy: lambda grad, p: (grad>p).to(grad.dtype)*2,
            aten.copy: lambda grad, p: (grad*2).copy_(p)*2, aten.gt: lambda grad, p: (grad>p)*p, aten.ge: lambda grad, p: (grad>=p)*p, aten.lt: lambda grad: (grad<.1)*grad,
            aten.le: lambda grad: (grad<=.1)*grad, aten.eq: lambda grad, p: (grad==p)+grad, aten.ne: lambda grad, p: (grad!=p)*grad,
            aten.logical_and: lambda grad, p: torch.logical_and(grad>0, p>0)*grad, aten.logical_or: lambda grad, p: torch.logical_or(grad>0, p>0)*grad,

@@ -2,10 +2,11 @@
 
 Symbols as in `stats`. Blocks with `eval_p` keep weights for evaluation: `opt.eval()` puts them into the model, `opt.train()` takes them out."""
 
+import torch
 from ..contract import Range,copy_of_p,count,fraction,maximum,nonneg,positive,scalar,where
 
-__all__ = ['proximal_decay', 'decay_after', 'fromage_rescale', 'lookahead', 'polyak_average', 'ema_weights', 'polynomial_average', 'warmup_lr',
-           'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
+__all__ = ['proximal_decay', 'decay_after', 'fromage_rescale', 'langevin_noise', 'lookahead', 'polyak_average', 'ema_weights', 'polynomial_average',
+           'warmup_lr', 'schedule_free_weight', 'schedule_free_move', 'schedule_free_eval']
 
 
 def proximal_decay(new_p, lr, wd:nonneg=0.):
@@ -21,6 +22,12 @@ def fromage_rescale(new_p, lr):
     """Restores the norm of the parameter after a step of relative length lr: `p <- p / sqrt(1 + lr^2)`. The norm is exact if the step is orthogonal
     to the parameter. Fromage, Bernstein et al. 2020, https://arxiv.org/abs/2002.03432"""
     return dict(new_p = new_p/(1+lr*lr)**0.5)
+
+def langevin_noise(new_p, lr, temperature:nonneg=1.):
+    """Adds Gaussian noise to the parameter after the move: `p <- p + sqrt(2*lr*temperature)*N(0,1)`. Behind SGD this is stochastic gradient Langevin
+    dynamics: weights become samples of `exp(-loss/temperature)`. If the loss is a mean over N examples, the posterior has `temperature=1/N`.
+    Welling and Teh 2011, https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, with `lr` for half of its step size"""
+    return dict(new_p = new_p.add(torch.randn_like(new_p), alpha=(2*lr*temperature)**0.5))
 
 def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, fast_steps=count):
     """Moves slow weights towards the parameter every `k` steps, and continues from there: `s <- s + alpha*(p - s); p <- s`. It comes after any

@@ -44,8 +44,8 @@ class Chain:
     parameters or groups. `returned`: for each callback the names that it is known to return.
 
     `every` has a `Block` for each callback. `evals` are those that return `eval_p`, the weights to evaluate; `opt.eval()` runs them. `blocks` are the
-    others, which a step runs. `extra`: names of tensors that the chain is given beside the gradient; `moves`: whether it makes the move; `weights`:
-    the policy by which parameters of low precision are stored"""
+    others, which a step runs. `places`: the place of each of them; a part of a chain keeps those of the whole. `extra`: names of tensors that the
+    chain is given beside the gradient; `moves`: whether it makes the move; `weights`: the policy by which parameters of low precision are stored"""
     extra,moves = (),True
     def __init__(self, cbs, returned=(), weights=nearest):
         self.cbs,self.weights = tuple(cbs),weights
@@ -57,6 +57,7 @@ class Chain:
         self.state  = self._state()
         self.evals  = [b for b,names in zip(self.every, self.returned) if 'eval_p' in names and 'eval_p' not in self.state]
         self.blocks = [b for b in self.every if b not in self.evals]
+        self.places = [*range(len(self.blocks))]
         self.key    = (*((hashable(same(b.cb)), *b.lists.items(), b in self.evals) for b in self.every), weights)
         self.asks   = self._asks()
 
@@ -129,13 +130,15 @@ def hashable(x):
 class Learned:
     """What running the callbacks of a chain has shown. `returns`: block -> names it has returned; `advances`: block -> names that it has given
     another value; `where`: block -> what it runs on, in words; `results`: block and shape -> what it returned in a rehearsal; `varying`: blocks that
-    do not always return the same names; `rehearsed`: shapes, dtypes, devices and flags with which the chain has been run"""
+    do not always return the same names; `draws`: blocks that have drawn random numbers; `rehearsed`: shapes, dtypes, devices and flags with which the
+    chain has been run"""
     returns: dict = field(default_factory=dict)
     advances: dict = field(default_factory=dict)
     where: dict = field(default_factory=dict)
     results: dict = field(default_factory=dict)
     varying: set = field(default_factory=set)
     rehearsed: set = field(default_factory=set)
+    draws: set = field(default_factory=set)
 
     def saw(self, block, names):
         "Note that `block` has returned `names`. True if some are new"

@@ -16,7 +16,7 @@ For AdamW behind `centralize`, which subtracts a mean along dimensions:
 from contextlib import nullcontext
 from torch import Tensor
 from ..contract.block import given, of_model
-from ..contract.chain import Namespace
+from ..contract.chain import Namespace, learned_of
 from ..contract.names import held as changeable_object
 from ..contract.stand_ins import set_apart
 from .calls import Example, record_call
@@ -85,6 +85,7 @@ class ChainRecorder:
         self.example = Example(self.ns)
         self.calls, self.runs_on = [], {}
         self.here = 'the state'  # where it is in the chain, for messages
+        self.place = 0  # the same as a number, in the whole chain
 
     def run(self):
         try:
@@ -106,7 +107,7 @@ class ChainRecorder:
     def fold(self):
         self.ns.begin()
         for i, b in enumerate(self.chain.blocks):
-            self.here = b
+            self.here, self.place = b, self.chain.places[i]
             self.decide(i, b)
         self.here = 'the move'
         self.ns.move()
@@ -136,6 +137,7 @@ class ChainRecorder:
 
     def record_call(self, block, why, stack):
         call = record_call(self.ns, self.example, block, why, stack, len(self.calls))
+        call.place, call.draws = self.place, block in learned_of(self.chain).draws
         self.calls.append(call)
         self.runs_on[block] = (
             'tensors of one shape, stacked' if call.stacked else 'each tensor'
@@ -215,7 +217,7 @@ class ChainRecorder:
         numbers = self.ns.read_numbers([*block.reads, *['lr'] * reads_lr])
         spaces = [Namespace(numbers | names) for names in self.ns.tensors]
         decided = {*self.scalars.guarded}
-        with self.recorder.recording(block):
+        with self.recorder.recording(block, self.place):
             outs = (
                 block.call_all(spaces)
                 if block.is_global

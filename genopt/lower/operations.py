@@ -151,6 +151,7 @@ elementwise = {
     aten.zeros_like: lambda d, x: d.zero,
     aten.ones_like: lambda d, x: d.one,
     aten.full_like: lambda d, x, v: v,
+    aten.empty_like: lambda d, x: d.zero,
     aten.clone: lambda d, x: x,
     aten._to_copy: lambda d, x: x,
     aten.copy: lambda d, x, y: y,
@@ -268,6 +269,8 @@ def reduction(v):
 
 def can_write(v, compute_dtype):
     "Whether the table can write `v`, an operation on elements or on single numbers"
+    if v.draw is not None:
+        return v.dtype == compute_dtype
     of_elements = any(o.kind == ELEMENTS for o in v.operands)
     if v.kind == ELEMENTS and of_elements or v.kind == SINGLE and not v.reduces:
         return can_write_expression(v, compute_dtype)

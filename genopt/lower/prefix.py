@@ -170,6 +170,8 @@ def part(chain, blocks, extra=(), moves=True):
     parameter, gradient and states"""
     res = copy(chain)
     res.blocks, res.extra, res.moves = blocks, tuple(extra), moves
+    place_of = {id(b): k for b, k in zip(chain.blocks, chain.places)}
+    res.places = [place_of[id(b)] for b in blocks]
     res.key = (
         *(k for b, k in zip(chain.every, chain.key) if any(b is o for o in blocks)),
         res.extra,

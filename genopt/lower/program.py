@@ -18,6 +18,7 @@ A chain that cannot be taken apart has no stages: its callbacks are called for e
 the reference does. The program says why."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 import torch
 from torch import Tensor
 from ..contract.stand_ins import shape_class
@@ -195,6 +196,14 @@ class Program:
     @property
     def elementwise(self):
         return len(self.stages) == 1 and not self.stages[0].flat.reduces
+
+    @cached_property
+    def draws(self):
+        "Whether kernels draw random numbers, beside those by which states are rounded"
+        rounds = (r for s in self.stages if s.flat for r in s.flat.rounds)
+        return any(
+            v.draw is not None for r in rounds for v in (*r.singles, *r.elements)
+        )
 
     @property
     def holds_whole(self):

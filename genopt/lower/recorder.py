@@ -1,10 +1,12 @@
 """Recording of tensor operations. A callback runs once, on stand-ins; torch passes every operation
 that it does to the `Recorder`, which does it and writes it down as a `Value`."""
 
+from collections import Counter
 from contextlib import contextmanager
 import torch
 from torch import Tensor
-from .._torch import TorchDispatchMode, without_overrides
+from .._torch import TorchDispatchMode, outside_of_modes, without_overrides
+from .draws import UNIFORM, drawn, is_drawn, most_draws
 from .kinds import aliases, factored, kind_of
 from .questions import QuestionMode
 from .reasons import NeedsShape, NotRecorded, by_value, plain_number_only
@@ -31,12 +33,14 @@ class Recorder(TorchDispatchMode):
         self.recorded = {}  # operation and operands -> value, so that the same twice is one
         self.made = {}  # constants that callbacks make anew in each step, by their ids
         self.asked_rank = False
-        self.block = None  # the callback that runs
+        self.block, self.place = None, 0  # the callback that runs, and its place
+        self.n_draws = Counter()  # of this callback, for each family
 
     @contextmanager
-    def recording(self, block):
-        "While this lasts, operations are written down as made by `block`"
-        self.block = block
+    def recording(self, block, place=0):
+        "While this lasts, operations are written down as made by `block`, number `place` in its chain"
+        self.block, self.place = block, place
+        self.n_draws.clear()
         with QuestionMode(self), self:
             yield
 
@@ -104,6 +108,8 @@ class Recorder(TorchDispatchMode):
             name.startswith('_foreach_') and not factors
         ):  # one with a factor is refused below
             return self.on_each(name, args, kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            return self.random(func, args, kwargs)
         tensors = [a for a in tree_leaves(args, kwargs) if isinstance(a, Tensor)]
         if not (factors or any(map(self.knows, tensors))):
             return self.constant(func(*args, **kwargs), tensors)
@@ -134,8 +140,6 @@ class Recorder(TorchDispatchMode):
         if func.overloadpacket is aten._local_scalar_dense:
             of_scalar = self.scalars.met_by(args[0]) is not None
             raise NotRecorded(plain_number_only if of_scalar else by_value)
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise NotRecorded("draws random numbers")
 
     def record(self, func, pure, args, kwargs, tensors, factors):
         "Do the operation `func`, and write it down as `pure`, which does not write in place"
@@ -159,11 +163,56 @@ class Recorder(TorchDispatchMode):
                 raise NotRecorded(lacking(func))
             self.recorded[key] = value
             self.values.append(value)
-        return self.bind(self.recorded[key], result)
+        bind = self.bind if pure is func else self.write
+        return bind(self.recorded[key], result)
+
+    def random(self, func, args, kwargs):
+        "A random operation, as draws and operations on these, which are dispatched in turn"
+        name = func.overloadpacket.__name__
+        if self.block is None or self.block.is_global:
+            raise NotRecorded("draws random numbers for all parameters at once")
+        if not is_drawn(func, args, kwargs):
+            raise NotRecorded(f"draws random numbers with {name}; {only_these}")
+        if func._schema.is_mutable:
+            self.check_written(args[0], name)
+        with self:
+            result = drawn(func, args, kwargs, self.draw)
+        if not func._schema.is_mutable:
+            return result
+        return self.write(self.value(result), args[0].copy_(result))
+
+    def draw(self, kind, x, dtype):
+        "A draw of numbers like `x`, which stands for a parameter or for a single number"
+        family = x.numel() if len(self.sizes) > 1 else 0
+        if x.ndim and (x.ndim > 1 or x.numel() not in self.sizes):
+            raise NeedsShape(
+                "draws random numbers that are not of the parameter's shape"
+            )
+        if family and not x.ndim:
+            raise NotRecorded(
+                "draws a single random number beside a callback over all parameters"
+            )
+        if self.n_draws[family] == most_draws:
+            raise NotRecorded(f"draws random numbers more than {most_draws} times")
+        like = torch.rand_like if kind == UNIFORM else torch.randn_like
+        with outside_of_modes():
+            example = like(x, dtype=dtype)
+        value = Value(
+            aten.rand_like.default if kind == UNIFORM else aten.randn_like.default,
+            name=f'v{len(self.values)}',
+            kind=ELEMENTS if x.ndim else SINGLE,
+            example=example,
+            block=self.block,
+            draw=self.place * most_draws + self.n_draws[family],
+        )
+        if x.ndim and not self.known_operation(value):
+            raise NotRecorded(f"draws random numbers in {value.dtype}")
+        self.n_draws[family] += 1
+        return self.add(value, example)
 
     def functional(self, func, args):
         """`func` itself, or what it writes in place, as an operation that does not. It may write
-        into a tensor that the callback has made, and of which there is no view"""
+        into a tensor that the callback has made"""
         arguments = func._schema.arguments
         written = [
             a for a, s in zip(args, arguments) if s.alias_info and s.alias_info.is_write
@@ -173,11 +222,15 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         pure = getattr(aten, name.removesuffix('_'), None)
         into_first = len(written) == 1 and written[0] is args[0]
-        if not (pure and into_first and self.was_made_here(args[0])):
+        if not (pure and into_first):
             raise NotRecorded(f"writes in place ({name})")
-        if self.has_views(args[0]):
-            raise NotRecorded(f"writes in place into a view ({name})")
+        self.check_written(args[0], name)
         return getattr(pure, func._overloadname)
+
+    def check_written(self, x, name):
+        "Refuse to write into `x`, unless the callback has made it"
+        if not self.was_made_here(x):
+            raise NotRecorded(f"writes in place ({name})")
 
     def was_made_here(self, x):
         "Whether an operation of the recording has made `x`"
@@ -185,14 +238,14 @@ class Recorder(TorchDispatchMode):
             self.value_of_id[id(x)].op, str
         )
 
-    def has_views(self, x):
+    def write(self, value, x):
+        """Let `x`, which has been written in place, stand for `value`, and with it what `detach` has
+        made of it. No other view can be recorded"""
         address = x.untyped_storage().data_ptr()
-        return (
-            len(
-                {id(t) for t in self.alive if t.untyped_storage().data_ptr() == address}
-            )
-            > 1
-        )
+        for t in self.alive:
+            if t.untyped_storage().data_ptr() == address:
+                self.value_of_id[id(t)] = value
+        return self.bind(value, x)
 
     def below_half(self, weight):
         """Whether the weight of a lerp is below a half, where it is known: torch starts from the
@@ -214,6 +267,12 @@ class Recorder(TorchDispatchMode):
         )
         with self:
             return [one(*(member(a, i) for a in args), **kwargs) for i in range(n)]
+
+
+only_these = (
+    "write it with rand_like, randn_like, bernoulli, uniform_, normal_ or exponential_, "
+    "in float32 or float64 and without a generator"
+)
 
 
 def starts_a_sum(func, args):

@@ -17,8 +17,9 @@ class Call:
     the callback returned them.
 
     `stacked`: one call takes several parameters of one shape. `may_fail`: it may fail on some
-    values of tensors, so nothing may be written before it. `why` it is called, in words. `stage`:
-    how many calls and cross reductions lie before it"""
+    values of tensors, so nothing may be written before it. `why` it is called, in words. `place`:
+    its place in the chain. `draws`: whether it draws random numbers. `stage`: how many calls and
+    cross reductions lie before it"""
 
     block: object
     reads: dict
@@ -29,6 +30,8 @@ class Call:
     stacked: bool
     may_fail: bool
     why: str
+    place: int = 0
+    draws: bool = False
     stage: int = 0
 
     @property

@@ -42,7 +42,8 @@ class Value:
 
     `stage`: how many calls and cross reductions lie before it. `level`: how many reductions lie
     before it within its stage. `families` sets `family` and `terms`. Of a lerp
-    `weight_below_half` says whether its weight is below a half; None if that is not known"""
+    `weight_below_half` says whether its weight is below a half; None if that is not known. Of random
+    numbers `draw` says which draw of the step they are; None for all others"""
 
     op: object
     args: tuple = ()
@@ -56,6 +57,7 @@ class Value:
     stage: int = 0
     level: int = 0
     weight_below_half: bool = None
+    draw: int = None
 
     @property
     def dtype(self):

@@ -15,6 +15,7 @@ from ..contract.tensors import number,plain,shared
 from ..run.choose import check_asked
 from ..run.memory import is_capturing
 from ..run.plan import Plan,prepared
+from ..run.random import Seed
 from ..run.sort import Inputs
 from ..run.store import StateStore,shared_cell
 from . import watch
@@ -74,6 +75,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
+    _seed = None                                                        # of the random numbers of a step
     _known = ()                                                         # the settings of each group at the last step
     _release = None                                                     # the `GradientRelease` that moves the parameters during backward
     _steps = 0                                                          # the steps of this process; the 11th checks low precision
@@ -365,7 +367,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self._plan,self._planned_for_gate = None,self._wants_gate()
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
-        plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived)
+        if self._seed is None: self._seed = Seed()
+        plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived, seed=self._seed)
         gate  = self._gate_for(inputs.params)
         gated = plan(gate=gate) if gate else None
         unseen = gated is not None and (gated.can_unscale if 'found_inf' in self.__dict__ else gated.can_have_gate)

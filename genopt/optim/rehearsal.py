@@ -67,7 +67,9 @@ def watched_step(chain, ns, hypers, who):
         if b in chain.evals: continue
         known |= b.state.keys()
         check_reads(chain, i, known, who)
+        before = random_state(ns['p'].device)
         out = watched_call(b, ns, who)
+        if random_state(ns['p'].device)!=before: learned.draws.add(b)
         if learned.saw(b, out):
             chain = chain_of(chain.cbs)
             add_states(ns, chain, len(shape), who)
@@ -80,6 +82,11 @@ def watched_step(chain, ns, hypers, who):
         known |= out.keys()
     ns['new_p']                                                             # noqa: B018 -- the move, if no callback has asked for it
     return chain
+
+def random_state(device):
+    "The states of the generators from which a callback can draw"
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type=='cuda' else [])
+    return [s.numpy().tobytes() for s in states]
 
 def runs_on(b, ns):
     if b.is_global: return 'all parameters'

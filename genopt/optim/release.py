@@ -37,9 +37,9 @@ def release_gradients(opt: Optimizer, *, every: int = 1) -> 'GradientRelease':
                 opt.step()                              # ends the step, and moves parameters that still have a gradient
                 opt.zero_grad()
 
-    A parameter gets the same bits as in an ordinary step if the callbacks are elementwise. States that are rounded at random are equal in
-    distribution. `opt.step()` must end each step; schedulers, hooks of the optimizer and `opt.step(closure)` work as before. All parameters of a step
-    move with the hyper-parameters that the groups have when the first one moves, so set them before `backward`.
+    A parameter gets the same bits as in an ordinary step if the callbacks are elementwise. States that are rounded at random, and callbacks that draw
+    random numbers, are equal in distribution. `opt.step()` must end each step; schedulers, hooks of the optimizer and `opt.step(closure)` work as
+    before. All parameters of a step move with the hyper-parameters that the groups have when the first one moves, so set them before `backward`.
 
     `every`: a whole number, at least 1. With `every=n` a parameter adds up the gradients of `n` calls of `backward`, and moves in the last of them.
         Call `opt.step()` after each `n`-th. A shorter last round may end earlier: `opt.step()` moves what has not moved.

@@ -218,6 +218,73 @@ INLINE float log_of(float x, int base2) {
 INLINE float fast_logf(float x) { return log_of(x, 0); }
 INLINE float fast_log2f(float x) { return log_of(x, 1); }
 
+/* Random numbers in callbacks; random.py says which. Four words a, b, c, d for a counter */
+#define ROUND { \
+  const uint64_t p = (uint64_t)a*0xD2511F53u, q = (uint64_t)c*0xCD9E8D57u; \
+  a = (uint32_t)(q >> 32) ^ b ^ k; c = (uint32_t)(p >> 32) ^ d ^ l; b = (uint32_t)q; d = (uint32_t)p; \
+  k += 0x9E3779B9u; l += 0xBB67AE85u; }
+#define PHILOX(element, draw, key, seed) \
+  uint32_t a = (uint32_t)((element) >> 2), b = (uint32_t)(draw), c = (uint32_t)(key), d = (uint32_t)((key) >> 32); \
+  uint32_t k = (uint32_t)(seed), l = (uint32_t)((seed) >> 32); \
+  ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
+/* cos and sin of t turns, for t from -1/2 to 1/2, within two units in the last place of 1 */
+INLINE void circle_float(float t, float* x, float* y) {
+  const float q = floorf(4.0f*t + 0.5f), r = (t - 0.25f*q)*6.283185307179586f, z = r*r;
+  const uint32_t n = (uint32_t)(int32_t)q, swap = 0u - (n & 1);
+  const float s = ((-1.9515295891e-4f*z + 8.3321608736e-3f)*z - 1.6666654611e-1f)*z*r + r;
+  const float e = ((2.443315711809948e-5f*z - 1.388731625493765e-3f)*z + 4.166664568298827e-2f)*z*z - 0.5f*z + 1.0f;
+  const uint32_t i = float_as_bits(s), j = float_as_bits(e), both = (i ^ j) & swap;
+  *x = bits_as_float((j ^ both) ^ ((n + 1) << 30 & 0x80000000u));
+  *y = bits_as_float((i ^ both) ^ (n << 30 & 0x80000000u));
+}
+INLINE void circle_double(double t, double* x, double* y) { *x = cos(t*6.283185307179586); *y = sin(t*6.283185307179586); }
+INLINE float uniform_float(uint32_t a) { return (float)(int32_t)(a >> 8)*0x1.0p-24f; }
+INLINE double uniform_double(uint32_t a) { return (double)a*0x1.0p-32; }
+INLINE float radius_float(uint32_t a) { return sqrtf(-2.0f*fast_logf((float)(int32_t)(a >> 1)*0x1.0p-31f + 0x1.0p-32f)); }
+INLINE double radius_double(uint32_t a) { return sqrt(-2.0*log(((double)a + 0.5)*0x1.0p-32)); }
+#define RANDOM 256
+#define SIMD _Pragma("omp simd")
+static void fill_words(uint32_t* restrict w, int64_t start, uint32_t draw, int64_t key, int64_t seed) {
+  SIMD for (int32_t i = 0; i < RANDOM; i += 4) {
+    PHILOX(start + i, draw, key, seed)
+    w[i] = a; w[i+1] = b; w[i+2] = c; w[i+3] = d;
+  }
+}
+#define DRAWS(T) \
+INLINE void normal_##T(uint32_t a, uint32_t b, T* x, T* y) { \
+  T u, v; \
+  circle_##T((T)(int32_t)b*(T)0x1.0p-32, &u, &v); \
+  const T r = radius_##T(a); \
+  *x = r*u; *y = r*v; \
+} \
+static void fill_uniform_##T(T* restrict x, int64_t start, uint32_t draw, int64_t key, int64_t seed) { \
+  SIMD for (int32_t i = 0; i < RANDOM; i += 4) { \
+    PHILOX(start + i, draw, key, seed) \
+    x[i] = uniform_##T(a); x[i+1] = uniform_##T(b); x[i+2] = uniform_##T(c); x[i+3] = uniform_##T(d); \
+  } \
+} \
+static void fill_normal_##T(T* restrict x, int64_t start, uint32_t draw, int64_t key, int64_t seed) { \
+  uint32_t w[RANDOM]; \
+  fill_words(w, start, draw, key, seed); \
+  SIMD for (int32_t i = 0; i < RANDOM; i += 2) { \
+    T u, v; \
+    normal_##T(w[i], w[i+1], &u, &v); \
+    x[i] = u; x[i+1] = v; \
+  } \
+} \
+INLINE T one_uniform_##T(uint32_t draw, int64_t key, int64_t seed) { \
+  PHILOX((int64_t)0, draw, key, seed) \
+  return uniform_##T(a); \
+} \
+INLINE T one_normal_##T(uint32_t draw, int64_t key, int64_t seed) { \
+  PHILOX((int64_t)0, draw, key, seed) \
+  T x, y; \
+  normal_##T(a, b, &x, &y); \
+  return x; \
+}
+DRAWS(float)
+DRAWS(double)
+
 typedef struct {
   const int64_t* table;                 /* addresses[name][parameter] */
   int64_t n;                            /* parameters */
@@ -235,7 +302,8 @@ typedef struct {
   int64_t rows;                         /* of scalars */
   int64_t stage;                        /* which is run; -1: all */
   int64_t parallel;                     /* whether threads share the tiles */
-  int64_t seed;                         /* of this call, for rounding at random */
+  int64_t seed;                         /* of random numbers, in this step */
+  const int64_t* keys;                  /* of each parameter, for these */
 } Args;
 
 /* Parallel regions call libgomp, which torch has loaded, by name. So any compiler will do, and there is one pool of threads. */

@@ -18,6 +18,7 @@ from ..lower.decide import note_change
 from ..lower.values import CROSS, ELEMENTS, OWN_SHAPE, SINGLE
 from .foreach import DeviceScalars
 from .memory import aligned, as_strided_like
+from .random import Drawing
 from .reference import wrote_in_place
 from .tape import Tape
 
@@ -69,7 +70,8 @@ def result(work, batch, c, shared, each):
     """What the callback returns. A callback that `vmap` can run does not look at values, so the tape
     of a single tensor is right as well. A tape runs if the numbers are those of last time"""
     if not c.stacked:
-        return c.block(shared | each)
+        with drawing(work, batch, c) or nullcontext():
+            return c.block(shared | each)
     numbers = (*shared.values(),)
     if any(isinstance(x, Tensor) for x in numbers):
         return untaped(work, batch, c, shared, each)
@@ -86,6 +88,14 @@ def result(work, batch, c, shared, each):
         batch.tapes.clear()
     batch.tapes[key] = [*out], tape.function([*out.values()])
     return out
+
+
+def drawing(work, batch, c):
+    "What is to be on while a callback that draws random numbers is called"
+    if not c.draws:
+        return None
+    k, capturable = batch.at[0], work.program.request.capturable
+    return Drawing(work.seed, work.keys[k], c.place, work.tensors.ps[k], capturable)
 
 
 def untaped(work, batch, c, shared, each):

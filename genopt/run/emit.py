@@ -26,6 +26,7 @@ from ..lower.values import CROSS, ELEMENTS, SCALAR
 from .c import C, block, each_parameter, folded, function, prelude, starts, types
 from .emit_cross import all_stages
 from .names import CNames, operands
+from .random import kind_of
 
 __all__ = ['source']
 
@@ -97,10 +98,13 @@ class StageEmitter:
             *names.load_singles(values),
         ]
         coded = [n for n in dict.fromkeys([*loads, *stores]) if names.in_codes(n)]
+        draws = [v for v in r.elements if v.draw is not None]
+        before = [*map(self.scale, [n for n in coded if n in loads])]
+        before += [line for v in draws for line in self.fill(v)]
         if r.reduced:
-            loop = self.reducing_loop(r.reduced, body, coded)
-        elif coded:
-            loop = self.loop_in_blocks(body, [n for n in coded if n in loads], stores)
+            loop = self.reducing_loop(r.reduced, body, before)
+        elif coded or draws:
+            loop = self.loop_in_blocks(body, before, stores)
         else:
             loop = [
                 '#pragma omp simd',
@@ -157,17 +161,23 @@ class StageEmitter:
     def salt(self, n):
         "What the random bits for `n` in this tile come from"
         i = self.names.slots[n]
-        return f'const uint32_t h{i} = salt(a->seed, {i}, t, o);'
+        return f'const uint32_t h{i} = salt(a->seed, {i}, a->keys[t], o);'
 
-    # -- States in codes: a loop over blocks around the loop over elements --
+    # -- States in codes, and random numbers: a loop over blocks around the loop over elements --
 
-    def loop_in_blocks(self, body, loaded, stores):
+    def fill(self, v):
+        "Make the random numbers `v` of this block"
+        given = f'o + b, {v.draw}, a->keys[t], a->seed'
+        fill = f'fill_{kind_of(v)}_{self.names.d.T}'
+        return [f'T u_{v.name}[{codes}];', f'{fill}(u_{v.name}, {given});']
+
+    def loop_in_blocks(self, body, before, stores):
         """The loop of a tile. What is to be in codes waits in an array until the block is complete.
-        `loaded`: the names of what is loaded in codes"""
+        `before`: what comes before the elements of a block"""
         stored = [n for n in stores if self.names.in_codes(n)]
         lines = [
             f'const int64_t end = n - b < {codes} ? n : b + {codes};',
-            *map(self.scale, loaded),
+            *before,
             *(f'float x{self.names.slots[n]}[{codes}];' for n in stored),
             '#pragma omp simd',
             *function('for (int64_t i = b; i < end; i++)', body),
@@ -203,10 +213,10 @@ class StageEmitter:
             f'a{j} = x{j} {better} a{j} ? x{j} : a{j};',
         ]
 
-    def reducing_loop(self, reduced, body, coded):
+    def reducing_loop(self, reduced, body, before):
         """The loop of a tile that reduces: 512 elements in T, and what these come to in double.
-        `coded`: the names of what is loaded in codes; then it is a block of these"""
-        size = codes if coded else 512
+        `before`: what comes before the elements of a block, which then has fewer"""
+        size = codes if before else 512
         signs = [reduction(v).sign for v in reduced]
         total = [
             f'double total{j} = {starts[sign]}; int bad{j} = 0;'
@@ -215,7 +225,7 @@ class StageEmitter:
         few = [f'T a{j} = {starts[sign]};' for j, sign in enumerate(signs)]
         few += [
             f'const int64_t end = n - b < {size} ? n : b + {size};',
-            *map(self.scale, coded),
+            *before,
             f'#pragma omp simd {clauses(signs)}',
         ]
         few += function('for (int64_t i = b; i < end; i++)', body)

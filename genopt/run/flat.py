@@ -13,6 +13,7 @@ from ..contract.codes import decode_all, encode_all, scale_of
 from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
 from .names import moves, with_beside
+from .random import of_part
 from .tensors import Part, parts
 from .triton_launch import TritonKernel, TritonLaunch
 
@@ -83,10 +84,13 @@ def bound_launch(work, batch):
     kernel = program.kernels[key]
     numels = [work.tensors.ps[i].numel() for i in batch.at]
     row_of = [work.row_of[i] for i in batch.at]
+    keys = [work.keys[i] for i in batch.at]
     if on_device:
-        launch = TritonLaunch(kernel, numels, work.scalars, row_of, work.gate)
+        launch = TritonLaunch(
+            kernel, numels, work.scalars, row_of, work.gate, work.seed, keys
+        )
     else:
-        launch = Launch(kernel, numels, work.scalars.array, row_of)
+        launch = Launch(kernel, numels, work.scalars.array, row_of, work.seed, keys)
     for n in dtypes:
         if not moves(n) and work.tensors.has(n):
             launch.point(n, batch.addresses(n))
@@ -156,7 +160,7 @@ def run_part(work, part, kernel, scalars):
         else widened(xs, work.compute_dtype)
         for n, xs in stored.items()
     }
-    leaves = kernel(wide, scalars)
+    leaves = kernel(wide, scalars, of_part(part, work))
     for n in (*flat.stores, *flat.single_stores):
         if n in split:
             write_with_beside(stores[n], n, wide[n], part)

@@ -126,13 +126,14 @@ class Foreach:
         arguments = tree_leaves(*((v.args, v.kwargs) for v in self.order))
         self.factors = {a for a in arguments if isinstance(a, Factor)}
 
-    def __call__(self, tensors, scalars):
+    def __call__(self, tensors, scalars, draw=None):
         """Write what is stored, and return the leaves, each a vector. `tensors`: lists by name, in
-        the dtype of the arithmetic; `scalars`: by name, values of cross reductions among them"""
+        the dtype of the arithmetic; `scalars`: by name, values of cross reductions among them.
+        `draw(v)`: the random numbers `v`"""
         try:
             numbers = {f: f.value(scalars) for f in self.factors}
         except (ArithmeticError, ValueError):
-            return self.otherwise(tensors, scalars)
+            return self.otherwise(tensors, scalars, draw)
         computed = {}
 
         def value(v):
@@ -147,7 +148,8 @@ class Foreach:
             )
 
         for operation, read_last in zip(self.operations, self.read_last):
-            computed[operation.v] = operation(value)
+            v = operation.v
+            computed[v] = operation(value) if v.draw is None else draw(v)
             for o in read_last:
                 computed.pop(o, None)
         self.store({n: value(v) for n, v in self.flat.stores.items()}, tensors)

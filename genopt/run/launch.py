@@ -24,7 +24,7 @@ all_stages = -1
 
 fields = (
     'table n numel tile_parameter tile_place tiles scalars width row '
-    'singles leaves partials sums rows stage parallel seed'
+    'singles leaves partials sums rows stage parallel seed keys'
 ).split()
 integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel', 'seed'
 
@@ -53,18 +53,21 @@ class Kernel:
         self.n_singles = len({v for r in rounds for v in (*r.singles, *r.reduced)})
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
         self.run = compiler.library(source(program, scalars, dtypes), name)
-        self.stochastic = any(
+        rounds_at_random = any(
             how.rounds_at_random(dtypes.get(n))
             for n, how in program.chain.stores.items()
         )
+        self.draws = program.draws or rounds_at_random
 
 
 class Launch:
     """`kernel` for parameters of `numels` elements. `scalars`: the array of all rows of scalars;
-    `row_of`: which row each parameter has. `pointed`: the names whose addresses are in the table"""
+    `row_of`: which row each parameter has. `seed`: of random numbers; `keys`: what tells those of a
+    parameter from those of others. `pointed`: the names whose addresses are in the table"""
 
-    def __init__(self, kernel, numels, scalars, row_of):
+    def __init__(self, kernel, numels, scalars, row_of, seed=None, keys=()):
         self.kernel, self.run, self.n = kernel, kernel.run, len(numels)
+        self.seed = seed
         tiles = [
             (t, k) for t, size in enumerate(numels) for k in range(-(-size // block))
         ]
@@ -76,6 +79,7 @@ class Launch:
         arrays = dict(
             numel=array('q', numels),
             row=array('i', row_of),
+            keys=array('q', keys),
             tile_parameter=array('i', [t for t, _ in tiles]),
             tile_place=array('i', [k for _, k in tiles]),
             partials=array('d', bytes(8 * max(1, len(tiles) * kernel.n_reduced))),
@@ -107,8 +111,8 @@ class Launch:
     def __call__(self, stage=all_stages):
         self.args.stage = stage
         self.args.parallel = self.parallel and compiler.parallel_may()
-        if self.kernel.stochastic:
-            self.args.seed = torch.randint(2**62, ()).item()
+        if self.kernel.draws:
+            self.args.seed = self.seed.number()
         self.run(self.at)
 
     def look(self):

@@ -5,6 +5,7 @@
     s3    a scalar                  r3    the reciprocal of another scalar
     w3    a single number of the parameter, kept from round to round
     v3    a value that is computed, by its own name
+    u_v3  random numbers v3 of some elements
 
 The lines at the start of `emit.py` show them together. How a language reads what lies in memory is
 written here for C; `triton_names.py` has it for Triton."""
@@ -13,7 +14,8 @@ from copy import copy
 import torch
 from ..contract.codes import scale_of
 from ..lower.operations import divisor, write
-from ..lower.values import CROSS, SCALAR, SINGLE
+from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
+from .random import kind_of
 
 __all__ = [
     'CNames',
@@ -100,6 +102,8 @@ class Names:
 
     def define(self, v):
         "The statement that computes `v`"
+        if v.draw is not None:
+            return self.let(v, self.drawn(v))
         by = divisor(v)
         if by is not None:
             x = self.text(v.args[0], v.dtype)
@@ -113,6 +117,12 @@ class Names:
 
 class CNames(Names):
     "The same with what C reads and writes in memory"
+
+    def drawn(self, v):
+        "The random numbers `v`: of a block of elements, or one of the parameter"
+        if v.kind == ELEMENTS:
+            return f'u_{v.name}[i - b]'
+        return f'one_{kind_of(v)}_{self.d.T}({v.draw}, a->keys[t], a->seed)'
 
     def kept_at(self, v):
         return f'w[t*{self.width} + {self.kept[v]}]'

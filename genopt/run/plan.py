@@ -22,6 +22,7 @@ from ..contract.sharded import agree, is_sharded, local
 from ..contract.tensors import is_finite, wide
 from .cross import check_shared_numbers, run_before_commit
 from .prefix import hand_over, late_changes, prefix_items
+from .random import Seed, key_of
 from .reference import Item, loop
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
@@ -34,13 +35,23 @@ class Plan:
     """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
     optimizer's name, for messages; `late`: what prefixes have been seen to change late, by name;
     `finished`: items of this step that have gone through their chains already; `gate`: that of the
-    optimizer, for steps that may be left out without a wait"""
+    optimizer, for steps that may be left out without a wait; `seed`: that of the optimizer"""
 
     def __init__(
-        self, inputs, store, who, scratch_bytes, late, finished=None, gate=None
+        self,
+        inputs,
+        store,
+        who,
+        scratch_bytes,
+        late,
+        finished=None,
+        gate=None,
+        seed=None,
     ):
         refuse_meta(inputs, who)
-        sort = Sort(inputs, store, who, scratch_bytes, late, finished or {}, gate)
+        self.seed = seed or Seed()
+        finished = finished or {}
+        sort = Sort(inputs, store, who, scratch_bytes, late, finished, gate, self.seed)
         self.works, self.fallback, self.parts = (
             [*sort.works.values()],
             sort.fallback,
@@ -114,6 +125,7 @@ class Plan:
     def aim(self, inputs, look):
         """`prepare` of a simple plan. False if a guard fails: `prepare` then finds another program.
         `look`: where kernels can, let them leave the step out if a gradient is not finite"""
+        self.seed.begin()
         check_shared_numbers(self.works, self.settings)
         ready = all(
             w.simple and w.take(inputs.grads) and w.prepare(self.settings)
@@ -206,7 +218,8 @@ class Plan:
                 self.who, self.groups, i, p, state, settings.chain, inputs.grads[i]
             )
             make = Rows if i in self.sparse else Item
-            items[i] = make(p, state, settings.chain, settings.numbers)
+            random = self.seed, key_of(i, p)
+            items[i] = make(p, state, settings.chain, settings.numbers, random)
         return items
 
     def take_over(self, j, items):
@@ -268,6 +281,7 @@ def prepared(plan, inputs, model, replan, look=False):
     """A plan that is prepared for a step: `plan`, or as long as a guard fails the next one that
     `replan(inputs, finished)` returns. `finished`: items that have gone through their chains"""
     finished = None
+    plan.seed.begin()
     for _ in range(8):
         finished = plan.prepare(inputs, model, finished, look)
         if finished is None:

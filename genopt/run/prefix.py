@@ -11,6 +11,7 @@ parameter of a work, and the work takes over what it comes to."""
 from .._torch import foreach_copy
 from ..contract.sharded import local
 from ..contract.tensors import describe, fit
+from .random import key_of
 from .reference import Item
 
 __all__ = ['hand_over', 'late_changes', 'prefix_items']
@@ -31,7 +32,9 @@ def prefix_items(work, params, store, settings):
         row = work.rows[r]
         state = dict(store.of(params[i])) | row.clock.values
         numbers = row.numbers(settings)
-        items[i] = PrefixItem(params[i], state, work.program.prefix.chain, numbers)
+        random = work.seed, key_of(i, params[i])
+        chain = work.program.prefix.chain
+        items[i] = PrefixItem(params[i], state, chain, numbers, random)
     return items
 
 

@@ -11,12 +11,15 @@ A callback over all parameters waits until all items that have it have come to i
     item 0                          --> momentum_step     both go on, each by itself
     item 1                          --> nesterov_step"""
 
+from contextlib import nullcontext
 import torch
 from torch import Tensor
 from .._torch import times_written
-from ..contract.chain import Namespace, fold
+from ..contract.chain import Namespace, fold, learned_of
+from ..contract.sharded import is_sharded
 from ..contract.state import seen
 from ..contract.tensors import compute, describe, fit, plain, real, storage
+from .random import Drawing
 
 __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
 
@@ -32,10 +35,11 @@ def own(numbers, state):
 
 class Item:
     """One parameter on its way through its chain. `ns` is what callbacks see. It starts with `x`,
-    what they see of the parameter, and `kept`, what they see of its states"""
+    what they see of the parameter, and `kept`, what they see of its states. `random`: the seed of
+    the step, and the key of the parameter"""
 
-    def __init__(self, p, state, chain, hypers):
-        self.p, self.chain = p, chain
+    def __init__(self, p, state, chain, hypers, random=None):
+        self.p, self.chain, self.random = p, chain, random
         self.state = chain.stored(p, state)
         self.x = x = chain.seen(p, self.state)
         self.kept = seen(chain.state, self.state)
@@ -46,6 +50,14 @@ class Item:
             n: v for n, v in self.state.items() if isinstance(v, Tensor)
         }
         self.versions = self.versions_now()
+
+    def call(self, block, at):
+        "What `block` changes, which is number `at` of the chain and draws random numbers"
+        drawing = None
+        if self.random and not is_sharded(self.x):
+            drawing = Drawing(*self.random, self.chain.places[at], self.x)
+        with drawing or nullcontext():
+            return block(self.ns)
 
     def versions_now(self):
         "How often each tensor that a callback must not write has been written"
@@ -116,17 +128,24 @@ def wrote_in_place(who, chain):
 
 class Walk:
     """`item` on its way. It waits at `block`, a callback over all parameters, which is the chain's
-    callback number `at`. `block` is None when the item has arrived"""
+    callback number `at`. `block` is None when the item has arrived. `draws`: the callbacks that draw
+    random numbers"""
 
-    def __init__(self, item):
+    def __init__(self, item, draws):
         self.item, self.run, self.at = item, fold(item.chain, item.ns), -1
+        self.draws = draws
         self.advance()
 
     def advance(self, out=None):
         "Go on to the next callback over all parameters. `out`: what `block` has changed"
         try:
             while not self.next(out).is_global:
-                out = self.block(self.item.ns)
+                draws = self.block in self.draws
+                out = (
+                    self.item.call(self.block, self.at)
+                    if draws
+                    else self.block(self.item.ns)
+                )
         except StopIteration:
             self.block = None
             self.item.arrive()
@@ -145,7 +164,8 @@ def loop(items, model=None):
     "Take `items` through their chains, in their order. `model`: what callbacks may ask"
     for it in items:
         give_loss(it, model)
-    walks = [Walk(it) for it in items]
+    draws = {chain: learned_of(chain).draws for chain in {it.chain for it in items}}
+    walks = [Walk(it, draws[it.chain]) for it in items]
     while waiting := [w for w in walks if w.block]:
         block = next_block(waiting)
         here = [w for w in waiting if w.block == block]

@@ -21,6 +21,7 @@ from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
 from .memory import aligned, real, real_dtype
+from .random import key_of
 from .store import Clock, DeviceClock, SharedClock, cells
 from .scalars import Row
 from .work import Work
@@ -52,12 +53,15 @@ class Sort:
 
     `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
     through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
-    the kernels of a GPU are to look at it. Nothing is refused then, because a plan without one may do"""
+    the kernels of a GPU are to look at it. Nothing is refused then, because a plan without one may
+    do. `seed`: of the steps"""
 
-    def __init__(self, inputs, store, who, scratch_bytes, late, finished, gate=None):
+    def __init__(
+        self, inputs, store, who, scratch_bytes, late, finished, gate=None, seed=None
+    ):
         self.inputs, self.store, self.who = inputs, store, who
         self.scratch_bytes, self.late, self.finished = scratch_bytes, late, finished
-        self.gate = gate
+        self.gate, self.seed = gate, seed
         self.group_of = inputs.group_of()
         self.parts = {}
         self.again = False
@@ -148,8 +152,11 @@ class Sort:
             self.parts[i] = local(p)
         key = program, p.dtype
         if key not in self.works:
-            self.works[key] = Work(program, self.scratch_bytes, self.who, self.gate)
-        self.works[key].add(i, x, tensors, local(p), kept, self.row(group, p, hosts))
+            self.works[key] = Work(
+                program, self.scratch_bytes, self.who, self.gate, self.seed
+            )
+        work, row = self.works[key], self.row(group, p, hosts)
+        work.add(i, x, tensors, local(p), kept, row, key_of(i, p))
         return None
 
     def states(self, p, x, settings):

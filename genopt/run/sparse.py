@@ -18,8 +18,9 @@ __all__ = ['Rows', 'why_not']
 class Rows(Item):
     "The rows of a parameter that its sparse gradient has, while a step runs the chain on them"
 
-    def __init__(self, p, state, chain, hypers):
+    def __init__(self, p, state, chain, hypers, random=None):
         grad = p.grad.coalesce()
+        self.random = random
         self.p, self.chain, self.at = p, chain, tuple(grad.indices())
         self.state = chain.stored(p, state)
         self.kept = {

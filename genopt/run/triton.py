@@ -39,8 +39,9 @@ def mixed(u):
     return u ^ (u >> 16)
 
 @jit
-def salt(seed, name, t):
-    return mixed(mixed(mixed(seed.to(tl.uint32)) + name) + t.to(tl.uint32))
+def salt(seed, name, key):
+    u = mixed(mixed(seed.to(tl.uint32)) ^ (seed >> 32).to(tl.uint32))
+    return mixed(mixed(u + name) + key.to(tl.uint32))
 
 @jit
 def at_random(x, h, i):
@@ -50,6 +51,93 @@ def at_random(x, h, i):
     nan = tl.where(x != x, 0x40, 0)
     rounded = ((bits + tl.where(finite, random, 0)) >> 16) | nan
     return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+'''
+
+# Random numbers in callbacks; `random.py` says which. `circle` is the cosine and the sine of `t` turns
+random = '''
+@jit
+def philox(a, draw, key, seed):
+    b = tl.full(a.shape, draw, tl.uint32)
+    c = (a * 0 + key.to(tl.uint32)).to(tl.uint32)
+    d = (a * 0 + (key >> 32).to(tl.uint32)).to(tl.uint32)
+    k = seed.to(tl.uint32)
+    l = (seed >> 32).to(tl.uint32)
+    for _ in tl.static_range(10):
+        high, low = tl.umulhi(a, tl.full(a.shape, 0xD2511F53, tl.uint32)), a * 0xD2511F53
+        a = tl.umulhi(c, tl.full(a.shape, 0xCD9E8D57, tl.uint32)) ^ b ^ k
+        b = (c * 0xCD9E8D57).to(tl.uint32)
+        c = high ^ d ^ l
+        d = low.to(tl.uint32)
+        k = (k + 0x9E3779B9).to(tl.uint32)
+        l = (l + 0xBB67AE85).to(tl.uint32)
+    return a, b, c, d
+
+@jit
+def circle(t):
+    q = tl.floor(4.0 * t + 0.5)
+    r = (t - 0.25 * q) * 6.283185307179586
+    z = r * r
+    n = q.to(tl.int32)
+    s = ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1) * z * r + r
+    e = (2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2
+    e = e * z * z - 0.5 * z + 1.0
+    x = tl.where((n & 1) == 0, e, s)
+    y = tl.where((n & 1) == 0, s, e)
+    return tl.where(((n + 1) & 2) == 0, x, -x), tl.where((n & 2) == 0, y, -y)
+
+@jit
+def uniform_fp32(a):
+    return (a >> 8).to(tl.int32).to(tl.float32) * 5.9604644775390625e-08
+
+@jit
+def uniform_fp64(a):
+    return a.to(tl.float64) * 2.3283064365386963e-10
+
+@jit
+def normal_fp32(a, b):
+    u = (a >> 1).to(tl.int32).to(tl.float32) * 4.656612873077393e-10
+    r = tl.sqrt_rn(-2.0 * libdevice.log(u + 2.3283064365386963e-10))
+    x, y = circle(b.to(tl.int32, bitcast=True).to(tl.float32) * 2.3283064365386963e-10)
+    return r * x, r * y
+
+@jit
+def normal_fp64(a, b):
+    u = (a.to(tl.float64) + 0.5) * 2.3283064365386963e-10
+    r = tl.sqrt(-2.0 * libdevice.log(u))
+    t = b.to(tl.int32, bitcast=True).to(tl.float64) * 1.4629180792671596e-09
+    return r * libdevice.cos(t), r * libdevice.sin(t)
+
+@jit
+def side_by_side(a, b, c, d, i):
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), i.shape)
+
+@jit
+def quarters(start, i):
+    return ((start >> 2) + tl.arange(0, i.numel // 4)).to(tl.uint32)
+
+@jit
+def draw_uniform_TYPE(draw, key, seed, start, i):
+    a, b, c, d = philox(quarters(start, i), draw, key, seed)
+    a, b, c, d = uniform_TYPE(a), uniform_TYPE(b), uniform_TYPE(c), uniform_TYPE(d)
+    return side_by_side(a, b, c, d, i)
+
+@jit
+def draw_normal_TYPE(draw, key, seed, start, i):
+    a, b, c, d = philox(quarters(start, i), draw, key, seed)
+    a, b = normal_TYPE(a, b)
+    c, d = normal_TYPE(c, d)
+    return side_by_side(a, b, c, d, i)
+
+@jit
+def one_uniform_TYPE(draw, key, seed):
+    a, b, c, d = philox((key * 0).to(tl.uint32), draw, key, seed)
+    return uniform_TYPE(a)
+
+@jit
+def one_normal_TYPE(draw, key, seed):
+    a, b, c, d = philox((key * 0).to(tl.uint32), draw, key, seed)
+    x, y = normal_TYPE(a, b)
+    return x
 '''
 
 # States in 8 bits, in blocks; `contract/codes.py` says how. A row of a tile is a block. A scale below
@@ -207,6 +295,9 @@ def prelude(code):
     lines = conversions if 'narrowed' in code or 'widened' in code else ''
     lines += rounding if 'at_random' in code else ''
     lines += codes if 'decoded' in code or 'encoded' in code else ''
+    for name in 'fp32', 'fp64':
+        if f'uniform_{name}(' in code or f'normal_{name}(' in code:
+            lines += random.replace('TYPE', name)
     for name, text in rounded.items():
         if f'_{name}(' in code:
             lines += weights.replace('TYPE', name).replace('ROUNDED', text)
@@ -218,7 +309,8 @@ def prelude(code):
 
 # What a kernel may be given, in order, and of which type; T is that of the arithmetic
 arguments = dict(
-    table='*i64',  # a row for each name; then the numbers of elements, and the rows of scalars
+    table='*i64',  # a row for each name; then numbers of elements, rows of scalars, keys
+    seed='*i64',  # of random numbers, in this step
     tiles='*i32',  # pairs: parameter, place in it
     segments='*i32',  # fours: parameter or -1, first tile, tiles, whether it ends a parameter
     scalars='*T',  # scalars[row][width]
@@ -255,6 +347,7 @@ class Triton(Dialect):
     def __init__(self, dtype):
         self.dtype, self.T = dtype, self.types[dtype]
         self.single = dtype is torch.float32
+        self.number_type = 'fp32' if self.single else 'fp64'
 
     def let(self, name, text, is_bool=False):
         "The statement that names the value of `text`"

@@ -388,12 +388,15 @@ class Tile:
         for v in stores.values():
             scope.need(v)
         self.unscaling = unscaling(names) if 'grad' in self.loads else []
-        # what the random bits for a name come from; the seed lies before the table
+        # what the random bits for a name come from
+        key = names.slot_at(names.key)
         self.salts = [
-            f'h{names.slots[n]} = salt(tl.load(table - 2), {names.slots[n]}, t)'
+            f'h{names.slots[n]} = salt(tl.load(seed), {names.slots[n]}, {key})'
             for n in stores
             if names.stochastic(n)
         ]
+        draws = [v for v in elements if v.draw is not None]
+        self.draws = [f'{names.drawn(v)} = {names.fill(v)}' for v in draws]
 
     def body(self):
         "The lines of the function for one tile, and what it is given"
@@ -421,7 +424,8 @@ class Tile:
             lines.append(
                 f'return {", ".join(f"x{j}" for j in range(len(self.reduced)))}'
             )
-        known = assigned([*self.salts, *self.unscaling, *self.scope.lines])
+        given = *self.salts, *self.unscaling, *self.draws, *self.scope.lines
+        known = assigned(given)
         self.inner = [n for n in known if uses(lines, n)]
         return lines, [
             *self.places,
@@ -505,16 +509,17 @@ class Tile:
         start = f'start = {place}.to(tl.int64)*BLOCK'
         inside = 'inside = i < size'
         if not self.coded:
-            return [start, 'i = start + tl.arange(0, BLOCK)', inside]
+            return [start, 'i = start + tl.arange(0, BLOCK)', inside, *self.draws]
         if not any(map(self.names.in_codes, self.stores)):
             flat = ['i = start + tl.arange(0, BLOCK)', f'j = i // {block}']
-            return [start, *flat, inside, 'rows = inside']
+            return [start, *flat, inside, 'rows = inside', *self.draws]
         return [
             start,
             f'j = start // {block} + tl.arange(0, BLOCK // {block})[:, None]',
             f'i = j * {block} + tl.arange(0, {block})[None, :]',
             inside,
             f'rows = j * {block} < size',
+            *self.draws,
         ]
 
     def both(self, body):
@@ -531,8 +536,9 @@ class Tile:
             places = f'    {", ".join(self.places)},'
             return indented([f'{body}(', places, *given, ')'])
 
+        aligned = f' & (({addresses}) % 16 == 0)' if addresses else ''
         return [
-            f'if (start + BLOCK <= size) & (({addresses}) % 16 == 0):',
+            f'if (start + BLOCK <= size){aligned}:',
             *call(hinted, 'True'),
             'else:',
             *call(pointers, 'False'),

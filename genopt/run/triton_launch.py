@@ -38,7 +38,7 @@ class TritonKernel:
         self.names = TritonNames(program, scalars, dtypes, Triton(self.dtype))
         self.sizes = runtime.sizes_for(self.device, self.names.any_in_codes)
         self.slots, self.dtypes = self.names.slots, dtypes
-        self.stochastic = any(map(self.names.stochastic, dtypes))
+        self.draws = program.draws or any(map(self.names.stochastic, dtypes))
         self.sequences, self.look = {}, None
 
     def source(self, stage=all_stages):
@@ -95,10 +95,12 @@ def kernel_for(program):
 class TritonLaunch:
     """`kernel` for parameters of `numels` elements. `scalars`: their `ScalarTable`; `row_of`: which
     row each parameter has. `pointed`: the names whose addresses are in the table. `gate`: at which
-    the kernels look"""
+    the kernels look. `seed`: of random numbers; `keys`: what tells those of a parameter from those
+    of others"""
 
-    def __init__(self, kernel, numels, scalars, row_of, gate=None):
+    def __init__(self, kernel, numels, scalars, row_of, gate=None, seed=None, keys=()):
         self.kernel, self.scalars, self.n = kernel, scalars, len(numels)
+        self.seed = seed
         self.device, names = kernel.device, kernel.names
         self.block, self.lanes = kernel.sizes.block, kernel.sizes.lanes
         places = segments_of(numels, kernel.sizes) if kernel.names.most_reduced else []
@@ -107,7 +109,10 @@ class TritonLaunch:
         places += [(-1, 0, 0, 0)] * (-len(places) % self.lanes)
         self.chunks = len(places) // self.lanes
         self.sent = Sent(
-            scalars.array, [*numels, *row_of], len(kernel.slots) * self.n, self.device
+            scalars.array,
+            [*numels, *row_of, *keys],
+            len(kernel.slots) * self.n,
+            self.device,
         )
         new = lambda n: torch.zeros(max(1, n), dtype=kernel.dtype, device=self.device)
         self.singles = new(self.n * names.width)
@@ -129,6 +134,8 @@ class TritonLaunch:
         )
         if gate:
             self.values |= dict(flag=gate.flag, scale=gate.scale)
+        if kernel.draws:
+            self.values |= dict(seed=seed.on(self.device))
         self.grids = dict(
             tiles=len(tiles),
             segments=n_segments,
@@ -146,8 +153,8 @@ class TritonLaunch:
         self.pointed.add(name)
 
     def __call__(self, stage=all_stages):
-        if self.kernel.stochastic:
-            self.sent.seed()
+        if self.kernel.draws:
+            self.seed.on(self.device)
         self.sent.send()
         runtime.launch(self.steps.get(stage) or self.bind(stage), self.device)
 
@@ -245,28 +252,20 @@ class Mirror:
 
 
 class Sent(Mirror):
-    """Scalars and addresses side by side: rows of scalars, which are a copy of `array`, the seed of
-    the step, then the table, which ends with `facts`"""
+    """Scalars and addresses side by side: rows of scalars, which are a copy of `array`, then the
+    table, which ends with `facts`"""
 
     def __init__(self, array, facts, n_addresses, device):
-        # the table begins at a multiple of 16 bytes; the seed of a step lies before it
-        self.start = -(-ctypes.sizeof(array) // 16) * 2 + 2
+        # the table begins at a multiple of 16 bytes
+        self.start = -(-ctypes.sizeof(array) // 16) * 2
         super().__init__(self.start + n_addresses + len(facts), device)
-        self.array, self.last, self.drawn = array, None, None
+        self.array, self.last = array, None
         self.memory[self.start + n_addresses :] = facts
         self.table = self.there[self.start :]
 
     def rows(self, dtype):
         "The rows of scalars on the device"
         return self.there[: self.start].view(dtype)
-
-    def seed(self):
-        "Draw a seed for rounding at random, from torch's generator"
-        place = self.start - 2
-        if is_capturing(self.device):  # a graph draws another one each time
-            self.drawn = torch.randint(2**31, (1,), device=self.device)
-            return
-        self.write(place, [torch.randint(2**31, ()).item()])
 
     def send(self):
         now = bytes(self.array)
@@ -275,8 +274,6 @@ class Sent(Mirror):
             self.note(0, -(-len(now) // 8))
             self.last = now
         super().send()
-        if is_capturing(self.device) and self.drawn is not None:
-            self.there[self.start - 2 : self.start - 1].copy_(self.drawn)
 
 
 # -- Tiles and segments --

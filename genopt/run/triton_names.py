@@ -6,6 +6,7 @@ import torch
 from ..lower.operations import cross_kind, divisor
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
 from .names import Names, moves, numbered, operands
+from .random import kind_of
 
 __all__ = ['Scope', 'TritonNames']
 
@@ -13,7 +14,7 @@ __all__ = ['Scope', 'TritonNames']
 class TritonNames(Names):
     """`gated`: kernels write only where a gate lets them, and divide gradients by its scale. `kept`:
     the places of single numbers that kernels hand to later kernels, and of those that are handed
-    out. `numel` and `row`: the rows of the table behind those of addresses"""
+    out. `numel`, `row` and `key`: the rows of the table behind those of addresses"""
 
     def __init__(self, program, scalars, dtypes, d):
         super().__init__(program, scalars, dtypes, d)
@@ -36,7 +37,7 @@ class TritonNames(Names):
             for v in (*program.crosses, *s.cross_reductions, *s.cross_arithmetic)
             if cross_kind(v) != 'vector'
         )
-        self.numel, self.row = len(self.slots), len(self.slots) + 1
+        self.numel, self.row, self.key = (len(self.slots) + i for i in range(3))
 
     def slot_at(self, slot, mask=''):
         "The entry of parameter `t` in a row of the table"
@@ -44,6 +45,17 @@ class TritonNames(Names):
 
     def pointer(self, name, address):
         return f'{address}.to(tl.pointer_type({self.stored(name)}))'
+
+    def fill(self, v):
+        "The random numbers `v` of the elements `i` of a tile"
+        given = f'{v.draw}, {self.slot_at(self.key)}, tl.load(seed), start, i'
+        return f'draw_{kind_of(v)}_{self.d.number_type}({given})'
+
+    def drawn(self, v):
+        "The random numbers `v`: of a tile, or one of each parameter"
+        if v.kind == ELEMENTS:
+            return f'u_{v.name}'
+        return f'one_{kind_of(v)}_{self.d.number_type}({v.draw}, key, tl.load(seed))'
 
     def kept_at(self, v):
         return f'singles + t*{self.width} + {self.kept[v]}'
@@ -100,6 +112,10 @@ class Scope:
 
     def prepare(self, v):
         "Make known all that the statement that computes `v` reads, but for elements"
+        if v.draw is not None and v.kind == SINGLE and 'key' not in self.known:
+            self.known.add('key')
+            mask = self.mask.replace('0.0', '0')
+            self.lines.append(f'key = {self.names.slot_at(self.names.key, mask)}')
         inverse = self.names.reciprocal(divisor(v))
         for o in v.args[:1] if inverse is not None else v.operands:
             self.need(o)

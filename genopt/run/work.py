@@ -37,11 +37,13 @@ class Work:
         users      the user's parameter; of a sharded one the local part
         kept       its states, as `opt.state` has them
         row_of     which of `rows`, the rows of scalars, is its own
+        keys       what tells its random numbers from those of others
 
     `tensors` has parameters, states and gradients as the backends see them, real and local"""
 
-    def __init__(self, program, scratch_bytes, who, gate=None):
+    def __init__(self, program, scratch_bytes, who, gate=None, seed=None):
         self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
+        self.seed, self.keys = seed, []
         self.gate = gate if program.request.gated else None
         self.tensors = Tensors()
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
@@ -50,7 +52,7 @@ class Work:
         self.alone = False  # whether no other work has callbacks over all parameters
         self.sole = False  # whether there is no other work
 
-    def add(self, i, p, states, user, kept, row):
+    def add(self, i, p, states, user, kept, row, key):
         "Add parameter number `i`. `p` and `states`: real and local"
         if row not in self.rows:
             self.rows.append(row)
@@ -60,6 +62,7 @@ class Work:
         self.users.append(user)
         self.kept.append(kept)
         self.row_of.append(self.rows.index(row))
+        self.keys.append(key)
 
     def bind(self, n_all):
         "Make what stays from step to step. `n_all`: the number of all parameters"

@@ -18,7 +18,7 @@ from .._torch import quiet,without_dynamo
 from ..contract.block import of_model
 from ..contract.messages import name_in
 from ..contract.tensors import wide
-from ..run.plan import Inputs,Plan,prepared
+from ..run.plan import Inputs,prepared
 from . import watch
 from .optimizer import Optimizer,gradients
 
@@ -204,7 +204,7 @@ class GradientRelease:
             self._settings  = opt._settings_anew()
             inputs.settings = [self._settings[one.group]]
         check_alone(chain, group['capturable'], f'{opt.name}, param group {one.group}')
-        one.plan = Plan(inputs, opt.state, opt.name, opt.scratch_bytes, opt._late, finished)
+        one.plan = opt._new_plan(inputs, finished)
         return one.plan
 
     # -- The parameters --

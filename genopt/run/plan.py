@@ -294,7 +294,7 @@ def on_one_gpu(works):
 
 def kind(settings):
     "What of the settings of a group decides about its program"
-    return settings.chain, settings.asked, settings.capturable
+    return settings.chain, settings.asked, settings.capturable, settings.offload
 
 
 def all_finite(g):

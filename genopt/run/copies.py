@@ -98,7 +98,7 @@ def is_far(p):
 
 def on_host(p):
     "`p` without its graph, or a copy of it if it is on a device"
-    return p.detach().to(host) if is_far(p) else p.detach()
+    return p.detach().to(host, copy=True) if is_far(p) else p.detach()
 
 
 class Slot:

@@ -88,11 +88,10 @@ class Staging:
             state = store.of(p)
             home = torch.device('cpu') if off else p.device
             for n, v in [*dict.items(state)]:
-                if isinstance(v, torch.Tensor) and v.device != home:
-                    if (
-                        not v.is_shared()
-                    ):  # counters that processes share stay on the host
-                        state[n] = v.to(home)
+                if not isinstance(v, torch.Tensor) or v.device == home:
+                    continue
+                if not (v.is_cpu and v.is_shared()):  # counters of several processes
+                    state[n] = v.to(home)
 
 
 class Load:
@@ -274,7 +273,8 @@ class Offloaded:
             for k, some in enumerate(divided(places, inputs)):
                 slot = self.staging.slot(device, k % at_once)
                 parts.append(Part(some, [Load(slot, some, inputs)]))
-        return [*parts, Part(self.stay(inputs), [])]
+        stay = self.stay(inputs)
+        return [*parts, Part(stay, [])] if stay else parts
 
     def together(self, inputs, loads=()):
         "One part with all parameters. `loads`: what has been brought for it"

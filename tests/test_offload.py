@@ -1,12 +1,13 @@
 """Offload: states are on the host, which computes the step. CPU tensors stand for those of a device: `copies_for` gives them copies as if there were one."""
 
-import copy,gc,io,pickle,weakref
+import copy,gc,io,pickle,time,weakref
 import pytest,torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR,LambdaLR
 import genopt
 from genopt import AdamW,Optimizer,SGD,release_gradients
 from genopt.blocks import clip_grad_norm,lazy_rows
+from genopt.contract.tensors import dense
 from genopt.run import copies,offload
 from genopt.run.plan import Plan
 from helpers import awkward,catalogue,closure_of,gpu,gradients,two_groups
@@ -26,6 +27,7 @@ class Fake(copies.Copies):
         self.queues = dict(out=[])
         self.queues['in'] = []
     def add(self, which, pairs, after=None):
+        if which=='in': assert all(x.stride()==y.stride() and dense(y) for x,y in pairs)     # a device would copy others by way of pageable memory
         number = sum(w==which for w,*_ in self.log)
         self.log.append((which, number, sum(x.numel()*x.element_size() for x,_ in pairs)))
         job = (which, number, [*pairs], after)
@@ -523,3 +525,175 @@ def test_errors(kw, error, message):
 
 def test_errors_of_parameters(late_device):
     with pytest.raises(ValueError, match='parameter 0 is a Odd, and offload=True moves plain tensors only'): AdamW([Odd(torch.ones(3))], offload=True)
+
+
+# -- On a card --
+
+def steps_on(device, name, policy, steps=6, store=None, offload=False):
+    "The parameters on the host, and the states, after steps whose gradients are late on the device, and whose results are read at once"
+    torch.manual_seed(0)
+    gen = torch.Generator().manual_seed(1)
+    dtype = torch.bfloat16 if policy else torch.float32
+    ps  = [nn.Parameter(torch.randn(shape, generator=gen).to(device, dtype)) for shape in [(64, 32), (33, 7), (100, 3)]*8]
+    opt = getattr(genopt, name)(ps, lr=.01, store=policy, offload=offload)
+    for _ in range(steps):
+        grads = [torch.randn(p.shape, generator=gen).to(dtype) for p in ps]
+        for p in ps: p.grad = torch.full_like(p, torch.nan)
+        if device=='cuda': torch.cuda._sleep(20_000_000)                # some milliseconds: a copy that does not wait takes NaN
+        for p,g in zip(ps, grads): p.grad.copy_(g.to(device))
+        opt.step()
+        seen = [p.detach().clone() for p in ps]                         # without waiting for the device
+        if device=='cuda': torch.cuda._sleep(2_000_000)
+        for p in ps: p.grad = None
+    assert all(torch.equal(a, b) for a,b in zip(seen, ps))
+    return tuple(p.detach().cpu() for p in seen),tuple(dict(opt.state[p]) for p in ps),opt
+
+@gpu
+@pytest.mark.parametrize('policy', [None, {'p': 'master'}], ids=str)
+@pytest.mark.parametrize('name', ['AdamW', 'LAMB', 'RAdam', 'Muon'])
+def test_a_card_gets_the_bits_of_the_cpu(name, policy, monkeypatch):
+    monkeypatch.setattr(offload, 'part_bytes', 20_000)
+    *usual,_   = steps_on('cpu', name, policy)
+    *moved,opt = steps_on('cuda', name, policy, offload=True)
+    assert isinstance(opt._plan, offload.Offloaded) and opt._plan.simple==(name!='Muon')
+    assert same(moved[1], usual[1]) and same(moved[0], usual[0])
+    tensors = [v for s in opt.state.values() for v in s.values() if torch.is_tensor(v)]
+    assert tensors and all(v.device.type=='cpu' for v in tensors)
+
+@gpu
+def test_a_card_holds_no_state():
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    ps  = [nn.Parameter(torch.zeros(1024, 1024, device='cuda')) for _ in range(24)]
+    for p in ps: p.grad = torch.ones_like(p)
+    opt = AdamW(ps, lr=.1, offload=True)
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(3): opt.step()
+    torch.cuda.synchronize()
+    own = 2*24*4*2**20                                                  # parameters and gradients
+    assert torch.cuda.memory_allocated()-before-own<2**20
+    assert torch.cuda.max_memory_allocated()-before-own<8*2**20         # nor does a step need any
+    slots = [s.memory for s in opt._staging.slots.values()]
+    assert all(m.is_pinned() for m in slots) and sum(m.numel() for m in slots)<=offload.at_once*offload.part_bytes
+    assert opt.explain().copied==3*24*4*2**20
+
+@gpu
+def test_a_checkpoint_goes_to_an_ordinary_optimizer_on_the_card_and_back():
+    m   = net().cuda()
+    old = AdamW(m.parameters(), lr=.01, offload=True)
+    x   = torch.randn(8, 10, device='cuda')
+    def train(m, opt, n):
+        for _ in range(n):
+            opt.zero_grad()
+            (m(x)-1).square().mean().backward()
+            opt.step()
+    train(m, old, 3)
+    other = copy.deepcopy(m)
+    new   = AdamW(other.parameters(), lr=.01)
+    new.load_state_dict(old.state_dict())
+    assert all(v.is_cuda for s in new.state.values() for v in s.values() if torch.is_tensor(v))
+    train(m, old, 3); train(other, new, 3)
+    for a,b in zip(m.parameters(), other.parameters()): torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    old.load_state_dict(new.state_dict())
+    assert all(v.is_cpu for s in old.state.values() for v in s.values() if torch.is_tensor(v))
+    new.param_groups[0]['offload'] = True                               # a switch moves the states
+    train(m, old, 3); train(other, new, 3)
+    assert all(v.is_cpu for s in new.state.values() for v in s.values() if torch.is_tensor(v))
+    for a,b in zip(m.parameters(), other.parameters()): torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+@gpu
+@pytest.mark.parametrize('make', [lambda ps: AdamW(ps, lr=.01, offload=True, nonfinite='skip'), lambda ps: AdamW(ps, lr=.01, offload=True)], ids=['skip', 'scaler'])
+def test_a_card_skips_steps_that_are_not_finite(make):
+    m      = net().cuda()
+    opt    = make(m.parameters())
+    scaler = torch.amp.GradScaler('cuda', init_scale=4., enabled=opt.nonfinite=='propagate')
+    for i in range(4):
+        opt.zero_grad()
+        scaler.scale((m(torch.ones(2, 10, device='cuda'))-1).square().mean()).backward()
+        if i==2: m[0].weight.grad[0, 0] = torch.inf
+        before = [p.detach().clone() for p in m.parameters()]
+        scaler.step(opt)
+        scaler.update()
+        assert same(before, [p.detach() for p in m.parameters()]) is (i==2)
+    assert opt.state[m[0].weight]['step']==3
+
+@gpu
+@pytest.mark.parametrize('a', asking, ids=lambda a: a.name)
+def test_a_card_asks_the_model(a):
+    "of its own values, on the device: the loss falls as it does in ordinary steps"
+    losses = []
+    for off in (False, True):
+        m   = net().cuda()
+        opt = a.cls(m.parameters(), lr=.01, offload=off)
+        x   = torch.randn(8, 10, generator=torch.Generator().manual_seed(0)).cuda()
+        def closure(m=m, opt=opt, x=x):
+            opt.zero_grad()
+            loss = (m(x)-1).square().mean()
+            loss.backward(create_graph=opt.is_second_order)
+            return loss
+        losses.append([opt.step(closure).item() for _ in range(8)])
+    usual,moved = losses
+    assert moved[-1]<moved[0] and abs(moved[-1]-usual[-1])<.2*usual[0]
+
+@gpu
+@pytest.mark.parametrize('every', [1, 2])
+def test_a_card_releases_gradients(every):
+    res = []
+    for off in (False, True):
+        torch.manual_seed(0)
+        m   = nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)]).cuda()
+        opt = AdamW(m.parameters(), lr=1e-3, offload=off)
+        release_gradients(opt, every=every)
+        for i in range(4*every):
+            m(torch.ones(4, 256, device='cuda')*(i+1)).square().mean().backward()
+            if (i+1)%every==0: opt.step()
+        assert all(p.grad is None for p in m.parameters())
+        res.append([p.detach().clone() for p in m.parameters()])
+    for a,b in zip(*res): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+def fastest(f, n=5):
+    "The shortest time of `f`, in seconds"
+    times = []
+    for _ in range(n):
+        torch.cuda.synchronize()
+        t = time.perf_counter()
+        f()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter()-t)
+    return min(times)
+
+class Watched(copies.Streams):
+    "Notes how many copies to the host are under way when the host begins to compute"
+    under_way = []
+    def to_host(self, pairs, after=None):
+        arrived = super().to_host(pairs, after)
+        self.issued = [*getattr(self, 'issued', [])[-8:], arrived]
+        return arrived
+    def wait(self, arrived):
+        super().wait(arrived)
+        self.under_way.append(sum(not e.query() for e in self.issued))
+
+@gpu
+def test_copies_run_while_the_host_computes(monkeypatch, capsys):
+    "The sizes of GPT-2 small: 124 million elements"
+    monkeypatch.setitem(copies.copies_for, 'cuda', Watched)
+    monkeypatch.setattr(Watched, 'under_way', [])
+    shapes = [(50257, 768), (1024, 768)] + [(768,), (768,), (768, 2304), (2304,), (768, 768), (768,), (768,), (768,), (768, 3072), (3072,), (3072, 768), (768,)]*12
+    ps  = [nn.Parameter(torch.zeros(s, device='cuda')) for s in shapes]
+    qs  = [nn.Parameter(torch.zeros(s)) for s in shapes]
+    for p in (*ps, *qs): p.grad = torch.ones_like(p)
+    opt,host = AdamW(ps, lr=1e-3, offload=True),AdamW(qs, lr=1e-3)
+    for _ in range(2): opt.step(); host.step()
+    Watched.under_way.clear()
+    step,computed = fastest(opt.step),fastest(host.step)
+    pinned,there = torch.empty(2**26, pin_memory=True),torch.empty(2**26, device='cuda')
+    rate = {n: 2**28/fastest(lambda a=a, b=b: a.copy_(b, non_blocking=True)) for n,a,b in [('in', pinned, there), ('out', there, pinned)]}
+    n = sum(p.numel() for p in ps)
+    inward,outward = 8*n/rate['in'],4*n/rate['out']
+    with capsys.disabled():
+        print(f"\nGPT-2, AdamW, offload: a step {step*1e3:.1f} ms; the host alone {computed*1e3:.1f} ms; to the host {inward*1e3:.1f} ms at {rate['in']/1e9:.0f} GB/s; "
+              f"to the device {outward*1e3:.1f} ms at {rate['out']/1e9:.0f} GB/s; copies under way as a part began {sum(map(bool, Watched.under_way))} of {len(Watched.under_way)}")
+    assert max(Watched.under_way)>=1
+    assert step<.95*(computed+inward+outward)                           # one after the other would take the sum
+    assert step<2*max(computed, inward)+.02

@@ -315,8 +315,9 @@ class Offloaded:
             return None if all(part.holds() for part in self.parts) else {}
         (part,) = self.parts
         self.staging.last = part.loads
-        part.bring(inputs)
-        part.wait()
+        if not finished:
+            part.bring(inputs)
+            part.wait()
         return part.plan.prepare(part.inputs, Asked(model, part.users), finished)
 
     def commit(self, look=False):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR,LambdaLR
 import genopt
 from genopt import AdamW,Optimizer,SGD,release_gradients
-from genopt.blocks import clip_grad_norm,lazy_rows
+from genopt.blocks import average_grad,clip_grad_norm,lazy_rows,momentum_step,step_stat
 from genopt.contract.tensors import dense
 from genopt.run import copies,offload
 from genopt.run.plan import Plan
@@ -229,7 +229,7 @@ def test_host_memory_is_bounded(late_device):
 @pytest.mark.parametrize('name', ['AdamW', 'Muon', 'Prodigy'])
 def test_gradients_are_let_go(name, late_device):
     ps  = params()
-    opt = getattr(genopt, name)(ps, offload=True)
+    opt = getattr(genopt, name)([dict(params=ps[:6]), dict(params=ps[6:], offload=False)], offload=True)
     for i in range(3):
         give(ps, i); opt.step()
     seen = [weakref.ref(p.grad.untyped_storage()) for p in ps], [weakref.ref(p.grad) for p in ps]
@@ -360,7 +360,9 @@ def test_the_norm_of_all_gradients_needs_all_parameters(device):
     assert same(*pair(make))
 
 def test_switching_in_the_middle(late_device):
-    def switch(m, opt, i): opt.param_groups[0]['offload'] = i%2==0
+    def switch(m, opt, i):
+        assert isinstance(opt._plan, offload.Offloaded) is opt.param_groups[0]['offload']
+        opt.param_groups[0]['offload'] = i%2==0
     m,usual = net(),net()
     assert same(fit(m, AdamW(m.parameters(), lr=.01), between=switch), fit(usual, AdamW(usual.parameters(), lr=.01)))
 
@@ -481,6 +483,22 @@ def test_a_step_that_fails_changes_nothing(device):
         except RuntimeError: assert same(before, [p.detach() for p in ps]) and same(kept, states(opt, dict(enumerate(ps))))
         else: assert not same(before, [p.detach() for p in ps])
     assert len(calls)>60
+
+def later_a_rate(grads, evaluate, params, steps, lr):
+    evaluate(params)
+    return dict(lr=lr/2) if max(steps)>3 else {}
+
+def test_a_plan_that_is_made_within_a_step_goes_on_with_what_was_called(device):
+    "A callback that suddenly changes `lr` needs another plan. The model is not evaluated again for it"
+    res = []
+    for off in (False, True):
+        ps,calls = params(),[]
+        opt = Optimizer(ps, [step_stat, later_a_rate, average_grad, momentum_step], lr=.01, offload=off)
+        for _ in range(6):
+            evaluate = closure_of(ps, opt)
+            opt.step(lambda evaluate=evaluate, calls=calls: calls.append(1) or evaluate())
+        res.append((tuple(ps), len(calls)))
+    assert same(*res)
 
 def test_with_released_gradients(device):
     res = []

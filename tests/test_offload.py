@@ -500,15 +500,41 @@ def test_a_plan_that_is_made_within_a_step_goes_on_with_what_was_called(device):
         res.append((tuple(ps), len(calls)))
     assert same(*res)
 
-def test_with_released_gradients(device):
+@pytest.mark.parametrize('name', ['AdamW', 'LAMB', 'Muon'])
+@pytest.mark.parametrize('every', [1, 2])
+def test_with_released_gradients(every, name, device):
     res = []
-    for off in (False, True):
-        m   = net()
-        opt = AdamW(m.parameters(), lr=.01, offload=off)
-        release_gradients(opt)
-        res.append((fit(m, opt), tuple(dict(opt.state[p]) for p in m.parameters())))
-    usual = net()
-    assert same(*res) and same(res[0][0], fit(usual, AdamW(usual.parameters(), lr=.01)))
+    for off,release in ((False, True), (True, True), (False, False)):
+        m   = nn.Sequential(*[nn.Linear(6, 6, bias=False) for _ in range(7)])
+        torch.manual_seed(0)
+        for p in m.parameters(): nn.init.normal_(p)
+        opt = getattr(genopt, name)(m.parameters(), lr=.01, offload=off)
+        if release: release_gradients(opt, every=every)
+        for i in range(4*every):
+            m(torch.full((2, 6), i+1.)).square().mean().backward()
+            if (i+1)%every==0:
+                opt.step()
+                opt.zero_grad()
+        res.append((tuple(p.detach() for p in m.parameters()), tuple(dict(opt.state[p]) for p in m.parameters())))
+    assert same(res[0], res[1]) and (name=='Muon' or same(res[0], res[2]))      # Muon's products are stacked in an ordinary step
+
+def test_released_gradients_are_brought_while_backward_goes_on(late_device):
+    "The host computes a parameter when three are under way, and the last ones in opt.step()"
+    m   = nn.Sequential(*[nn.Linear(6, 6, bias=False) for _ in range(5)])
+    opt = SGD(m.parameters(), lr=.01, momentum=.9, offload=True)
+    released = release_gradients(opt)
+    def backward(): m(torch.ones(2, 6)).square().mean().backward()
+    backward(); opt.step()
+    before = [p.detach().clone() for p in m.parameters()]
+    late_device.clear()
+    backward()
+    assert [what for what,*_ in late_device]==['in', 'in', 'in', 'wait', 'out', 'in', 'wait', 'out', 'in']
+    assert len(opt._staging.under_way)==3 and all(p.grad is None for p in m.parameters())
+    opt.step()
+    assert not opt._staging.under_way and not any(torch.equal(p, q) for p,q in zip(m.parameters(), before))
+    backward()
+    released.remove()                                                   # ends what is under way, too
+    assert not opt._staging.under_way and len(opt._staging.slots)==3
 
 def test_shared_memory(late_device):
     ps  = params()

@@ -14,7 +14,7 @@ host memory in turn: one is brought, one computed, one sent. Where a callback ne
 at once, as `clip_grad_norm` does, there is one part with all of them. Where callbacks are called,
 so that a step may fail in the middle, too: nothing is sent before all is computed."""
 
-from itertools import zip_longest
+from collections import deque
 from operator import is_
 from types import SimpleNamespace
 import torch
@@ -64,12 +64,15 @@ def why_not_moved(p):
 
 
 class Staging:
-    "What an optimizer needs to move tensors: the copies of each device, and slots of host memory"
+    """What an optimizer needs to move tensors: the copies of each device, and slots of host memory.
+    `under_way`: parts that have been brought, or soon will be, and that `finish` computes"""
 
     def __init__(self):
         self.copies = {}
         self.slots = {}
         self.last = ()  # the loads that were brought last for callbacks that are called
+        self.under_way = deque()
+        self.turn = 0  # the slot of the next part
 
     def copies_of(self, device):
         if device not in self.copies:
@@ -81,6 +84,32 @@ class Staging:
         if (device, which) not in self.slots:
             self.slots[device, which] = Slot(self.copies_of(device))
         return self.slots[device, which]
+
+    def next_slot(self, device):
+        "The slot for the next part on `device`: they take turns"
+        self.turn = (self.turn + 1) % at_once
+        return self.slot(device, self.turn)
+
+    def make_room(self, part):
+        "Compute what is under way in the slots of `part`"
+        slots = {load.slot for load in part.loads}
+        while any(
+            load.slot in slots for other in self.under_way for load in other.loads
+        ):
+            self.finish_first()
+
+    def finish_first(self):
+        part = self.under_way.popleft()
+        part.wait()
+        part.plan.commit()
+        part.send()
+
+    def finish(self):
+        "Compute and send all that is under way. Devices wait for it"
+        while self.under_way:
+            self.finish_first()
+        for copies in self.copies.values():
+            copies.end()
 
     def settle(self, params, offloaded, store):
         "Move states to where they belong: somebody may have switched `offload`"
@@ -99,8 +128,9 @@ class Load:
     are theirs on the host"""
 
     def __init__(self, slot, places, inputs):
-        self.slot, self.copies, self.places = slot, slot.copies, places
+        self.slot, self.copies = slot, slot.copies
         params, grads = inputs.params, inputs.grads
+        self.params = {i: params[i] for i in places}
         sparse = {i: on_host(grads[i]) for i in places if grads[i].is_sparse}
         self.dense = [i for i in places if i not in sparse]
         likes = {('p', i): like(params[i]) for i in places}
@@ -112,18 +142,18 @@ class Load:
         for i, x in self.twins.items():
             x.grad = self.grads[i]
 
-    def bring_weights(self, params):
+    def bring_weights(self):
         "Bring the parameters alone, and wait for them"
-        self.alive = [lying_as(x, params[i]) for i, x in self.twins.items()]
+        self.alive = [lying_as(x, self.params[i]) for i, x in self.twins.items()]
         pairs = [*zip(self.twins.values(), self.alive)]
         self.arrived = self.copies.to_host(pairs, self.slot.sent)
         self.wait()
 
-    def bring(self, params, grads):
+    def bring(self, grads):
         "Begin to bring parameters and gradients. Sparse gradients are there at once"
         for i in self.grads.keys() - {*self.dense}:
             self.twins[i].grad = self.grads[i] = on_host(grads[i])
-        self.alive = [lying_as(x, params[i]) for i, x in self.twins.items()]
+        self.alive = [lying_as(x, self.params[i]) for i, x in self.twins.items()]
         self.alive += [lying_as(self.grads[i], grads[i]) for i in self.dense]
         here = [*self.twins.values(), *(self.grads[i] for i in self.dense)]
         self.arrived = self.copies.to_host([*zip(here, self.alive)], self.slot.sent)
@@ -132,9 +162,9 @@ class Load:
         self.copies.wait(self.arrived)
         self.alive = None  # the user may free the gradients now
 
-    def send(self, params):
+    def send(self):
         "Begin to send the new parameters"
-        pairs = [(params[i].detach(), x) for i, x in self.twins.items()]
+        pairs = [(self.params[i].detach(), x) for i, x in self.twins.items()]
         self.slot.sent = self.copies.to_device(pairs)
 
 
@@ -167,17 +197,18 @@ class Part:
     """Parameters that are run together by `plan`, and the `loads` that move those of them that are on
     devices. The plan has the place of each parameter among all, and no gradient for other places"""
 
-    def __init__(self, places, loads):
-        self.places, self.loads = places, loads
+    def __init__(self, staging, places, loads):
+        self.staging, self.places, self.loads = staging, places, loads
 
     def bind(self, inputs, store, args, is_brought=False):
         """Make the plan. States that are new start from the values of the parameters, so these are
         brought, unless they are there"""
+        self.staging.make_room(self)
         params = [*inputs.params]
         self.users = {}  # id of a twin -> parameter
         for load in self.loads:
             if not is_brought:
-                load.bring_weights(inputs.params)
+                load.bring_weights()
             for i, x in load.twins.items():
                 self.users[id(x)], params[i] = params[i], x
         none = [None] * len(params)
@@ -196,18 +227,19 @@ class Part:
 
     def bring(self, inputs):
         "Begin to bring parameters and gradients"
+        self.staging.make_room(self)
         for load in self.loads:
-            load.bring(inputs.params, inputs.grads)
+            load.bring(inputs.grads)
         self.take(inputs)
 
     def wait(self):
         for load in self.loads:
             load.wait()
 
-    def send(self, params):
+    def send(self):
         "Begin to send the new parameters"
         for load in self.loads:
-            load.send(params)
+            load.send()
 
     def holds(self):
         "Whether all that can fail has been seen before gradients are there, and does not fail"
@@ -270,11 +302,11 @@ class Offloaded:
             return self.together(inputs)
         parts = []
         for device, places in by_device(self.moved).items():
-            for k, some in enumerate(divided(places, inputs)):
-                slot = self.staging.slot(device, k % at_once)
-                parts.append(Part(some, [Load(slot, some, inputs)]))
+            for some in divided(places, inputs):
+                load = Load(self.staging.next_slot(device), some, inputs)
+                parts.append(Part(self.staging, some, [load]))
         stay = self.stay(inputs)
-        return [*parts, Part(stay, [])] if stay else parts
+        return [*parts, Part(self.staging, stay, [])] if stay else parts
 
     def together(self, inputs, loads=()):
         "One part with all parameters. `loads`: what has been brought for it"
@@ -283,7 +315,7 @@ class Offloaded:
             Load(slot(device, 'all'), places, inputs)
             for device, places in by_device(self.moved).items()
         ]
-        return [Part([*self.moved, *self.stay(inputs)], loads)]
+        return [Part(self.staging, [*self.moved, *self.stay(inputs)], loads)]
 
     # -- As `Plan` --
 
@@ -321,27 +353,28 @@ class Offloaded:
         return part.plan.prepare(part.inputs, Asked(model, part.users), finished)
 
     def commit(self, look=False):
-        inputs, self.inputs = self.inputs, None
         if self.simple:
-            self.run(inputs)
+            self.begin()
         else:
             self.parts[0].plan.commit()
-            self.parts[0].send(inputs.params)
-        for copies in {load.copies for part in self.parts for load in part.loads}:
-            copies.end()
-        for part in self.parts:
-            part.forget()
+            self.parts[0].send()
+            self.parts[0].forget()
+            self.inputs = None
+        self.staging.finish()
 
-    def run(self, inputs):
-        "Bring, compute and send the parts, all three at once"
-        for part in self.parts[:at_once]:
+    def begin(self):
+        "As `commit`, of a simple plan, but the last parts are under way until `staging.finish`"
+        inputs, self.inputs = self.inputs, None
+        for part in self.parts:
+            if not part.loads:
+                part.plan.commit()
+                part.forget()
+                continue
+            while len(self.staging.under_way) >= at_once:
+                self.staging.finish_first()
             part.bring(inputs)
-        for part, later in zip_longest(self.parts, self.parts[at_once:]):
-            part.wait()
-            part.plan.commit()
-            part.send(inputs.params)
-            if later:
-                later.bring(inputs)
+            part.forget()
+            self.staging.under_way.append(part)
 
     def let_go(self):
         for part in self.parts:

@@ -236,6 +236,10 @@ class Plan:
         if self.fresh:
             self.attach()
 
+    def begin(self):
+        "`commit`, or as much of it as need not wait for copies; `Offloaded` does so"
+        self.commit()
+
     def attach(self):
         "Make the states of the works those of the optimizer"
         for w in self.works:

@@ -1,6 +1,7 @@
 """Offload: states are on the host, which computes the step. CPU tensors stand for those of a device: `copies_for` gives them copies as if there were one."""
 
 import copy,gc,io,pickle,time,weakref
+from contextlib import contextmanager
 import pytest,torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR,LambdaLR
@@ -258,6 +259,44 @@ def test_large_parameters_come_last(late_device):
     opt = SGD(ps, lr=.1, offload=True)
     give(ps); opt.step()
     assert [part.places for part in opt._plan.parts]==[[1, 3], [2], [0]]
+
+
+class Recorder:
+    "Stands for `torch.cuda`, which is not here. `calls` has what each stream and event was asked for"
+    def __init__(self): self.calls = []
+    def note(self, *call): self.calls.append(call)
+    def Stream(self, device): return Queue(self, f'stream {len([c for c in self.calls if c[0]=="new"])}')
+    def current_stream(self, device): return Queue(self, 'current', new=False)
+    @contextmanager
+    def stream(self, s):
+        self.note('within', s.name)
+        yield
+
+class Queue:
+    def __init__(self, of, name, new=True):
+        self.of,self.name = of,name
+        if new: of.note('new', name)
+    def wait_stream(self, other): self.of.note(self.name, 'waits for', other.name)
+    def wait_event(self, e): self.of.note(self.name, 'waits for', e.name)
+    def record_event(self): return Queue(self.of, f'event of {self.name}', new=False)
+    def synchronize(self): self.of.note('host', 'waits for', self.name)
+
+def test_streams_wait_for_each_other(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(torch, 'get_device_module', lambda device: recorder)
+    monkeypatch.setattr(copies.Streams, 'room', copies.Copies.room)         # without a device no memory is pinned
+    monkeypatch.setitem(copies.copies_for, 'cpu', copies.Streams)
+    ps  = params(4)
+    monkeypatch.setattr(offload, 'part_bytes', 100)
+    opt = SGD(ps, lr=.1, offload=True)
+    give(ps); opt.step()
+    recorder.calls.clear()
+    give(ps); opt.step()
+    calls = [' '.join(c) for c in recorder.calls if c[0]!='within']
+    inward,outward = 'stream 0 waits for current','stream 1 waits for current'
+    free,arrived   = 'stream 0 waits for event of stream 1','host waits for event of stream 0'
+    assert calls==[free, inward]*3 + [arrived, outward, free, inward] + [arrived, outward]*3 + ['current waits for stream 1']
+    assert [c[1] for c in recorder.calls if c[0]=='within']==['stream 0']*3+['stream 1', 'stream 0']+['stream 1']*3
 
 
 # -- The user's parameters are the truth --
@@ -581,10 +620,10 @@ def steps_on(device, name, policy, steps=6, store=None, offload=False):
     ps  = [nn.Parameter(torch.randn(shape, generator=gen).to(device, dtype)) for shape in [(64, 32), (33, 7), (100, 3)]*8]
     opt = getattr(genopt, name)(ps, lr=.01, store=policy, offload=offload)
     for _ in range(steps):
-        grads = [torch.randn(p.shape, generator=gen).to(dtype) for p in ps]
+        grads = [torch.randn(p.shape, generator=gen).to(device, dtype) for p in ps]
         for p in ps: p.grad = torch.full_like(p, torch.nan)
         if device=='cuda': torch.cuda._sleep(20_000_000)                # some milliseconds: a copy that does not wait takes NaN
-        for p,g in zip(ps, grads): p.grad.copy_(g.to(device))
+        for p,g in zip(ps, grads): p.grad.copy_(g)
         opt.step()
         seen = [p.detach().clone() for p in ps]                         # without waiting for the device
         if device=='cuda': torch.cuda._sleep(2_000_000)

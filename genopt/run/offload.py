@@ -353,14 +353,17 @@ class Offloaded:
         return part.plan.prepare(part.inputs, Asked(model, part.users), finished)
 
     def commit(self, look=False):
-        if self.simple:
-            self.begin()
-        else:
-            self.parts[0].plan.commit()
-            self.parts[0].send()
-            self.parts[0].forget()
-            self.inputs = None
-        self.staging.finish()
+        try:
+            if self.simple:
+                self.begin()
+            else:
+                self.parts[0].plan.commit()
+                self.parts[0].send()
+                self.parts[0].forget()
+                self.inputs = None
+            self.staging.finish()
+        finally:
+            self.staging.under_way.clear()  # the user may interrupt a step
 
     def begin(self):
         "As `commit`, of a simple plan, but the last parts are under way until `staging.finish`"

@@ -523,6 +523,21 @@ def test_a_step_that_fails_changes_nothing(device):
         else: assert not same(before, [p.detach() for p in ps])
     assert len(calls)>60
 
+def test_an_interrupted_step_leaves_nothing_under_way(late_device, monkeypatch):
+    "What has not been computed does not move, now or in the next step"
+    ps  = params()
+    opt = SGD(ps, lr=1., offload=True)
+    give(ps); opt.step()
+    before = [p.detach().clone() for p in ps]
+    give(ps, 1)
+    monkeypatch.setattr(opt._plan.parts[4].plan, 'commit', lambda: 1/0)
+    with pytest.raises(ZeroDivisionError): opt.step()
+    assert same(before[4:], [p.detach() for p in ps[4:]]) and not opt._staging.under_way
+    monkeypatch.undo()
+    make_device(monkeypatch, ('in', 'out'))
+    give(ps, 2); opt.step()
+    assert same([b-p.grad for b,p in zip(before[4:], ps[4:])], [p.detach() for p in ps[4:]])
+
 def later_a_rate(grads, evaluate, params, steps, lr):
     evaluate(params)
     return dict(lr=lr/2) if max(steps)>3 else {}

@@ -35,9 +35,9 @@ part_bytes = (
 at_once = 3  # parts: one is brought, one computed, one sent
 
 
-def plan_for(staging, inputs, store, *args):
+def plan_for(staging, inputs, store, *args, **gate):
     """A plan for `inputs`. It runs parameters on the host where the settings say `offload`.
-    `staging`: the optimizer's; `args`: as `Plan` takes them"""
+    `staging`: the optimizer's; `args`, `gate`: as `Plan` takes them"""
     group_of = inputs.group_of()
     offloaded = [inputs.settings[g].offload for g in group_of]
     staging.settle(inputs.params, offloaded, store)
@@ -47,7 +47,7 @@ def plan_for(staging, inputs, store, *args):
         if offloaded[i] and g is not None and is_far(p)
     }
     if not moved:
-        return Plan(inputs, store, *args)
+        return Plan(inputs, store, *args, **gate)
     return Offloaded(staging, moved, inputs, store, *args)
 
 
@@ -257,7 +257,7 @@ class Offloaded:
     """The plan of steps in which the parameters `moved`, by their places, are computed on the host.
     It is asked as a `Plan` is, and takes what a `Plan` takes"""
 
-    gate, can_have_gate = None, False
+    gate, can_have_gate, can_unscale = None, False, False
 
     def __init__(
         self, staging, moved, inputs, store, who, scratch_bytes, late, finished=None
@@ -330,9 +330,9 @@ class Offloaded:
             part.take(inputs)
         return all(part.plan.valid_for(part.inputs) for part in self.parts)
 
-    def aim(self, inputs):
+    def aim(self, inputs, look):
         self.inputs = inputs
-        return all(part.plan.aim(part.inputs) for part in self.parts)
+        return all(part.plan.aim(part.inputs, look) for part in self.parts)
 
     def looks_bad(self):
         return bool(self.nonfinite(self.inputs.grads))
@@ -341,7 +341,7 @@ class Offloaded:
         "The places of gradients that are not finite. It looks at them where they are"
         return self.parts[0].plan.nonfinite(grads)
 
-    def prepare(self, inputs, model=None, finished=None):
+    def prepare(self, inputs, model=None, finished=None, look=False):
         self.inputs = inputs
         if self.simple:
             return None if all(part.holds() for part in self.parts) else {}
@@ -352,7 +352,7 @@ class Offloaded:
             part.wait()
         return part.plan.prepare(part.inputs, Asked(model, part.users), finished)
 
-    def commit(self, look=False):
+    def commit(self):
         try:
             if self.simple:
                 self.begin()

@@ -177,7 +177,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self._check_common(recipe.in_common(group, chain), n, who)
         self._check_complex(group, recipe, chain, who)
         if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, homes(group), who, *flags)
-        if group['offload']: check_moves(group, who)
+        if group.get('offload'): check_moves(group, who)
         if group['capturable'] and (why := self._cannot_look(group['params'])): raise ValueError(f"{who}: capturable=True {why}")
 
     def _check_complex(self, group, recipe, chain, who):

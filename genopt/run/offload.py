@@ -9,10 +9,10 @@ user's parameters only. A step of three parts:
     the host             1   | 2   | 3
     to the device              1 |   2 |   3
 
-Each part has parameters of some megabytes, and a plan of its own. Three parts share three slots of
-host memory in turn: one is brought, one computed, one sent. Where a callback needs all parameters
-at once, as `clip_grad_norm` does, there is one part with all of them. Where callbacks are called,
-so that a step may fail in the middle, too: nothing is sent before all is computed."""
+Each part has parameters of some megabytes, and a plan of its own. Three parts are under way at once,
+each in a slot of host memory, and the slots are used in turn. Where a callback needs all parameters
+at once, as `clip_grad_norm` does, there is one part with all of them. There is one, too, where
+callbacks are called, so that a step may fail in the middle: nothing is sent before all is computed."""
 
 from collections import deque
 from operator import is_
@@ -22,17 +22,16 @@ from ..contract.block import of_model
 from ..contract.messages import name_in
 from ..contract.sharded import is_sharded
 from .choose import plain_types
-from .copies import Slot, copies_for, Copies, is_far, lying_as, on_host, room_for
+from .copies import Copies, Slot, copies_for, is_far, lying_as, on_host, room_for
 from .cross import check_shared_numbers
 from .plan import Plan
 from .sort import Inputs
 
 __all__ = ['Offloaded', 'Staging', 'plan_for', 'why_not_moved']
 
-part_bytes = (
-    32 * 2**20
-)  # of parameters and gradients; a larger parameter is a part by itself
-at_once = 3  # parts: one is brought, one computed, one sent
+# Of a part: its parameters and gradients. A larger parameter is a part by itself
+part_bytes = 32 * 2**20
+at_once = 3  # parts under way
 
 
 def plan_for(staging, inputs, store, *args, **gate):
@@ -125,7 +124,7 @@ class Staging:
 
 class Load:
     """Parameters of one part that are on one device, by their places among all: `twins` and `grads`
-    are theirs on the host"""
+    are theirs on the host. `alive`: what is being copied"""
 
     def __init__(self, slot, places, inputs):
         self.slot, self.copies = slot, slot.copies

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 import genopt
 from genopt import AdamW,Optimizer,SGD,release_gradients
 from genopt.blocks import clip_grad_norm,clip_grad_value,clip_tensor_norm,lazy_rows
-from genopt.optim import release as module
+from genopt.optim import optimizer
 from genopt.run import choose,compiler,plan
 from helpers import awkward,catalogue,gpu,gradients,two_groups
 
@@ -476,7 +476,7 @@ def test_nothing_is_planned_or_compiled_again(kw, monkeypatch):
     plans = []
     class Counted(plan.Plan):
         def __init__(self, *args): plans.append(super().__init__(*args))
-    monkeypatch.setattr(module, 'Plan', Counted)
+    monkeypatch.setattr(optimizer, 'Plan', Counted)
     m   = net()
     opt = AdamW(m.parameters(), lr=.01, **kw)
     release_gradients(opt)
@@ -565,4 +565,4 @@ def test_code_about_memory_runs():
     blocks = re.findall(r'```python\n(.*?)```', (Path(__file__).parent.parent/'docs/memory.md').read_text(encoding='utf-8'), re.S)
     scope = {}
     for code in blocks: exec(compile(code, 'memory.md', 'exec'), scope)
-    assert len(blocks)==3
+    assert len(blocks)==4

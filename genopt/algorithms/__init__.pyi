@@ -30,7 +30,7 @@ class SGD(Algorithm):
         weight_decay: float | Tensor = 0, nesterov: bool = False,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SGDW(Algorithm):
@@ -41,7 +41,7 @@ class SGDW(Algorithm):
         weight_decay: float | Tensor = 0, nesterov: bool = False,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class QHM(Algorithm):
@@ -52,7 +52,7 @@ class QHM(Algorithm):
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AggMo(Algorithm):
@@ -63,7 +63,7 @@ class AggMo(Algorithm):
         weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., mom3: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class ASGD(Algorithm):
@@ -75,7 +75,7 @@ class ASGD(Algorithm):
         weight_decay: float | Tensor = 0,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Rprop(Algorithm):
@@ -86,7 +86,7 @@ class Rprop(Algorithm):
         step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
         *, eta_minus: float | Tensor = ..., eta_plus: float | Tensor = ..., min_step: float | Tensor = ..., max_step: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Signum(Algorithm):
@@ -96,7 +96,7 @@ class Signum(Algorithm):
         self, params: Params, lr: float | Tensor = 0.001, momentum: float | Tensor = 0.9, weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Tiger(Algorithm):
@@ -106,7 +106,7 @@ class Tiger(Algorithm):
         self, params: Params, lr: float | Tensor = 0.001, beta: float | Tensor = 0.965, weight_decay: float | Tensor = 0.01,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Lion(Algorithm):
@@ -118,7 +118,7 @@ class Lion(Algorithm):
         weight_decay: float | Tensor = 0.0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Adagrad(Algorithm):
@@ -129,7 +129,7 @@ class Adagrad(Algorithm):
         initial_accumulator_value: float | Tensor = 0, eps: float | Tensor = 1e-10,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class RMSprop(Algorithm):
@@ -140,7 +140,7 @@ class RMSprop(Algorithm):
         momentum: float | Tensor = 0, centered: bool = False,
         *, sqr_mom: float | Tensor = ..., wd: float | Tensor = ..., mom: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Adadelta(Algorithm):
@@ -150,7 +150,7 @@ class Adadelta(Algorithm):
         self, params: Params, lr: float | Tensor = 1.0, rho: float | Tensor = 0.9, eps: float | Tensor = 1e-06, weight_decay: float | Tensor = 0,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Adam(Algorithm):
@@ -161,7 +161,7 @@ class Adam(Algorithm):
         weight_decay: float | Tensor = 0, amsgrad: bool = False,
         *, decoupled_weight_decay: bool = False, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdamW(Algorithm):
@@ -171,7 +171,7 @@ class AdamW(Algorithm):
         weight_decay: float | Tensor = 0.01, amsgrad: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdamC(Algorithm):
@@ -183,7 +183,7 @@ class AdamC(Algorithm):
         weight_decay: float | Tensor = 0.01, amsgrad: bool = False, max_lr: float | Tensor | str | None = None,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AMSGrad(Algorithm):
@@ -194,7 +194,7 @@ class AMSGrad(Algorithm):
         weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Adamax(Algorithm):
@@ -204,7 +204,7 @@ class Adamax(Algorithm):
         weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class NAdam(Algorithm):
@@ -214,7 +214,7 @@ class NAdam(Algorithm):
         weight_decay: float | Tensor = 0, momentum_decay: float | Tensor = 0.004, decoupled_weight_decay: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class NAdamW(Algorithm):
@@ -225,7 +225,7 @@ class NAdamW(Algorithm):
         weight_decay: float | Tensor = 0.01,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class RAdam(Algorithm):
@@ -235,7 +235,7 @@ class RAdam(Algorithm):
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SparseAdam(Algorithm):
@@ -245,7 +245,7 @@ class SparseAdam(Algorithm):
         self, params: Params, lr: float | Tensor = 0.001, betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999), eps: float | Tensor = 1e-08,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SAdam(Algorithm):
@@ -256,7 +256,7 @@ class SAdam(Algorithm):
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class QHAdam(Algorithm):
@@ -268,7 +268,7 @@ class QHAdam(Algorithm):
         eps: float | Tensor = 1e-08,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., nu1: float | Tensor = ..., nu2: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdaBelief(Algorithm):
@@ -280,7 +280,7 @@ class AdaBelief(Algorithm):
         weight_decay: float | Tensor = 0, amsgrad: bool = False, decoupled_weight_decay: bool = True, rectify: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Yogi(Algorithm):
@@ -292,7 +292,7 @@ class Yogi(Algorithm):
         initial_accumulator: float | Tensor = 1e-06, weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdaBound(Algorithm):
@@ -303,7 +303,7 @@ class AdaBound(Algorithm):
         gamma: float | Tensor = 0.001, eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0, amsbound: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class StableAdamW(Algorithm):
@@ -314,7 +314,7 @@ class StableAdamW(Algorithm):
         weight_decay: float | Tensor = 0.01,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class LaProp(Algorithm):
@@ -325,7 +325,7 @@ class LaProp(Algorithm):
         weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class ADOPT(Algorithm):
@@ -337,7 +337,7 @@ class ADOPT(Algorithm):
         weight_decay: float | Tensor = 0, decoupled_weight_decay: bool = False, clip_exp: float | Tensor = 0.25,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdEMAMix(Algorithm):
@@ -350,7 +350,7 @@ class AdEMAMix(Algorithm):
         eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., mom3: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class MARS(Algorithm):
@@ -362,7 +362,7 @@ class MARS(Algorithm):
         weight_decay: float | Tensor = 0, gamma: float | Tensor = 0.025,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Adan(Algorithm):
@@ -374,7 +374,7 @@ class Adan(Algorithm):
         eps: float | Tensor = 1e-08, weight_decay: float | Tensor = 0, no_prox: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., mom3: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class MADGRAD(Algorithm):
@@ -385,7 +385,7 @@ class MADGRAD(Algorithm):
         eps: float | Tensor = 1e-06, decouple_decay: bool = False,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Fromage(Algorithm):
@@ -395,7 +395,7 @@ class Fromage(Algorithm):
         self, params: Params, lr: float | Tensor = 0.01,
         *,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class LARS(Algorithm):
@@ -407,7 +407,7 @@ class LARS(Algorithm):
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.001, eps: float | Tensor = 1e-08,
         *, clip: bool = False, always_adapt: bool = True, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class LARC(Algorithm):
@@ -418,7 +418,7 @@ class LARC(Algorithm):
         weight_decay: float | Tensor = 0.0, nesterov: bool = False, trust_coeff: float | Tensor = 0.02, eps: float | Tensor = 1e-08,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class NovoGrad(Algorithm):
@@ -430,7 +430,7 @@ class NovoGrad(Algorithm):
         weight_decay: float | Tensor = 0.0, grad_averaging: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class LAMB(Algorithm):
@@ -443,7 +443,7 @@ class LAMB(Algorithm):
         *, max_ratio: float | Tensor = ..., decoupled_weight_decay: bool = False, always_adapt: bool = True,
         max_grad_norm: float | Tensor | str | None = None, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SGDP(Algorithm):
@@ -455,7 +455,7 @@ class SGDP(Algorithm):
         wd_ratio: float | Tensor = 0.1,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdamP(Algorithm):
@@ -465,7 +465,7 @@ class AdamP(Algorithm):
         weight_decay: float | Tensor = 0.0, delta: float | Tensor = 0.1, wd_ratio: float | Tensor = 0.1, nesterov: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SM3(Algorithm):
@@ -475,7 +475,7 @@ class SM3(Algorithm):
         self, params: Params, lr: float | Tensor = 0.1, momentum: float | Tensor = 0.0, beta: float | Tensor = 0.0, eps: float | Tensor = 1e-30,
         *, mom: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Adafactor(Algorithm):
@@ -487,7 +487,7 @@ class Adafactor(Algorithm):
         eps: tuple[float | Tensor | str | None, float | Tensor] = (None, 0.001), d: float | Tensor = 1.0, weight_decay: float | Tensor = 0.0,
         *, eps2: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class CAME(Algorithm):
@@ -498,7 +498,7 @@ class CAME(Algorithm):
         eps: tuple[float | Tensor, float | Tensor] = (1e-30, 1e-16), clip_threshold: float | Tensor = 1.0, weight_decay: float | Tensor = 0.0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., mom3: float | Tensor = ..., eps2: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Muon(Algorithm):
@@ -511,7 +511,7 @@ class Muon(Algorithm):
         ns_steps: float | Tensor = 5, adjust_lr_fn: float | Tensor | str | None = None,
         *, ns_dtype: str = 'bfloat16', wd: float | Tensor = ..., mom: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class NorMuon(Algorithm):
@@ -522,7 +522,7 @@ class NorMuon(Algorithm):
         weight_decay: float | Tensor = 0.0, nesterov: bool = True, ns_steps: float | Tensor = 5,
         *, ns_dtype: str = 'bfloat16', mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdaMuon(Algorithm):
@@ -533,7 +533,7 @@ class AdaMuon(Algorithm):
         weight_decay: float | Tensor = 0.1, nesterov: bool = False, ns_steps: float | Tensor = 5,
         *, ns_dtype: str = 'bfloat16', mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Scion(Algorithm):
@@ -545,7 +545,7 @@ class Scion(Algorithm):
         unconstrained: bool = False,
         *, ns_dtype: str = 'bfloat16', mom: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Shampoo(Algorithm):
@@ -557,7 +557,7 @@ class Shampoo(Algorithm):
         weight_decay: float | Tensor = 0.0, precondition_frequency: float | Tensor = 1,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SOAP(Algorithm):
@@ -569,7 +569,7 @@ class SOAP(Algorithm):
         precondition_frequency: float | Tensor = 10,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Kron(Algorithm):
@@ -582,7 +582,7 @@ class Kron(Algorithm):
         min_probability: float | Tensor = 0.03, precond_lr: float | Tensor = 0.1,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class DoG(Algorithm):
@@ -594,7 +594,7 @@ class DoG(Algorithm):
         eps: float | Tensor = 1e-08,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class LDoG(Algorithm):
@@ -604,7 +604,7 @@ class LDoG(Algorithm):
         eps: float | Tensor = 1e-08,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class DoWG(Algorithm):
@@ -614,7 +614,7 @@ class DoWG(Algorithm):
         eps: float | Tensor = 1e-08,
         *, wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class DAdaptAdam(Algorithm):
@@ -626,7 +626,7 @@ class DAdaptAdam(Algorithm):
         growth_rate: float | Tensor = ...,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Prodigy(Algorithm):
@@ -639,7 +639,7 @@ class Prodigy(Algorithm):
         growth_rate: float | Tensor = ...,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SGDScheduleFree(Algorithm):
@@ -650,7 +650,7 @@ class SGDScheduleFree(Algorithm):
         warmup_steps: float | Tensor = 0, r: float | Tensor = 0.0, weight_lr_power: float | Tensor = 2.0,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdamWScheduleFree(Algorithm):
@@ -661,7 +661,7 @@ class AdamWScheduleFree(Algorithm):
         weight_decay: float | Tensor = 0.0, warmup_steps: float | Tensor = 0, r: float | Tensor = 0.0, weight_lr_power: float | Tensor = 2.0,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class SAM(Algorithm):
@@ -672,7 +672,7 @@ class SAM(Algorithm):
         weight_decay: float | Tensor = 0, nesterov: bool = False, rho: float | Tensor = 0.05,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class ASAM(Algorithm):
@@ -682,7 +682,7 @@ class ASAM(Algorithm):
         weight_decay: float | Tensor = 0, nesterov: bool = False, rho: float | Tensor = 0.5, eta: float | Tensor = 0.01,
         *, mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class AdaHessian(Algorithm):
@@ -694,7 +694,7 @@ class AdaHessian(Algorithm):
         avg_conv_kernel: bool = False,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class Sophia(Algorithm):
@@ -705,7 +705,7 @@ class Sophia(Algorithm):
         weight_decay: float | Tensor = 0.1, eps: float | Tensor = 1e-12, update_period: float | Tensor = 10, n_samples: float | Tensor = 1,
         *, mom: float | Tensor = ..., sqr_mom: float | Tensor = ..., wd: float | Tensor = ...,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...
 
 class LBFGS(Algorithm):
@@ -718,5 +718,5 @@ class LBFGS(Algorithm):
         line_search_fn: float | Tensor | str | None = None,
         *,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        store: Store | None = None, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
+        store: Store | None = None, offload: bool = False, nonfinite: Literal['propagate', 'raise', 'skip'] = 'propagate',
     ) -> None: ...

@@ -6,6 +6,8 @@ from torch.nn.parameter import is_lazy
 from .._torch import quiet
 from ..contract.chain import learned_of
 from ..run.choose import how,kernels
+from ..run.copies import is_far
+from .parameters import homes
 from .tables import plural,size,table
 
 __all__ = ['Explanation', 'plural', 'table']
@@ -42,6 +44,14 @@ def traffic(chain, params, states, beside):
     written = {n for names in learned_of(chain).returns.values() for n in names}
     moved   = sum(v*((n in read) + (n in written)) for n,v in states.items())
     return moved + 3*sum(map(n_bytes, params)) + 2*sum(beside.values())
+
+def offloaded(groups):
+    "The parameters that are on a device while the host keeps their states"
+    return [p for g in groups if g.get('offload') for p in g['params'] if not is_lazy(p) and is_far(p)]
+
+def copied(params):
+    "Bytes that a step copies between a device and the host: each of `params` and its gradient there, and the new value back. No state is copied"
+    return 3*sum(map(n_bytes, params))
 
 
 # -- Cells --
@@ -80,9 +90,10 @@ class Source(str):
 class Explanation:
     """One table for each chain of an optimizer: what each callback reads and changes, its state and hyper-parameters, and how it runs.
 
-    `state`: bytes of all states. `traffic`: bytes that a step must read and write, each tensor once. `parts`: rows, note and name of each table."""
+    `state`: bytes of all states. `traffic`: bytes that a step must read and write, each tensor once. `copied`: bytes that a step copies between
+    devices and the host. `parts`: rows, note and name of each table."""
     def __init__(self, opt):
-        self.state = self.traffic = 0
+        self.state = self.traffic = self.copied = 0
         self.chains = []                                                # with hyper-parameters and parameters, for `kernel`
         chains = {}
         for i,g in enumerate(opt.param_groups):
@@ -95,7 +106,8 @@ class Explanation:
         params = [p for g in groups for p in g['params'] if not is_lazy(p)]
         hypers = [opt._recipe(g).hypers(g, chain) for g in groups]
         asked  = opt._recipe(groups[0]).settings(groups[0]).asked
-        method,runs_on = how(chain, hypers[0], params, asked)
+        homed  = [p for g in groups for p in homes(g) if not is_lazy(p)]
+        method,runs_on = how(chain, hypers[0], homed, asked)
         self.chains.append((chain, hypers[0], params))
         states = state_bytes(chain, params)
         beside = bytes_beside(chain, params)
@@ -107,6 +119,10 @@ class Explanation:
         where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
         most  = 'at most '*any(init.grows for init in chain.state.values())
         needs = f"state {most}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element{kept_wide(chain, params)}"
+        if away := offloaded(groups):
+            there = sum(state_bytes(chain, away).values()) + sum(bytes_beside(chain, away).values())
+            self.copied += copied(away)
+            needs += f"; offload: {size(there)} of the state are on the host, a step copies {size(copied(away))} there and back"
         note  = f"{plural(len(params), 'tensor')}, {plural(n, 'element')}{where}; {needs}; run: {method}"
         own   = dict.fromkeys(g['cbs'] for g in groups if 'cbs' in g)
         return [*rows(chain, hypers, states, beside, n, runs_on)],note,', '.join([opt.name, *own])

@@ -23,7 +23,7 @@ aliases      = dict(betas=('mom','sqr_mom',*(f'mom{i}' for i in range(3,10))), m
 additive     = {'wd', 'mom'}                   # 0 turns these off, so an algorithm that lacks them accepts a 0
 ambiguous    = {'alpha'}                       # a callback may use this name for something else: lookahead has an alpha of its own
 engine_flags = dict(maximize=False, foreach=None, capturable=False, differentiable=False, fused=None,
-                    store=None)                # every optimizer has these
+                    store=None, offload=False) # every optimizer has these
 reserved     = {*engine_flags, 'nonfinite', 'cbs', 'params', 'param_names'}                                # a callback cannot declare these
 
 
@@ -127,6 +127,8 @@ def check_flags(group, who, algorithm=''):
     "Raises if two flags contradict each other, as torch does. Raises for `differentiable`, which torch has and genopt does not have yet."
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
     if group['fused'] and group['foreach']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
+    if group['capturable'] and group.get('offload'):
+        raise ValueError(f"{who}: offload=True computes the step on the host, which no CUDA graph can record; leave capturable or offload out")
     if group['capturable']: check_capturable(group, who)
     elif group['foreach'] and algorithm in no_tensors: check_no_tensors(group, who)
 

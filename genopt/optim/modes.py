@@ -11,6 +11,7 @@ from ..contract.sharded import is_sharded
 from ..contract.state import seen,stored_states
 from ..contract.tensors import real
 from ..run.reference import own
+from .parameters import home
 
 __all__ = ['Modes']
 
@@ -34,7 +35,7 @@ class Modes:
         if self._expected: self._check_weights()
         news = self._to_evaluate()
         for p,state,value in news:
-            state['train_p'] = p.detach().clone()
+            state['train_p'] = p.detach().clone().to(value.device)
             real(p.detach()).copy_(value)
             if has_bits(p): state['eval_bits'] = bits(p)
         self.training = not news
@@ -70,8 +71,9 @@ class Modes:
             for p in group['params'] if chain.evals or 'eval_p' in chain.state else ():
                 state = self.state.of(p)
                 if not chain.state.keys()<=state.keys(): continue
-                values = seen(chain.state, stored_states(chain.state, state, p))
-                ns = Namespace(own(recipe.hypers(group, chain), state), p=chain.seen(p, state), **values)
+                q = home(p, group)
+                values = seen(chain.state, stored_states(chain.state, state, q))
+                ns = Namespace(own(recipe.hypers(group, chain), state), p=chain.seen(q, state), **values)
                 for b in chain.evals: ns.update(b(ns))
                 res.append((p, self.state[p], ns['eval_p']))
         return res

@@ -14,6 +14,7 @@ from ..contract.stand_ins import shape_class
 from ..contract.tensors import number,plain,shared
 from ..run.choose import check_asked
 from ..run.memory import is_capturing
+from ..run.offload import Staging,plan_for
 from ..run.plan import Plan,prepared
 from ..run.random import Seed
 from ..run.sort import Inputs
@@ -26,7 +27,7 @@ from .learner import ForLearner
 from .model import Model
 from .modes import Modes,told_weights
 from .nonfinite import Nonfinite
-from .parameters import as_groups,check_complex,check_form,check_params
+from .parameters import as_groups,check_complex,check_form,check_moves,check_params,home,homes
 from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .storage import check_matches,check_weights
 from .state_dicts import checked,torch_state_dict
@@ -60,6 +61,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         allowed.
     `store`: how states and parameters are stored, or `None`. A dict from names to dtypes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; a dtype for all
         states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see `genopt.contract.weights`.
+    `offload`: a bool, by default `False`. `True` keeps the states, and what `store` keeps beside the parameters, in the memory of the host, and
+        computes the step there: gradients are copied to the host, and new parameters back, while the host computes others. For parameters on a GPU,
+        also of a single group. It cannot be with `capturable`.
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
@@ -77,6 +81,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
     _seed = None                                                        # of the random numbers of a step
     _known = ()                                                         # the settings of each group at the last step
+    _staging = None                                                     # with `offload`: what moves tensors to the host and back
     _release = None                                                     # the `GradientRelease` that moves the parameters during backward
     _steps = 0                                                          # the steps of this process; the 11th checks low precision
 
@@ -173,7 +178,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         if group['store'] and group['store']!=self._flags['store']: check_matches(group['store'], chain.state, who)
         self._check_common(recipe.in_common(group, chain), n, who)
         self._check_complex(group, recipe, chain, who)
-        if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, group['params'], who, *flags)
+        if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, homes(group), who, *flags)
+        if group.get('offload'): check_moves(group, who)
         if group['capturable'] and (why := self._cannot_look(group['params'])): raise ValueError(f"{who}: capturable=True {why}")
 
     def _check_complex(self, group, recipe, chain, who):
@@ -331,7 +337,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             for p in g['params']:
                 if not p.requires_grad or is_lazy(p): continue
                 state = self.state.of(p)
-                if new := {n: v for n,v in chain.stored(p, state).items() if n not in state}: self.state[p].update(new)
+                if new := {n: v for n,v in chain.stored(home(p, g), state).items() if n not in state}: self.state[p].update(new)
 
     @quietly
     def share_memory(self):
@@ -367,15 +373,21 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self._plan,self._planned_for_gate = None,self._wants_gate()
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
-        if self._seed is None: self._seed = Seed()
-        plan = partial(Plan, inputs, self.state, self.name, self.scratch_bytes, self._late, arrived, seed=self._seed)
-        gate  = self._gate_for(inputs.params)
+        plan  = partial(self._new_plan, inputs, arrived)
+        gate  = None if any(s.offload for s in inputs.settings) else self._gate_for(inputs.params)
         gated = plan(gate=gate) if gate else None
         unseen = gated is not None and (gated.can_unscale if 'found_inf' in self.__dict__ else gated.can_have_gate)
         if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
             raise ValueError(f"{self.name}: capturable=True {why}")
         self._plan = gated if unseen else plan()
         return self._plan
+
+    def _new_plan(self, inputs, finished=None, **gate):
+        "A plan for `inputs`. `finished`, `gate`: as `Plan` takes them"
+        args = inputs,self.state,self.name,self.scratch_bytes,self._late,finished
+        if not self._staging and any(s.offload for s in inputs.settings): self._staging = Staging()
+        if self._seed is None: self._seed = Seed()
+        return plan_for(self._staging, *args, **gate) if self._staging else Plan(*args, **gate, seed=self._seed)
 
     @property
     def state(self):
@@ -471,8 +483,10 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             finally:
                 box.remove()
                 told = self.__dict__.pop('_told', {})
+            hosts = {id(p) for g in self.param_groups if g.get('offload') for p in g['params']}
             for p,s in self.state.items():
-                if torch.is_tensor(p): s.update({k: v.to(p.device) for k,v in s.items() if torch.is_tensor(v)})
+                to = 'cpu' if id(p) in hosts else getattr(p, 'device', None)
+                if torch.is_tensor(p): s.update({k: v.to(to) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
         self._expected,self._untold = told,None
 

@@ -7,8 +7,10 @@ from torch.nn.parameter import is_lazy
 from fastcore.basics import is_iter
 from ..contract.chain import Namespace,interpret
 from ..contract.stand_ins import StandIn,shape_class,stand_in
+from ..run.copies import is_far,on_host
+from ..run.offload import why_not_moved
 
-__all__ = ['as_groups', 'check_complex', 'check_form', 'check_params']
+__all__ = ['as_groups', 'check_complex', 'check_form', 'check_moves', 'check_params', 'home', 'homes']
 
 
 def as_groups(params):
@@ -74,6 +76,20 @@ def fault_of(p):
     if p.is_conj() or p.is_neg(): return "is a lazy conjugate or negative; pass p.resolve_conj().resolve_neg()"
     if is_expanded(p): return "is expanded, its elements share memory and cannot be written one by one; clone it"
     return None
+
+def check_moves(group, who):
+    "Refuse a parameter of a group with `offload` that cannot be moved to the host"
+    names = group.get('param_names') or [f'parameter {i}' for i in range(len(group['params']))]
+    for p,name in zip(group['params'], names):
+        if not is_lazy(p) and (why := why_not_moved(p)): raise ValueError(f"{who}: {name} {why}")
+
+def home(p, group):
+    "The parameter `p` of `group`, or a copy of it on the host if its states are there"
+    return on_host(p) if group.get('offload') else p
+
+def homes(group):
+    "Tensors like the parameters of `group`, with any values, on the devices that compute them"
+    return [torch.empty_like(p, device='cpu') if group.get('offload') and not is_lazy(p) and is_far(p) else p for p in group['params']]
 
 def is_expanded(p): return any(s==0 and d>1 for s,d in zip(p.stride(), p.shape))
 

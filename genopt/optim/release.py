@@ -18,7 +18,7 @@ from .._torch import quiet,without_dynamo
 from ..contract.block import of_model
 from ..contract.messages import name_in
 from ..contract.tensors import wide
-from ..run.plan import Inputs,Plan,prepared
+from ..run.plan import Inputs,prepared
 from . import watch
 from .optimizer import Optimizer,gradients
 
@@ -102,7 +102,9 @@ class GradientRelease:
         "End the release: from now on `opt.step()` takes ordinary steps. Gradients that are there stay"
         self._finalizer()
         opt = self._opt()
-        if opt is not None and opt._release is self: opt._release = None
+        if opt is not None and opt._release is self:
+            opt._release = None
+            finish(opt)
         self._ones,self._params = {},[]
 
     @contextmanager
@@ -164,6 +166,7 @@ class GradientRelease:
             left = [one for one,g in zip(ones, grads) if g is not None]
             if late := [one for one in left if id(one.p) in self._moved]: raise RuntimeError(f"{opt.name}: {late[0].name} {after_hooks}")
             for one in left: self._move(opt, one)
+            finish(opt)
             self._end()
             opt._steps += 1
             opt._last_skipped = False
@@ -176,7 +179,7 @@ class GradientRelease:
         plan   = one.plan
         inputs = Inputs([one.p], [one.p.grad], [self._settings[one.group]], one.groups)
         quick  = plan is not None and plan.simple and plan.store is opt.state and one is not self._observed
-        if quick and plan.valid_for(inputs) and plan.aim(inputs, False) and (opt._nonfinite=='propagate' or not plan.looks_bad()): plan.commit()
+        if quick and plan.valid_for(inputs) and plan.aim(inputs, False) and (opt._nonfinite=='propagate' or not plan.looks_bad()): plan.begin()
         else:
             with quiet(): self._move_long(opt, one, inputs)
         self._moved.add(id(one.p))
@@ -204,7 +207,7 @@ class GradientRelease:
             self._settings  = opt._settings_anew()
             inputs.settings = [self._settings[one.group]]
         check_alone(chain, group['capturable'], f'{opt.name}, param group {one.group}')
-        one.plan = Plan(inputs, opt.state, opt.name, opt.scratch_bytes, opt._late, finished)
+        one.plan = opt._new_plan(inputs, finished)
         return one.plan
 
     # -- The parameters --
@@ -252,6 +255,10 @@ def arrived(release, p):
 def remove_hooks(hooks):
     for h in hooks: h.remove()
     hooks.clear()
+
+def finish(opt):
+    "Wait for parameters of which the host has not computed the step yet, under `offload`"
+    if opt._staging: opt._staging.finish()
 
 def check_alone(chain, capturable, who):
     "Refuse a chain that cannot run for one parameter while others have no gradient yet"

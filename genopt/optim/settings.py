@@ -19,9 +19,9 @@ numbers = int,float                                                         # a 
 
 
 class Settings:
-    "The chain, the numbers and the backend `asked` for, which groups with equal values share. `types`: those of the values"
-    def __init__(self, chain, values, types, asked, capturable=False):
-        self.chain,self.numbers,self.types,self.asked,self.capturable = chain,values,types,asked,capturable
+    "The chain, the numbers and how a group is to be run, which groups with equal values share. `types`: those of the values; `asked`: the backend"
+    def __init__(self, chain, values, types, asked, capturable=False, offload=False):
+        self.chain,self.numbers,self.types,self.asked,self.capturable,self.offload = chain,values,types,asked,capturable,offload
     @classmethod
     def of(cls, recipe, group, key):
         "Makes the settings of `group`. Raises if a value cannot work."
@@ -29,7 +29,7 @@ class Settings:
         capturable = bool(group['capturable'])
         if not capturable: recipe.check_set(group, key, chain)
         values = recipe.hypers(group, chain, (lambda v: v) if capturable else number)
-        return cls(chain, values, [*map(type, key)], asked_of(group), capturable)
+        return cls(chain, values, [*map(type, key)], asked_of(group), capturable, bool(group.get('offload')))
 
 def asked_of(group):
     "The backend that the flags of `group` ask for; None if they leave the choice to the engine"
@@ -112,6 +112,7 @@ class Shortcut:
             if type(v) is not kind or truth is not None and bool(v) is not truth: return None
         if not all(member(group[k], i) in r for k,i,r in self.ranges): return None
         s = self.settings
-        return Settings(s.chain, s.numbers | {n: member(group[k], i) for n,(k,i) in self.reads.items()}, [*map(type, key)], s.asked)
+        numbers = s.numbers | {n: member(group[k], i) for n,(k,i) in self.reads.items()}
+        return Settings(s.chain, numbers, [*map(type, key)], s.asked, offload=s.offload)
 
 def member(v, i): return v if i is None else v[i]

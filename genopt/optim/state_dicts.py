@@ -32,7 +32,7 @@ def checked(opt, state_dict: dict) -> dict:
     res    = []
     states = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
-        old = old | {k: group[k] for k in ('foreach', 'fused', 'store')}  # the file does not choose how a step is run, and states are stored
+        old = old | {k: group[k] for k in ('foreach', 'fused', 'store', 'offload')}  # the file does not choose how steps run, and where states are
         keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
         chain = check_group(opt, group, old, f"{who}, param group {n}")
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):

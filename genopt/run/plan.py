@@ -125,7 +125,7 @@ class Plan:
     def aim(self, inputs, look):
         """`prepare` of a simple plan. False if a guard fails: `prepare` then finds another program.
         `look`: where kernels can, let them leave the step out if a gradient is not finite"""
-        self.seed.begin()
+        self.draw_anew()
         check_shared_numbers(self.works, self.settings)
         ready = all(
             w.simple and w.take(inputs.grads) and w.prepare(self.settings)
@@ -134,6 +134,10 @@ class Plan:
         if ready and look and self.gate:
             self.close_gate_if_bad()
         return ready
+
+    def draw_anew(self):
+        "Begin a step: the next random numbers are from a new seed"
+        self.seed.begin()
 
     def close_gate_if_bad(self):
         for w in self.works:
@@ -249,6 +253,10 @@ class Plan:
         if self.fresh:
             self.attach()
 
+    def begin(self):
+        "`commit`, or as much of it as need not wait for copies; `Offloaded` does so"
+        self.commit()
+
     def attach(self):
         "Make the states of the works those of the optimizer"
         for w in self.works:
@@ -281,7 +289,7 @@ def prepared(plan, inputs, model, replan, look=False):
     """A plan that is prepared for a step: `plan`, or as long as a guard fails the next one that
     `replan(inputs, finished)` returns. `finished`: items that have gone through their chains"""
     finished = None
-    plan.seed.begin()
+    plan.draw_anew()
     for _ in range(8):
         finished = plan.prepare(inputs, model, finished, look)
         if finished is None:
@@ -308,7 +316,7 @@ def on_one_gpu(works):
 
 def kind(settings):
     "What of the settings of a group decides about its program"
-    return settings.chain, settings.asked, settings.capturable
+    return settings.chain, settings.asked, settings.capturable, settings.offload
 
 
 def all_finite(g):

@@ -116,7 +116,7 @@ def test_list_writes_the_page(tmp_path, capsys):
                             peers=[dict(name='x', version='', given='eps=1', patched='', why='no decay', difference=0.)]))
     (tmp_path/'parity.json').write_text(json.dumps(parity))
     assert main(['list', '--page', str(tmp_path/'c.md')])==0
-    assert 'Equals another 1.2 (patched: in float64) to 8 digits; x with `eps=1` bit for bit but for this: no decay.' in (tmp_path/'c.md').read_text(encoding='utf-8')
+    assert '| 8 B | 28 B | another | to 8 digits |' in (tmp_path/'c.md').read_text(encoding='utf-8')
     assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'there is no folder no/such/folder' in capsys.readouterr().err
 
 def test_specs():

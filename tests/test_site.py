@@ -216,10 +216,18 @@ def test_code_about_checkpoints_runs(tmp_path, monkeypatch):
     for code in blocks: exec(compile(code, 'checkpoints.md', 'exec'), scope)
     assert scope['step']==100 and len(blocks)==4
 
-def test_pages_by_hand_name_algorithms_that_exist():
-    html = pytest.importorskip('genopt.tools.site.html', reason='needs the docs extra', exc_type=ImportError)
-    names = {n for f in (root/'docs').glob('*.md') for n in re.findall(r'\[\[(\w+)\]\]', f.read_text(encoding='utf-8'))}
-    assert names and all(map(html.page_of, names)), [n for n in names if not html.page_of(n)]
+def test_names_in_backticks_become_links():
+    hook = pytest.importorskip('genopt.tools.site.hook', reason='needs the docs extra', exc_type=ImportError)
+    def linked(text): return hook.with_links_of_names(text, 'choose.md')
+    assert linked('`Adam`, `debias`, `zeros`')=='[`Adam`](catalogue/Adam.md), [`debias`](blocks/debias.md), `zeros`'
+    same = '# `Adam`\n\n[`Adam`](x.md)\n\n```python\n`Adam`\n```\n\n    `Adam`\n'
+    assert linked(same)==same and hook.with_links_of_names('`Adam`', 'catalogue/Adam.md')=='`Adam`'
+
+def test_the_catalogue_is_one_file_and_two_pages():
+    from genopt.tools.site.repository import Repository
+    pages = Repository(root).made_pages()
+    assert '| `Adam` |' in pages['catalogue/index.md'] and '| `adam_step` |' not in pages['catalogue/index.md']
+    assert '| `adam_step` |' in pages['blocks/index.md'] and '[blocks](../blocks/index.md)' in pages['catalogue/index.md']
 
 
 def test_math_is_mathml_and_its_font_has_what_it_needs():
@@ -254,7 +262,7 @@ def test_links_of_the_repository_lead_to_pages():
     assert turned('[b](nbs/02_contract.ipynb#Coming-from-fastai)')=='[b](tutorials/02_contract.ipynb#coming-from-fastai)'
     assert turned('[goals.py](benchmarks/goals.py)')=='`goals.py`' and turned('[x](https://a.org/b)')=='[x](https://a.org/b)'
     assert turned('![g](benchmarks/gpu.png), [G](benchmarks/GPU.md#goals)')=='![g](images/gpu.png), [G](gpu.md#goals)'
-    assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](start.md)'
+    assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](index.md)'
     assert repo.rehome('[a](catalogue.md#the-blocks), [b](blocks/adam_step.md)', 'docs/choose.md')=='[a](blocks/index.md), [b](blocks/adam_step.md)'
 
 

@@ -10,7 +10,7 @@ from latex2mathml.converter import convert
 from ... import algorithms,blocks
 from ...contract.names import global_names
 
-__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'symbols', 'table']
+__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'symbols']
 
 
 # -- Formulas --
@@ -85,11 +85,6 @@ def signature_code(name, signature, width=68):
     line = f"{name}({', '.join(args)})"
     return line if len(line)<=width else f"{name}(\n    " + ',\n    '.join(args) + ',\n)'
 
-def cell(x): return str(x).replace('|', r'\|').replace('\n', ' ')
-
-def table(head, rows):
-    "A table in Markdown"
-    return '\n'.join([f"| {' | '.join(head)} |", '|' + '---|'*len(head), *(f"| {' | '.join(map(cell, r))} |" for r in rows)])
 
 
 # -- Links --

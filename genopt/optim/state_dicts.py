@@ -152,9 +152,9 @@ def check_codes(n, state, who):
     return True
 
 def check_algorithm(opt, params, states, chain, who):
-    """Refuse the states of another algorithm. One that names of states give away keeps states that the chain does not, and lacks some of the chain's.
-    torch keeps all states of an algorithm or none, and the file has its settings: so a state dict of torch must have just the chain's states. A list of
-    callbacks may have more, those of what was put beside torch's algorithm"""
+    """Refuse the states of another algorithm: those that have a state more and a state less than `chain`. A state dict of torch must have just the
+    states of `chain`, because torch keeps all states of an algorithm, and the file has its settings. A list of callbacks may keep more than torch's
+    algorithm in it"""
     for name,i,p in params:
         if not isinstance(states.get(i), dict) or is_lazy(p): continue
         own   = from_torch(states[i], chain)
@@ -164,8 +164,8 @@ def check_algorithm(opt, params, states, chain, who):
         of_torch = own.keys()!=states[i].keys()
         if extra and missing or of_torch and (extra or missing and opt.arguments):
             raise ValueError(f"{who}, {name}: the state dict has the states {', '.join(states[i]) or 'none'}, and {opt.name} keeps "
-                             f"{', '.join(chain.state) or 'none'}: another algorithm has saved it. Load it into that algorithm; or give strict=False, "
-                             "which loads the states of the same name and starts the others anew")
+                             f"{', '.join(chain.state) or 'none'}: another algorithm has saved it. Load it into that algorithm. Or give "
+                             "strict=False, which loads the states of the same name and starts the others anew")
 
 def check_missing(found, chain, p, who):
     "Warn where the file has some states of the chain and not others. One without elements may be missing"

@@ -3,7 +3,6 @@
 import posixpath,re
 from pathlib import Path
 from bs4 import BeautifulSoup,NavigableString
-from mkdocs.exceptions import PluginError
 from mkdocs.plugins import CombinedEvent,event_priority
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -52,7 +51,7 @@ def on_page_markdown(markdown, page, config, files):
     return with_links_of_names(markdown, page.file.src_uri)
 
 def with_links_of_names(markdown, here):
-    "The Markdown of the page `here`, in which a name such as `Adam` in backticks is a link. Code in lines of its own, headings and links stay as they are"
+    "The Markdown of the page `here` with a link for each name in backticks. Code in lines of its own, headings and links stay as they are"
     def link(m):
         place = html.page_of(m[2]) if m[2] else None
         return f"[`{m[2]}`]({posixpath.relpath(place, posixpath.dirname(here) or '.')})" if place and place!=here else m[0]

@@ -40,11 +40,15 @@ def font() -> bytes:
     whole.save(out)
     return out.getvalue()
 
+of_matrices = ("A product without a sign between two matrices is their matrix product. Powers, roots, fractions and ⊙ work on each element. A row or a "
+               "column beside a matrix works on each of its rows or columns. A function of L or R acts on its eigenvalues.")
+
 def symbols(lines):
     "What the symbols of `formula.Line`s stand for, as HTML; names that are written out need no word"
     found = {n: t for line in lines for n,t in line.symbols.items() if not t.startswith(r'\text')}
     shown = ' '.join(f'<span>{math(t)} <code>{n}</code></span>' for n,t in found.items())
-    return f'<p class="symbols">{shown}</p>' if shown else ''
+    note  = f'<p class="symbols">{of_matrices}</p>' if any(line.matrix for line in lines) else ''
+    return (f'<p class="symbols">{shown}</p>' if shown else '') + note
 
 def equations(line, link):
     "The equations of a `formula.Line` as HTML. `link`: what stands beside them"

@@ -1,5 +1,5 @@
-"""Files of the repository as pages: README, the catalogue, CONTRIBUTING, CHANGELOG, the notebooks. Their links are turned to the pages of the site; a link to a file
-that has no page becomes its name in the text."""
+"""Files of the repository as pages: README, the catalogue, CONTRIBUTING, CHANGELOG, the notebooks. Their links are turned to the pages of the site. A
+link to a file that has no page becomes its name in the text."""
 
 import posixpath,re
 from functools import cached_property
@@ -48,7 +48,8 @@ class Repository:
     def made_pages(self):
         "The pages that are made of files: place -> Markdown"
         algorithms,blocks = self.text(catalogue).split(f'\n{of_blocks}')
-        return {place: self.text(origin) for origin,place in text_pages.items()} | {'catalogue/index.md': algorithms, 'blocks/index.md': of_blocks+blocks}
+        pages = {place: self.text(origin) for origin,place in text_pages.items()}
+        return pages | {'catalogue/index.md': algorithms, 'blocks/index.md': of_blocks+blocks}
 
     def place_of(self, link, origin):
         "Where in the site `link`, in the file `origin`, leads: page and anchor. None where it has no place"

@@ -176,8 +176,8 @@ class RecordedMatrix(Recorded):
     # -- loops --
 
     def loop(self, nodes):
-        """The start and the end of a loop, and its expression, if the last of `nodes` are each made in one way of the one before. A number that changes
-        from turn to turn gets a letter"""
+        """The start and the end of a loop, and its expression, if the last of `nodes` are each made in one way of the one before. A number that
+        changes from turn to turn gets a letter"""
         steps = [self.turn(a, b) for a,b in zip(nodes, nodes[1:])]
         if not steps or not steps[-1]: return None
         alike = [bool(turn) and [skeleton(e) for _,e in turn]==[skeleton(e) for _,e in steps[-1]] for turn in reversed(steps)]
@@ -193,8 +193,8 @@ class RecordedMatrix(Recorded):
         return nodes[-1-n],nodes[-1],iterated(self.expr(nodes[-1-n]), n, body, series)
 
     def turn(self, a, b):
-        """What makes the node `b` of the node `a`, which is `X_k`: symbols and expressions of what is used more than once between them, `A_k` and so on,
-        and of `b`"""
+        """What makes the node `b` of the node `a`, which is `X_k`: symbols and expressions of what is used more than once between them, `A_k` and
+        so on, and of `b`"""
         if not isinstance(a, Value) or not isinstance(b, Value) or not a.example.ndim: return None
         self.exprs = {a: symbol('X_k', True)}
         found,letters = [],iter('ABCDEFGH')

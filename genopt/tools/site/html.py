@@ -40,8 +40,8 @@ def font() -> bytes:
     whole.save(out)
     return out.getvalue()
 
-of_matrices = ("A product without a sign between two matrices is their matrix product. Powers, roots, fractions and ⊙ work on each element. A row or a "
-               "column beside a matrix works on each of its rows or columns. A function of L or R acts on its eigenvalues.")
+of_matrices = ("A product without a sign between two matrices is their matrix product. Powers, roots, fractions and ⊙ work on each element. A row or "
+               "a column beside a matrix works on each of its rows or columns. A function of L or R acts on its eigenvalues.")
 
 def symbols(lines):
     "What the symbols of `formula.Line`s stand for, as HTML; names that are written out need no word"

@@ -196,13 +196,13 @@ def test_an_optimizer_of_ones_own_stands_beside_adam(tmp_path, monkeypatch, caps
     assert (tmp_path/'trials.png').stat().st_size>10_000 and '| Mine |' in (tmp_path/'trials.md').read_text()
 
 @pytest.mark.parametrize('args,words', [
-    (['Nonsense'], "no algorithm 'Nonsense'; there is SGD"),
+    (['Nonsense'], "no algorithm 'Nonsense'; choose from SGD"),
     (['Adam(lr=1)'], "the trials try a grid of rates, so leave out lr"),
     ([','], 'no optimizer given'),
     (['no_such_module:A'], "cannot import 'no_such_module:A'"),
     (['torch.optim:Nonsense'], "cannot import 'torch.optim:Nonsense'"),
     (['torch:pi'], "'torch:pi' is no optimizer class"),
-    (['SGD', '--tasks', 'clif'], "no task 'clif'; there is ill_conditioning"),
+    (['SGD', '--tasks', 'clif'], "no task 'clif'; choose from ill_conditioning"),
     (['SGD', '--processes', '0'], 'processes must be 1 or more'),
     (['SGD', '--out', 'no/such/folder/t.json'], '--out no/such/folder/t.json: there is no folder')])
 def test_bad_arguments_are_told(args, words, capsys):

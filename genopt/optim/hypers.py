@@ -51,7 +51,7 @@ class Hypers(MutableMapping):
         key,i = self.find(n)
         return self.group[key] if i is None else self.group[key][i]
     def __setitem__(self, n, v):
-        if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; there is {', '.join(self)}")
+        if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; choose from {', '.join(self)}")
         key,i = self.place(n, v)
         self.group[key] = v if i is None else (*self.group[key][:i], v, *self.group[key][i+1:])
     def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")

@@ -113,7 +113,7 @@ intro = """# The catalogue
 *State* is what the algorithm keeps for each element of a matrix in float32. *Traffic* is what a step must read and write for it. *Agrees* compares
 the parameters with those of another library, or of the paper in NumPy, after {steps} steps in float64.
 
-`genopt site` builds a site. It has a page for each algorithm and each block, with formula, code, papers, all libraries compared, and how these differ.
+`genopt site` builds a site. It has a page for each algorithm and each block: formula, code, papers, all libraries compared, and how these differ.
 `genopt list --page docs/catalogue.md` writes this page from the code.
 
 ![Paths of the algorithms over functions of the plane](gallery.png)

@@ -255,7 +255,7 @@ def write(e, deep):
             return rf'\lVert {tex(x, 0, True)} \rVert' + ('' if order==2 else '_{\\infty}' if order==math.inf else f'_{{{order:g}}}')
         case 'call':
             name,*args = e.args
-            if name==r'\operatorname{mod}': return f'{tex(args[0], 4, True)} {name} {tex(args[1], 4, True)}'
+            if name==r'\operatorname{mod}': return rf'{tex(args[0], 4, True)} \, {name} \, {tex(args[1], 4, True)}'
             if name==r'\odot': return r' \odot '.join(tex(a, 3, deep) for a in args)
             if name=='|': return rf'\lvert {tex(args[0], 0, True)} \rvert'
             if name=='<': return rf"\langle {', '.join(tex(a, 0, True) for a in args)} \rangle"

@@ -15,6 +15,7 @@ text_pages = {
     'benchmarks/README.md': 'benchmarks.md',
     'benchmarks/GPU.md':    'gpu.md',
 }
+wide = '---\nhide: [navigation, toc]\n---\n'                         # the first page has room for lines of code
 catalogue,of_blocks = 'docs/catalogue.md','# The blocks\n'          # the site cuts this file in two pages, at this heading
 
 
@@ -49,6 +50,7 @@ class Repository:
         "The pages that are made of files: place -> Markdown"
         algorithms,blocks = self.text(catalogue).split(f'\n{of_blocks}')
         pages = {place: self.text(origin) for origin,place in text_pages.items()}
+        pages['index.md'] = wide + pages['index.md']
         return pages | {'catalogue/index.md': algorithms, 'blocks/index.md': of_blocks+blocks}
 
     def place_of(self, link, origin):

@@ -115,6 +115,11 @@ the parameters with those of another library, or of the paper in NumPy, after {s
 
 `genopt site` builds a site. It has a page for each algorithm and each block: formula, code, papers, all libraries compared, and how these differ.
 `genopt list --page docs/catalogue.md` writes this page from the code.
+"""
+
+paths = """## Paths
+
+`genopt gallery` draws the path of each algorithm over functions of the plane, at the learning rate that brings it lowest.
 
 ![Paths of the algorithms over functions of the plane](gallery.png)
 """
@@ -126,7 +131,7 @@ def page(parity: dict) -> str:
     for m in families():
         out += [f'## {family_name(m).capitalize()}', '', text(m), '']
         out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
-    out += ['# The blocks', '', f"{len(blocks.__all__)} blocks: functions for one parameter. Algorithms are lists of them. Put them into a list "
+    out += [paths, '# The blocks', '', f"{len(blocks.__all__)} blocks: functions for one parameter. Algorithms are lists of them. Put them into a list "
             "of your own, before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
     for m in blocks.modules:
         if m.__all__:

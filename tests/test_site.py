@@ -108,7 +108,7 @@ def test_what_has_no_formula_says_why():
     def sorted_step(update): return update[:,update.sum(0).sort()[0].long()] + update.cumsum(0)
     assert 'calls' in formula_of_block(sorted_step).why and 'no formula' in formula_of_block(sorted_step).why
     def of_another_rank(update): return update.permute(2, 0, 1)
-    assert formula_of_block(of_another_rank).why=='of_another_rank has no formula'
+    assert formula_of_block(of_another_rank).why=='of_another_rank cannot be recorded on a matrix'
 
 def own_kinds():
     kinds = kinds_of(genopt.Shampoo([torch.ones(3, 2, requires_grad=True)]))

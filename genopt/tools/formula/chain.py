@@ -206,7 +206,7 @@ class Writer:
     def recorded_on_a_matrix(self, b, entries):
         "As `recorded`, of a callback that needs the shape of the parameter. It counts steps so that one that works every few steps does something"
         every = [n for e in entries.values() if type(e.value) is int and e.value>1 for n in (e.value, e.value+1)]
-        why   = f'{b} has no formula'
+        why   = f'{b} cannot be recorded on a matrix'
         for start in (5, *every):
             try:
                 with set_apart(torch.device('cpu')), warnings.catch_warnings():

@@ -39,12 +39,13 @@ class Counted(int):
 def uncounted(x): return x.traced if isinstance(x, Counted) else x
 def is_number(x): return isinstance(x, (int,float,TracedScalar))
 
-def define(name):
+def define(name, reflected):
+    "Give `Counted` the operator `name` of Python. `reflected`: also where it stands on the right, as in `1/rows`"
     f = getattr(operator, name)
     setattr(Counted, f'__{name}__', lambda self, x: f(self.traced, uncounted(x)) if is_number(x) else NotImplemented)
-    setattr(Counted, f'__r{name}__', lambda self, x: f(uncounted(x), self.traced) if is_number(x) else NotImplemented)
-for name in ('add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow'): define(name)
-for name in ('lt', 'le', 'gt', 'ge'): define(name)
+    if reflected: setattr(Counted, f'__r{name}__', lambda self, x: f(uncounted(x), self.traced) if is_number(x) else NotImplemented)
+for name in ('add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow'): define(name, True)
+for name in ('lt', 'le', 'gt', 'ge'): define(name, False)
 
 arithmetic = {'add', 'sub', 'mul', 'div', 'true_divide', 'pow', 'rsub'}
 shapes     = {'shape', 'size', 'numel', 'nelement'}

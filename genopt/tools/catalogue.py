@@ -131,8 +131,8 @@ def page(parity: dict) -> str:
     for m in families():
         out += [f'## {family_name(m).capitalize()}', '', text(m), '']
         out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
-    out += [paths, '# The blocks', '', f"{len(blocks.__all__)} blocks: functions for one parameter. Algorithms are lists of them. Put them into a list "
-            "of your own, before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
+    out += [paths, '# The blocks', '', f"{len(blocks.__all__)} blocks: functions for one parameter. Algorithms are lists of them. Put them into a "
+            "list of your own, before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
     for m in blocks.modules:
         if m.__all__:
             rows = [[f'`{n}`', first_sentence(text(getattr(m, n))), used_by(n)] for n in m.__all__]

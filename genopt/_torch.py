@@ -42,7 +42,7 @@ def foreach_operation(name):
     return getattr(torch, f'_foreach_{name}')
 
 def foreach_add_number(in_place):
-    "Adds a 0-dim tensor to each tensor of a list. `torch._foreach_add` would look into it"
+    "Add a 0-dim tensor to each tensor of a list. `torch._foreach_add` would look into it"
     return torch.ops.aten._foreach_add_.Tensor if in_place else torch.ops.aten._foreach_add.Tensor
 
 foreach_copy,foreach_norm = map(foreach_operation, ('copy_', 'norm'))

@@ -35,7 +35,7 @@ def find(name: str) -> Callable:
     if normalized(name) in known:
         return known[normalized(name)]
     near = nearest(normalized(name))
-    hint = f", did you mean {' or '.join(near)}?" if near else f"; there is {', '.join(algorithms.__all__)}"
+    hint = f", did you mean {' or '.join(near)}?" if near else f"; choose from {', '.join(algorithms.__all__)}"
     raise ValueError(f"no algorithm {name!r}{hint}")
 
 def nearest(name):

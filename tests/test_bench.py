@@ -222,7 +222,7 @@ def test_groups_against_few(monkeypatch):
 def test_pick():
     names = [c.name for c in contenders]
     assert pick(None, names)==names and pick('torch fused, genopt', names)==['torch fused', *(n for n in names if n.startswith('genopt'))]
-    with pytest.raises(ValueError, match="no 'tor'; there is torch fused"): pick('tor', names)
+    with pytest.raises(ValueError, match="no 'tor'; choose from torch fused"): pick('tor', names)
 
 
 # -- The command lines --
@@ -234,7 +234,7 @@ def test_genopt_bench(tmp_path, capsys):
     text = capsys.readouterr().out
     assert 'Adam on six' in text and 'genopt loop' in text and 'threads' in text
     assert json.loads(out.read_text())['results'][0]['rows'][0]['name']=='torch fused'
-    assert main(['bench', '--shapes', 'seven'])==2 and "no 'seven'; there is six" in capsys.readouterr().err
+    assert main(['bench', '--shapes', 'seven'])==2 and "no 'seven'; choose from six" in capsys.readouterr().err
     assert main(['bench', '--out', 'no/such/b.json'])==2 and main(['bench', '--shapes', 'six', '--rounds', '0'])==2
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_errors_are_those_of_code(strings, values):
     (('adamv',),                              ValueError, "no algorithm 'adamv', did you mean 'Adam' or 'AdamW' or "),
     (('cautios',),                            ValueError, "no algorithm 'cautios', did you mean 'cautious'?"),
     (('adamw, cautios',),                     ValueError, "no algorithm 'cautios', did you mean 'cautious'?"),
-    (('zzz',),                                ValueError, "no algorithm 'zzz'; there is SGD, SGDW"),
+    (('zzz',),                                ValueError, "no algorithm 'zzz'; choose from SGD, SGDW"),
     (('',),                                   ValueError, "no algorithm given; name one, as in make('adamw', model, lr=1e-3)"),
     ((None,),                                 ValueError, "no algorithm given"),
     ((3,),                                    TypeError,  "an algorithm is a name such as 'AdamW', a function or a list of these; got 3"),

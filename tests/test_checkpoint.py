@@ -1,6 +1,6 @@
 """State dicts: torch.optim's own, there and back; parameters by name; and what cannot be loaded, which changes nothing."""
 
-import copy
+import copy,warnings
 import pytest,torch
 import genopt
 from catalogue import catalogue
@@ -91,7 +91,7 @@ damaged = dict(
     text            = (lambda sd: state(sd).update(step='7'),                        "'step' is a str"),
     nothing         = (lambda sd: state(sd).update(grad_avg=None),                   "'grad_avg' is a NoneType"),
     list_of_states  = (lambda sd: sd['state'].update({1: [1, 2]}),                   'b in param group 0: its state is a list'),
-    other_algorithm = (lambda sd: sd['state'].update({0: dict(slow=torch.zeros(3))}), 'it keeps slow, the callbacks grad_avg, sqr_avg, step; was it saved by'),
+    other_algorithm = (lambda sd: sd['state'].update({0: dict(slow=torch.zeros(3))}), 'the state dict has the states slow, and Adam keeps grad_avg, sqr_avg, step: another algorithm has saved it'),
     lr_negative     = (lambda sd: group(sd).update(lr=-1.),                          'Invalid learning rate: -1.0; Adam, loading a state dict, param group 0 needs it'),
     lr_text         = (lambda sd: group(sd).update(lr='fast'),                       'lr must be a real number'),
     betas_one       = (lambda sd: group(sd).update(betas=.9),                        'betas must be 2 numbers'),
@@ -117,6 +117,61 @@ def test_a_damaged_checkpoint_is_told_and_nothing_has_changed(name):
         for n,v in s.items(): assert torch.equal(v, after['state'][i][n]) if torch.is_tensor(v) else v==after['state'][i][n]
     assert all(torch.equal(p, k) for p,k in zip(ps.values(), kept))
     opt.step()
+
+momentum = dict(momentum=.9)
+def of_torch(name, **kw):
+    "An optimizer of torch after a step"
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    opt = getattr(torch.optim, name)([p], lr=.1, **kw)
+    opt.step()
+    return opt
+
+@pytest.mark.parametrize('saved,ours,words', [                                          # torch loads each of these in silence
+    (of_torch('Adam'),            lambda ps: genopt.SGD(ps, **momentum),          'has the states step, exp_avg, exp_avg_sq, and SGD keeps grad_avg: another'),
+    (of_torch('SGD', **momentum), genopt.Adam,                                    'has the states momentum_buffer, and Adam keeps grad_avg, sqr_avg, step: another'),
+    (of_torch('Adam'),            genopt.RMSprop,                                 'RMSprop keeps sqr_avg: another'),
+    (of_torch('Adam'),            genopt.Lion,                                    'Lion keeps grad_avg: another'),
+    (of_torch('RMSprop'),         genopt.Adadelta,                                'another algorithm'),
+    (of_torch('Adam'),            lambda ps: genopt.Optimizer(ps, [genopt.Lion], lr=.1), 'another algorithm'),
+    (of_torch('Adagrad'),         genopt.Adam,                                    'another algorithm'),
+], ids=lambda x: type(x).__name__ if isinstance(x, torch.optim.Optimizer) else '')
+def test_the_state_of_another_algorithm_is_refused_unless_asked_for(saved, ours, words):
+    p   = torch.nn.Parameter(torch.ones(3))
+    opt = ours([p])
+    with pytest.raises(ValueError, match=f'parameter 0 in param group 0: the state dict .*{words}.*strict=False'): opt.load_state_dict(saved.state_dict())
+    assert not opt.state
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        opt.load_state_dict(saved.state_dict(), strict=False)
+    p.grad = torch.ones(3)
+    opt.step()
+
+def test_what_fits_of_another_algorithm_can_be_loaded():
+    opt = genopt.Adam([torch.nn.Parameter(torch.ones(3))])
+    with pytest.warns(UserWarning, match='has grad_avg, step but no sqr_avg, which starts anew'): opt.load_state_dict(of_torch('SGD', **momentum).state_dict(), strict=False)
+    assert opt.state_dict()['state'][0]['grad_avg'].tolist()==[1.]*3
+
+@pytest.mark.parametrize('name,ours', [('Adam', genopt.AdamW), ('AdamW', genopt.Adam), ('NAdam', genopt.Adam), ('Adam', genopt.RAdam)])
+def test_the_same_averages_are_loaded_whoever_saved_them(name, ours):
+    opt = ours([torch.nn.Parameter(torch.ones(3))])
+    opt.load_state_dict(of_torch(name).state_dict())
+    assert opt.state_dict()['state'][0]['step']==1
+
+def test_a_list_around_torch_s_algorithm_has_more_states():
+    opt = genopt.Optimizer([torch.nn.Parameter(torch.ones(3))], [genopt.AdamW, genopt.blocks.ema_weights], lr=.1)
+    with pytest.warns(UserWarning, match='which starts? anew'): opt.load_state_dict(of_torch('AdamW').state_dict())
+
+def test_callbacks_may_come_and_go_but_not_be_exchanged():
+    "between saving and loading, where the file has genopt's names"
+    def list_of(*cbs):
+        p = torch.nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        return genopt.Optimizer([p], [genopt.AdamW, *cbs], lr=.1)
+    saved = list_of(genopt.blocks.ema_weights)
+    saved.step()
+    list_of().load_state_dict(saved.state_dict())
+    with pytest.raises(ValueError, match='another algorithm'): list_of(genopt.blocks.lookahead).load_state_dict(saved.state_dict())
 
 @pytest.mark.parametrize('kw', [{}, dict(foreach=False), dict(fused=True)], ids=str)
 def test_how_a_step_is_run_is_not_loaded(kw):

@@ -59,20 +59,20 @@ def test_a_training_that_diverged_is_still_json():
     assert json.loads(dumps(dict(losses=[1., float('nan'), float('inf')], pair=(2, 'x'))))==dict(losses=[1., None, None], pair=[2, 'x'])
 
 @pytest.mark.parametrize('args,words', [
-    (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD, "),
+    (['compare', '--opts', 'Nonsense'], "no algorithm 'Nonsense'; choose from SGD, "),
     (['compare', '--opts', 'Adam(0.1)'], "'Adam(0.1)': name each setting, as in SGD"),
     (['compare', '--opts', 'Adam(momentum=0.9)'], "unexpected hyper-parameter 'momentum'"),
     (['compare', '--opts', 'Adam(lr=nan)'], "'Adam(lr=nan)': cannot read lr=nan; a setting is a plain value"),
     (['compare', '--opts', ','], "cannot read ','"),
     (['compare', '--opts', ''], 'no algorithm given'),
     (['compare', '--out', 'no/such/folder/c.png'], '--out no/such/folder/c.png: there is no folder'),
-    (['compare', '--data', 'imagenet'], "no data set 'imagenet'; there is digits, mnist"),
+    (['compare', '--data', 'imagenet'], "no data set 'imagenet'; choose from digits, mnist"),
     (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
     (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training examples'),
-    (['compare', '--dtype', 'int8'], "no dtype 'int8'; there is float64, float32"),
-    (['gallery', '--functions', 'beal'], "no function 'beal'; there is rosenbrock, beale"),
-    (['gallery', '--functions', ''], 'no function given; there is rosenbrock'),
-    (['gallery', '--algorithms', 'Nonsense'], "no algorithm 'Nonsense'; there is SGD"),
+    (['compare', '--dtype', 'int8'], "no dtype 'int8'; choose from float64, float32"),
+    (['gallery', '--functions', 'beal'], "no function 'beal'; choose from rosenbrock, beale"),
+    (['gallery', '--functions', ''], 'no function given; choose from rosenbrock'),
+    (['gallery', '--algorithms', 'Nonsense'], "no algorithm 'Nonsense'; choose from SGD"),
     (['gallery', '--steps', '1'], 'steps must be 2 or more, got 1'),
     (['gallery', '--out', 'no/such/folder/g.png'], '--out no/such/folder/g.png: there is no folder'),
     (['explain', 'Nonsense'], "no algorithm 'Nonsense'"),
@@ -116,7 +116,7 @@ def test_list_writes_the_page(tmp_path, capsys):
                             peers=[dict(name='x', version='', given='eps=1', patched='', why='no decay', difference=0.)]))
     (tmp_path/'parity.json').write_text(json.dumps(parity))
     assert main(['list', '--page', str(tmp_path/'c.md')])==0
-    assert 'Equals another 1.2 (patched: in float64) to 8 digits; x with `eps=1` bit for bit but for this: no decay.' in (tmp_path/'c.md').read_text(encoding='utf-8')
+    assert '| 8 B | 28 B | another | to 8 digits |' in (tmp_path/'c.md').read_text(encoding='utf-8')
     assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'there is no folder no/such/folder' in capsys.readouterr().err
 
 def test_specs():

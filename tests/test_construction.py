@@ -165,7 +165,7 @@ bad = dict(
     reads_too_soon  = (lambda: build([momentum_step, average_grad]), ValueError, 'average_grad comes later, move it before momentum_step'),
     two_states      = (lambda: build([state_one, state_two]), ValueError, r"state_two declares the state s=ones, but state_one declares s=zeros; rename one"),
     state_and_hyper = (lambda: build([state_one, hyper_is_state]), ValueError, "hyper_is_state declares 's' a hyper-parameter, but in state_one it is a state"),
-    two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; say which: mom="),
+    two_defaults    = (lambda: build([average_grad, hyper_two]), ValueError, "hyper_two has the default mom=0.5, but average_grad has mom=0.9; give one value for both, mom=..., or rename one: rename\\(hyper_two, mom='hyper_two_mom'\\)"),
     reads_alias     = (lambda: build([average_grad, step_stat, debias, reads_alpha]), ValueError, "debias reads 'sqr_mom', which nothing before it provides"),
     dead_grad       = (lambda: build([average_grad, momentum_step, l2_reg]), ValueError, "l2_reg returned 'grad', which nothing after it reads; put l2_reg before"),
     dead_state      = (lambda: build([misspells_state]), ValueError, "misspells_state returned 'avgs', which nothing reads, did you mean 'avg'"),

@@ -1,7 +1,6 @@
-"""What users are shown is run: the README's example, and the notebooks; or made from the code: the catalogue's page."""
+"""What users are shown is run: the code of README and of pages, and the notebooks; or made from the code: the catalogue's page."""
 
 import json,re,subprocess,sys
-from functools import partial
 from pathlib import Path
 import pytest
 import genopt
@@ -13,14 +12,44 @@ root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if 'checkpoints' not in str(p))
 
 
-def test_readme_example_runs():
-    blocks = re.findall(r'```python\n(.*?)```', (root/'README.md').read_text(), re.S)
-    assert blocks
-    for b in blocks: exec(compile(b, 'README.md', 'exec'), {})
+def code_of(path): return re.findall(r'```python\n(.*?)```', (root/path).read_text(encoding='utf-8'), re.S)
 
-def test_readme_names_files_that_exist():
-    paths = re.findall(r'\]\((?!http)([^)#]+)[^)]*\)', (root/'README.md').read_text())
-    assert paths and not [path for path in paths if not (root/path).exists()]
+def test_readme_code_runs_and_prints_what_stands_there(capsys):
+    scope,readme = {},(root/'README.md').read_text(encoding='utf-8')
+    first,second = code_of('README.md')
+    exec(compile(first, 'README.md', 'exec'), scope)
+    how = scope['opt'].explain().parts[0][1]
+    if how.endswith('one launch for all parameters'):                                               # elsewhere no compiler was found
+        assert indented(capsys.readouterr().out) in readme
+    exec(compile(second, 'README.md', 'exec'), scope)
+    assert [g['cbs'] for g in scope['opt'].param_groups]==['Muon', 'AdamW'] and scope['opt'].param_groups[0]['params']==[scope['model'].weight]
+
+def indented(text): return ''.join(f'    {line}'.rstrip()+'\n' for line in text.splitlines())
+
+def test_readme_is_short():
+    "A person decides in half a minute. What goes further stands in docs/"
+    lines = (root/'README.md').read_text(encoding='utf-8').splitlines()
+    assert len(lines)<=115 and max(len(line) for line in lines if line[:1] not in ('|', ' '))<=125
+
+pages = ['README.md', 'CONTRIBUTING.md', 'benchmarks/README.md', *(f'docs/{p.name}' for p in (root/'docs').glob('*.md'))]
+@pytest.mark.parametrize('page', pages)
+def test_links_name_files_that_exist(page):
+    "so that a page can be read in the repository as well as in the site"
+    found = re.findall(r'\]\((?!http|#)([^)#\s]+)[^)]*\)', re.sub(r'```.*?```|`[^`]*`', '', (root/page).read_text(encoding='utf-8'), flags=re.S))
+    assert not [link for link in found if not (root/page).parent.joinpath(link).exists()]
+
+def test_code_of_choosing_runs():
+    scope = {}
+    for code in code_of('docs/choose.md'): exec(compile(code, 'choose.md', 'exec'), scope)
+    assert scope['opt'].param_groups[0]['lr']==1e-3
+
+def test_states_of_choosing_are_those_of_the_algorithms():
+    rows = re.findall(r'(?m)^\| ([\d.]+) \| `(\w+)`', (root/'docs/choose.md').read_text(encoding='utf-8'))
+    assert len(rows)>=7 and not [r for r in rows if f'{catalogue.bytes_per_element(r[1])[0]:.3g}'!=r[0]]
+
+def test_choosing_names_algorithms_and_blocks_that_exist():
+    names = {*re.findall(r'`([A-Z]\w+)`', (root/'docs/choose.md').read_text(encoding='utf-8'))}
+    assert len(names)>25 and names<={*genopt.algorithms.__all__}
 
 
 # -- The catalogue's page --
@@ -55,30 +84,16 @@ def test_catalogue_page_says_what_the_code_says(monkeypatch):
     before = catalogue.page(parity)
     monkeypatch.setattr(genopt.blocks.adam_step, '__doc__', "Another: `m / sqrt(v)`, where `eps` is. Someone 2030, `u`")
     after = catalogue.page({})
-    assert before!=after and '[adam_step](#adam_step): `m / sqrt(v)`\n' in after and 'Not measured' in after
-    assert 'Equals torch.optim.Adam' in before and '3. [step_stat](#step_stat): `t <- t + 1`\n' in before
-    assert 'AdamW(params, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False)\n' in before
-    links,anchors = re.findall(r'\]\(#([\w-]+)\)', before),{*re.findall(r'<a id="(\w+)">', before), *(re.sub(' ', '-', h.lower()) for h in re.findall(r'^#+ (.*)$', before, re.M))}
-    assert {*links}<=anchors
-    paths = re.findall(r'\]\((?!http|#)([^)]+)\)', before)
-    assert paths and not [path for path in paths if not (root/'docs'/path).exists()]
+    assert before!=after and '| `adam_step` | Another: `m / sqrt(v)`, where `eps` is | `Adam`, ' in after and '| not measured |' in after
+    assert '| `Adam` | Adaptive moments: the average gradient over its root mean square, both debiased | 8 B | 28 B | torch.optim.Adam | to ' in before
+    assert before.count('\n| `')==len(genopt.algorithms.__all__)+len(genopt.blocks.__all__)
+    assert all('`' in line.split('|')[3] for line in before.split('\n') if line.startswith('| `debias` '))
 
-@pytest.mark.parametrize('f,found', [
-    (genopt.blocks.debias,                                    ['1 - mom^t', '1 - sqr_mom^t']),        # `step` is an argument
-    (genopt.blocks.sgd_step,                                  ['g']),
-    (genopt.blocks.average_grad,                              ['m <- mom*m + (1-dampening)*g']),      # `dampening=True` is a setting, and in the second sentence
-    (genopt.blocks.spatial_average,                           []),                                    # nor is a link one
-    (genopt.blocks.undamped_start,                            [])], ids=lambda x: getattr(x, '__name__', ''))
-def test_formulas_are_found_in_docstrings(f, found): assert catalogue.formulas(f)==found
-
-def test_page_tells_how_a_block_is_used():
-    twice = genopt.rename(partial(genopt.blocks.average_grad, dampening=0), grad_avg='slow_avg')
-    assert catalogue.line(twice)=='[average_grad](#average_grad): `m <- mom*m + (1-dampening)*g`, with `dampening=0`, `slow_avg` for `grad_avg`'
-    def own_step(grad): return grad
-    assert catalogue.line(own_step)=='own_step: '
+def test_what_the_catalogue_counts():
     assert catalogue.chains('Adam')['amsgrad=True'][2] is genopt.blocks.max_sqr_grad and '' in catalogue.chains('SGD')
     assert catalogue.bytes_per_element('Adam')==(8, 28) and catalogue.bytes_per_element('SGD')==(0, 12)
     assert [catalogue.digits(d) for d in (0., 1e-17, 2e-15, 1e-12)]==['bit for bit', 'to 16 digits', 'to 14 digits', 'to 12 digits']
+    assert 'Adam' in catalogue.uses()['max_sqr_grad'] and catalogue.table(['a'], [['x|y']])=='| a |\n|---|\n| x\\|y |'
 
 
 @pytest.mark.slow

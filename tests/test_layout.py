@@ -85,3 +85,26 @@ def test_torch_internals_stand_in_one_file():
     found = [(f.relative_to(root), line.strip()) for f in files if f.name!='_torch.py' and 'tools' not in f.parts
              for line in f.read_text().splitlines() if internal.search(line)]
     assert not [x for x in found if 'torch._foreach' not in x[1]], found
+
+
+# -- Docstrings --
+
+said_of_itself = re.compile('(Adds|Allocates|Asks|Brings|Calls|Changes|Checks|Compares|Computes|Copies|Finds|Forgets|Gives|Goes|Holds|Keeps|Lets|Loads|Looks|Makes|Moves|'
+                            'Puts|Raises|Reads|Records|Refuses|Returns|Runs|Says|Sets|Shows|Starts|Stores|Takes|Tells|Tries|Turns|Updates|Uses|Warns|Writes|Yields)$')
+
+def first_words():
+    "The first word of the docstring of each function, but for blocks and algorithms"
+    for f in files:
+        if f.parent.name in ('blocks', 'algorithms'): continue
+        for n in ast.walk(ast.parse(f.read_text())):
+            if isinstance(n, (ast.FunctionDef,ast.AsyncFunctionDef)) and (doc := ast.get_docstring(n)): yield module(f),n.name,doc.split()[0]
+
+def test_a_function_that_does_something_starts_with_an_imperative():
+    "Or its docstring is a noun phrase, what it gives; CONTRIBUTING has the rule"
+    words = [*first_words()]
+    assert len(words)>900 and not [w for w in words if said_of_itself.match(w[2])]
+
+def test_a_block_says_what_it_does_and_an_algorithm_what_it_is():
+    def first(f): return f.__doc__.split()[0]
+    assert not [n for n in genopt.blocks.__all__ if not re.fullmatch('[A-Z][a-z]+s', first(getattr(genopt.blocks, n)))]
+    assert not [n for n in genopt.algorithms.__all__ if said_of_itself.match(first(getattr(genopt, n)))]

@@ -475,7 +475,7 @@ def test_the_first_step_of_a_distributed_checkpoint_does_not_count():
 def test_nothing_is_planned_or_compiled_again(kw, monkeypatch):
     plans = []
     class Counted(plan.Plan):
-        def __init__(self, *args): plans.append(super().__init__(*args))
+        def __init__(self, *args, **kw): plans.append(super().__init__(*args, **kw))
     monkeypatch.setattr(optimizer, 'Plan', Counted)
     m   = net()
     opt = AdamW(m.parameters(), lr=.01, **kw)

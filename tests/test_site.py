@@ -11,6 +11,7 @@ import pytest
 import torch
 import genopt
 from genopt import Optimizer,fastai,zeros
+from genopt.contract.state import first
 from genopt.tools import catalogue
 from genopt.tools.cli import main
 from genopt.tools.formula import chain,expressions as ex,formula,formula_of_block,kinds_of
@@ -44,7 +45,16 @@ decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
     ('MARS',    {},                                {'mars_correction': [r"g_t' = g_t + \frac{\gamma \, \beta_1 \, d}{1 - \beta_1}"]}),
     ('Fromage', {},                                {'fromage_rescale': [r"p_t = \frac{p_t'}{\sqrt{\eta^{2} + 1}}"]}),
     ('NovoGrad',{},                                {'average_sqr_norm': [r"v_t = v_{t-1} \, \beta_2' + \left(1 - \beta_2'\right) \, \lVert g_t \rVert^{2}"]}),
-    ('Muon',    {},                                {'newton_schulz': [r"u_t' = \operatorname{newton\_schulz}\left(u_t\right)"]}),
+    ('Muon',    {},                                {'newton_schulz': [r'X_0 = \frac{u_t}{\max\left(\lVert u_t \rVert, \epsilon\right)}', r'A_k = X_k \, {X_k}^{\top}',
+                                                                      r'X_{k+1} = 3.4445 \, X_k + \left(2.0315 \, A_k \, A_k - 4.775 \, A_k\right) \, X_k, \quad k = 0, \ldots, 4',
+                                                                      r"u_t' = X_{5}"],
+                                                    'scale_by_shape': [r"u_t'' = \begin{cases} \sqrt{\text{rows} / \text{columns}} \, u_t' & \text{if } \text{rows} > \text{columns} \\"
+                                                                       r" u_t' & \text{otherwise} \end{cases}"]}),
+    ('Muon',    dict(ns_steps=2),                  {'newton_schulz': None}),                 # too few turns to be told for a loop
+    ('Shampoo', {},                                {'sum_shampoo_factors': [r'L_t = L_{t-1} + g_t \, {g_t}^{\top}', r'R_t = R_{t-1} + {g_t}^{\top} \, g_t'],
+                                                    'shampoo_precondition': [r'u_t = \hat L_t \, g_t \, \hat R_t']}),
+    ('SOAP',    {},                                {'rotate_from_eigenbasis': [r"u_t' = Q^{L}_{t-1} \, u_t \, {Q^{R}_{t-1}}^{\top}"]}),
+    ('CAME',    {},                                {'padded_factored_step': [r'u_t = \frac{g_t}{\sqrt{R_t / \operatorname{mean}\left(R_t\right)} \, \sqrt{C_t}}']}),
     ('Prodigy', {},                                {'prodigy_growth': [r"D^{\max}_t = \max\left(D^{\max}_{t-1}, D_t', \hat D\right)",
                                                                        r"D_t = \min\left(D^{\max}_t, \begin{cases} \max\left(D_t', \hat D\right) & \text{if } D_t' = D_0 \\"
                                                                        r" D_t' & \text{otherwise} \end{cases} \, \text{growth\_rate}\right)"]}),
@@ -53,7 +63,8 @@ decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_formula_of_an_algorithm(name, hypers, want):
     found = tex(catalogue.make(name, **hypers))
-    assert {n: found[n] for n in want}==want
+    assert {n: found[n] for n,tex in want.items() if tex}=={n: tex for n,tex in want.items() if tex}
+    assert all(found[n] and r'\operatorname' not in found[n][0] for n in want if want[n] is None)
 
 def test_formula_of_a_rule_of_ones_own():
     def own_step(grad, mom=.9, avg=zeros):
@@ -70,7 +81,39 @@ def test_formula_says_what_it_takes_for_granted_and_what_it_cannot_write():
     line = formula_of_block(skipping)
     assert line.tex and line.when
     line = formula_of_block(genopt.blocks.newton_schulz)
-    assert 'newton_schulz' in line.why and not line.tex
+    assert line.matrix and line.when==[r'\text{rows} \leq \text{columns}']
+    line = formula_of_block(genopt.blocks.sharpness_aware)
+    assert "sharpness_aware asks the model" in line.why and not line.tex
+
+def test_formula_of_a_loop_whose_numbers_change():
+    lines = formula_of_block(genopt.blocks.polar_express).tex
+    assert lines[2]==r'X_{k+1} = a_k \, X_k + \left(b_k \, A_k + c_k \, A_k \, A_k\right) \, X_k, \quad k = 0, \ldots, 4' or 'a_k' in lines[2], lines
+    assert [line.split(' = ')[0] for line in lines[3:6]]==['a_k', 'b_k', 'c_k'] and lines[3].count(',')==4
+
+@pytest.mark.parametrize('body,want', [
+    ("left @ update",                                 r"L \, u"),
+    ("(left @ update).T @ left",                      r"u^{\top} \, L^{\top} \, L"),
+    ("update/update.square().sum(1, keepdim=True)",   r"\frac{u}{\operatorname{sum}_{\text{row}}\left(u^{2}\right)}"),
+    ("update/update.numel()**.5",                     r"\frac{u}{\sqrt{\text{rows} \, \text{columns}}}"),
+    ("update*(left @ update)",                        r"u \odot \left(L \, u\right)"),
+    ("update*max(update.shape)",                      r"\begin{cases} \text{rows} \, u & \text{if } \text{columns} \leq \text{rows} \\ \text{columns} \, u & \text{otherwise} \end{cases}"),
+], ids=str)
+def test_formula_of_what_takes_a_matrix(body, want):
+    scope = {}
+    exec(f"def own(update, left): return {body}", scope)
+    line = formula_of_block(scope['own'], own_kinds())
+    assert line.tex==["u' = " + want] and line.matrix and not line.when
+
+def test_what_has_no_formula_says_why():
+    def sorted_step(update): return update[:,update.sum(0).sort()[0].long()] + update.cumsum(0)
+    assert 'calls' in formula_of_block(sorted_step).why and 'no formula' in formula_of_block(sorted_step).why
+    def of_another_rank(update): return update.permute(2, 0, 1)
+    assert formula_of_block(of_another_rank).why=='of_another_rank cannot be recorded on a matrix'
+
+def own_kinds():
+    kinds = kinds_of(genopt.Shampoo([torch.ones(3, 2, requires_grad=True)]))
+    kinds.inits['own','left'] = kinds.inits['sum_shampoo_factors','left']
+    return kinds
 
 def test_formula_of_every_algorithm_and_block():
     kinds = kinds_of(*map(catalogue.make, genopt.algorithms.__all__))
@@ -79,15 +122,15 @@ def test_formula_of_every_algorithm_and_block():
         assert lines[-1].tex or lines[-2].tex, n
         assert all(line.tex or line.why or line.name in ('debias', 'debias_mom3', 'growing_sqr_mom', 'root_of_sqr_mom') for line in lines), n
     written = [n for n in genopt.blocks.__all__ if not formula_of_block(getattr(genopt.blocks, n), kinds).why]
-    assert len(written)>=115, len(written)
+    assert len(written)>=140, len(written)
 
 def value(e, env):
     "The number or tensor that an expression comes to"
     def of(x): return value(x, env)
-    x = [of(a) if isinstance(a, ex.Expression) else a for a in e.args] if e.op not in ('add', 'symbol', 'num') else []
+    x = [of(a) if isinstance(a, ex.Expression) else a for a in e.args] if e.op not in ('add', 'symbol', 'num', 'iterated', 'function') else []
     match e.op:
         case 'num':     return torch.tensor(e.args[0], dtype=torch.float64)
-        case 'symbol':  return torch.tensor(math.e) if e.args[0]=='e' else env[e.args[0]]
+        case 'symbol':  return torch.tensor(math.e, dtype=torch.float64) if e.args[0]=='e' else env[e.args[0]]
         case 'neg':     return -x[0]
         case 'add':     return sum(s*of(t) for s,t in e.args)
         case 'mul':     return math.prod(x[1:], start=x[0])
@@ -96,6 +139,19 @@ def value(e, env):
         case 'root':    return x[0].sqrt()
         case 'norm':    return torch.linalg.vector_norm(x[0], x[1])
         case 'cases':   return torch.where(x[0].bool(), x[1], x[2])
+        case 'matmul':    return reduce(torch.matmul, x)
+        case 'transpose': return x[0].mT
+        case 'function':
+            vectors = torch.linalg.eigh(of(e.args[0]))[1]
+            return vectors*of(e.args[1]) @ vectors.mT
+        case 'iterated':
+            start,count,body,series = e.args
+            env = env | dict(X_k=of(start))
+            for k in range(count):
+                env |= {letter: torch.tensor(values[k], dtype=torch.float64) for letter,values in series}
+                for sign,right in body: env[sign.args[0]] = value(right, env)
+                env['X_k'] = env['X_{k+1}']
+            return env['X_k']
         case 'compare':
             ops = {'>': torch.gt, r'\geq': torch.ge, '<': torch.lt, r'\leq': torch.le, '=': torch.eq, r'\neq': torch.ne,
                    r'\wedge': torch.logical_and, r'\vee': torch.logical_or}
@@ -104,12 +160,18 @@ def value(e, env):
                  r'\operatorname{sign}': torch.sign, r'\operatorname{mean}': torch.mean, r'\operatorname{sum}': torch.sum, r'\operatorname{atan2}': torch.atan2,
                  r'\operatorname{clip}': torch.clamp}
     name,*args = x
+    functions |= {r'\operatorname{eigvals}': torch.linalg.eigvalsh, r'\operatorname{eigvecs}': lambda a: torch.linalg.eigh(a)[1],
+                  r'\operatorname{qr}': lambda a: torch.linalg.qr(a)[0], r'\operatorname{argsort}': lambda a: a.flatten().argsort(descending=True),
+                  r'\operatorname{columns}': lambda a, o: a[:,o], r'\operatorname{rows}': lambda a, o: a[o], r'\odot': torch.mul,
+                  r'\operatorname{mod}': torch.remainder}
+    if m := re.fullmatch(r'\\operatorname{(\w+)}_{\\text{(row|column)}}', name):
+        return dict(mean=torch.mean, sum=torch.sum, max=torch.amax, min=torch.amin)[m[1]](args[0], -1 if m[2]=='row' else -2, keepdim=True)
     if name in (r'\max', r'\min'): return reduce(functions[name], args) if len(args)>1 else (torch.amax if name==r'\max' else torch.amin)(args[0])
     return functions[name](*args)
 
 def test_formulas_of_blocks_compute_what_the_blocks_do():
     "Each equation, evaluated with random numbers, is what the callback returns for these"
-    kinds,checked = kinds_of(*map(catalogue.make, genopt.algorithms.__all__)),0
+    kinds,checked,matrix = kinds_of(*map(catalogue.make, genopt.algorithms.__all__)),0,torch.ones(4, 6)
     for n in genopt.blocks.__all__:
         cb   = getattr(genopt.blocks, n)
         line = formula_of_block(cb, kinds)
@@ -122,45 +184,68 @@ def test_formulas_of_blocks_compute_what_the_blocks_do():
             elif name=='step': ns[name] = 3.
             elif default is not None or kinds.get(name)=='number' or name=='lr': ns[name] = torch.rand((), dtype=torch.float64).item()*.8 + .1
             elif kinds.get(name)=='flag': ns[name] = True
+            elif line.matrix: ns[name] = awkward_matrix(first(init, matrix).shape if (init := line.block.state.get(name, kinds.inits.get((n, name)))) else (4, 6))
             else: ns[name] = torch.rand(() if 'scalar' in str(init) or kinds.get(name)=='single' else 6, dtype=torch.float64) + .2
         for text,name in line.names.items():
-            if name in ns and not text.endswith("'"): env[text] = torch.as_tensor(ns[name], dtype=torch.float64)
+            if name in ns and not text.endswith("'"): env[text] = of_rows(torch.as_tensor(ns[name], dtype=torch.float64))
+        if line.matrix:
+            ns  |= dict(ns_dtype='float64') if 'ns_dtype' in ns else {}
+            ns  |= next((dict(step=t) for t in (3, 10, 11, 100, 101) if conditions_hold(line, env | lengths(matrix) | dict(t=torch.tensor(t)))), {}) if 'step' in ns else {}
+            env |= lengths(matrix) | (dict(t=torch.tensor(ns['step'], dtype=torch.float64)) if 'step' in ns else {})
         out = cb(**ns)
         out = out if isinstance(out, dict) else dict(update=out)
         for (left,),right in line.equations:
             env[left.args[0]] = res = value(right, env)
             name = line.names.get(left.args[0])
             if name in out:
-                assert torch.allclose(res, torch.as_tensor(out[name], dtype=torch.float64), rtol=1e-9), (n, name)
+                assert torch.allclose(res, of_rows(torch.as_tensor(out[name], dtype=torch.float64)), rtol=1e-9), (n, name)
                 checked += 1
-    assert checked>140, checked
+    assert checked>175, checked
+
+def awkward_matrix(shape):
+    "Random numbers of this shape; a square matrix is symmetric and positive definite"
+    x = torch.rand(shape, dtype=torch.float64) + .2
+    return x@x.T + torch.eye(len(x)) if x.ndim==2 and x.shape[0]==x.shape[1] else x
+
+def of_rows(x): return x[:,None] if x.shape==(4,) else x                   # one number for each row, as a column
+def lengths(p): return {rf'\text{{{n}}}': torch.tensor(float(k), dtype=torch.float64) for n,k in zip(('rows', 'columns'), p.shape)}
+def conditions_hold(line, env): return all(value(c, env).bool() for c in line.conditions if c.op=='compare')
 
 @pytest.mark.parametrize('name', genopt.algorithms.__all__)
 def test_formulas_of_algorithms_compute_their_steps(name):
     "All equations of a chain in order, from the values in mid-training, come to the parameter after the step"
     torch.manual_seed(0)
-    p = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    try: opt = getattr(genopt, name)([p])
+    p = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    cls = getattr(genopt, name)
+    try: opt = cls([p], **({'ns_dtype': 'float64'} if 'ns_dtype' in cls.arguments else {}))
     except ValueError: pytest.skip('takes no float64')
     if any(line.why for line in formula(opt)): pytest.skip('a callback is not written out')
     def step():
-        p.grad = torch.randn(6, 4, dtype=torch.float64)
+        p.grad = torch.randn(4, 6, dtype=torch.float64)
         opt.step()
     for _ in range(7): step()
-    writer = chain.writer_of(opt, 0)
-    torch.manual_seed(1)
-    grad   = torch.randn(6, 4, dtype=torch.float64)
-    known  = opt.state[p] | dict(p=p.detach().clone(), grad=grad)
-    env    = {e.expr.args[0]: torch.as_tensor(known.get(n, e.value), dtype=torch.float64).clone() for n,e in writer.entries.items()
-              if e.expr.op=='symbol' and e.kind!='flag'}
-    for line in writer.run():
-        for (left,),right in line.equations: env[left.args[0]] = value(right, env)
-    torch.manual_seed(1)
-    step()
-    assert torch.allclose(env['p_t'], p.detach(), rtol=1e-10)
+    for _ in range(12):                                                     # until a step for which all conditions hold
+        before  = torch.random.get_rng_state()
+        grad    = torch.randn(4, 6, dtype=torch.float64)
+        env,names = evaluated(opt, p, grad)
+        torch.random.set_rng_state(before)
+        step()
+        if env: break
+    assert env and torch.allclose(env['p_t'], p.detach(), rtol=1e-10)
     for n,s in opt.state[p].items():
-        text = next((t for t,m in writer.symbols.names.items() if m==n and t.endswith('_t')), None)
-        if text: assert torch.allclose(env[text], torch.as_tensor(s, dtype=torch.float64), rtol=1e-10), n
+        text = next((t for t,m in names.items() if m==n and t.endswith('_t')), None)
+        if text: assert torch.allclose(env[text], of_rows(torch.as_tensor(s, dtype=torch.float64)), rtol=1e-10), n
+
+def evaluated(opt, p, grad):
+    "What the symbols come to in the next step, and the names that they stand for; None if a condition does not hold"
+    writer = chain.writer_of(opt, 0)
+    known  = opt.state[p] | dict(p=p.detach().clone(), grad=grad)
+    env    = {e.expr.args[0]: of_rows(torch.as_tensor(known.get(n, e.value), dtype=torch.float64).clone()) for n,e in writer.entries.items()
+              if e.expr.op=='symbol' and e.kind!='flag'} | lengths(p)
+    for line in writer.run():
+        if not conditions_hold(line, env): return None,None
+        for (left,),right in line.equations: env[left.args[0]] = value(right, env)
+    return env,writer.symbols.names
 
 a,b,c = (ex.symbol(x, x!='c') for x in 'abc')
 @pytest.mark.parametrize('e,want', [
@@ -216,10 +301,18 @@ def test_code_about_checkpoints_runs(tmp_path, monkeypatch):
     for code in blocks: exec(compile(code, 'checkpoints.md', 'exec'), scope)
     assert scope['step']==100 and len(blocks)==4
 
-def test_pages_by_hand_name_algorithms_that_exist():
-    html = pytest.importorskip('genopt.tools.site.html', reason='needs the docs extra', exc_type=ImportError)
-    names = {n for f in (root/'docs').glob('*.md') for n in re.findall(r'\[\[(\w+)\]\]', f.read_text(encoding='utf-8'))}
-    assert names and all(map(html.page_of, names)), [n for n in names if not html.page_of(n)]
+def test_names_in_backticks_become_links():
+    hook = pytest.importorskip('genopt.tools.site.hook', reason='needs the docs extra', exc_type=ImportError)
+    def linked(text): return hook.with_links_of_names(text, 'choose.md')
+    assert linked('`Adam`, `debias`, `zeros`')=='[`Adam`](catalogue/Adam.md), [`debias`](blocks/debias.md), `zeros`'
+    same = '# `Adam`\n\n[`Adam`](x.md)\n\n```python\n`Adam`\n```\n\n    `Adam`\n'
+    assert linked(same)==same and hook.with_links_of_names('`Adam`', 'catalogue/Adam.md')=='`Adam`'
+
+def test_the_catalogue_is_one_file_and_two_pages():
+    from genopt.tools.site.repository import Repository
+    pages = Repository(root).made_pages()
+    assert '| `Adam` |' in pages['catalogue/index.md'] and '| `adam_step` |' not in pages['catalogue/index.md']
+    assert '| `adam_step` |' in pages['blocks/index.md'] and '[blocks](../blocks/index.md)' in pages['catalogue/index.md']
 
 
 def test_math_is_mathml_and_its_font_has_what_it_needs():
@@ -254,7 +347,7 @@ def test_links_of_the_repository_lead_to_pages():
     assert turned('[b](nbs/02_contract.ipynb#Coming-from-fastai)')=='[b](tutorials/02_contract.ipynb#coming-from-fastai)'
     assert turned('[goals.py](benchmarks/goals.py)')=='`goals.py`' and turned('[x](https://a.org/b)')=='[x](https://a.org/b)'
     assert turned('![g](benchmarks/gpu.png), [G](benchmarks/GPU.md#goals)')=='![g](images/gpu.png), [G](gpu.md#goals)'
-    assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](start.md)'
+    assert turned('![p](nbs/images/compare.png)')=='![p](images/compare.png)' and turned('[up](README.md)')=='[up](index.md)'
     assert repo.rehome('[a](catalogue.md#the-blocks), [b](blocks/adam_step.md)', 'docs/choose.md')=='[a](blocks/index.md), [b](blocks/adam_step.md)'
 
 

@@ -208,7 +208,7 @@ def test_an_optimizer_of_ones_own_takes_settings(tmp_path, monkeypatch):
     assert found['evaluations']!=matrix.entries(row('mine_of_test:Mine'), tasks['flat_minimum'])[0]['evaluations']
 
 @pytest.mark.parametrize('args,words', [
-    (['Nonsense'], "no algorithm 'Nonsense'; there is SGD"),
+    (['Nonsense'], "no algorithm 'Nonsense'; choose from SGD"),
     (['Adam(lr=1)'], "the trials try a grid of rates, so leave out lr"),
     (['torch.optim:SGD(lr=1)'], "the trials try a grid of rates, so leave out lr"),
     (['torch.optim:SGD(0.9)'], "name each setting, as in SGD(lr=0.1, momentum=0.9)"),
@@ -217,7 +217,7 @@ def test_an_optimizer_of_ones_own_takes_settings(tmp_path, monkeypatch):
     (['no_such_module:A'], "cannot import 'no_such_module:A'"),
     (['torch.optim:Nonsense'], "cannot import 'torch.optim:Nonsense'"),
     (['torch:pi'], "'torch:pi' is no optimizer class"),
-    (['SGD', '--tasks', 'clif'], "no task 'clif'; there is ill_conditioning"),
+    (['SGD', '--tasks', 'clif'], "no task 'clif'; choose from ill_conditioning"),
     (['SGD', '--processes', '0'], 'processes must be 1 or more'),
     (['SGD', '--out', 'no/such/folder/t.json'], '--out no/such/folder/t.json: there is no folder')])
 def test_bad_arguments_are_told(args, words, capsys):

@@ -361,7 +361,7 @@ def test_explain_counts_the_bytes():
         assert e.state-plain.state==size*10_000 and e.traffic-plain.traffic==2*size*10_000
         assert (f'{beside[name]} {size} B' in repr(e)) if size else True
 
-refused = [({'p': 'bfloat16'}, ValueError, "store, 'p': a parameter cannot be kept as 'bfloat16'; there is nearest, stochastic, kahan, master, extra_bits"),
+refused = [({'p': 'bfloat16'}, ValueError, "store, 'p': a parameter cannot be kept as 'bfloat16'; choose from nearest, stochastic, kahan, master, extra_bits"),
            ({'p': 'Kahan'},    ValueError, "a parameter cannot be kept as 'Kahan'"),
            ({'p': dict(dtype='kahan', rounding='stochastic')}, ValueError, "a parameter cannot be kept as")]
 @pytest.mark.parametrize('store,error,words', refused)

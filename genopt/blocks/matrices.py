@@ -19,8 +19,8 @@ __all__ = ['growing_sqr_mom', 'average_sqr_factors', 'dtype_eps', 'factored_step
 
 
 def as_matrix(x):
-    "`x` as the matrix of its first dimension and of all others together"
-    if x.ndim<2: raise ValueError("it takes matrices; give biases, norms and other vectors to AdamW, in a group of their own: "
+    "`x` as the matrix of its first dimension and of all others together. Which parameters to take so, `genopt.matrices` decides"
+    if x.ndim<2: raise ValueError("it takes matrices; let genopt.matrices find them, and give the other parameters to AdamW: "
                                   "Optimizer(groups(model, {matrices: dict(cbs=Muon), '*': dict(cbs=AdamW)}))")
     return x.flatten(1)
 

@@ -91,7 +91,8 @@ class Chain:
         for b in self.every:
             for n,v in b.hypers.items():
                 if n in known or res.setdefault(n, v)==v: continue
-                raise ValueError(f"{b} has the default {n}={v}, but {self._who('hypers', n)} has {n}={res[n]}; say which: {n}=...")
+                raise ValueError(f"{b} has the default {n}={v}, but {self._who('hypers', n)} has {n}={res[n]}; "
+                                 f"give one value for both, {n}=..., or rename one: rename({b}, {n}='{b}_{n}')")
         return res
 
     def given(self, p):

@@ -99,5 +99,5 @@ policies = {w.name: w for w in (nearest, AtRandom('stochastic', torch.bfloat16),
 
 def weights_of(name: str) -> Weights:
     "The policy called `name`. Raises `ValueError` for another name"
-    if name not in policies: raise ValueError(f"a parameter cannot be kept as {name!r}; there is {', '.join(policies)}")
+    if name not in policies: raise ValueError(f"a parameter cannot be kept as {name!r}; choose from {', '.join(policies)}")
     return policies[name]

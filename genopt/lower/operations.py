@@ -69,7 +69,7 @@ def clamp(d, x, low=None, high=None):
     if low is not None: x = d.choose(f'({x} < {low})', low, x)
     return x if high is None else d.choose(f'({x} > {high})', high, x)
 def lerp(d, x, y, weight, below_half=None):
-    "Starts from the end that is nearer, as torch does"
+    "Start from the end that is nearer, as torch does"
     way, rest = f'({y} - {x})', f'({weight} - {d.one})'
     if below_half is None:
         near_x = f'({weight} < {d.half}) & ({weight} > -{d.half})'

@@ -282,5 +282,5 @@ def starts_a_sum(func, args):
 
 
 def lacking(func):
-    "Says that the backend cannot do the operation `func`"
+    "Say that the backend cannot do the operation `func`"
     return f"calls {func.overloadpacket.__name__}, which the table of operations lacks"

@@ -12,7 +12,7 @@ __all__ = ['algorithm']
 
 
 def algorithm(f):
-    """Returns an `Optimizer` class for the algorithm `f`. The arguments of `f` are the algorithm's hyper-parameters, with their defaults, as in
+    """Return an `Optimizer` class for the algorithm `f`. The arguments of `f` are the algorithm's hyper-parameters, with their defaults, as in
     torch.optim. `f` returns the callbacks for the values that it is called with. The class has the name and the docstring of `f`.
 
         @algorithm
@@ -44,14 +44,14 @@ def algorithm(f):
         __doc__=f.__doc__, __module__=f.__module__, __qualname__=f.__qualname__))
 
 def check_arguments(f, arguments):
-    "Raises if `arguments`, the signature of `f`, cannot be the hyper-parameters of an algorithm."
+    "Raise if `arguments`, the signature of `f`, cannot be the hyper-parameters of an algorithm."
     bare = [n for n,a in arguments.items() if a.default is a.empty]
     if bare: raise TypeError(f"{f.__name__}: {bare[0]!r} needs a default, as in torch.optim")
     if 'lr' not in arguments: raise TypeError(f"{f.__name__} needs an argument lr with a default")
     if bad := arguments.keys()&reserved: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
 
 def signature_of_class(arguments):
-    "Returns the signature of `__init__`: `self`, `params`, the algorithm's arguments, and the flags that every optimizer has."
+    "Return the signature of `__init__`: `self`, `params`, the algorithm's arguments, and the flags that every optimizer has."
     P = inspect.Parameter
     first = [P(n, P.POSITIONAL_OR_KEYWORD) for n in ('self', 'params')]
     flags = [P(k, P.KEYWORD_ONLY, default=v) for k,v in (engine_flags | dict(nonfinite=policies[0])).items()]
@@ -74,6 +74,6 @@ def has_effect(recipe, group, k):
     except (TypeError, ValueError): return True                             # the algorithm raises for these values, so it reads them
 
 def turned_on(recipe, group, k):
-    "Returns `group` with False replaced by True and 0 replaced by 0.5, in all arguments of the algorithm but `k`."
+    "Return `group` with False replaced by True and 0 replaced by 0.5, in all arguments of the algorithm but `k`."
     off = [n for n in recipe.arguments if n!=k and isinstance(v := group.get(n), (int,float)) and v==0]
     return group | {n: True if isinstance(group[n], bool) else .5 for n in off}

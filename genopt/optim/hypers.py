@@ -36,14 +36,14 @@ class Hypers(MutableMapping):
         self.group = group
         self.aliases = {k: short for k,short in aliases.items() if k not in own}
     def find(self, n):
-        "Returns the group's key for `n` and the index in its tuple. The index is None if `n` names the whole value."
+        "Return the group's key for `n` and the index in its tuple. The index is None if `n` names the whole value."
         keys = [k for k in self.aliases if k in self.group and n in names_in(k, self.group[k])]
         if keys and n in self.group and n not in keys: raise ValueError(f"a group has both {keys[0]!r} and {n!r}, which are the same thing; keep one")
         if not keys and n not in self.group: raise KeyError(n)
         if not keys: return n,None
         return keys[0],(self.aliases[keys[0]].index(n) if isinstance(self.group[keys[0]], (tuple,list)) else None)
     def place(self, n, v):
-        """Returns the key and the index where the value `v` of `n` is to be written. `eps` may name both a tuple and its first member; if `v` is a
+        """Return the key and the index where the value `v` of `n` is to be written. `eps` may name both a tuple and its first member; if `v` is a
         tuple, it replaces the whole tuple."""
         key,i = self.find(n)
         return key,(None if n==key and isinstance(v, (tuple,list)) else i)
@@ -51,7 +51,7 @@ class Hypers(MutableMapping):
         key,i = self.find(n)
         return self.group[key] if i is None else self.group[key][i]
     def __setitem__(self, n, v):
-        if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; there is {', '.join(self)}")
+        if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; choose from {', '.join(self)}")
         key,i = self.place(n, v)
         self.group[key] = v if i is None else (*self.group[key][:i], v, *self.group[key][i+1:])
     def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
@@ -67,7 +67,7 @@ def names_in(key, v):
     return aliases[key][:len(v) if isinstance(v, (tuple,list)) else 1]
 
 def to_torch(hypers, own=()):
-    """Returns `hypers` with torch's names. `mom` and `sqr_mom` become `betas` if both are there. Else `mom` becomes `momentum` and `sqr_mom` becomes
+    """Return `hypers` with torch's names. `mom` and `sqr_mom` become `betas` if both are there. Else `mom` becomes `momentum` and `sqr_mom` becomes
     `alpha`. `wd` becomes `weight_decay`."""
     res = dict(hypers)
     for key,short in aliases.items():
@@ -78,7 +78,7 @@ def to_torch(hypers, own=()):
     return res
 
 def to_short(hypers, asks):
-    "Returns `hypers` with the names in `asks`, which are those that the callbacks ask for. It splits a tuple into its members."
+    "Return `hypers` with the names in `asks`, which are those that the callbacks ask for. It splits a tuple into its members."
     res = {}
     for k,v in hypers.items():
         short = names_in(k, v) if k in aliases else ()
@@ -90,7 +90,7 @@ def to_short(hypers, asks):
     return res
 
 def assign(hypers, values, who):
-    """Writes `values` into the view `hypers`. The names may have either spelling. Raises `TypeError` for a name that `hypers` lacks and for a value
+    """Write `values` into the view `hypers`. The names may have either spelling. Raises `TypeError` for a name that `hypers` lacks and for a value
     that is given twice."""
     seen = {}
     for k,v in values.items():
@@ -111,7 +111,7 @@ def lacks(k, v, hypers):
     return not names.isdisjoint(additive) and not any(n in hypers for n in names) and isinstance(v, Real) and v==0
 
 def misplaced(k, hypers):
-    """Says why the unknown key `k` of a group is probably a mistake: a misspelled name, or a hyper-parameter of other algorithms. Returns None for a
+    """Say why the unknown key `k` of a group is probably a mistake: a misspelled name, or a hyper-parameter of other algorithms. Returns None for a
     key that users may add, such as a scheduler's `max_lr`."""
     if not isinstance(k, str): return
     near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.76)
@@ -124,7 +124,7 @@ def misplaced(k, hypers):
 no_tensors = 'Adam','AdamW'                   # torch refuses tensor hyper-parameters with foreach=True in these two algorithms only
 
 def check_flags(group, who, algorithm=''):
-    "Raises if two flags contradict each other, as torch does. Raises for `differentiable`, which torch has and genopt does not have yet."
+    "Raise if two flags contradict each other, as torch does. Raises for `differentiable`, which torch has and genopt does not have yet."
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
     if group['fused'] and group['foreach']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
     if group['capturable'] and group.get('offload'):
@@ -133,7 +133,7 @@ def check_flags(group, who, algorithm=''):
     elif group['foreach'] and algorithm in no_tensors: check_no_tensors(group, who)
 
 def check_capturable(group, who):
-    "Raises unless a captured step can read all tensor hyper-parameters: they must be on the device of the parameters."
+    "Raise unless a captured step can read all tensor hyper-parameters: they must be on the device of the parameters."
     if group['foreach'] is False: raise ValueError(f"{who}: capturable=True runs the default way or fused=True; leave foreach=False out")
     for name,x in tensors_in(group):
         for p in group.get('params', ()):
@@ -145,7 +145,7 @@ def check_no_tensors(group, who):
         raise ValueError(f"{who}: {name} as a Tensor is not supported for capturable=False and foreach=True; leave foreach out, or pass a number")
 
 def tensors_in(group):
-    "Yields the name and value of each hyper-parameter that is a tensor. A member of a tuple has a name such as `betas[0]`."
+    "Yield the name and value of each hyper-parameter that is a tensor. A member of a tuple has a name such as `betas[0]`."
     for k,v in group.items():
         members = [(f'{k}[{i}]', x) for i,x in enumerate(v)] if isinstance(v, tuple) else [(k, v)]
         yield from ((name, x) for name,x in members if isinstance(x, Tensor))
@@ -154,14 +154,14 @@ def tensors_in(group):
 # -- Kinds of values --
 
 def check_kinds(group, declared, strict, who):
-    """Raises if a value in `group` is of another kind than its default in `declared`. For a callback's own hyper-parameter a flag may replace a
+    """Raise if a value in `group` is of another kind than its default in `declared`. For a callback's own hyper-parameter a flag may replace a
     number, and a number may replace a flag. The names in `strict` have no such freedom."""
     for k,like in declared.items():
         loose = k not in strict and isinstance(like, (bool,int,float))
         if not (loose and isinstance(group[k], bool)): check_kind(k, group[k], 0. if loose else like, who)
 
 def check_kind(k, v, like, who):
-    "Raises if the value `v` of `k` is of another kind than its default `like`. A number may also be a 1-element tensor."
+    "Raise if the value `v` of `k` is of another kind than its default `like`. A number may also be a 1-element tensor."
     if k=='store': return policies(v)
     if isinstance(like, tuple): return check_tuple(k, v, like, who)
     if isinstance(like, bool) or k in engine_flags: kinds,words = (bool, type(like)),'True or False'
@@ -189,7 +189,7 @@ def wrong_kind(k, v, kind, who): return f"{who}: {k} must be {kind}, got {v!r} (
 # -- Ranges of values --
 
 def ranges(hypers, declared, chain):
-    """Returns `(key, index, range, by)` for each number that has a range. `by` is the block that declares the range, 'the move' for `lr`, or None if
+    """Return `(key, index, range, by)` for each number that has a range. `by` is the block that declares the range, 'the move' for `lr`, or None if
     no block declares one. A number without a declared range must be finite, unless its default is infinity."""
     ranged = [('lr', nonneg, 'the move')] + [(n, r, block) for block in chain.every for n,r in block.ranges.items() if n in hypers]
     names  = {n for n,_,_ in ranged}
@@ -207,7 +207,7 @@ def at(group, key, i):
     return number(group[key] if i is None else group[key][i])
 
 def check_ranges(hypers, declared, chain, who, algorithm):
-    """Raises if a value is outside the range that a callback declares for it. Raises if a value without a declared range is not finite. Accepts each
+    """Raise if a value is outside the range that a callback declares for it. Raises if a value without a declared range is not finite. Accepts each
     value that torch.optim accepts for the same `algorithm`."""
     for key,i,r,by in ranges(hypers, declared, chain):
         if isinstance(v := at(hypers.group, key, i), Real) and v not in r and not torch_takes(algorithm, key, frozen(hypers.group[key])):
@@ -216,7 +216,7 @@ def check_ranges(hypers, declared, chain, who, algorithm):
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")
 
 def frozen(v):
-    "Returns `v` with numbers in place of tensors, so that it can be hashed and compared."
+    "Return `v` with numbers in place of tensors, so that it can be hashed and compared."
     return tuple(map(number, v)) if isinstance(v, (tuple,list)) else number(v)
 
 @lru_cache(4096)

@@ -13,7 +13,7 @@ __all__ = ['Built', 'algorithm_of', 'arguments_of', 'check_advances', 'check_apa
 
 
 def flatten(cbs):
-    "Returns the callbacks of a nested list, in order. It leaves out falsy items, so that users can write `flag and callback`."
+    "Return the callbacks of a nested list, in order. It leaves out falsy items, so that users can write `flag and callback`."
     if callable(cbs) or isinstance(cbs, str): return cbs,
     if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
@@ -22,12 +22,12 @@ def flatten(cbs):
 # -- The algorithm in a list --
 
 def algorithm_of(item):
-    "Returns the algorithm that `item` stands for, or None if `item` is a callback."
+    "Return the algorithm that `item` stands for, or None if `item` is a callback."
     cls = inside(item)
     return cls if isinstance(cls, type) and getattr(cls, 'arguments', None) else None
 
 def arguments_of(items, who):
-    "Returns the arguments of the algorithm in a list, with their defaults. Raises if the list has two algorithms."
+    "Return the arguments of the algorithm in a list, with their defaults. Raises if the list has two algorithms."
     found = [*filter(algorithm_of, items)]
     if len(found)>1:
         raise TypeError(f"{who}: {name_of(found[0])} and {name_of(found[1])} in one list would each move every parameter; "
@@ -35,7 +35,7 @@ def arguments_of(items, who):
     return with_defaults(found[0]) if found else {}
 
 def with_defaults(item):
-    "Returns the arguments of an algorithm with their defaults. A `partial` replaces defaults, and may use either spelling."
+    "Return the arguments of an algorithm with their defaults. A `partial` replaces defaults, and may use either spelling."
     cls = algorithm_of(item)
     values = dict(cls.arguments)
     if isinstance(item, partial):
@@ -45,7 +45,7 @@ def with_defaults(item):
     return values
 
 def build(cls, values):
-    "Calls the algorithm `cls` with its arguments, and returns its callbacks."
+    "Call the algorithm `cls` with its arguments, and return its callbacks."
     cbs = cls.build(**{n: values[n] for n in cls.arguments})
     if callable(cbs) or is_iter(cbs) and not isinstance(cbs, (str,dict)): return flatten(cbs)
     raise TypeError(f"{cls.__name__} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
@@ -88,7 +88,7 @@ class Built:
 def among(cb, cbs): return any(same(cb)==same(o) for o in cbs)
 
 def once(cbs):
-    """Returns `cbs` without repeated callbacks, and a list of the repeats. A callback is repeated if it keeps a state and the same callback with the
+    """Return `cbs` without repeated callbacks, and a list of the repeats. A callback is repeated if it keeps a state and the same callback with the
     same names stands before it. It must run only once, because a step advances a state once. A repeat is a pair of indices into the returned `cbs`:
     that of the callback that stays, and that of the place where the repeated one stood."""
     res,repeats,first = [],[],{}
@@ -104,7 +104,7 @@ def once(cbs):
 # -- Checks --
 
 def check_built(built, again, declared, who):
-    """Raises if the algorithm makes a new function as a callback each time it is called: `again` is the result of a second call. Raises if a
+    """Raise if the algorithm makes a new function as a callback each time it is called: `again` is the result of a second call. Raises if a
     `partial` of a callback sets an argument of the algorithm, one of `declared`."""
     who = built.algorithm or who
     for a,b in zip(built.inner, again.inner):
@@ -114,12 +114,12 @@ def check_built(built, again, declared, who):
             if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")
 
 def fixed(cb):
-    "Returns the names that a `partial` sets, as the chain calls them."
+    "Return the names that a `partial` sets, as the chain calls them."
     if isinstance(cb, rename): return {cb.names.get(n,n) for n in fixed(cb.func)}
     return cb.keywords.keys()|fixed(cb.func) if isinstance(cb, partial) else set()
 
 def check_apart(inner, outer, arguments, algorithm, who):
-    """Raises if the algorithm and a callback in `outer` both have a hyper-parameter of one name, with different defaults. These are two things, but a
+    """Raise if the algorithm and a callback in `outer` both have a hyper-parameter of one name, with different defaults. These are two things, but a
     group keeps only one value for a name. The algorithm has its `arguments` and the hyper-parameters of its callbacks `inner`. A callback in `outer`
     that is also in `inner` shares the algorithm's hyper-parameters."""
     if not outer: return
@@ -134,7 +134,7 @@ def check_apart(inner, outer, arguments, algorithm, who):
                                               f"give that of {b} another: {apart(b.cb, n)}")
 
 def check_repeats(chain, repeats, returns, who):
-    """Raises if a callback stands twice in the list and what it reads changes between the two places. It would then advance its state twice.
+    """Raise if a callback stands twice in the list and what it reads changes between the two places. It would then advance its state twice.
     `returns`: the names that each callback returns."""
     for i,j in repeats:
         b = chain.every[i]
@@ -146,14 +146,14 @@ def check_repeats(chain, repeats, returns, who):
                                  f"{min(b.state)!r} twice; leave one out, or give one a state of its own: {apart(b.cb, min(b.state))}")
 
 def what_makes(names):
-    "Returns `names` and the names from which the engine computes them if no callback returns them."
+    "Return `names` and the names from which the engine computes them if no callback returns them."
     names = {*names}
     if 'new_p' in names: names |= {'p', 'lr', 'update'}
     if 'update' in names: names |= {'grad'}
     return names
 
 def check_advances(chain, advances, built, who):
-    "Raises if two callbacks declare the same state and both give it a new value in each step."
+    "Raise if two callbacks declare the same state and both give it a new value in each step."
     for n in chain.state:
         both = [b for b in chain.every if n in b.state and n in advances.get(b, ())]
         if len(both)<2: continue
@@ -163,5 +163,5 @@ def check_advances(chain, advances, built, who):
                          f"state of its own: {apart(b.cb, n)}")
 
 def apart(cb, n):
-    "Returns the `rename` with which a user gives the `n` of `cb` a name of its own."
+    "Return the `rename` with which a user gives the `n` of `cb` a name of its own."
     return f"rename({shown(cb)}, {n}='{name_of(cb)}_{n}')"

@@ -469,16 +469,17 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         for g in self.param_groups:                                         # a group of an older version, or of torch, may lack values
             for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict, strict=True):
         """Load a state dict that an optimizer of genopt has saved, or fastai, or torch.optim's algorithm of the same name.
 
         Loading differs from torch's in four ways. Tensors keep their dtype, so the state of low-precision parameters is float32. The optimizer shares
         no tensor with `state_dict`. It matches parameters by name where both sides know their names (`named_parameters()`). `foreach` and `fused`
         stay as they are.
 
-        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was."""
+        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. So it does for the states of
+        another algorithm. With `strict=False` it loads those that have a name and a shape of its own, and starts the others anew."""
         with quiet():
-            box = self.register_load_state_dict_pre_hook(Boxed.all)         # it runs last, after the user's own hooks
+            box = self.register_load_state_dict_pre_hook(partial(Boxed.all, strict=strict))         # it runs last, after the user's own hooks
             try: super().load_state_dict(state_dict)
             finally:
                 box.remove()
@@ -498,8 +499,8 @@ class Boxed:
     "A tensor of a state dict, wrapped so that torch's loading passes it on without a cast to the parameter's dtype"
     def __init__(self, value): self.value = value.clone()
     @classmethod
-    def all(cls, opt, state_dict):
-        state_dict = checked(opt, state_dict)
+    def all(cls, opt, state_dict, strict):
+        state_dict = checked(opt, state_dict, strict)
         opt._told  = told_weights(opt.param_groups, state_dict)
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})

@@ -29,7 +29,7 @@ def asked(k, v, asks):
     return k in asks or k in aliases and asks.issuperset(names_in(k, v))
 
 def of_callbacks(cbs, hypers, who):
-    """Returns the hyper-parameters of the callbacks `cbs` with their defaults, and the given `hypers` with the callbacks' names. A callback may read
+    """Return the hyper-parameters of the callbacks `cbs` with their defaults, and the given `hypers` with the callbacks' names. A callback may read
     a given hyper-parameter that no callback declares."""
     chain = chain_of(cbs)
     short = to_short(hypers, chain.asks)
@@ -40,13 +40,13 @@ def of_callbacks(cbs, hypers, who):
     return declared,short
 
 def entered(k, v):
-    "Returns the value `v` of `k` in the form that a group keeps. It splits a tensor that holds all members of a tuple."
+    "Return the value `v` of `k` in the form that a group keeps. It splits a tensor that holds all members of a tuple."
     if k=='store': return policies(v)
     several = isinstance(v, Tensor) and v.ndim==1 and len(v)>1 and len(aliases.get(k, ()))>1
     return shared(tuple(v.unbind()) if several else v)
 
 def keep_plain(group, keys):
-    "Brings the values of `keys` in `group` into that form. A schedule may have set NumPy numbers, and a checkpoint must not contain them."
+    "Bring the values of `keys` in `group` into that form. A schedule may have set NumPy numbers, and a checkpoint must not contain them."
     for k in keys:
         if not is_plain(group[k]): group[k] = entered(k, group[k])
 
@@ -74,7 +74,7 @@ class Recipe:
         self.values_of = itemgetter(*self.defaults)                                       # reads these values of a group, as a tuple
 
     def _given_values(self, hypers):
-        "Returns the declared hyper-parameters and the flags with the values in `hypers`. Sets `declared` and `own`."
+        "Return the declared hyper-parameters and the flags with the values in `hypers`. Sets `declared` and `own`."
         flags = {k: v for k,v in hypers.items() if k in engine_flags}
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         if self.arguments: declared = self._declared(given)
@@ -83,7 +83,7 @@ class Recipe:
         return self._settle_own(declared, given|flags)
 
     def _settle_own(self, declared, given):
-        """Finds `own` and returns the values. The chain decides what an ambiguous name means, the values decide the chain, and that meaning decides
+        """Find `own` and return the values. The chain decides what an ambiguous name means, the values decide the chain, and that meaning decides
         where the values are kept. So this repeats until `own` stays the same."""
         own = {k for k in ambiguous if k in declared and declared.keys()&{*aliases[k]}}
         while own!=self.own:
@@ -96,7 +96,7 @@ class Recipe:
         return values
 
     def _declared(self, given):
-        """Returns the hyper-parameters of the algorithm and of the callbacks beside it, with defaults. A callback of the algorithm may have further
+        """Return the hyper-parameters of the algorithm and of the callbacks beside it, with defaults. A callback of the algorithm may have further
         ones; those are included if they are `given`."""
         values = to_torch(self.arguments)
         view   = Hypers(values)
@@ -116,11 +116,11 @@ class Recipe:
         "A live view on the hyper-parameters of `group`, which accepts either spelling"
         return Hypers(group, self.own or ())
     def check(self, group, who):
-        "Returns the chain of `group`. Raises if the chain or a value cannot work."
+        "Return the chain of `group`. Raises if the chain or a value cannot work."
         self.check_values(group, who)
         return self.chain(group)
     def check_values(self, group, who):
-        "Raises if a value cannot work. It does not check the same values twice."
+        "Raise if a value cannot work. It does not check the same values twice."
         values = [group[k] for k in self.declared]
         key = tuple((type(v), v) for v in values) if not any(isinstance(v, (Tensor,list)) for v in values) else None
         try:
@@ -134,7 +134,7 @@ class Recipe:
         check_ranges(self.view(group), self.declared, self.chain(group, rehearsed=False), who, self.algorithm)
 
     def check_set(self, group, key, chain):
-        """Checks values that were set after construction, for example by a schedule. If only numbers have changed, it checks only that they are in
+        """Check values that were set after construction, for example by a schedule. If only numbers have changed, it checks only that they are in
         their ranges."""
         seen = chain,*(v for v in key if type(v) not in (int,float,tuple))
         is_number = lambda v: type(v) in (int,float)
@@ -143,14 +143,14 @@ class Recipe:
         self.seen[seen] = [(k, i, r) for k,i,r,_ in ranges(self.view(group), self.declared, chain) if is_number(at(group, k, i))]
 
     def build(self, group):
-        "Makes the callbacks of `group`."
+        "Make the callbacks of `group`."
         hypers = self.view(group)
         return self.build_with({n: group[n] if n in group else hypers[n] for n in self.arguments}, group)
     def build_with(self, values, group):
-        "Makes the callbacks of `group` with `values` for the arguments of the algorithm."
+        "Make the callbacks of `group` with `values` for the arguments of the algorithm."
         return Built(self.items, values, group['maximize'], group['store'])
     def together(self, group):
-        "Makes the callbacks of `group`. Raises if they cannot stand in one list."
+        "Make the callbacks of `group`. Raises if they cannot stand in one list."
         built = self.build(group)
         if built.key not in self.built:
             check_built(built, self.build(group), self.of_algorithm, self.name)
@@ -158,7 +158,7 @@ class Recipe:
             self.built.add(built.key)
         return built
     def chain(self, group, rehearsed=True):
-        """Returns the chain of `group`, which is one object for the same callbacks. If `rehearsed`, it first tries the callbacks on the group's
+        """Return the chain of `group`, which is one object for the same callbacks. If `rehearsed`, it first tries the callbacks on the group's
         parameters."""
         built = self.together(group)
         chain = chain_of(built.cbs, built.weights)
@@ -169,7 +169,7 @@ class Recipe:
         if bad := [n for n in hypers if n not in chain.asks and n not in named]: raise TypeError(unexpected(bad[0], chain.asks, chain, self.name))
         return chain
     def rehearse(self, chain, params, hypers, built):
-        "Tries the callbacks on each kind of parameter on which they have not been tried."
+        "Try the callbacks on each kind of parameter on which they have not been tried."
         kind    = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))              # a rehearsal holds for all floats
         learned = learned_of(chain)
         for p in params:
@@ -183,7 +183,7 @@ class Recipe:
         hypers = Hypers(group, self.own|chain.asks&ambiguous)
         return chain.hypers(known=hypers) | {n: read(hypers[n]) for n in chain.asks if n in hypers}
     def in_common(self, group, chain=None):
-        """Returns `{(callback, name): value}` for the hyper-parameters of callbacks that run once over all parameters. These values must be the same
+        """Return `{(callback, name): value}` for the hyper-parameters of callbacks that run once over all parameters. These values must be the same
         in all groups."""
         chain = chain or self.chain(group)
         if not group['params'] or not any(b.is_global for b in chain.blocks): return {}
@@ -193,7 +193,7 @@ class Recipe:
             provided |= {*learned_of(chain).returns.get(b, ())}
         return res
     def settings(self, group):
-        "Returns the `Settings` of `group`, one object for all groups with equal values. It brings the values into the form that a group keeps."
+        "Return the `Settings` of `group`, one object for all groups with equal values. It brings the values into the form that a group keeps."
         key = self.values_of(group)
         if found := self._kept(key): return found
         for shortcut in self.shortcuts:
@@ -217,11 +217,11 @@ class Recipe:
         if not odd and not settings.capturable: self._add_shortcut(group, settings)
         return settings
     def _add_shortcut(self, group, settings):
-        "Keeps how `group` came to `settings`, for groups that differ from it in numbers alone."
+        "Keep how `group` came to `settings`, for groups that differ from it in numbers alone."
         looks = looked_at(self, group)
         if looks is not None: self.shortcuts = [*self.shortcuts[-20:], Shortcut(self, group, settings, looks)]
     def forget_settings(self):
-        "Forgets all settings: more has been learned of what the callbacks return."
+        "Forget all settings: more has been learned of what the callbacks return."
         self.known,self.seen,self.shortcuts = {},{},[]
 
     def same(self, other):

@@ -24,7 +24,7 @@ class Settings:
         self.chain,self.numbers,self.types,self.asked,self.capturable,self.offload = chain,values,types,asked,capturable,offload
     @classmethod
     def of(cls, recipe, group, key):
-        "Makes the settings of `group`. Raises if a value cannot work."
+        "Make the settings of `group`. Raises if a value cannot work."
         chain = recipe.chain(group, rehearsed=False)
         capturable = bool(group['capturable'])
         if not capturable: recipe.check_set(group, key, chain)

@@ -18,8 +18,9 @@ __all__ = ['checked', 'torch_state_dict']
 
 # -- Checks before loading --
 
-def checked(opt, state_dict: dict) -> dict:
+def checked(opt, state_dict: dict, strict: bool=True) -> dict:
     """`state_dict` as `opt` loads it: parameters in the order of `opt` where both know their names, states under genopt's names. Changes nothing.
+    `strict=False` takes the state of another algorithm, too.
 
     Raises `ValueError` or `TypeError` for what does not fit; the error names the group or the parameter."""
     who = f"{opt.name}, loading a state dict"
@@ -35,6 +36,7 @@ def checked(opt, state_dict: dict) -> dict:
         old = old | {k: group[k] for k in ('foreach', 'fused', 'store', 'offload')}  # the file does not choose how steps run, and where states are
         keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
         chain = check_group(opt, group, old, f"{who}, param group {n}")
+        if strict: check_algorithm(opt, [*zip(names_of(group, n), old['params'], group['params'])], states, chain, who)
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
             if i in states:
                 states[i] = check_state(states[i], chain, p, f"{who}, {name}", opt.nonfinite)
@@ -99,7 +101,6 @@ def check_state(state, chain, p, who, nonfinite):
     if not isinstance(state, dict):
         raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
     state = in_own_codes(from_torch(state, chain), chain, p, who)
-    check_owner(state, chain, who)
     found = [n for n in chain.state if n in state]
     check_missing(found, chain, p, who)
     if p.numel():
@@ -150,17 +151,27 @@ def check_codes(n, state, who):
                          f"it is {describe(scale)}")
     return True
 
-def check_owner(state, chain, who):
-    "Refuse the state of another algorithm: tensors of which the chain keeps none"
-    tensors = [n for n,v in state.items() if isinstance(v, Tensor) and v.ndim]
-    if tensors and chain.state and not state.keys()&chain.state.keys():
-        raise ValueError(f"{who}: it keeps {', '.join(tensors)}, the callbacks {', '.join(chain.state)}; was it saved by another algorithm?")
+def check_algorithm(opt, params, states, chain, who):
+    """Refuse the states of another algorithm: those that have a state more and a state less than `chain`. A state dict of torch must have just the
+    states of `chain`, because torch keeps all states of an algorithm, and the file has its settings. A list of callbacks may keep more than torch's
+    algorithm in it"""
+    for name,i,p in params:
+        if not isinstance(states.get(i), dict) or is_lazy(p): continue
+        own   = from_torch(states[i], chain)
+        known = {n.partition('.')[0] for n,v in own.items() if isinstance(v, Tensor) and v.ndim}
+        extra   = [n for n in known if n not in chain.state and n!='p']
+        missing = [n for n in chain.state if n not in own and torch.as_tensor(first(chain.state[n], p)).numel()]
+        of_torch = own.keys()!=states[i].keys()
+        if extra and missing or of_torch and (extra or missing and opt.arguments):
+            raise ValueError(f"{who}, {name}: the state dict has the states {', '.join(states[i]) or 'none'}, and {opt.name} keeps "
+                             f"{', '.join(chain.state) or 'none'}: another algorithm has saved it. Load it into that algorithm. Or give "
+                             "strict=False, which loads the states of the same name and starts the others anew")
 
 def check_missing(found, chain, p, who):
     "Warn where the file has some states of the chain and not others. One without elements may be missing"
     missing = [n for n in chain.state if n not in found and torch.as_tensor(first(chain.state[n], p)).numel()]
     if found and missing:
-        warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which starts anew: "
+        warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which start{'s'*(len(missing)==1)} anew: "
              "right if a callback was added since, else the file lacks a part")
 
 def check_nan(state, found, who, nonfinite):

@@ -1,17 +1,17 @@
-"""The catalogue as text: every algorithm by family, for `genopt list` and for the page `docs/catalogue.md`. It is made of docstrings, signatures and
-chains. How well an algorithm agrees with other libraries is in `parity.json` beside the page, which `tests/measure.py` writes."""
+"""The catalogue as text: every algorithm by family, and every block, for `genopt list` and for the page `docs/catalogue.md`, which the site shows.
+It is made of docstrings and chains. `parity.json` beside the page says how well an algorithm agrees with other libraries; `tests/measure.py`
+writes it."""
 
 import inspect,math,re,warnings
-from functools import partial
+from functools import cache,partial
 import torch
 import genopt
 from ..contract.names import name_of,rename
-from ..optim.hypers import engine_flags
-from ..optim.tables import table
+from ..optim.tables import table as aligned
 from .. import algorithms,blocks
 from .compare.specs import Spec,Stored
 
-__all__ = ['listing', 'page', 'sizes']
+__all__ = ['listing', 'page', 'sizes', 'uses']
 
 
 # -- Docstrings and signatures --
@@ -25,25 +25,11 @@ def families():
     "The modules with algorithms"
     return [m for m in algorithms.families if m.__all__]
 
-def signature(cls):
-    "The signature of an algorithm, without the arguments that all have"
-    sig = inspect.signature(cls)
-    own = [p for n,p in sig.parameters.items() if n not in engine_flags and n!='nonfinite']
-    return f"{cls.__name__}{sig.replace(parameters=own)}"
-
 def first_sentence(doc):
     "The first sentence of `doc`. A full stop in backticks does not end it"
     masked = re.sub(r'`[^`]*`', lambda m: '_'*len(m[0]), doc)
     end = re.search(r'\.(?= [A-Z_]| https?:|$)', masked)
     return doc[:end.start()] if end else doc
-
-def formulas(f):
-    """The formulas in the first sentence of a docstring: what is in backticks and has an operator, or the first that has none. Names of arguments
-    and settings such as `mom=0.9` are left out"""
-    quoted = re.findall(r'`([^`]*)`', first_sentence(text(f)))
-    args   = inspect.signature(f).parameters
-    found  = [q for q in quoted if q not in args and not re.fullmatch(r'\w+=[\w.]+', q)]
-    return [q for q in found if re.search(r'[-+*/^(=<]', q)] or found[:1]
 
 def papers(cls):
     "The links in a docstring, in order"
@@ -97,6 +83,7 @@ def unwrapped(cb):
         cb = cb.func
     return cb,values,names
 
+@cache
 def bytes_per_element(name):
     "Bytes of state, and bytes that a step reads and writes, for each element of a matrix in float32"
     opt = make(name)
@@ -138,7 +125,7 @@ def sizes(store: str, pattern: str='*') -> str:
         (held,moved),(held_new,moved_new) = [f'{x:.2f}' for x in bytes_under(n)],new
         rows.append([n, held, held_new, moved, moved_new])
     head = ['algorithm', 'weights and state, B', f'as {store}', 'a step moves, B', f'as {store}']
-    return table(head, rows, right=range(1, 5))
+    return aligned(head, rows, right=range(1, 5))
 
 def bytes_under(name, store=None):
     """Bytes of weights and state, and bytes that a step moves, for each element of a matrix, under the policy `store`. Where a state that it names is
@@ -156,15 +143,21 @@ def bytes_under(name, store=None):
 
 intro = """# The catalogue
 
-{count} algorithms, each a short list of blocks. `genopt list --page docs/catalogue.md` writes this page from the code, and `tests/measure.py` what
-is measured. Symbols: parameter p, gradient g, its average m (`grad_avg`), that of its square v (`sqr_avg`), update u, step t, learning rate `lr`,
-decay `wd`; at last the parameter moves, `p <- p - lr*u`. Digits are counted by the largest relative difference of any parameter from the other
-library's, or from the paper's pseudocode in NumPy, after {steps} steps in float64, with random settings, two groups, and gradients that are
-missing now and then. Many libraries count the steps of a whole group, so theirs is an optimizer for each parameter. Where its defaults are other
-than ours, the arguments that make it do what ours does by default stand behind its name; where its code is changed for the comparison, what is
-changed. State is counted for float32 matrices of 64x32. `genopt.fastai` has fastai's nine under fastai's names.
+{count} algorithms; each is a short list of [blocks](#the-blocks). An algorithm takes the arguments of the library that people know it from.
+`genopt.fastai` has fastai's nine optimizers under fastai's names.
 
-![Ways of the catalogue over functions of the plane](gallery.png)
+*State* is what the algorithm keeps for each element of a matrix in float32. *Traffic* is what a step must read and write for it. *Agrees* compares
+the parameters with those of another library, or of the paper in NumPy, after {steps} steps in float64.
+
+`genopt site` builds a site. It has a page for each algorithm and each block: formula, code, papers, all libraries compared, and how these differ.
+`genopt list --page docs/catalogue.md` writes this page from the code.
+"""
+
+paths = """## Paths
+
+`genopt gallery` draws the path of each algorithm over functions of the plane, at the learning rate that brings it lowest.
+
+![Paths of the algorithms over functions of the plane](gallery.png)
 """
 
 def page(parity: dict) -> str:
@@ -172,56 +165,42 @@ def page(parity: dict) -> str:
     steps = sorted({e['steps'] for e in parity.values()} or {100})
     out   = [intro.format(count=len(algorithms.__all__), steps=' or '.join(map(str, steps)))]
     for m in families():
-        out.append(f"- {link(family_name(m))}: {', '.join(map(link, m.__all__))}")
-    out.append('- [the blocks](#the-blocks)')
-    for m in families():
-        out += ['', f'## {family_name(m)}', '', text(m)]
-        for n in m.__all__:
-            out += ['', *entry(n, parity.get(n))]
-    out += ['', '## the blocks', '', 'Every block with its formula, in the order of the files.']
+        out += [f'## {family_name(m).capitalize()}', '', text(m), '']
+        out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
+    out += [paths, '# The blocks', '', f"{len(blocks.__all__)} blocks: functions for one parameter. Algorithms are lists of them. Put them into a "
+            "list of your own, before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
     for m in blocks.modules:
         if m.__all__:
-            out += ['', f'### {module_of(m)}', '', text(m), '']
-            out += [f'- <a id="{n}"></a>`{n}`: {text(getattr(m, n))}' for n in m.__all__]
-    return '\n'.join(out) + '\n'
+            rows = [[f'`{n}`', first_sentence(text(getattr(m, n))), used_by(n)] for n in m.__all__]
+            out += [f'## {module_of(m).capitalize()}', '', text(m), '', table(['block', 'what it does', 'used by'], rows), '']
+    return '\n'.join(out)
 
-def link(title): return f"[{title}](#{title.lower().replace(' ', '-')})"
-
-def entry(name, measured):
-    "The lines about one algorithm"
-    cls = getattr(genopt, name)
-    (_,base),*others = chains(name).items()
-    yield from (f'### {name}', '', text(cls), '', '```python', signature(cls), '```', '')
-    yield from (f'{i}. {line(cb)}' for i,cb in enumerate(base, 1))
-    if others:
-        yield ''
-    yield from (f'- with `{setting}`: {chain(cbs)}' for setting,cbs in others)
+def row(name, measured):
+    "The line of an algorithm"
     size,moved = bytes_per_element(name)
-    state = f"{size:.3g} bytes for each element" if size else 'none'
-    links = ', '.join(f"[paper{f' {i}' if i>1 else ''}]({url})" for i,url in enumerate(papers(cls), 1))
-    yield from ('', f"State: {state}; a step moves {moved:.3g}. {agreement(measured)} {links}".rstrip())
+    ref = (measured or {}).get('reference', {})
+    return [f'`{name}`', in_short(getattr(genopt, name)), f'{size:.3g} B', f'{moved:.3g} B', ref.get('name', ''),
+            digits(ref['difference']) if ref else 'not measured']
 
-def line(cb):
-    "A callback: its name, its formulas, and the values and names that it is given"
-    f,values,names = unwrapped(cb)
-    name  = f'[{name_of(f)}](#{name_of(f)})' if name_of(f) in blocks.__all__ else name_of(f)
-    what  = ', '.join(f'`{x}`' for x in formulas(f)) or first_sentence(text(f))
-    given = [*(f'`{k}={v}`' for k,v in values.items()), *(f'`{v}` for `{k}`' for k,v in names.items())]
-    return f'{name}: {what}' + (f", with {', '.join(given)}" if given else '')
+def used_by(block):
+    found = [f'`{a}`' for a in uses().get(block, [])]
+    return ', '.join(found[:3]) + (f' and {len(found)-3} more' if len(found)>3 else '')
+
+@cache
+def uses():
+    "block -> the algorithms that run it, at their default settings or with another"
+    found = {}
+    for n in algorithms.__all__:
+        for cbs in chains(n).values():
+            for cb in cbs: found.setdefault(name_of(cb), {})[n] = True
+    return {b: [*ns] for b,ns in found.items()}
 
 def digits(difference):
     "How many digits agree, given the largest relative difference"
     return f'to {min(math.floor(-math.log10(difference)), 16)} digits' if difference else 'bit for bit'
 
-def agreement(measured):
-    "What was measured, in words"
-    if not measured:
-        return 'Not measured.'
-    libraries = []
-    for o in (measured['reference'], *measured['peers']):
-        version = f" {o['version']}" if o['version'] else ''
-        given   = f" with `{o['given']}`" if o.get('given') else ''
-        patched = f" (patched: {o['patched']})" if o.get('patched') else ''
-        why     = f" but for this: {o['why']}" if o.get('why') else ''
-        libraries.append(f"{o['name']}{version}{given}{patched} {digits(o['difference'])}{why}")
-    return f"Equals {'; '.join(libraries)}."
+def cell(x): return str(x).replace('|', r'\|').replace('\n', ' ')
+
+def table(head, rows):
+    "A table in Markdown"
+    return '\n'.join([f"| {' | '.join(head)} |", '|' + '---|'*len(head), *(f"| {' | '.join(map(cell, r))} |" for r in rows)])

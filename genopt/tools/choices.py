@@ -7,7 +7,7 @@ def one_of(name: str, choices, kind: str) -> str:
     "`name`, if it is among `choices`; else `ValueError`, which lists them. `kind` says what they are: 'algorithm'"
     if name in choices:
         return name
-    raise ValueError(f"no {kind} {name!r}; there is {', '.join(choices)}")
+    raise ValueError(f"no {kind} {name!r}; choose from {', '.join(choices)}")
 
 def words(s: str) -> list:
     "The items of a comma-separated list"

@@ -67,7 +67,7 @@ def pick(s):
         return [*functions]
     names = [one_of(name.lower(), functions, 'function') for name in words(s)]
     if not names:
-        raise ValueError(f"no function given; there is {', '.join(functions)}")
+        raise ValueError(f"no function given; choose from {', '.join(functions)}")
     return [*dict.fromkeys(names)]
 
 

@@ -1,7 +1,7 @@
 """The equations of a chain: its callbacks one after the other, with the symbols as they change from one to the next."""
 
 import warnings
-from dataclasses import dataclass,field
+from dataclasses import dataclass,field,replace
 import torch
 from torch import Tensor
 from ...contract.block import Block,of_model
@@ -10,8 +10,9 @@ from ...contract.stand_ins import set_apart
 from ...contract.state import count,first
 from ...lower.reasons import MustBeCalled,NotRecorded
 from ...optim.hypers import aliases,names_in
-from .expressions import call,leaves,mul,num,size,sub,symbol,tex
+from .expressions import call,cases,leaves,loops,mul,num,number,size,sub,symbol,tex
 from .letters import name_in_tex,primed
+from .matrices import RecordedMatrix,tall,wide
 from .recording import Entry,Recorded
 
 __all__ = ['Line', 'formula', 'formula_of_block', 'kinds_of']
@@ -21,12 +22,17 @@ __all__ = ['Line', 'formula', 'formula_of_block', 'kinds_of']
 class Line:
     """The equations of one callback; `block` is None for the move. An equation has the symbols on its left, and the expression on its right. `names`:
     the names that symbols stand for. `why`: the reason for which the callback is not written out, so that it stands as a function of what it reads;
-    None if it is. `when`: conditions under which the equations hold"""
+    None if it is. `conditions`: under which the equations hold; `when` has them as TeX. `matrix`: whether the equations are of a matrix, so that
+    products without a sign are products of matrices"""
     block: object
     equations: list
     names: dict
     why: str = None
-    when: list = field(default_factory=list)
+    conditions: list = field(default_factory=list)
+    matrix: bool = False
+
+    @property
+    def when(self) -> list: return [*map(tex, self.conditions)]
 
     @property
     def name(self): return 'the move' if self.block is None else self.block.name
@@ -34,7 +40,7 @@ class Line:
     @property
     def tex(self) -> list:
         "The equations"
-        return [*map(equation, self.equations)]
+        return [line for pair in self.equations for line in written(*pair)]
 
     @property
     def symbols(self) -> dict:
@@ -42,8 +48,16 @@ class Line:
         found = [leaf.args[0] for left,right in self.equations for e in (*left, right) for leaf in leaves(e) if leaf.op=='symbol']
         return {self.names[t]: name_in_tex(self.names[t]) for t in found if self.names.get(t) and self.names[t]!='new_p'}
 
-def equation(pair):
-    left,right = pair
+def written(left, right):
+    "The lines of an equation: first those of the loops in it"
+    for e in loops(right):
+        start,count,body,series = e.args
+        yield equation((symbol('X_0'),), start)
+        for n,(sign,expr) in enumerate(body, 1): yield equation((sign,), expr) + (rf', \quad k = 0, \ldots, {count-1}' if n==len(body) else '')
+        for letter,values in series: yield f"{letter} = {', '.join(map(number, values))}"
+    yield equation(left, right)
+
+def equation(left, right):
     sign = r'\leftarrow' if {*left}&{*leaves(right)} else '='
     return f"{', '.join(map(tex, left))} {sign} {tex(right)}"
 
@@ -101,6 +115,9 @@ class Symbols:
         return symbol(text, tensor)
 
 
+longest_choice = 12                         # symbols and numbers in the two cases of a formula. A longer one is shown for a wide matrix alone
+
+
 class Writer:
     "Folds the callbacks of `chain` and writes a `Line` for each. `hypers`: values by name. `whole`: as for `Symbols`"
     def __init__(self, chain, hypers, whole=True):
@@ -124,7 +141,7 @@ class Writer:
         s = first(init, p)
         if not isinstance(s, Tensor): return Entry(self.symbols.now(n, False), 'number', 5. if init==count else s)      # a step in mid-training
         kind = 'elements' if s.shape==p.shape else 'single' if not s.ndim else 'shaped'
-        return Entry(self.symbols.now(n, kind!='single'), kind)
+        return Entry(self.symbols.now(n, kind!='single'), kind, init=init)
 
     def fix(self, names):
         "Write the hyper-parameters `names`, which an algorithm sets beside its signature, as the numbers that they are"
@@ -152,8 +169,8 @@ class Writer:
         if self.whole and not self.symbols.moved: self.move()
         return self.lines
 
-    def add(self, b, equations, why=None, when=()):
-        self.lines.append(Line(b, equations, self.symbols.names, why, [*map(tex, when)]))
+    def add(self, b, equations, why=None, when=(), matrix=False):
+        self.lines.append(Line(b, equations, self.symbols.names, why, [*when], matrix))
 
     def move(self):
         self.symbols.move()
@@ -167,7 +184,7 @@ class Writer:
         rec,why = self.recorded(b)
         if why: return self.add(b, self.as_function(b), why)
         flags = [e.expr for n,e in rec.entries.items() if e.kind=='flag' and e.value is True and n not in self.chain.asks]
-        self.add(b, self.equations(rec), when=rec.taken+flags)
+        self.add(b, self.equations(rec), when=rec.taken+flags, matrix=isinstance(rec, RecordedMatrix))
 
     def recorded(self, b):
         "The recording of a callback and None, or None and why there is none. Choices stay open if they can; else they are made by the values"
@@ -176,15 +193,37 @@ class Writer:
         if 'rows' in b.names: return None,f"{b} asks for the rows of a sparse gradient"
         if b.is_global:       return None,f"{b} runs over all parameters"
         entries = {n: self.entry(n) for n in b.names}
-        closed  = {n: Entry(e.expr, e.kind, e.value, False) for n,e in entries.items()}
+        closed  = {n: replace(e, open=False) for n,e in entries.items()}
         try:
             with set_apart(torch.device('cpu')), warnings.catch_warnings():
                 warnings.simplefilter('ignore')
                 try: rec = Recorded(b, entries)
                 except (NotRecorded, MustBeCalled): rec = Recorded(b, closed)
-        except NotRecorded as e: return None,f'{b} {e}'
-        except (MustBeCalled, TypeError, ValueError, RuntimeError, IndexError): return None,f'{b} needs the shape of the parameter'
+        except (NotRecorded, MustBeCalled, TypeError, ValueError, RuntimeError, IndexError):
+            return self.recorded_on_a_matrix(b, closed)
         return (rec,None) if rec.outs else (None,f'{b} only looks')
+
+    def recorded_on_a_matrix(self, b, entries):
+        "As `recorded`, of a callback that needs the shape of the parameter. It counts steps so that one that works every few steps does something"
+        every = [n for e in entries.values() if type(e.value) is int and e.value>1 for n in (e.value, e.value+1)]
+        why   = f'{b} cannot be recorded on a matrix'
+        for start in (5, *every):
+            try:
+                with set_apart(torch.device('cpu')), warnings.catch_warnings():
+                    warnings.simplefilter('ignore')
+                    rec   = RecordedMatrix(b, entries, start, wide)
+                    other = RecordedMatrix(b, entries, start, tall) if rec.by_lengths and not rec.loops else None
+            except NotRecorded as e: return None,f'{b} {e}'
+            except (MustBeCalled, TypeError, ValueError, RuntimeError, IndexError, AttributeError): return None,why
+            if other: self.merge(rec, other)
+            if other or any(rec.node(v) not in rec.inputs for v in rec.outs.values()): return rec,None
+        return None,why
+
+    def merge(self, rec, other):
+        "Make of two recordings, of a wide and of a tall matrix, one with a choice by the lengths, where these are all that they take for granted"
+        if len(rec.taken)!=1 or len(other.taken)!=1: return
+        choices = {n: cases(other.taken[0], other.expr(other.outs[n]), rec.expr(v)) for n,v in rec.outs.items()}
+        if sum(map(size, choices.values()))<=longest_choice: rec.choices,rec.taken = choices,[]
 
     # -- a callback that is written out --
 
@@ -192,6 +231,7 @@ class Writer:
         """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and what it returns, in the
         order in which they need each other"""
         outs  = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
+        if choices := getattr(rec, 'choices', None): return [self.choice(n, choices[n], rec.kind(v)) for n,v in outs.items()]
         nodes = {n: rec.node(v) for n,v in outs.items()}
         after,equations = {},[]
         rec.forget_expressions()
@@ -214,13 +254,17 @@ class Writer:
         self.entries |= after
         return equations
 
+    def choice(self, n, expr, kind):
+        sign,self.entries[n] = self.returned(n, expr, kind)
+        return (sign,),expr
+
     def returned(self, n, expr, kind):
         "The symbol of the name `n`, which a callback has returned as `expr`, and its entry from now on"
         self.symbols.wrote(n)
         sign  = self.symbols.now(n, expr.tensor)
         short = self.whole and kind=='number' and size(expr)<=4 and expr.op!='cases' and n not in self.chain.state and n not in self.chain.asks
         value = self.entries[n].value if n in self.entries and self.entries[n].kind=='number' else .5
-        return sign,Entry(expr if short else sign, kind, value)
+        return sign,Entry(expr if short else sign, kind, value, init=self.chain.state.get(n))
 
     # -- one that is not --
 
@@ -238,7 +282,7 @@ class Writer:
         kind  = self.kind_of(n, results)
         sign  = self.symbols.now(n, kind in ('elements', 'shaped'))
         value = True if kind=='flag' else results[n] if kind=='number' else None
-        self.entries[n] = Entry(sign, kind, value)
+        self.entries[n] = Entry(sign, kind, value, init=self.chain.state.get(n))
         return sign
 
     def kind_of(self, n, results):
@@ -276,17 +320,23 @@ def formula_of_block(cb, kinds: dict|None=None) -> Line:
     known  = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
     plain  = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
     writer = Writer(chain_of((cb,)), plain | b.hypers, whole=False)
+    inits = getattr(kinds, 'inits', {})
     for n,kind in known.items():
-        if n not in plain and n not in writer.entries: writer.entries[n] = Entry(writer.new(n, kind!='single'), kind)
+        if n not in plain and n not in writer.entries: writer.entries[n] = Entry(writer.new(n, kind!='single'), kind, init=inits.get((b.name, n)))
     return writer.run()[0]
 
 order = 'flag', 'number', 'elements', 'single', 'shaped'
 
-def kinds_of(*opts) -> dict:
-    "What the names of the chains of optimizers are, as in `Entry`: name -> kind. Of several kinds of one name it is the last in `order`"
-    found = {}
+class Kinds(dict):
+    "name -> kind, as in `Entry`. `inits`: block and name -> the initializer of a state that the block reads and another declares"
+    def __init__(self): self.inits = {}
+
+def kinds_of(*opts) -> Kinds:
+    "What the names of the chains of optimizers are. Of several kinds of one name it is the last in `order`"
+    found = Kinds()
     for opt in opts:
         writer = writer_of(opt, 0)
         writer.run()
+        for b in writer.chain.blocks: found.inits |= {(b.name, n): init for n,init in writer.chain.state.items() if n in b.names}
         for n,e in writer.entries.items(): found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
     return found

@@ -7,8 +7,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'leaves', 'mul', 'neg', 'norm', 'num', 'pow_', 'root', 'size', 'sub', 'symbol',
-           'tex']
+__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'eigenvalues', 'eigenvectors', 'iterated', 'leaves', 'loops', 'mapped',
+           'matmul', 'mul', 'neg', 'norm', 'num', 'number', 'pow_', 'root', 'size', 'skeleton', 'sub', 'symbol', 'tex', 'transpose',
+           'with_letters']
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,22 @@ def made(op, *args): return Expression(op, args, any(isinstance(a, Expression) a
 
 def is_num(e, v=None): return e.op=='num' and (v is None or e.args[0]==v)
 
+def parts(e):
+    "The expressions of which `e` is made"
+    if e.op=='add': return [t for _,t in e.args]
+    if e.op=='iterated': return [e.args[0], *(right for _,right in e.args[2])]
+    return [a for a in e.args if isinstance(a, Expression)]
+
 def leaves(e):
     "The symbols and numbers of an expression, from left to right"
-    if e.op in ('num', 'symbol'): return [e]
-    parts = [t for _,t in e.args] if e.op=='add' else [a for a in e.args if isinstance(a, Expression)]
-    return [leaf for a in parts for leaf in leaves(a)]
+    return [e] if e.op in ('num', 'symbol') else [leaf for a in parts(e) for leaf in leaves(a)]
+
+def mapped(e, f):
+    "`e` with `f(part)` in place of each of its parts, in the order of `leaves`"
+    if e.op=='add': args = tuple((s, f(t)) for s,t in e.args)
+    elif e.op=='iterated': args = (f(e.args[0]), e.args[1], tuple((left, f(right)) for left,right in e.args[2]), e.args[3])
+    else: args = tuple(f(a) if isinstance(a, Expression) else a for a in e.args)
+    return Expression(e.op, args, e.tensor)
 
 def size(e): return len(leaves(e))
 
@@ -140,9 +152,61 @@ def compare(sign, a, b): return made('compare', sign, a, b)
 def cases(condition, a, b): return a if a==b else made('cases', condition, a, b)
 
 
+# -- Matrices --
+
+def transpose(e):
+    if e.op=='transpose': return e.args[0]
+    if e.op=='matmul': return matmul(*(transpose(a) for a in reversed(e.args)))
+    if e.op=='neg': return neg(transpose(e.args[0]))
+    if e.op=='mul' and sum(a.tensor for a in e.args)==1: return mul(*(transpose(a) if a.tensor else a for a in e.args))
+    return made('transpose', e) if e.tensor else e
+
+def matmul(*es):
+    "The product of matrices; scalars come to the front. `V f(S) V'`, with the eigenvalues S and the eigenvectors V of L, is the function f of L"
+    scalars,factors = [],[]
+    for e in es:
+        if e.op=='neg': scalars.append(num(-1)); e = e.args[0]
+        if e.op=='mul' and sum(a.tensor for a in e.args)==1:
+            scalars += [a for a in e.args if not a.tensor]
+            e = next(a for a in e.args if a.tensor)
+        factors += e.args if e.op=='matmul' else [e]
+    if len(factors)==2 and factors[1].op=='transpose' and (f := without(factors[0], factors[1].args[0])) is not None:
+        product = made('function', factors[1].args[0].args[1], f)
+    else: product = made('matmul', *factors)
+    return mul(*scalars, product)
+
+def eigenvalues(e): return call(r'\operatorname{eigvals}', e)
+def eigenvectors(e): return call(r'\operatorname{eigvecs}', e)
+
+def without(e, vectors):
+    "What the eigenvectors are multiplied by in `e`; None if it is no product with them"
+    if vectors.op!='call' or vectors.args[0]!=r'\operatorname{eigvecs}': return None
+    if e==vectors: return num(1)
+    if e.op=='div' and (over := without(e.args[0], vectors)) is not None: return made('div', over, e.args[1])
+    return mul(*(a for a in e.args if a!=vectors)) if e.op=='mul' and vectors in e.args else None
+
+def replaced(e, old, new): return new if e==old else mapped(e, lambda a: replaced(a, old, new))
+
+
+# -- Loops --
+
+def iterated(start, count, body, series=()):
+    """The end of a loop from `start`, `X_0`, with `count` turns. `body`: symbols and their expressions in `X_k`; the last is the next `X`. `series`:
+    letters, each with its numbers from turn to turn"""
+    return Expression('iterated', (start, count, tuple(body), tuple(series)), True)
+
+def loops(e): return [e] if e.op=='iterated' else [x for a in parts(e) for x in loops(a)]
+
+def skeleton(e): return num(0) if e.op=='num' else mapped(e, skeleton)
+
+def with_letters(e, letter):
+    "`e` with `letter()` in place of each of its numbers, from left to right; None keeps the number"
+    return letter() or e if e.op=='num' else mapped(e, lambda a: with_letters(a, letter))
+
+
 # -- TeX --
 
-strength = dict(compare=0, cases=4, add=1, neg=1, mul=2, div=2, pow=3)
+strength = dict(compare=0, cases=4, function=1, add=1, neg=1, mul=2, div=2, matmul=2.2, pow=3)
 
 def number(v):
     if v==math.inf: return r'\infty'
@@ -191,11 +255,17 @@ def write(e, deep):
             return rf'\lVert {tex(x, 0, True)} \rVert' + ('' if order==2 else '_{\\infty}' if order==math.inf else f'_{{{order:g}}}')
         case 'call':
             name,*args = e.args
+            if name==r'\operatorname{mod}': return rf'{tex(args[0], 4, True)} \, {name} \, {tex(args[1], 4, True)}'
+            if name==r'\odot': return r' \odot '.join(tex(a, 3, deep) for a in args)
             if name=='|': return rf'\lvert {tex(args[0], 0, True)} \rvert'
             if name=='<': return rf"\langle {', '.join(tex(a, 0, True) for a in args)} \rangle"
             return rf"{name}\left({', '.join(tex(a, 0, True) for a in args)}\right)"
         case 'compare' if e.args[0] in (r'\wedge', r'\vee'): return f'{tex(e.args[1], 0, True)} {e.args[0]} {tex(e.args[2], 0, True)}'
         case 'compare': return f'{tex(e.args[1], 1, True)} {e.args[0]} {tex(e.args[2], 1, True)}'
+        case 'matmul':    return r' \, '.join(tex(a, 2.5, deep) for a in e.args)
+        case 'transpose': return f"{atomic(tex(e.args[0], 4, True))}^{{\\top}}"
+        case 'function':  return write(replaced(e.args[1], eigenvalues(e.args[0]), e.args[0]), True)
+        case 'iterated':  return f'X_{{{e.args[1]}}}'
         case 'cases':
             rows = []
             while e.op=='cases':                                            # the other case may have cases in turn

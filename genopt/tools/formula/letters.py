@@ -16,6 +16,8 @@ letters = dict(
     prev_grad=r'g^{\text{prev}}', change='d', change_avg=r'\bar d', ahead=r'\tilde g', step_size='s', weight='w', max_norm='c',
     alpha=r'\alpha', beta=r'\beta', gamma=r'\gamma', delta=r'\delta', nu=r'\nu', nu1=r'\nu_1', nu2=r'\nu_2', rho=r'\rho', rho_inf=r'\rho_\infty',
     mu=r'\mu', mu_product=r'\bar\mu', mu_next=r'\mu^{\text{next}}', turn=r'\theta', rect='r', low=r'\ell', high='h',
+    left='L', right='R', left_root=r'\hat L', right_root=r'\hat R', left_basis='Q^{L}', right_basis='Q^{R}', left_q='Q^{L}', right_q='Q^{R}',
+    rotated=r'\tilde g', rotated_avg=r'\tilde m', residual_row_avg=r'R^{\text{res}}', residual_col_avg=r'C^{\text{res}}',
     d='D', d_hat=r'\hat D', d_max=r'D^{\max}', d0='D_0', far='r')
 
 def name_in_tex(n):

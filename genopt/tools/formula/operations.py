@@ -3,9 +3,10 @@ here has no formula."""
 
 import ast
 from ...lower.values import aten
-from .expressions import add,call,cases,compare,div,mul,neg,norm,num,pow_,root,sub,symbol
+from .expressions import (add,call,cases,compare,div,eigenvalues,eigenvectors,matmul,mul,neg,norm,num,pow_,root,sub,symbol,
+                          transpose)
 
-__all__ = ['choice', 'ignored', 'outcome', 'scalar_operators', 'scalar_signs', 'table']
+__all__ = ['choice', 'ignored', 'matrix_table', 'outcome', 'scalar_operators', 'scalar_signs', 'table']
 
 
 def clamp(x, low=None, high=None):
@@ -102,5 +103,54 @@ table = {
 ignored = {'dtype', 'layout', 'device', 'pin_memory', 'memory_format', 'non_blocking', 'implicit'}
 
 # Python's, in the lines of a scalar program
-scalar_operators = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: div, ast.Pow: pow_}
+scalar_operators = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: div, ast.Pow: pow_,
+                    ast.Mod: lambda a, b: call(r'\operatorname{mod}', a, b)}
 scalar_signs     = {ast.Lt: '<', ast.LtE: r'\leq', ast.Gt: '>', ast.GtE: r'\geq', ast.Eq: '=', ast.NotEq: r'\neq'}
+
+
+# -- Of matrices --
+
+def along(name):
+    "A reduction of each row or of each column; of a single row or column it is that of all elements, and None: `table` has that"
+    def reduced(expr, v):
+        x,*rest = v.args
+        dims = v.kwargs.get('dim') or next((a for a in rest if isinstance(a, list)), None)
+        if not dims or v.example.numel()==1: return reduction_of_all(name)(expr(x)) if dims else None
+        side = 'row' if dims[0] in (-1, 1) else 'column'
+        return call(rf'\operatorname{{{name}}}_{{\text{{{side}}}}}', expr(x), tensor=True)
+    return reduced
+
+def reduction_of_all(name): return single({'max': r'\max', 'min': r'\min'}.get(name, rf'\operatorname{{{name}}}'))
+
+def product(expr, v):
+    "Element by element. Of two matrices it has a sign of its own, to tell it from their product"
+    e  = mul(*map(expr, v.args))
+    of = [a for a in v.operands if a.example.ndim==2 and min(a.example.shape)>1]
+    if e.op!='mul' or len(of)<2 or of[0] is of[1]: return e
+    return mul(*(a for a in e.args if not a.tensor), call(r'\odot', *(a for a in e.args if a.tensor)))
+
+def same_elements(expr, v):
+    "Another shape of the same numbers: a vector as a row or a column"
+    x = v.args[0].example
+    return expr(v.args[0]) if max(x.shape, default=1)==max(v.example.shape, default=1)==x.numel() else None
+
+def of_eigh(expr, v): return eigenvectors(expr(v.args[0])) if v.kwargs['#'] else eigenvalues(expr(v.args[0]))
+def of_qr(expr, v):   return call(r'\operatorname{qr}', expr(v.args[0])) if not v.kwargs['#'] else None
+
+def weight(v, name): return num(v.kwargs.get(name, 1.))
+
+# operation -> a function of `expr`, which gives the expression of a value, and of the value. It returns None where there is no formula
+matrix_table = {
+    aten.mm:  lambda expr, v: matmul(*map(expr, v.args)),
+    aten.mv:  lambda expr, v: matmul(*map(expr, v.args)),
+    aten.addmm: lambda expr, v: add(mul(weight(v, 'beta'), expr(v.args[0])), mul(weight(v, 'alpha'), matmul(*map(expr, v.args[1:])))),
+    aten.t: lambda expr, v: transpose(expr(v.args[0])), aten.transpose: lambda expr, v: transpose(expr(v.args[0])),
+    aten.permute: lambda expr, v: transpose(expr(v.args[0])), aten.numpy_T: lambda expr, v: transpose(expr(v.args[0])),
+    aten.mul: product,
+    aten.unsqueeze: same_elements, aten.view: same_elements, aten._unsafe_view: same_elements, aten.squeeze: same_elements,
+    aten.sum: along('sum'), aten.mean: along('mean'), aten.amax: along('max'), aten.amin: along('min'),
+    aten._linalg_eigh: of_eigh, aten.linalg_eigh: of_eigh, aten.linalg_qr: of_qr,
+    aten.argsort: lambda expr, v: call(r'\operatorname{argsort}', expr(v.args[0])) if v.kwargs.get('descending', v.args[-1]) is True else None,
+    aten.sort:    lambda expr, v: call(r'\operatorname{argsort}', expr(v.args[0])) if v.kwargs['#'] else None,
+    aten.index:   lambda expr, v: call(r'\operatorname{columns}' if v.args[1][0] is None else r'\operatorname{rows}', *(expr(a) for a in v.operands)),
+}

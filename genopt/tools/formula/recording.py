@@ -23,11 +23,12 @@ n_elements = 37                                            # of the row that sta
 @dataclass
 class Entry:
     """What a name of the namespace stands for. `kind`: 'elements' or 'single' for a tensor that can be recorded, 'shaped' for another, 'number' or
-    'flag'. `open`: where the callback chooses by the number, both cases are recorded"""
+    'flag'. `open`: where the callback chooses by the number, both cases are recorded. `init`: the initializer of a tensor that is 'shaped'"""
     expr: Expression
     kind: str
     value: object = None
     open: bool = True
+    init: object = None
 
 
 class Recorded:
@@ -38,7 +39,7 @@ class Recorded:
         self.b,self.entries = b,entries
         self.locals,self.exprs = {},{}
         self.scalars  = ScalarRecorder(torch.float64, torch.device('cpu'))
-        self.recorder = Recorder(self.scalars, (n_elements,), 2, lambda value: True)
+        self.recorder = self.new_recorder()
         ns = Namespace({n: self.stand_in(n, e) for n,e in entries.items()})
         with self.recorder.recording(b), self.watched(): outs = b(ns)
         self.outs   = outs
@@ -46,6 +47,8 @@ class Recorded:
         self.inputs = {v for v in self.recorder.values if v.is_input} | {x for x,text in self.lines.items() if text.startswith('ns[')}
         self.check()
         self.taken = self.conditions()
+
+    def new_recorder(self): return Recorder(self.scalars, (n_elements,), 2, lambda value: True)
 
     def stand_in(self, n, e):
         "What the callback gets for the name `n`. A number that is open comes as if it were on a device, where nobody may look at it"
@@ -93,17 +96,19 @@ class Recorded:
         if isinstance(node, Value): return [o for o in map(self.node, node.operands) if o is not None]
         return [x.id for x in ast.walk(ast.parse(self.lines[node])) if isinstance(x, ast.Name) and x.id in self.lines]
 
-    def used_twice(self):
-        "The nodes that several others, or several results, are made of; each after those that it is made of"
+    def used_twice(self, roots=None, known=()):
+        """The nodes that several others, or several of `roots`, are made of; each after those that it is made of. `roots` are the results by default.
+        What `known` nodes are made of does not count"""
         uses,order = {},[]
+        known = {*self.inputs, *known}
         def visit(node):
             uses[node] = uses.get(node, 0)+1
-            if uses[node]>1: return
+            if uses[node]>1 or node in known: return
             for o in self.operands(node): visit(o)
             order.append(node)
-        for v in self.outs.values():
+        for v in self.outs.values() if roots is None else roots:
             if (node := self.node(v)) is not None: visit(node)
-        return [n for n in order if uses[n]>1 and n not in self.inputs]
+        return [n for n in order if uses[n]>1 and n not in known]
 
     def kind(self, v):
         "The kind of a result, as in `Entry`"

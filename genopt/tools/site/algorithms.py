@@ -1,4 +1,4 @@
-"""A page for each algorithm, and the catalogue, made of the code, of `docs/parity.json` and `docs/trials.json`, and of what is measured meanwhile."""
+"""A page for each algorithm, made of the code, of `docs/parity.json` and `docs/trials.json`, and of what is measured meanwhile."""
 
 import hashlib,inspect,io,json,math,warnings
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from functools import cache
 from pathlib import Path
 import torch
 import genopt
-from .. import catalogue,gallery
-from ..catalogue import chains,digits,families,family_name,first_sentence,make,name_of,papers,text,unwrapped
+from .. import gallery
+from ..catalogue import bytes_per_element,chains,digits,families,family_name,first_sentence,make,name_of,papers,table,text,unwrapped
 from ..formula import formula
 from ... import algorithms as all_algorithms
 from ...contract.block import Block,of_model
 from ...contract.names import inside
 from . import html,trials
-from .html import code,prose,signature_code,source,table
+from .html import code,prose,signature_code,source
 
-__all__ = ['bytes_in_words', 'made', 'uses']
+__all__ = ['made']
 
 planes = 'rosenbrock', 'himmelblau', 'saddle'
 
@@ -25,33 +25,9 @@ def made(docs: Path, kept: Path):
     parity = json.loads((docs/'parity.json').read_text(encoding='utf-8'))
     tried  = trials.load(docs)
     paths  = paths_of_all(kept)
-    yield 'catalogue/index.md', index(parity)
     for n in all_algorithms.__all__:
         yield f'catalogue/{n}.md', '\n'.join(page(n, parity.get(n), tried, paths))
         yield f'images/paths/{n}.png', picture(n, paths)
-
-
-# -- The catalogue --
-
-def index(parity):
-    out = ['# The catalogue', '', f"{len(all_algorithms.__all__)} algorithms, each a short list of [blocks](../blocks/index.md). *State* is what an "
-           "algorithm keeps for each element of a matrix in float32, *traffic* what a step must read and write for it. *Agrees* says how far the "
-           "parameters are those of the library it is held against, after 100 steps in float64.", '']
-    for m in families():
-        out += [f'## {family_name(m).capitalize()}', '', text(m), '']
-        out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
-    return '\n'.join(out)
-
-def row(n, measured):
-    size,moved = bytes_of(n)
-    ref = (measured or {}).get('reference', {})
-    return [f'[{n}]({n}.md)', catalogue.in_short(getattr(genopt, n)), f'{size:.3g} B', f'{moved:.3g} B', ref.get('name', ''),
-            digits(ref['difference']) if ref else '']
-
-@cache
-def bytes_of(n): return catalogue.bytes_per_element(n)
-
-def bytes_in_words(n): return f'{bytes_of(n)[0]:.3g}'
 
 
 # -- One page --
@@ -114,7 +90,7 @@ def in_words(cb):
 def what_runs(n, opt):
     "The table of `opt.explain()`, and its numbers in words"
     explained = opt.explain()
-    size,moved = bytes_of(n)
+    size,moved = bytes_per_element(n)
     yield (f"State: **{size:.3g} bytes** for each element of a matrix in float32. A step moves **{moved:.3g} bytes** for each: it reads parameter, "
            "gradient and state, and writes parameter and state.")
     for rows,note,_ in explained.parts:
@@ -130,11 +106,21 @@ def agreement(measured):
            "that are missing now and then:")
     yield ''
     yield table(['library', 'version', 'agrees', 'difference', 'but for this'],
-                [[o['name'], o['version'], digits(o['difference']), f"{o['difference']:.0e}" if o['difference'] else '0', o.get('why', '')]
+                [[of_library(o), o['version'], digits(o['difference']), f"{o['difference']:.0e}" if o['difference'] else '0', o.get('why', '')]
                  for o in (measured['reference'], *measured['peers'])])
+    if any(o.get('given') for o in (measured['reference'], *measured['peers'])):
+        yield from ('', "*With*: the library has other defaults, and these arguments make it do what genopt does by default.")
+    if any(o.get('patched') for o in (measured['reference'], *measured['peers'])):
+        yield from ('', "*Patched*: the comparison changes the library's code, as said.")
     if any(o.get('why') for o in measured['peers']):
         yield from ('', "*But for this*: the library differs in what the last column says. The digits are those of the same list of blocks with just "
                     "that difference.")
+
+def of_library(measured):
+    "A library's name, the arguments that it was given, and what was changed in its code"
+    given   = f" with `{measured['given']}`" if measured.get('given') else ''
+    patched = f" (patched: {measured['patched']})" if measured.get('patched') else ''
+    return measured['name'] + given + patched
 
 
 # -- Learning rates --
@@ -230,14 +216,3 @@ def picture(n, paths):
     fig.savefig(out, format='png', dpi=100)
     return out.getvalue()
 
-
-# -- Who uses what --
-
-@cache
-def uses():
-    "block -> the algorithms that run it, at their default settings or with another"
-    found = {}
-    for n in all_algorithms.__all__:
-        for cbs in chains(n).values():
-            for cb in cbs: found.setdefault(name_of(cb), {})[n] = True
-    return {b: [*ns] for b,ns in found.items()}

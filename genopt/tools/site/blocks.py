@@ -1,36 +1,20 @@
 """A page for each block: its formula, its declaration, and which algorithms use it."""
 
 from functools import cache
-from ..catalogue import first_sentence,make,module_of,text
+from ..catalogue import make,module_of,table,uses
 from ..formula import formula_of_block,kinds_of
 from ... import algorithms,blocks
 from ...contract.block import Block
-from .algorithms import uses
 from . import html
-from .html import code,prose,source,table
+from .html import code,prose,source
 
 __all__ = ['made']
 
 
 def made(docs, kept):
     "Every page about blocks: its place, and what it holds"
-    yield 'blocks/index.md', index()
     for m in blocks.modules:
         for n in m.__all__: yield f'blocks/{n}.md', '\n'.join(page(n, m))
-
-def index():
-    total = sum(len(m.__all__) for m in blocks.modules)
-    out = ['# The blocks', '', f"{total} blocks: functions for one parameter, which algorithms are lists of. Put them into a list of your own, "
-           "before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
-    for m in blocks.modules:
-        out += [f'## {module_of(m).capitalize()}', '', prose(m), '']
-        rows = [[f'[{n}]({n}.md)', first_sentence(text(getattr(m, n))), short(n)] for n in m.__all__]
-        out += [table(['block', 'what it does', 'used by'], rows), '']
-    return '\n'.join(out)
-
-def short(n):
-    found = uses().get(n, [])
-    return ', '.join(f'[{a}](../catalogue/{a}.md)' for a in found[:3]) + (f' and {len(found)-3} more' if len(found)>3 else '')
 
 @cache
 def kinds():

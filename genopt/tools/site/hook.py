@@ -3,7 +3,6 @@
 import posixpath,re
 from pathlib import Path
 from bs4 import BeautifulSoup,NavigableString
-from mkdocs.exceptions import PluginError
 from mkdocs.plugins import CombinedEvent,event_priority
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -25,7 +24,7 @@ def on_config(config):
 def add(files, config):
     def put(place, **what): files.append(File.generated(config, place, **what))
     repo = clone(config)
-    for origin,place in repo.text_pages.items():                  put(place, content=repo.text(origin))
+    for place,content in repo.made_pages().items():               put(place, content=content)
     for origin,place in (repo.notebooks | repo.pictures).items(): put(place, abs_src_path=str(repo.root/origin))
     for module in (algorithms, blocks):
         for place,content in module.made(Path(config.docs_dir), repo.root/'build'):
@@ -45,16 +44,18 @@ on_files = CombinedEvent(add, locate)
 # -- Markdown --
 
 def on_page_markdown(markdown, page, config, files):
-    """`[[Adam]]` is a link to the page of that algorithm or block; `{{bytes Adam}}` is its state, in bytes for each element. Links of pages that are
-    read in the repository too are turned to the site's"""
+    """A name of an algorithm or of a block in backticks becomes a link to its page. Links of pages that are read in the repository too are turned to
+    the site's"""
     repo = clone(config)
     if (origin := f'docs/{page.file.src_uri}') in repo.pages: markdown = repo.rehome(markdown, origin)
-    def link(m):
-        if not (place := html.page_of(m[1])): raise PluginError(f"{page.file.src_uri}: there is no algorithm or block {m[1]!r}")
-        return f"[{m[1]}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')})"
-    markdown = re.sub(r'\[\[(\w+)\]\]', link, markdown)
-    return re.sub(r'\{\{bytes (\w+)\}\}', lambda m: algorithms.bytes_in_words(m[1]), markdown)
+    return with_links_of_names(markdown, page.file.src_uri)
 
+def with_links_of_names(markdown, here):
+    "The Markdown of the page `here` with a link for each name in backticks. Code in lines of its own, headings and links stay as they are"
+    def link(m):
+        place = html.page_of(m[2]) if m[2] else None
+        return f"[`{m[2]}`]({posixpath.relpath(place, posixpath.dirname(here) or '.')})" if place and place!=here else m[0]
+    return re.sub(r'(^```.*?^```|^#.*?$|^    .*?$|\[[^\]]*\]\()|`(\w+)`', link, markdown, flags=re.S|re.M)
 
 # -- HTML --
 

@@ -10,7 +10,7 @@ from latex2mathml.converter import convert
 from ... import algorithms,blocks
 from ...contract.names import global_names
 
-__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'symbols', 'table']
+__all__ = ['code', 'equations', 'font', 'linked', 'math', 'page_of', 'prose', 'signature_code', 'source', 'symbols']
 
 
 # -- Formulas --
@@ -40,11 +40,15 @@ def font() -> bytes:
     whole.save(out)
     return out.getvalue()
 
+of_matrices = ("A product without a sign between two matrices is their matrix product. Powers, roots, fractions and ⊙ work on each element. A row or "
+               "a column beside a matrix works on each of its rows or columns. A function of L or R acts on its eigenvalues.")
+
 def symbols(lines):
     "What the symbols of `formula.Line`s stand for, as HTML; names that are written out need no word"
     found = {n: t for line in lines for n,t in line.symbols.items() if not t.startswith(r'\text')}
     shown = ' '.join(f'<span>{math(t)} <code>{n}</code></span>' for n,t in found.items())
-    return f'<p class="symbols">{shown}</p>' if shown else ''
+    note  = f'<p class="symbols">{of_matrices}</p>' if any(line.matrix for line in lines) else ''
+    return (f'<p class="symbols">{shown}</p>' if shown else '') + note
 
 def equations(line, link):
     "The equations of a `formula.Line` as HTML. `link`: what stands beside them"
@@ -85,11 +89,6 @@ def signature_code(name, signature, width=68):
     line = f"{name}({', '.join(args)})"
     return line if len(line)<=width else f"{name}(\n    " + ',\n    '.join(args) + ',\n)'
 
-def cell(x): return str(x).replace('|', r'\|').replace('\n', ' ')
-
-def table(head, rows):
-    "A table in Markdown"
-    return '\n'.join([f"| {' | '.join(head)} |", '|' + '---|'*len(head), *(f"| {' | '.join(map(cell, r))} |" for r in rows)])
 
 
 # -- Links --

@@ -18,8 +18,9 @@ def nav(repo):
     def section(title, folder, names): return {title.capitalize(): [{n: f'{folder}/{n}.md'} for n in names]}
     return [
         {'genopt': 'index.md'},
-        {'Start': [{'Start': 'start.md'}, *(place for origin,place in repo.notebooks.items() if '/loops/' not in origin),
-                   {'Coming from ...': 'coming_from.md'}, {'Your checkpoints': 'checkpoints.md'}, {'Memory': 'memory.md'}]},
+        {'Start': [*(place for origin,place in repo.notebooks.items() if '/loops/' not in origin),
+                   {'Coming from ...': 'coming_from.md'}, {'Your checkpoints': 'checkpoints.md'}, {'Memory': 'memory.md'},
+                   {'Limits': 'limits.md'}]},
         {'Which one?': [{'Which optimizer?': 'choose.md'}, *there('Trials', 'trials'), *there('Compared', 'compare')]},
         {'Catalogue': ['catalogue/index.md', *(section(catalogue.family_name(m), 'catalogue', m.__all__) for m in catalogue.families())]},
         {'Blocks': ['blocks/index.md', *(section(catalogue.module_of(m), 'blocks', m.__all__) for m in blocks.modules if m.__all__)]},

@@ -1,5 +1,5 @@
-"""Files of the repository as pages: README, CONTRIBUTING, CHANGELOG, the notebooks. Their links are turned to the pages of the site; a link to a file
-that has no page becomes its name in the text."""
+"""Files of the repository as pages: README, the catalogue, CONTRIBUTING, CHANGELOG, the notebooks. Their links are turned to the pages of the site. A
+link to a file that has no page becomes its name in the text."""
 
 import posixpath,re
 from functools import cached_property
@@ -9,12 +9,14 @@ __all__ = ['Repository']
 
 # a file of the repository -> its page
 text_pages = {
-    'README.md':            'start.md',
+    'README.md':            'index.md',
     'CONTRIBUTING.md':      'inside.md',
     'CHANGELOG.md':         'changelog.md',
     'benchmarks/README.md': 'benchmarks.md',
     'benchmarks/GPU.md':    'gpu.md',
 }
+wide = '---\nhide: [navigation, toc]\n---\n'                         # the first page has room for lines of code
+catalogue,of_blocks = 'docs/catalogue.md','# The blocks\n'          # the site cuts this file in two pages, at this heading
 
 
 class Repository:
@@ -36,13 +38,20 @@ class Repository:
         "All that has a place"
         docs = [self.relative(p) for p in (self.root/'docs').rglob('*') if p.suffix in ('.md', '.png', '.json')]
         own  = {p: p.removeprefix('docs/') for p in docs}
-        return own | text_pages | self.notebooks | self.pictures | {'docs/catalogue.md': 'catalogue/index.md'}
+        return own | text_pages | self.notebooks | self.pictures | {catalogue: 'catalogue/index.md'}
 
     def relative(self, path): return path.relative_to(self.root).as_posix()
 
     def text(self, origin):
         "The Markdown of the file `origin`, for its page"
         return self.rehome((self.root/origin).read_text(encoding='utf-8'), origin)
+
+    def made_pages(self):
+        "The pages that are made of files: place -> Markdown"
+        algorithms,blocks = self.text(catalogue).split(f'\n{of_blocks}')
+        pages = {place: self.text(origin) for origin,place in text_pages.items()}
+        pages['index.md'] = wide + pages['index.md']
+        return pages | {'catalogue/index.md': algorithms, 'blocks/index.md': of_blocks+blocks}
 
     def place_of(self, link, origin):
         "Where in the site `link`, in the file `origin`, leads: page and anchor. None where it has no place"

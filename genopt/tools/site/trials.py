@@ -2,7 +2,7 @@
 
 import json
 from ..trials import judging
-from .html import table
+from ..catalogue import table
 
 __all__ = ['load', 'rows_of']
 

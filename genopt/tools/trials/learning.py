@@ -9,7 +9,7 @@ __all__ = ['parity', 'first_and_last_bit', 'spirals', 'modular_sums', 'grokking'
 
 
 def gaussian(*shapes, gain=1.):
-    "Starts with normal weights, divided by the root of their number of inputs"
+    "Start with normal weights, divided by the root of their number of inputs"
     return lambda rand: [gain*torch.randn(*s, generator=rand)/s[-2]**.5 for s in shapes]
 
 def with_one(x): return torch.cat([x, torch.ones_like(x[...,:1])], -1)

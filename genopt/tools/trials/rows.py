@@ -64,7 +64,7 @@ class Manner:
     apart: bool
 
 def manner_of(make) -> Manner:
-    "Finds by trial how to run what `make(groups)` returns. Raises the error of the plain call, where no way works"
+    "Find by trial how to run what `make(groups)` returns. Raises the error of the plain call, where no way works"
     errors = []
     for graph in (False, True):
         for closure in (graph, True):

@@ -42,7 +42,7 @@ class Task:
     def reason(self): return inspect.getdoc(self.make)
     @property
     def fingerprint(self):
-        "Changes with the code of the task, so that a result is not taken for that of another task of the same name. Words and layout do not count"
+        "A value that changes with the code of the task, which tells results of another task of the same name apart. Words and layout do not count"
         function, = ast.parse(inspect.getsource(self.make)).body
         del function.body[0]                                        # the docstring
         for call in function.decorator_list:
@@ -50,7 +50,7 @@ class Task:
         return hashlib.sha256(ast.unparse(function).encode()).hexdigest()[:12]
 
 def task(degrees, steps, basis):
-    "Makes a `Task` of the function that returns its problems"
+    "Make a `Task` of the function that returns its problems"
     return lambda make: Task(make, degrees, steps, basis)
 
 

@@ -287,7 +287,7 @@ def test_gaussian_probe_looks_random():
 def test_every_block_is_in_an_algorithm_or_here():
     "And says what it does in a formula or in words, and what it is from"
     root = Path(genopt.__file__).parent
-    used = '\n'.join(f.read_text() for f in [*(root/'algorithms').glob('*.py'), root/'fastai.py', Path(__file__), Path(__file__).parent/'test_modes.py'])
+    used = '\n'.join(f.read_text() for f in [*(root/'algorithms').glob('*.py'), root/'fastai.py', Path(__file__), *(Path(__file__).parent/f'test_{n}.py' for n in ('modes', 'random'))])
     for n in blocks.__all__:
         doc = inspect.getdoc(getattr(blocks, n))
         assert re.search(rf'\b{n}\b', used), n

@@ -27,7 +27,7 @@ from .modes import Modes,told_weights
 from .nonfinite import Nonfinite
 from .parameters import as_groups,check_complex,check_form,check_params
 from .recipe import Recipe,entered,flatten,keep_plain,taken
-from .storage import check_matches,check_weights
+from .storage import check_matches,check_weights,saved
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -399,8 +399,10 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
         weights = self._weights()
         self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
-        try: return super().state_dict() | weights
+        try: res = super().state_dict() | weights
         finally: self.__dict__['_store'] = store
+        for g in res['param_groups']: g['store'] = saved(g['store'])        # functions cannot be loaded with weights_only=True
+        return res
 
     @quietly
     def torch_state_dict(self):

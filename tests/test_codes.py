@@ -1,11 +1,11 @@
-"States in 8 bits, in blocks: the code, and each backend that reads and writes it"
+"States in codes: those that come with genopt, those that a user writes, and each backend that reads and writes them"
 
 import copy,io
 from functools import partial
 import pytest,torch
 import genopt
-from genopt import AdamW,Optimizer,kept,zeros
-from genopt.contract.codes import block,decode,encode,n_blocks
+from genopt import AdamW,Code,Optimizer,kept,zeros
+from genopt.contract.codes import codes
 from genopt.run import compiler,triton_runtime
 import test_distributed
 from helpers import catalogue,difference,gpu
@@ -13,8 +13,20 @@ from test_storage import train
 from test_triton import on_triton                                            # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')            # Triton's interpreter computes lanes that are not in use
+int8 = codes['int8']
+encode,decode,block,n_blocks = int8.stored,int8.seen,int8.block,int8.n_blocks
 nearest = dict(dtype='int8', rounding='nearest', smallest=0)
 random  = dict(dtype='int8', smallest=0)
+
+# Codes as users write them: for kernels, for lists alone, of other sizes
+linear    = Code('linear', lambda x: x.abs().amax(-1), lambda x,scale: x/scale*127, lambda code,scale: code/127*scale, dtype=torch.int8)
+steps     = torch.linspace(-1, 1, 255)
+of_tables = Code('of_tables', lambda x: x.abs().amax(-1), lambda x,scale: torch.bucketize(x/scale, (steps[1:]+steps[:-1])/2).to(x.dtype),
+                 lambda code,scale: steps[code.long().clamp(max=254)]*scale)
+coarse    = Code('coarse', lambda x: x.square().mean(-1).sqrt()*8, lambda x,scale: x.sign()*(x.abs()/scale)**.5*15, lambda code,scale: code*code.abs()/225*scale,
+                 dtype=torch.int8, block=64)
+wide      = Code('wide', lambda x: x.abs().mean(-1) + (x-x.mean(-1, keepdim=True)).abs().amax(-1), lambda x,scale: (x/scale+1)*127.5,
+                 lambda code,scale: torch.where(scale>0, (code/127.5-1)*scale, 0.*scale), block=1024)
 
 kinds = dict(launch={}, triton={}, foreach=dict(foreach=True), reference=dict(foreach=False))
 @pytest.fixture(params=kinds)
@@ -151,7 +163,7 @@ def test_a_step_encodes_as_the_function_does(way):
             codes,scale = encode(g*factor)
             state = opt.state[p]
             assert state['last'].stride()==codes.stride() and torch.equal(state['last'], codes)
-            torch.testing.assert_close(state['last.scale'], scale, rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(state['last.int8'], scale, rtol=0, atol=0, equal_nan=True)
         assert opt.state[ps[-1]]['last'].dtype==torch.float32               # a single number
     assert ran_by(opt)<={'launch','triton','foreach'}
 
@@ -163,7 +175,7 @@ def test_a_step_reads_what_is_there(way):
     opt = Optimizer([p], [step], lr=1., **way)
     opt.init_state()
     codes,scale = encode(g)
-    opt.state[p].update({'last': codes, 'last.scale': scale})
+    opt.state[p].update({'last': codes, 'last.int8': scale})
     p.grad = torch.zeros_like(p)
     opt.step()
     torch.testing.assert_close(p.detach(), -decode(codes, scale), rtol=0, atol=0, equal_nan=True)
@@ -179,7 +191,7 @@ def test_a_step_rounds_at_random(way):
                 p.grad = torch.full_like(p, .31)
                 p.grad[:,0],p.grad[15:,1] = 1.,-1.
             opt.step()
-            res += [decode(opt.state[p]['last'], opt.state[p]['last.scale']) for p in ps]
+            res += [decode(opt.state[p]['last'], opt.state[p]['last.int8']) for p in ps]
         return res
     res = run(1)
     for x in res:
@@ -214,13 +226,13 @@ def test_an_average_does_not_stand_still(quick_way):
         x   = torch.full_like(p, .3)
         x[:,0] = 1.
         opt.init_state()
-        opt.state[p].update(dict(zip(('sqr_avg','sqr_avg.scale'), encode(x.detach()))) if how else dict(sqr_avg=x.detach()))
+        opt.state[p].update(dict(zip(('sqr_avg','sqr_avg.int8'), encode(x.detach()))) if how else dict(sqr_avg=x.detach()))
         for _ in range(1000):
             p.grad = torch.zeros_like(p)
             p.grad[:,0] = 1.
             opt.step()
         s = opt.state[p]
-        return (decode(s['sqr_avg'], s['sqr_avg.scale']) if how else s['sqr_avg'])[:,1:].double()
+        return (decode(s['sqr_avg'], s['sqr_avg.int8']) if how else s['sqr_avg'])[:,1:].double()
     start = decode(*encode(torch.tensor([1., .3])))[1].item()
     assert (average(nearest)-start).abs().max()<1e-6
     assert abs(average(random).mean()-average(None).mean()*start/.3)<.005
@@ -263,21 +275,30 @@ def test_parameters_with_gaps_and_moved_memory(way):
 
 quick_on_triton = 'AdamW','Lion','LAMB'
 @pytest.mark.parametrize('a', [a for a in catalogue if not a.closure], ids=lambda a: a.name)
-def test_all_algorithms(a, quick_way): same_as_reference(a, quick_way)
+def test_all_algorithms(a, quick_way): same_as_reference(a, quick_way, 'int8')
 
+@pytest.mark.parametrize('code', ['fp8', linear, of_tables], ids=str)
 @pytest.mark.parametrize('a', [pytest.param(a, marks=() if a.name in quick_on_triton else pytest.mark.slow) for a in catalogue if not a.closure],
                          ids=lambda a: a.name)
-def test_all_algorithms_in_triton(a, on_triton): same_as_reference(a, {})    # noqa: F811
+def test_all_algorithms_in_other_codes(a, code):
+    for kw in ({}, dict(foreach=True)): same_as_reference(a, kw, code)
 
-def same_as_reference(a, kw):
+@pytest.mark.parametrize('code', ['int8','fp8',linear], ids=str)
+@pytest.mark.parametrize('a', [pytest.param(a, marks=() if a.name in quick_on_triton else pytest.mark.slow) for a in catalogue if not a.closure],
+                         ids=lambda a: a.name)
+def test_all_algorithms_in_triton(a, code, on_triton): same_as_reference(a, {}, code)    # noqa: F811
+
+def same_as_reference(a, kw, code):
     "In steps with late and missing gradients. Rounded to the nearest code, all backends come to the same"
-    settings = next((s for s in a.settings() if not s.get('maximize')), a.settings(1)[0]) | dict(store={'*': nearest})
+    store = {'*': dict(dtype=code, rounding='nearest', smallest=0)}
+    settings = next((s for s in a.settings() if not s.get('maximize')), a.settings(1)[0]) | dict(store=store)
     try: loop,opt = a.ran(a.cls, settings|dict(foreach=False), steps=12, dtype=torch.float32)
     except ValueError as e:
         assert 'matches no state' in str(e)                                 # it keeps none
         return
-    states = [(n,v) for s in opt.state.values() for n,v in s.items() if torch.is_tensor(v) and v.numel() and v.ndim and not n.endswith('.scale')]
-    assert all((v.dtype is torch.uint8)==(n not in weights) for n,v in states)
+    states = [(n,v) for s in opt.state.values() for n,v in s.items() if torch.is_tensor(v) and v.numel() and v.ndim and '.' not in n]
+    inits  = {n: init for g in opt.param_groups for n,init in opt._recipe(g).chain(g).state.items()}
+    assert all((not v.is_floating_point())==(n not in weights and not inits[n].exact) for n,v in states)
     if kw and a.alone: return
     assert difference(a.ran(a.cls, settings|kw, steps=12, dtype=torch.float32)[0], loop)<=3e-7
 
@@ -306,10 +327,10 @@ def test_sparse_gradients():
     step([*range(40)])
     s = opt.state[p]
     with torch.no_grad(): s['grad_avg'][24:32].fill_(200)                   # would have another scale if it were written again
-    before = {n: s[n].clone() for n in ('grad_avg','grad_avg.scale')}
+    before = {n: s[n].clone() for n in ('grad_avg','grad_avg.int8')}
     value  = decode(*before.values())
     step([9])
-    now = decode(s['grad_avg'], s['grad_avg.scale'])
+    now = decode(s['grad_avg'], s['grad_avg.int8'])
     rows = torch.arange(40)//8
     assert torch.equal(s['grad_avg'][rows!=1], before['grad_avg'][rows!=1]) and torch.equal(now[rows!=1], value[rows!=1]) and not torch.equal(now[9], value[9])
     torch.testing.assert_close(now[8], value[8], rtol=.2, atol=.01)
@@ -331,7 +352,7 @@ def test_a_step_on_a_gpu_encodes_as_the_function_does(kw):
     for p,g in zip(ps[:-1], gs):
         codes,scale = encode(g)
         assert opt.state[p]['last'].stride()==codes.stride() and torch.equal(opt.state[p]['last'].cpu(), codes)
-        torch.testing.assert_close(opt.state[p]['last.scale'].cpu(), scale, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(opt.state[p]['last.int8'].cpu(), scale, rtol=0, atol=0, equal_nan=True)
 
 @gpu
 @pytest.mark.parametrize('name', ['AdamW', 'Lion', 'LAMB'])
@@ -344,7 +365,7 @@ def test_backends_agree_on_a_gpu(name):
         for _ in range(10):
             for p in ps: p.grad = torch.randn_like(p)
             opt.step()
-        return [*ps, *(decode(s[n], s[f'{n}.scale']) for s in opt.state.values() for n in ('grad_avg',))]
+        return [*ps, *(decode(s[n], s[f'{n}.int8']) for s in opt.state.values() for n in ('grad_avg',))]
     want = run(nearest, foreach=False)
     for kw in ({}, dict(foreach=True)):
         for a,b in zip(run(nearest, **kw), want): assert ((a-b).abs()>1e-5*b.abs().max()).float().mean()<1e-3
@@ -359,7 +380,7 @@ def test_a_step_on_a_gpu_rounds_at_random():
         p.grad = torch.full_like(p, .31)
         p.grad[:,0] = 1.
         opt.step()
-        return decode(opt.state[p]['last'], opt.state[p]['last.scale'])
+        return decode(opt.state[p]['last'], opt.state[p]['last.int8'])
     rest = run(1)[:,1:]
     low,top = rest.min().item(),rest.max().item()
     assert len(rest.unique())==2 and low<.31<top and abs(rest.double().mean().item()-.31)<(top-low)*.01
@@ -371,7 +392,7 @@ def test_a_step_on_a_gpu_rounds_at_random():
 def test_one_dtype_for_all_states():
     for store in ('int8', torch.int8, {'*': 'int8'}, {'*_avg': 'int8'}):
         ps,opt = train(partial(AdamW, store=store))
-        assert coded(opt)=={'grad_avg','sqr_avg'} and 'grad_avg.scale' not in opt.state[ps[1]]             # the bias stays float32
+        assert coded(opt)=={'grad_avg','sqr_avg'} and 'grad_avg.int8' not in opt.state[ps[1]]             # the bias stays float32
     assert opt.param_groups[0]['store']==(('*_avg', 'int8', 'stochastic', 4096),)
 
 def test_copies_of_weights_need_their_name():
@@ -381,7 +402,7 @@ def test_copies_of_weights_need_their_name():
 
 def test_weights_to_evaluate_in_codes():
     ps,opt = train(partial(genopt.ASGD, lr=.1, t0=0, store={'eval_p': random}))
-    want = [decode(s['eval_p'], s['eval_p.scale']) for s in map(opt.state.get, ps)]
+    want = [decode(s['eval_p'], s['eval_p.int8']) for s in map(opt.state.get, ps)]
     opt.eval()
     assert all(map(torch.equal, ps, want)) and coded(opt)=={'eval_p'}
 
@@ -431,7 +452,7 @@ def test_a_state_dict_loads_into_another_policy(ours, theirs, tmp_path):
     before = [{n: v.dtype for n,v in new.state[q].items() if torch.is_tensor(v)} for q in qs]
     new.load_state_dict(torch.load(tmp_path/'sd.pt', weights_only=True))
     assert [{n: v.dtype for n,v in new.state[q].items() if torch.is_tensor(v)} for q in qs]==before
-    values = lambda s, n: decode(s[n], s[f'{n}.scale']) if f'{n}.scale' in s else s[n].float()
+    values = lambda s, n: decode(s[n], s[f'{n}.int8']) if f'{n}.int8' in s else s[n].float()
     for p,q in zip(ps, qs):
         for n in ('grad_avg','sqr_avg'): torch.testing.assert_close(values(new.state[q], n), values(opt.state[p], n), rtol=.03, atol=.002)
         if ours==theirs: assert all(torch.equal(v, opt.state[p][n]) for n,v in new.state[q].items() if torch.is_tensor(v))
@@ -439,11 +460,11 @@ def test_a_state_dict_loads_into_another_policy(ours, theirs, tmp_path):
     new.step()
 
 @pytest.mark.parametrize('change,words', [
-    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: it has 'sqr_avg.scale', but no codes as 'sqr_avg'"),
-    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "it has 'sqr_avg.scale', but no codes"),
-    (lambda s: s.pop('sqr_avg.scale'),                        "'sqr_avg' is in codes, but it has no 'sqr_avg.scale'"),
-    (lambda s: s.update({'sqr_avg.scale': torch.ones(3)}),    "'sqr_avg.scale' must be a float32 tensor of 17 elements, one for each 256 of 'sqr_avg'"),
-    (lambda s: s['sqr_avg.scale'].fill_(nan),                 "'sqr_avg' has NaN"),
+    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: it has 'sqr_avg.int8', but no codes as 'sqr_avg'"),
+    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "it has 'sqr_avg.int8', but no codes"),
+    (lambda s: s.pop('sqr_avg.int8'),                        "'sqr_avg' is in codes, but it has no scales, such as 'sqr_avg.int8'"),
+    (lambda s: s.update({'sqr_avg.int8': torch.ones(3)}),    "'sqr_avg.int8' must be a float32 tensor of 17 elements, one for each 256 of 'sqr_avg'"),
+    (lambda s: s['sqr_avg.int8'].fill_(nan),                 "'sqr_avg' has NaN"),
 ], ids=range(5))
 def test_files_that_are_refused(change, words):
     _,opt = train(partial(AdamW, store={'*': random}))

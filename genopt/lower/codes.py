@@ -69,7 +69,8 @@ def recorded_code(code):
         for n in ('nearest', 'at_random', 'decode'):
             check_elementwise(found[n])
     except NotRecorded as e:
-        return Why(f'the code {code}', f'the code {code} {e}')
+        who = f'the code {code.name!r}'
+        return Why(who, f'{who} {e}')
     return RecordedCode(code, **found)
 
 

@@ -137,9 +137,9 @@ def in_own_codes(state, chain, known, p, who):
         expected = first(init, p)
         if not isinstance(expected, Tensor) or not expected.is_floating_point() or not (found := saved_code(n, state, init, known, who)): continue
         code,beside = found
-        scale = res.pop(beside)
-        if init.code_for(expected)==code: scales[code.beside(n)] = scale
-        else: res[n] = code.seen(state[n], scale)
+        if init.code_for(expected)==code: scales[code.beside(n)] = state[beside]
+        else: res[n] = code.seen(state[n], state[beside])
+        if beside not in scales: del res[beside]
     return res | scales,scales
 
 def saved_code(n, state, init, known, who):

@@ -155,8 +155,8 @@ def try_on_blocks(code: Code, who: str) -> None:
     if s.shape!=(len(x),):
         raise ValueError(f"{who}: scale must give one number for each block, of shape ({len(x)},) for blocks of shape {tuple(x.shape)}; it gave "
                          f"{tuple(s.shape)}. Reduce the last dimension: x.abs().amax(-1)")
+    if not s.isfinite().all(): raise ValueError(f"{who}: scale gives {s[~s.isfinite()][0]:g} for a block of finite elements; it must be finite")
     s = code.scales(x)[:,None]
-    if not s.isfinite().all(): raise ValueError(f"{who}: scale gives {s[~s.isfinite()][0]} for a block of finite elements; {advice_on_signs(code)}")
     r = result(who, 'encode', code.encode, x, s)
     same_shape(who, 'encode', r, x)
     check_codes(code, who, x, s, r)
@@ -214,8 +214,6 @@ def check_elements(code: Code, who: str, x: Tensor, y: Tensor) -> None:
     i = far.argmax()
     raise ValueError(f"{who}: {x.flatten()[i].item():g} comes back as {y.flatten()[i].item():g}, off by {worst:.3g} of the largest element in its block; error allows "
                      f"{code.error:g}. decode must undo encode{'' if code.error>=.5 else '; if the code is that coarse, give it a larger error'}")
-
-def advice_on_signs(code: Code) -> str: return "it must be finite" if code.signed else "it must be finite, and elements must not be negative"
 
 
 # -- Blocks --

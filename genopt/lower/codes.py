@@ -110,13 +110,19 @@ class BlockRecorder(Recorder):
         super().__init__(scalars, [size], 2, known)
 
     def dispatch(self, func, args, kwargs):
-        "The last of two dimensions is all that a row has"
+        "The last of two dimensions is all that a row has, and it need not be kept"
         if func.overloadpacket in reductions:
             names = [a.name for a in func._schema.arguments]
-            one = lambda n, v: [] if n == 'dim' and v in ([-1], [1]) else v
-            args = tuple(map(one, names, args))
-            kwargs = {n: one(n, v) for n, v in kwargs.items()}
+            args = tuple(map(of_row, names, args))
+            kwargs = {n: of_row(n, v) for n, v in kwargs.items()}
         return super().dispatch(func, args, kwargs)
+
+
+def of_row(name, v):
+    "The argument `v` of a reduction of blocks, for one row"
+    if name == 'dim' and v in ([-1], [1]):
+        return []
+    return False if name == 'keepdim' else v
 
 
 def check_elementwise(function):

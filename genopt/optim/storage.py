@@ -4,7 +4,7 @@
     AdamW(params, store='int8')                                            # the same as {'*': 'int8'}
     AdamW(params, store={'sqr_avg': my_code})                              # a `genopt.Code`
 
-The first pattern that matches a state counts. Some states take a policy only if it has their exact name. One is a state that its callback declares
+The first pattern that matches a state counts. Some states match nothing but their exact name. One is a state that its callback declares
 as `exact(zeros)`: a matrix from which others are computed, for instance, or a sum. The other is a copy of the weights (`p0`, `eval_p`), where the
 policy is a code: it is not an average, and 8 bits are too few for it. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros`
 becomes `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
@@ -79,8 +79,8 @@ def with_storage(cb, store):
     block = Block(cb)
     names = {member: n for n,member in zip(block.reads, block.names)}
     for n,init in block.state.items():
-        found = next((p for p in store if fnmatchcase(n, p[0])), None)
-        if found and fits(found, n, init): new[names[n]] = kept(init, *found[1:])
+        found = next((p for p in store if fnmatchcase(n, p[0]) and fits(p, n, init)), None)
+        if found: new[names[n]] = kept(init, *found[1:])
     return partial(cb, **new) if new else cb
 
 def fits(entry, n, init):
@@ -108,5 +108,10 @@ def check_matches(store, state, who):
     "Refuse a pattern that matches no tensor among the states. `state`: name -> initializer"
     names = [n for n,init in state.items() if is_tensor(init)]
     for pattern,*_ in store:
-        if pattern=='p' or any(fnmatchcase(n, pattern) for n in names): continue
+        found = [n for n in names if fnmatchcase(n, pattern)]
+        exact = [n for n in found if state[n].exact and n!=pattern]
+        if found and found==exact and pattern!='*':
+            raise ValueError(f"{who}: store has {pattern!r}, which matches {', '.join(exact)} alone; such a state must keep its precision, and takes a "
+                             "policy only under its exact name")
+        if pattern=='p' or found: continue
         raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")

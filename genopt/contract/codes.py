@@ -167,8 +167,9 @@ def try_on_blocks(code: Code, who: str) -> None:
     bad = x.clone()
     bad[0,3],bad[1,5] = torch.nan,torch.inf
     y = code.decode(code.nearest(bad, s := code.scales(bad)[:,None]), s)
-    if y[:2].isfinite().any(): raise ValueError(f"{who}: a block with {'a NaN' if y[0].isfinite().any() else 'an infinite element'} comes back as numbers; "
-                                                "scale must see every element of its block, and decode must use the scale")
+    if not y[:2].isfinite().any(): return
+    what = 'a NaN' if y[0].isfinite().any() else 'an infinite element'
+    raise ValueError(f"{who}: a block with {what} comes back as numbers; scale must see every element of its block, and decode must use the scale")
 
 def examples(code: Code) -> Tensor:
     "Blocks: normal elements, of other sizes, of many sizes, of one sign, zeros"
@@ -182,14 +183,17 @@ def result(who: str, name: str, f: Callable[..., Tensor], *args: Tensor) -> Tens
     "What the function of a code gives for `args`, which it must leave as they are"
     given = [x.clone() for x in args]
     try: y = f(*given)
-    except Exception as e: raise ValueError(f"{who}: {name} fails on tensors of shape {' and '.join(str(tuple(x.shape)) for x in args)}: {e}") from e
+    except Exception as e:
+        shapes = ' and '.join(str(tuple(x.shape)) for x in args)
+        raise ValueError(f"{who}: {name} fails on tensors of shape {shapes}: {e}") from e
     if not isinstance(y, Tensor): raise TypeError(f"{who}: {name} must return a tensor, got {y!r}")
-    if not all(torch.equal(a, b) for a,b in zip(args, given)): raise ValueError(f"{who}: {name} writes into its arguments; return a new tensor instead")
+    if not all(map(torch.equal, args, given)): raise ValueError(f"{who}: {name} writes into its arguments; return a new tensor instead")
     return y
 
 def same_shape(who: str, name: str, y: Tensor, x: Tensor) -> None:
-    if y.shape!=x.shape or y.dtype!=torch.float32:
-        raise ValueError(f"{who}: {name} must give a float32 tensor of shape {tuple(x.shape)}, as its argument; it gave {str(y.dtype)[6:]} of shape {tuple(y.shape)}")
+    if y.shape==x.shape and y.dtype==torch.float32: return
+    raise ValueError(f"{who}: {name} must give a float32 tensor of shape {tuple(x.shape)}, as its argument; it gave {str(y.dtype)[6:]} of shape "
+                     f"{tuple(y.shape)}")
 
 def check_codes(code: Code, who: str, x: Tensor, s: Tensor, r: Tensor) -> None:
     "Refuse codes `r` of the blocks `x` that are out of range, that depend on other elements, or are not in order"
@@ -208,12 +212,13 @@ def check_codes(code: Code, who: str, x: Tensor, s: Tensor, r: Tensor) -> None:
 
 def check_elements(code: Code, who: str, x: Tensor, y: Tensor) -> None:
     "Refuse elements `y` that came back of blocks `x` and are too far from these"
-    if y[6].any(): raise ValueError(f"{who}: a block of zeros comes back as {y[6].abs().max().item():g}; decode must give 0 there, since states start at zero")
+    if y[6].any():
+        raise ValueError(f"{who}: a block of zeros comes back as {y[6].abs().max().item():g}; decode must give 0 there, since states start at zero")
     far = ((y-x).abs()/x.abs().amax(-1, keepdim=True).clamp(min=1e-30)).nan_to_num(torch.inf)
     if (worst := far.max().item())<=code.error: return
-    i = far.argmax()
-    raise ValueError(f"{who}: {x.flatten()[i].item():g} comes back as {y.flatten()[i].item():g}, off by {worst:.3g} of the largest element in its block; error allows "
-                     f"{code.error:g}. decode must undo encode{'' if code.error>=.5 else '; if the code is that coarse, give it a larger error'}")
+    was,now = (z.flatten()[far.argmax()].item() for z in (x, y))
+    raise ValueError(f"{who}: {was:g} comes back as {now:g}, off by {worst:.3g} of the largest element in its block; error allows {code.error:g}. "
+                     "decode must undo encode; if the code is that coarse, give it a larger error")
 
 
 # -- Blocks --

@@ -201,7 +201,7 @@ def kept(init: Init, dtype: str | torch.dtype | Code, rounding: str | None = Non
     rounding  = rounding or ('stochastic' if at_random else 'nearest')
     if rounding not in ('nearest','stochastic'): raise ValueError(f"rounding must be 'nearest' or 'stochastic', got {rounding!r}")
     if rounding=='stochastic' and not at_random:
-        why = f"; its encode gives whole numbers alone, and should give 41.3 for an element between those of 41 and 42" if code else ''
+        why = "; its encode gives whole numbers alone, and should give 41.3 for an element between those of 41 and 42" if code else ''
         raise ValueError(f"rounding='stochastic' is for bfloat16 and codes, and not for {name}{why}")
     if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
         raise ValueError(f"smallest must be a number of elements, got {smallest!r}")

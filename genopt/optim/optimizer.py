@@ -57,8 +57,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them, and reads
         gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
         allowed.
-    `store`: how states and parameters are stored, or `None`. A dict from names to dtypes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; a dtype for all
-        states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see `genopt.contract.weights`.
+    `store`: how states and parameters are stored, or `None`. A dict from names to dtypes or codes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; one
+        for all states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see
+        `genopt.contract.weights`.
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets

@@ -135,32 +135,35 @@ def in_own_codes(state, chain, known, p, who):
     res,scales = dict(state),{}
     for n,init in chain.state.items():
         expected = first(init, p)
-        if not isinstance(expected, Tensor) or not expected.is_floating_point() or not (found := saved_code(n, state, init, known, who)): continue
-        code,beside = found
+        if not isinstance(expected, Tensor) or not expected.is_floating_point(): continue
+        code,beside = saved_code(n, state, init, known, who)
+        if code is None: continue
         if init.code_for(expected)==code: scales[code.beside(n)] = state[beside]
         else: res[n] = code.seen(state[n], state[beside])
         if beside not in scales: del res[beside]
     return res | scales,scales
 
 def saved_code(n, state, init, known, who):
-    """The code in which the state `n`, of floating point, was saved, and under which name its scales; None if it is in none. Refuses a code that nobody
-    knows, and codes without scales that fit"""
+    """The code in which the state `n`, of floating point, was saved, and under which name its scales; twice None if it is in none. Refuses a code
+    that nobody knows, and codes without scales that fit"""
     codes  = state.get(n)
     coded  = isinstance(codes, Tensor) and codes.dtype in (torch.uint8,torch.int8)
     beside = [k for k in state if k.startswith(f'{n}.')]
-    if not beside and not coded: return None
+    if not beside and not coded: return None,None
     if not beside: raise ValueError(f"{who}: {n!r} is in codes, but it has no scales, such as {codes_of_genopt['int8'].beside(n)!r}")
     if not coded: raise ValueError(f"{who}: it has {beside[0]!r}, but no codes as {n!r}")
     name = beside[0].removeprefix(f'{n}.').replace('scale', 'int8')                         # files of before November 2026
     code = (known | ({init.code.name: init.code} if getattr(init, 'code', None) else {})).get(name)
     if code is None:
-        raise ValueError(f"{who}: {n!r} was saved in the code {name!r}, which the optimizer does not know; give it the code, with a pattern that may come "
-                         f"after all others: store={{..., '*': {name}}}")
-    scale = state[beside[0]]
-    if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(code.n_blocks(codes),):
-        raise ValueError(f"{who}: {beside[0]!r} must be a float32 tensor of {code.n_blocks(codes)} elements, one for each {code.block} of {n!r}; it is {describe(scale)}")
+        raise ValueError(f"{who}: {n!r} was saved in the code {name!r}, which the optimizer does not know; give it the code, with a pattern that may "
+                         f"come after all others: store={{..., '*': {name}}}")
+    scale,size = state[beside[0]],code.n_blocks(codes)
+    if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(size,):
+        raise ValueError(f"{who}: {beside[0]!r} must be a float32 tensor of {size} elements, one for each {code.block} of {n!r}; it is "
+                         f"{describe(scale)}")
     if codes.dtype!=code.dtype:
-        raise ValueError(f"{who}: {n!r} has codes of {str(codes.dtype)[6:]}, and the code {name!r} has {str(code.dtype)[6:]}; is it another code of that name?")
+        raise ValueError(f"{who}: {n!r} has codes of {str(codes.dtype)[6:]}, and the code {name!r} has {str(code.dtype)[6:]}; is it another code of "
+                         "that name?")
     return code,beside[0]
 
 def check_owner(state, chain, who):

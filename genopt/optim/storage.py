@@ -28,8 +28,8 @@ __all__ = ['check_matches', 'check_weights', 'codes_in', 'policies', 'saved', 'w
 def policies(store) -> tuple | None:
     """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)` and `('p', policy)`. None for no policy.
 
-    `store`: a dict from a pattern to a dtype or a code, or to a dict of the arguments of `kept`, and from `'p'` to a policy for parameters; a dtype or
-    a code for all states; or that tuple. Raises `TypeError` or `ValueError` for another value"""
+    `store`: a dict from a pattern to a dtype or a code, or to a dict of the arguments of `kept`, and from `'p'` to a policy for parameters; a dtype
+    or a code for all states; or that tuple. Raises `TypeError` or `ValueError` for another value"""
     if store is None: return None
     if isinstance(store, (str,torch.dtype,Code)): store = {'*': store}
     if isinstance(store, (tuple,list)): store = {pattern: dict(zip(arguments, values)) for pattern,*values in store}
@@ -50,7 +50,8 @@ def check_names(store):
     "Refuse two codes of one name: a checkpoint could not tell them apart"
     known = {}
     for _,how,*_ in store:
-        if isinstance(how, Code) and known.setdefault(how.name, how)!=how: raise ValueError(f"store has two codes called {how.name!r}; give one another name")
+        if isinstance(how, Code) and known.setdefault(how.name, how)!=how:
+            raise ValueError(f"store has two codes called {how.name!r}; give one another name")
 
 arguments = 'dtype','rounding','smallest'                                  # of `kept`
 
@@ -111,7 +112,7 @@ def check_matches(store, state, who):
         found = [n for n in names if fnmatchcase(n, pattern)]
         exact = [n for n in found if state[n].exact and n!=pattern]
         if found and found==exact and pattern!='*':
-            raise ValueError(f"{who}: store has {pattern!r}, which matches {', '.join(exact)} alone; such a state must keep its precision, and takes a "
-                             "policy only under its exact name")
+            raise ValueError(f"{who}: store has {pattern!r}, which matches {', '.join(exact)} alone; such a state must keep its precision, and takes "
+                             "a policy only under its exact name")
         if pattern=='p' or found: continue
         raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")

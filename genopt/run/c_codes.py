@@ -23,7 +23,7 @@ import torch
 from ..lower.codes import recorded_code
 from ..lower.operations import reduction, write
 from ..lower.values import ELEMENTS, SCALAR, SINGLE
-from .c import C, each_outcome, folded, function, starts, types
+from .c import C, each_outcome, function, starts, types
 from .names import as_operand, operands
 
 __all__ = ['CCode']
@@ -95,7 +95,10 @@ class CCode:
             red, at = reduction(v), name(v)
             lines += [f'float sum_{at} = {starts[red.sign]}; int bad_{at} = 0;']
             element = red.element(single, *(text(o, torch.float32) for o in v.operands))
-            body += [f'const float x_{at} = {element};', f'bad_{at} |= x_{at} != x_{at};']
+            body += [
+                f'const float x_{at} = {element};',
+                f'bad_{at} |= x_{at} != x_{at};',
+            ]
             if red.sign == '+':
                 body.append(f'sum_{at} += x_{at};')
             else:
@@ -117,7 +120,8 @@ class CCode:
     def store(self, f, how):
         "The functions that store a block, with the codes that `f` gives. `how`: ends their names"
         k = f'{self.number}{how}'
-        flags = [v for v in f.values if v.kind == SINGLE and v.dtype is torch.bool]
+        deciding = operands([v for v in f.values if v.kind == ELEMENTS])
+        flags = [v for v in deciding if v.kind == SINGLE and v.dtype is torch.bool]
         taken = ''.join(f', int {name(v)}' for v in flags)
         of_one = [v for v in f.values if v not in flags]
         one = function(
@@ -168,9 +172,7 @@ def define(v):
 
 def is_known(v, known):
     "Whether the single numbers that `v` is made of are `known`"
-    return all(
-        o.kind == ELEMENTS or o.kind == SCALAR or o in known for o in v.operands
-    )
+    return all(o.kind == ELEMENTS or o.kind == SCALAR or o in known for o in v.operands)
 
 
 def elements_of(values):

@@ -183,7 +183,10 @@ class StageEmitter:
             *(line for n in stored for line in self.store_block(n, size)),
         ]
         return [
-            *(f'float x{self.names.slots[n]}[{self.names.code(n).block}];' for n in stored),
+            *(
+                f'float x{self.names.slots[n]}[{self.names.code(n).block}];'
+                for n in stored
+            ),
             *function(f'for (int64_t b = 0; b < n; b += {size})', lines),
         ]
 
@@ -197,7 +200,9 @@ class StageEmitter:
 
     def block_start(self, n):
         "Where in its tile the block begins"
-        return f'const int64_t b{self.names.slots[n]} = b & -{self.names.code(n).block};'
+        return (
+            f'const int64_t b{self.names.slots[n]} = b & -{self.names.code(n).block};'
+        )
 
     def store_block(self, n, size):
         "Store a block, if it is complete after `size` more elements"

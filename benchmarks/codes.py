@@ -98,7 +98,8 @@ def write(path, lines):
 
 # -- Quality --
 
-linear_4 = Code('linear_4', lambda x: x.amax(-1), lambda x,scale: x/scale*16-1, lambda code,scale: (code+1)/16*scale, block=128, signed=False)
+linear_4 = Code('linear_4', lambda x: x.amax(-1), lambda x,scale: (x/scale*16 - 1).clamp(0, 15),
+                lambda code,scale: (code+1)/16*scale, block=128, signed=False)
 
 def all_in(how, rounding=None): return dict(dtype=how, rounding=rounding, smallest=0)
 policies = {'float32': None, '`int8`': {'*': all_in('int8')}, '`fp8`': {'*': all_in('fp8')},

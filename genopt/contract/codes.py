@@ -203,7 +203,7 @@ def check_codes(code: Code, who: str, x: Tensor, s: Tensor, r: Tensor) -> None:
         raise ValueError(f"{who}: encode gives {r[out][0].item():g}, where {str(code.dtype)[6:]} holds {low} ... {high}; scale it, or clamp it")
     order  = x.argsort(-1)
     sorted_x,sorted_r = x.gather(1, order),r.gather(1, order)
-    some   = torch.arange(code.block)%2==0
+    some   = torch.arange(code.block, device=x.device)%2==0
     if not torch.equal(code.encode(torch.where(some, sorted_x, 0.), s)[:,some].nan_to_num(), sorted_r[:,some].nan_to_num()):
         raise ValueError(f"{who}: encode gives an element another code if other elements of its block change; it may only depend on the element and "
                          "the scale")

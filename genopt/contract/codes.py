@@ -257,7 +257,7 @@ def int8_scale(x: Tensor) -> Tensor:
 def int8_encode(x: Tensor, scale: Tensor) -> Tensor:
     top  = scale.abs()
     root = (x.abs()*torch.where(top>0, 1/top, 0.)).sqrt()
-    plain,signed = root.sqrt()*255,root.clamp(max=1)*127
+    plain,signed = root.sqrt()*255,root*127
     return torch.where(scale<0, torch.where(x<0, 128-signed, 128+signed), torch.where(x>0, plain.clamp(min=1), 0.))
 
 def int8_decode(code: Tensor, scale: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from .checkpoint import (
     load_checkpoint as load_checkpoint, save_checkpoint as save_checkpoint,
 )
 from .contract import (
-    Init as Init, Range as Range, copy_of_p as copy_of_p, count as count, fraction as fraction, full as full, history as history, kept as kept,
-    maximum as maximum, minimum as minimum, nonneg as nonneg, ones as ones, positive as positive, rename as rename, scalar as scalar,
-    scalar_tensor as scalar_tensor, where as where, zeros as zeros,
+    Code as Code, Init as Init, Range as Range, copy_of_p as copy_of_p, count as count, exact as exact, fraction as fraction, full as full,
+    history as history, kept as kept, maximum as maximum, minimum as minimum, nonneg as nonneg, ones as ones, positive as positive, rename as rename,
+    scalar as scalar, scalar_tensor as scalar_tensor, where as where, zeros as zeros,
 )
 from .optim import (
     Optimizer as Optimizer, algorithm as algorithm, groups as groups, matrices as matrices, release_gradients as release_gradients,
@@ -28,8 +28,8 @@ from .optim import (
 __version__: str
 
 __all__ = [
-    'Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'fraction', 'full', 'groups', 'history', 'kept', 'list_algorithms',
-    'load_checkpoint', 'make', 'matrices', 'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'release_gradients', 'rename', 'save_checkpoint',
-    'scalar', 'scalar_tensor', 'where', 'zeros',
+    'Code', 'Init', 'Optimizer', 'Range', 'algorithm', 'copy_of_p', 'count', 'exact', 'fraction', 'full', 'groups', 'history', 'kept',
+    'list_algorithms', 'load_checkpoint', 'make', 'matrices', 'maximum', 'minimum', 'nonneg', 'ones', 'positive', 'release_gradients', 'rename',
+    'save_checkpoint', 'scalar', 'scalar_tensor', 'where', 'zeros',
 ]
 __all__ += algorithms.__all__

@@ -140,7 +140,7 @@ refused = [
     ({'sqr_av': 'bfloat16'},                 ValueError, "'sqr_av', which matches no state, did you mean 'sqr_avg'"),
     ({'step': 'bfloat16'},                   ValueError, "'step', which matches no state"),
     ({'*_avg': 'int9'},                      ValueError, r"store, '\*_avg': a state cannot be kept as 'int9'; there is float32, bfloat16"),
-    ({'*': dict(dtype='float16', rounding='stochastic')}, ValueError, "rounding='stochastic' is for bfloat16 and int8, and not for float16"),
+    ({'*': dict(dtype='float16', rounding='stochastic')}, ValueError, "rounding='stochastic' is for bfloat16 and codes, and not for float16"),
     ({'*': dict(dtype='bfloat16', rounding='up')}, ValueError, "rounding must be 'nearest' or 'stochastic', got 'up'"),
     ({'*': dict(dtype='bfloat16', smallest=-1)},   ValueError, "smallest must be a number of elements, got -1"),
     ({'*': dict(dtype='bfloat16', least=1)}, TypeError,  "'least'; there is dtype, rounding, smallest"),
@@ -177,7 +177,9 @@ def test_all_algorithms_in_all_ways(a):
     floats = lambda opt: {v.dtype for v in tensors(opt) if v.is_floating_point() and v.numel()}
     if torch.float32 not in floats(a.ran(a.cls, kw, steps=1, dtype=torch.float32)[1]): return                # it keeps none
     loop,opt = a.ran(a.cls, kw|dict(store=store, foreach=False), steps=12, dtype=torch.float32)
-    assert all((v.dtype is torch.bfloat16)==(v.ndim>0) for v in tensors(opt) if v.is_floating_point() and v.numel())
+    exact = {n for g in opt.param_groups for n,init in opt._recipe(g).chain(g).state.items() if init.exact}
+    states = [(n,v) for s in opt.state.values() for n,v in s.items() if torch.is_tensor(v) and v.is_floating_point() and v.numel()]
+    assert all((v.dtype is torch.bfloat16)==(v.ndim>0 and n not in exact) for n,v in states)
     for w in ({}, dict(foreach=True)):
         if w and a.alone: continue
         assert difference(a.ran(a.cls, kw|dict(store=store)|w, steps=12, dtype=torch.float32)[0], loop) <= 3e-7, w

@@ -7,7 +7,7 @@ Symbols as in `stats`; the gradient G is a matrix of m rows and n columns, and `
 import math
 from functools import cache,reduce
 import torch
-from ..contract import Init,Range,count,fraction,nonneg,positive
+from ..contract import Init,Range,count,exact,fraction,nonneg,positive
 from .stats import average
 from .transforms import rms
 
@@ -198,7 +198,7 @@ def _square(p, side, least=2):
     "Zeros for each pair of elements of one side of `p`. None if `p` has less than `least` dimensions, or if the side is too long"
     length = [*(as_matrix(p).shape if p.ndim>1 else p.shape), 0, 0][side] if p.ndim>=least else 0
     return p.new_zeros((length, length) if length<=longest else (0, 0))
-left_side,right_side,left_or_whole = Init(_square, 0),Init(_square, 1),Init(_square, 0, 1)
+left_side,right_side,left_or_whole = map(exact, (Init(_square, 0), Init(_square, 1), Init(_square, 0, 1)))
 
 def between(left, x, right):
     "`left x right`, with `x` as a matrix. An empty side is left out"
@@ -287,7 +287,7 @@ def _identity(p, side):
     if side>=max(p.ndim, 1): return p.new_zeros(0)
     n = (as_matrix(p).shape if p.ndim>1 else [p.numel()])[side]
     return torch.eye(n, dtype=p.dtype, device=p.device) if p.ndim>1 and 1<n<=longest else p.new_ones(n)
-left_identity,right_identity = Init(_identity, 0),Init(_identity, 1)
+left_identity,right_identity = exact(Init(_identity, 0)),exact(Init(_identity, 1))
 
 def psgd_update_schedule(step, min_probability:Range('(0,1]')=0.03, flat_steps:nonneg=500, anneal:nonneg=1e-3, waited=count):
     """Decides whether this step updates the factors, which it does every 1/prob steps: `prob = max(min_probability, exp(-anneal*(t-1-flat_steps)))`.

@@ -21,6 +21,7 @@ cannot work; `optim.optimizer` owns parameters and state. In the order of readin
 from .block import *
 from .chain import *
 from .choice import *
+from .codes import *
 from .names import *
 from .ranges import *
 from .state import *

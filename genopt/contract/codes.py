@@ -1,106 +1,224 @@
-"""States in 8 bits, in blocks, after Dettmers et al. 2021 (https://arxiv.org/abs/2110.02861).
+"""Codes: states in few bits, in blocks that have a scale each.
 
-A tensor is cut into blocks of 256 elements, in the order in which they lie in memory. Each block has a scale in float32, the largest magnitude in it.
-An element is kept as one of 256 codes, which stand for parts of the scale:
+A `Code` is three functions in plain PyTorch. A tensor is cut into blocks, in the order in which its elements lie in memory. `scale` gives one number
+for each block, `encode` says which code an element comes to, `decode` is the element that a code stands for. The functions are written once. The
+kernels in C and Triton run what `lower.codes` records of them.
 
-    a block without negative elements      code 0 ... 255        scale * (code/255)**4
-    a block with negative elements         code 1 ... 255        scale * s*abs(s), where s = (code-128)/127; the scale is kept as a negative number
+`encode` gives a real number, such as 41.3. It is rounded to a whole number here: to the nearest, or at random to 41 or 42 so that the mean of the
+elements stays. That is why a larger code must stand for a larger element.
 
-So each block tells how it is to be read. An average of squares has the finer code, without anybody saying that it is one. Small elements have small
-steps, as in the paper's dynamic map. The formulas need no table, and their error is smaller than that of the map, or near it.
+The codes that come with genopt, with blocks of 256. A block with negative elements has a negative scale:
 
-In a block without negative elements a positive element never becomes zero, because optimizers divide by the root of such states. If an element is not
-finite, the whole block becomes NaN. If the scale would be less than the smallest normal float32, the whole block becomes zero."""
+    int8    a block without negative elements      code 0 ... 255        scale * (code/255)**4
+            a block with negative elements         code 1 ... 255        -scale * s*abs(s), where s = (code-128)/127
+    fp8     code -126 ... 126, the numbers of e4m3 counted from zero     abs(scale) * (-448 ... 448)
 
-from collections.abc import Sequence
+`int8` is after Dettmers et al. 2021 (https://arxiv.org/abs/2110.02861). Each block tells how it is to be read, so an average of squares has the finer
+code without anybody saying that it is one. Small elements have small steps, as in the paper's dynamic map; the error is smaller than that of the map,
+or near it. If the scale would be less than the smallest normal float32, the whole block becomes zero.
+
+`fp8` has the values of e4m3, Micikevicius et al. 2022 (https://arxiv.org/abs/2209.05433): 3 bits behind the leading one, exponents from -6 to 8, and
+smaller numbers below. The largest element of a block becomes 448, the largest number of e4m3. A byte is the place of the number in their order, and
+not its bits in e4m3.
+
+In a block without negative elements a positive element never becomes zero, because optimizers divide by the root of such states."""
+
+from collections.abc import Callable,Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .tensors import dense
 
-__all__ = ['block', 'decode', 'decode_all', 'encode', 'encode_all', 'n_blocks', 'scale_of', 'write_at']
+__all__ = ['Code']
 
-block = 256
-smallest_scale,largest_scale = torch.finfo(torch.float32).tiny,torch.finfo(torch.float32).max
 
-def scale_of(name: str) -> str:
-    "The name under which the scales of the state `name` are kept"
-    return f'{name}.scale'
+@dataclass(frozen=True, repr=False)
+class Code:
+    """A code in which states can be stored: `store={'sqr_avg': my_code}`, `kept(zeros, my_code)`.
 
-def n_blocks(x: Tensor) -> int: return -(-x.numel()//block)
+        linear = Code('linear', scale=lambda x: x.abs().amax(-1), encode=lambda x, scale: x/scale*127, decode=lambda code, scale: code/127*scale,
+                      dtype=torch.int8)
 
-def decode(codes: Tensor, scale: Tensor) -> Tensor:
-    "The float32 tensor that `codes` stand for, which lies in memory as they do. `scale`: of each block"
-    return decode_all([codes], [scale])[0]
+    `name`: an identifier. The scales of a state `sqr_avg` are stored as `sqr_avg.linear`, so a checkpoint says which code it is in.
+    `scale(x)`: a number for each block. `x` is float32 of shape `(blocks, block)`, the result of shape `(blocks,)`. The last block of a tensor is
+        filled up with zeros. If a scale is not finite, its block becomes NaN.
+    `encode(x, scale)`: for each element the code as a real number, which is then rounded. `scale` is of shape `(blocks, 1)`. A larger element must
+        get no smaller code. An element may only depend on itself and the scale. What becomes NaN here gets the code 0.
+    `decode(code, scale)`: for each code, a whole number in float32, the element that it stands for. A block of zeros must stay zero.
+    `dtype`: in which codes are stored, `torch.uint8` (0 ... 255) or `torch.int8` (-128 ... 127).
+    `block`: elements of a block, a power of 2 from 16 to 1024.
+    `signed`: whether elements may be negative. If not, a negative element makes its block NaN.
+    `error`: how far the element that comes back may be from the element, as a part of the largest in its block.
 
-def decode_all(codes: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
-    "The same for several tensors of codes on one device"
-    q,s  = torch.cat([*map(in_blocks, codes)]).to(torch.float32),torch.cat([*scales])[:,None]
-    part = value(torch.where(s<0, q-128, q)*step(s), s)*s.abs()
-    return [put(torch.empty_like(x, dtype=torch.float32), b) for x,b in zip(codes, part.split([*map(len, scales)]))]
+    In a step the functions run in the kernel if they consist of operations that kernels know, else on lists of tensors; `opt.explain()` says which.
+    Raises `TypeError` or `ValueError` if the functions are not such functions. They are tried on random blocks."""
+    name: str
+    scale: Callable[[Tensor], Tensor]
+    encode: Callable[[Tensor, Tensor], Tensor]
+    decode: Callable[[Tensor, Tensor], Tensor]
+    dtype: torch.dtype = torch.uint8
+    block: int = 256
+    signed: bool = True
+    error: float = .1
 
-def encode(x: Tensor, like: Tensor | None = None, stochastic: bool = False) -> tuple[Tensor, Tensor]:
-    """The codes and the scales of the float32 tensor `x`. The codes lie in memory as `like` does, or as `x`.
+    def __post_init__(self) -> None: check(self)
+    def __repr__(self) -> str: return self.name
 
-    `stochastic`: an element that lies between two codes becomes one of them at random, so that its mean stays. Otherwise it becomes the nearest,
-    measured in steps of the code."""
-    codes,scales = encode_all([x], [x if like is None else like], stochastic)
-    return codes[0],scales[0]
+    @property
+    def limits(self) -> tuple[int, int]:
+        "The smallest and the largest code"
+        return (info := torch.iinfo(self.dtype)).min,info.max
+    def beside(self, name: str) -> str:
+        "The name under which the scales of the state `name` are stored"
+        return f'{name}.{self.name}'
+    def n_blocks(self, x: Tensor) -> int: return -(-x.numel()//self.block)
 
-def encode_all(xs: Sequence[Tensor], likes: Sequence[Tensor], stochastic: bool = False) -> tuple[list[Tensor], list[Tensor]]:
-    "The same for several tensors on one device: the codes of each, and the scales of each"
-    codes = [torch.empty_like(x, dtype=torch.uint8) for x in likes]
-    x     = torch.cat([in_blocks(lying_as(x, c)) for x,c in zip(xs, codes)])
-    scale = scales_for(x)
-    sizes = [*map(n_blocks, xs)]
-    parts = codes_for(x, scale[:,None], stochastic).split(sizes)
-    return [*map(put, codes, parts)],[*scale.split(sizes)]
+    @cached_property
+    def rounds(self) -> bool:
+        "Whether `encode` gives numbers between codes. A search in a table does not, and cannot be rounded at random"
+        x = examples(self)
+        r = self.encode(x, self.scales(x)[:,None])
+        return not torch.equal(r.nan_to_num(), r.round().nan_to_num())
 
-def lying_as(x: Tensor, y: Tensor) -> Tensor:
-    "`x` in float32, as `y` lies in memory"
-    same = x.stride()==y.stride() and x.dtype==torch.float32
-    return x if same else torch.empty_like(y, dtype=torch.float32).copy_(x)
+    # -- What backends run, or record --
 
-def write_at(at: Any, new: Tensor, codes: Tensor, scale: Tensor, stochastic: bool) -> None:
-    "Write `new` at the indices `at` of what is stored as `codes` and `scale`. A block in which nothing is written stays as it is"
-    x,there = decode(codes, scale),torch.zeros_like(codes, dtype=torch.bool)
-    x[at],there[at] = new.to(x.dtype),True
-    news,new_scale = encode(x, codes, stochastic)
-    changed = in_blocks(there).any(1)
-    scale.copy_(torch.where(changed, new_scale, scale))
-    put(codes, torch.where(changed[:,None], in_blocks(news), in_blocks(codes)))
+    def scales(self, x: Tensor) -> Tensor:
+        "The scale of each block, which is a row of `x`"
+        s = self.scale(x)
+        if not self.signed: s = torch.where(x.amin(-1)<0, torch.nan, s)
+        return torch.where(s.isfinite(), s, torch.nan)
+    def nearest(self, x: Tensor, scale: Tensor) -> Tensor:
+        "The codes of `x`, rounded to the nearest, as whole numbers in float32"
+        q = self.encode(x, scale).round().clamp(*self.limits)
+        return torch.where(q.isnan(), 0., q)
+    def at_random(self, x: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+        "The codes of `x`, rounded at random so that the mean stays. `noise`: random numbers, at least 0 and less than 1"
+        low,high = self.limits
+        q = self.encode(x, scale).floor().clamp(low, high-1)
+        below,above = self.decode(q, scale),self.decode(q+1, scale)
+        q = torch.where(noise*(above-below) < x-below, q+1, q)
+        return torch.where(q.isnan(), 0., q)
 
-def scales_for(x: Tensor) -> Tensor:
-    "The scales of blocks, which are the rows of `x`"
-    top   = x.abs().amax(1)
-    scale = torch.where(x.amin(1)<0, -top, top)
-    scale = scale.masked_fill(top<smallest_scale, 0.)
-    return torch.where(top<=largest_scale, scale, torch.nan)
+    # -- Tensors --
 
-def codes_for(x: Tensor, s: Tensor, stochastic: bool) -> Tensor:
-    "The codes of blocks `x` that have the scales `s`, as whole numbers in float32"
-    negatives = s<0
-    inverse   = torch.where(s.abs()>0, 1/s.abs(), 0.)            # of NaN it is zero too
-    y    = x.abs()*inverse
-    y    = torch.where(y>0, y, 0.)
-    most = torch.full_like(s, 255).masked_fill(negatives, 127)
-    root = torch.where(negatives, y.sqrt(), y.sqrt().sqrt())*most
-    q    = between(y, root, s) if stochastic else root.round()
-    q    = torch.minimum(q, most)
-    return torch.where(negatives, torch.where(x<0, 128-q, 128+q), torch.where(x>0, q.clamp(min=1), q))
+    def stored(self, x: Tensor, like: Tensor | None = None, stochastic: bool = False) -> tuple[Tensor, Tensor]:
+        "The codes and the scales of the float32 tensor `x`. The codes lie in memory as `like` does, or as `x`. `stochastic`: rounded at random"
+        codes,scales = self.stored_all([x], [x if like is None else like], stochastic)
+        return codes[0],scales[0]
+    def stored_all(self, xs: Sequence[Tensor], likes: Sequence[Tensor], stochastic: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+        "The same for several tensors on one device: the codes of each, and the scales of each"
+        codes = [torch.empty_like(x, dtype=self.dtype) for x in likes]
+        x     = torch.cat([in_blocks(lying_as(x, c), self.block) for x,c in zip(xs, codes)])
+        scale = self.scales(x)
+        sizes = [*map(self.n_blocks, xs)]
+        q     = self.at_random(x, scale[:,None], torch.rand_like(x)) if stochastic else self.nearest(x, scale[:,None])
+        return [*map(put, codes, q.split(sizes))],[*scale.split(sizes)]
+    def seen(self, codes: Tensor, scale: Tensor) -> Tensor:
+        "The float32 tensor that is stored as `codes` and `scale`, the scales of its blocks. It lies in memory as the codes do"
+        return self.seen_all([codes], [scale])[0]
+    def seen_all(self, codes: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
+        "The same for several tensors of codes on one device"
+        q = torch.cat([in_blocks(c, self.block) for c in codes]).to(torch.float32)
+        x = self.decode(q, torch.cat([*scales])[:,None])
+        return [put(torch.empty_like(c, dtype=torch.float32), b) for c,b in zip(codes, x.split([*map(len, scales)]))]
+    def write_at(self, at: Any, new: Tensor, codes: Tensor, scale: Tensor, stochastic: bool) -> None:
+        "Write `new` at the indices `at` of what is stored as `codes` and `scale`. A block in which nothing is written stays as it is"
+        x,there = self.seen(codes, scale),torch.zeros_like(codes, dtype=torch.bool)
+        x[at],there[at] = new.to(x.dtype),True
+        news,new_scale = self.stored(x, codes, stochastic)
+        changed = in_blocks(there, self.block).any(1)
+        scale.copy_(torch.where(changed, new_scale, scale))
+        put(codes, torch.where(changed[:,None], in_blocks(news, self.block), in_blocks(codes, self.block)))
 
-def between(y: Tensor, root: Tensor, s: Tensor) -> Tensor:
-    "The code below or above `root`, at random, so that the mean of the values is `y`"
-    q       = root.floor()
-    low,top = (value(c*step(s), s) for c in (q, q+1))
-    return torch.where(torch.rand_like(y)*(top-low) < y-low, q+1, q)
 
-def step(s: Tensor) -> Tensor: return torch.full_like(s, 1/255).masked_fill(s<0, 1/127)
-def value(y: Tensor, s: Tensor) -> Tensor:
-    "What a code stands for, in a block with the scale `s`, as a part of that. `y`: the code as a part of the largest code"
-    w = y*torch.where(s<0, y.abs(), y)
-    return torch.where(s<0, w, w*w)
+# -- What a code is checked for --
+
+def check(code: Code) -> None:
+    "Raise `TypeError` or `ValueError` unless `code` has functions that can be run"
+    if not isinstance(code.name, str) or not code.name.isidentifier():
+        raise ValueError(f"Code: name must be an identifier, such as 'linear'; got {code.name!r}")
+    who = f"Code {code.name!r}"
+    for n in ('scale','encode','decode'):
+        if not callable(f := getattr(code, n)): raise TypeError(f"{who}: {n} must be a function, got {f!r}")
+    if code.dtype not in (torch.uint8, torch.int8): raise ValueError(f"{who}: dtype must be torch.uint8 or torch.int8, got {code.dtype!r}")
+    if type(code.block) is not int or not 16<=code.block<=1024 or code.block&(code.block-1):
+        raise ValueError(f"{who}: block must be a power of 2 from 16 to 1024, got {code.block!r}")
+    if not 0<code.error<1: raise ValueError(f"{who}: error must be between 0 and 1, a part of the largest element; got {code.error!r}")
+    with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad(): try_on_blocks(code, who)
+
+def try_on_blocks(code: Code, who: str) -> None:
+    x = examples(code)
+    s = result(who, 'scale', code.scale, x)
+    if s.shape!=(len(x),):
+        raise ValueError(f"{who}: scale must give one number for each block, of shape ({len(x)},) for blocks of shape {tuple(x.shape)}; it gave "
+                         f"{tuple(s.shape)}. Reduce the last dimension: x.abs().amax(-1)")
+    if not s.isfinite().all(): raise ValueError(f"{who}: scale gives {s[~s.isfinite()][0]:g} for a block of finite elements; it must be finite")
+    s = code.scales(x)[:,None]
+    r = result(who, 'encode', code.encode, x, s)
+    same_shape(who, 'encode', r, x)
+    check_codes(code, who, x, s, r)
+    q = code.nearest(x, s)
+    y = result(who, 'decode', code.decode, q, s)
+    same_shape(who, 'decode', y, q)
+    check_elements(code, who, x, y)
+    bad = x.clone()
+    bad[0,3],bad[1,5] = torch.nan,torch.inf
+    y = code.decode(code.nearest(bad, s := code.scales(bad)[:,None]), s)
+    if not y[:2].isfinite().any(): return
+    what = 'a NaN' if y[0].isfinite().any() else 'an infinite element'
+    raise ValueError(f"{who}: a block with {what} comes back as numbers; scale must see every element of its block, and decode must use the scale")
+
+def examples(code: Code) -> Tensor:
+    "Blocks: normal elements, of other sizes, of many sizes, of one sign, zeros"
+    x = torch.randn(8, code.block, generator=torch.Generator('cpu').manual_seed(0), device='cpu')
+    x[1],x[2],x[3] = x[1]*1e-6,x[2]*1e4,x[3]**9
+    x[4],x[5] = x[4].abs(),-x[5].abs()
+    x[6],x[7,1:] = 0.,0.
+    return x if code.signed else x.abs()
+
+def result(who: str, name: str, f: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    "What the function of a code gives for `args`, which it must leave as they are"
+    given = [x.clone() for x in args]
+    try: y = f(*given)
+    except Exception as e:
+        shapes = ' and '.join(str(tuple(x.shape)) for x in args)
+        raise ValueError(f"{who}: {name} fails on tensors of shape {shapes}: {e}") from e
+    if not isinstance(y, Tensor): raise TypeError(f"{who}: {name} must return a tensor, got {y!r}")
+    if not all(map(torch.equal, args, given)): raise ValueError(f"{who}: {name} writes into its arguments; return a new tensor instead")
+    return y
+
+def same_shape(who: str, name: str, y: Tensor, x: Tensor) -> None:
+    if y.shape==x.shape and y.dtype==torch.float32: return
+    raise ValueError(f"{who}: {name} must give a float32 tensor of shape {tuple(x.shape)}, as its argument; it gave {str(y.dtype)[6:]} of shape "
+                     f"{tuple(y.shape)}")
+
+def check_codes(code: Code, who: str, x: Tensor, s: Tensor, r: Tensor) -> None:
+    "Refuse codes `r` of the blocks `x` that are out of range, that depend on other elements, or are not in order"
+    low,high = code.limits
+    whole    = r.round()
+    if (out := (whole<low) | (whole>high)).any():
+        raise ValueError(f"{who}: encode gives {r[out][0].item():g}, where {str(code.dtype)[6:]} holds {low} ... {high}; scale it, or clamp it")
+    order  = x.argsort(-1)
+    sorted_x,sorted_r = x.gather(1, order),r.gather(1, order)
+    some   = torch.arange(code.block, device=x.device)%2==0
+    if not torch.equal(code.encode(torch.where(some, sorted_x, 0.), s)[:,some].nan_to_num(), sorted_r[:,some].nan_to_num()):
+        raise ValueError(f"{who}: encode gives an element another code if other elements of its block change; it may only depend on the element and "
+                         "the scale")
+    if (sorted_r.diff(dim=-1)<-1e-3).any():
+        raise ValueError(f"{who}: encode gives a larger element a smaller code; number the codes from the smallest element to the largest")
+
+def check_elements(code: Code, who: str, x: Tensor, y: Tensor) -> None:
+    "Refuse elements `y` that came back of blocks `x` and are too far from these"
+    if y[6].any():
+        raise ValueError(f"{who}: a block of zeros comes back as {y[6].abs().max().item():g}; decode must give 0 there, since states start at zero")
+    far = ((y-x).abs()/x.abs().amax(-1, keepdim=True).clamp(min=1e-30)).nan_to_num(torch.inf)
+    if (worst := far.max().item())<=code.error: return
+    was,now = (z.flatten()[far.argmax()].item() for z in (x, y))
+    raise ValueError(f"{who}: {was:g} comes back as {now:g}, off by {worst:.3g} of the largest element in its block; error allows {code.error:g}. "
+                     "decode must undo encode; if the code is that coarse, give it a larger error")
 
 
 # -- Blocks --
@@ -108,10 +226,10 @@ def value(y: Tensor, s: Tensor) -> Tensor:
 def in_memory(x: Tensor) -> Tensor:
     "The elements of `x` in the order in which they lie in memory, as a view"
     if x.is_contiguous(): return x.view(-1)
-    if not dense(x): raise ValueError("a state in 8 bits must lie in memory in one piece")
+    if not dense(x): raise ValueError("a state in a code must lie in memory in one piece")
     return x.as_strided((x.numel(),), (1,))
 
-def in_blocks(x: Tensor) -> Tensor:
+def in_blocks(x: Tensor, block: int) -> Tensor:
     "The elements in that order, a block in each row. The last row may end with zeros"
     x = in_memory(x)
     return F.pad(x, (0, -len(x)%block)).view(-1, block)
@@ -120,3 +238,46 @@ def put(x: Tensor, blocks: Tensor) -> Tensor:
     "Write `blocks` into `x`. Returns `x`"
     in_memory(x).copy_(blocks.flatten()[:x.numel()])
     return x
+
+def lying_as(x: Tensor, y: Tensor) -> Tensor:
+    "`x` in float32, as `y` lies in memory"
+    same = x.stride()==y.stride() and x.dtype==torch.float32
+    return x if same else torch.empty_like(y, dtype=torch.float32).copy_(x)
+
+
+# -- The codes that come with genopt --
+
+smallest_scale = torch.finfo(torch.float32).tiny
+
+def int8_scale(x: Tensor) -> Tensor:
+    top = x.abs().amax(-1)
+    top = torch.where(top<smallest_scale, 0., top)
+    return torch.where(x.amin(-1)<0, -top, top)
+
+def int8_encode(x: Tensor, scale: Tensor) -> Tensor:
+    top  = scale.abs()
+    root = (x.abs()*torch.where(top>0, 1/top, 0.)).sqrt()
+    plain,signed = root.sqrt()*255,root*127
+    return torch.where(scale<0, torch.where(x<0, 128-signed, 128+signed), torch.where(x>0, plain.clamp(min=1), 0.))
+
+def int8_decode(code: Tensor, scale: Tensor) -> Tensor:
+    y = torch.where(scale<0, (code-128)*(1/127), code*(1/255))
+    w = y*torch.where(scale<0, y.abs(), y)
+    return torch.where(scale<0, w, w*w)*scale.abs()
+
+def fp8_scale(x: Tensor) -> Tensor:
+    scale = x.abs().amax(-1)/448
+    return torch.where(x.amin(-1)<0, -scale, scale)
+
+def fp8_encode(x: Tensor, scale: Tensor) -> Tensor:
+    y = x.abs()/scale.abs()
+    e = y.log2().floor().clamp(min=-6)                               # the exponent; smaller numbers have that of the smallest normal one
+    q = (y*(3-e).exp2() + 8*(e+6)).clamp(max=126)
+    return torch.where(scale<0, torch.where(x<0, -q, q), torch.where(x>0, q.clamp(min=1), 0.))
+
+def fp8_decode(code: Tensor, scale: Tensor) -> Tensor:
+    q = code.abs()
+    e = (q*.125).floor().clamp(min=1)
+    return code.sign()*(q-8*(e-1))*(e-10).exp2()*scale.abs()
+
+codes = {c.name: c for c in (Code('int8', int8_scale, int8_encode, int8_decode), Code('fp8', fp8_scale, fp8_encode, fp8_decode, dtype=torch.int8))}

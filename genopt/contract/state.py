@@ -1,15 +1,16 @@
 """State: what an initializer makes for a parameter."""
 
 from collections.abc import Callable,Mapping
+from copy import copy
 from typing import TYPE_CHECKING,Any
 import torch
 from torch import Tensor
-from .codes import decode,encode,n_blocks,scale_of,write_at
+from .codes import Code,codes
 from .names import name_of
 from .sharded import is_sharded
 from .tensors import compute,fit,round_stochastically
 
-__all__ = ['Init', 'Kept', 'Stored', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'first', 'full', 'history', 'kept', 'ones', 'scalar',
+__all__ = ['Init', 'Kept', 'Stored', 'as_declared', 'copy_of_p', 'count', 'dtypes', 'exact', 'first', 'full', 'history', 'kept', 'ones', 'scalar',
            'scalar_tensor', 'seen', 'stored_states', 'torch_names', 'zeros']
 
 if TYPE_CHECKING: from typing import Any as Anything             # a type checker takes `grad_avg: Tensor = zeros`, and `steps: list[int] = count`
@@ -26,9 +27,9 @@ class Stored(Anything):
         "The value `new`, for a tensor that is stored as `old` is"
         random = self.rounds_at_random(old.dtype) and new.dtype!=old.dtype and not is_sharded(new)
         return round_stochastically(new) if random else new
-    def in_codes(self, dtype: torch.dtype | None) -> bool:
-        "Whether what is stored in `dtype` is in codes"
-        return False
+    def code_of(self, dtype: torch.dtype | None) -> Code | None:
+        "The code in which it is, if it is stored in `dtype`; None if it is in no code"
+        return None
     def beside(self, n: str, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
         "What is stored beside `n`, if `n` itself is stored in `dtype`: name -> dtype"
         return {}
@@ -55,7 +56,7 @@ class Init(Stored):
         if isinstance(res, Tensor): return res.clone()           # a view of `p` would follow it, an expanded one cannot be written
         if isinstance(res, (bool,int,float)): return res
         raise TypeError(f"the initializer {self} made a {type(res).__name__}; a state is a tensor or a number")
-    def __eq__(self, o: object) -> bool: return isinstance(o, Init) and (self.make,self.args)==(o.make,o.args)
+    def __eq__(self, o: object) -> bool: return isinstance(o, Init) and (self.make,self.args,self.exact)==(o.make,o.args,o.exact)
     def __hash__(self) -> int: return hash((self.make, self.args))
     def __repr__(self) -> str:
         name = name_of(self.make).removesuffix('_like').strip('_')
@@ -64,10 +65,14 @@ class Init(Stored):
         "Whether `new` can take the place of `old` as the value of this state"
         return bool(fit(new)==fit(old))
     grows: bool = False                                          # whether its shape may change from step to step
+    exact: bool = False                                          # whether it must keep its precision; see the function `exact`
     def largest(self, p: Tensor) -> Tensor | float:
         "The state of the parameter `p` at its largest, for its shape and dtype"
         return first(self, p)
 
+    def code_for(self, v: Any) -> Code | None:
+        "The code in which a first value like `v` is stored; None if it is stored in none"
+        return None
     def why_wide(self, v: Any) -> str:
         "Why a first value like `v` stays in float32, although it should be stored in another dtype; '' if nothing is wrong"
         return ''
@@ -92,50 +97,51 @@ class History(Init):
         return torch.empty(self.most, *one.shape, dtype=one.dtype, device='meta')
 
 class Kept(Init):
-    "What `init` makes, stored in another dtype. See `kept`"
-    def __init__(self, init: Init, dtype: str, rounding: str, smallest: int) -> None:
+    "What `init` makes, stored in another dtype or in a code. See `kept`"
+    def __init__(self, init: Init, dtype: str | Code, rounding: str, smallest: int) -> None:
         super().__init__(_kept, init, dtype, rounding, smallest)
         self.init,self.dtype,self.smallest,self.stochastic,self.grows = init,dtype,smallest,rounding=='stochastic',init.grows
+        self.code = dtype if isinstance(dtype, Code) else codes.get(dtype)
     def fits(self, new: Any, old: Any) -> bool: return self.init.fits(new, old)
     def largest(self, p: Tensor) -> Tensor | float:
         res: Tensor | float = as_dtype(x := self.init.largest(p), self.dtype, self.smallest, x)
         return res
     def __repr__(self) -> str: return f'{self.init} as {self.dtype}'
     def rounds_at_random(self, dtype: torch.dtype | None) -> bool:
-        return super().rounds_at_random(dtype) or self.stochastic and self.in_codes(dtype)
-    def in_codes(self, dtype: torch.dtype | None) -> bool: return self.dtype=='int8' and dtype==torch.uint8
+        return super().rounds_at_random(dtype) or self.stochastic and self.code_of(dtype) is not None
+    def code_of(self, dtype: torch.dtype | None) -> Code | None: return self.code if self.code and dtype==self.code.dtype else None
     def beside(self, n: str, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
-        return {scale_of(n): torch.float32} if self.in_codes(dtype) else {}
-    def gets_codes(self, v: Any) -> bool:
-        "Whether a first value like `v` is stored in codes"
-        return self.dtype=='int8' and is_storable(v, v, self.smallest) and not self.why_wide(v)
+        return {code.beside(n): torch.float32} if (code := self.code_of(dtype)) else {}
+    def code_for(self, v: Any) -> Code | None:
+        return self.code if self.code and is_storable(v, v, self.smallest) and not self.why_wide(v) else None
     def why_wide(self, v: Any) -> str:
-        if self.dtype!='int8' or not isinstance(v, Tensor): return ''
+        if not self.code or not isinstance(v, Tensor): return ''
         return 'it grows' if self.grows else 'it is sharded' if is_sharded(v) else ''
     def room(self, n: str, v: Any) -> dict[str, Any]:
-        if not self.gets_codes(v): return {n: v}
-        return {n: torch.empty_like(v, dtype=torch.uint8), scale_of(n): v.new_empty(n_blocks(v))}
+        if not (code := self.code_for(v)): return {n: v}
+        return {n: torch.empty_like(v, dtype=code.dtype), code.beside(n): v.new_empty(code.n_blocks(v))}
     def stored(self, n: str, v: Any) -> dict[str, Any]:
-        return dict(zip((n, scale_of(n)), encode(v))) if self.gets_codes(v) else {n: v}
+        return dict(zip((n, code.beside(n)), code.stored(v))) if (code := self.code_for(v)) else {n: v}
     def written(self, n: str, new: Tensor, olds: Mapping[str, Any]) -> dict[str, Tensor]:
-        if not self.in_codes(olds[n].dtype): return super().written(n, new, olds)
-        return dict(zip((n, scale_of(n)), encode(new, olds[n], self.stochastic)))
+        if not (code := self.code_of(olds[n].dtype)): return super().written(n, new, olds)
+        return dict(zip((n, code.beside(n)), code.stored(new, olds[n], self.stochastic)))
     def write_at(self, at: Any, n: str, new: Tensor, olds: Mapping[str, Any]) -> None:
-        if not self.in_codes(olds[n].dtype): return super().write_at(at, n, new, olds)
-        return write_at(at, new, olds[n], olds[scale_of(n)], self.stochastic)
+        if not (code := self.code_of(olds[n].dtype)): return super().write_at(at, n, new, olds)
+        return code.write_at(at, new, olds[n], olds[code.beside(n)], self.stochastic)
     def seen(self, n: str, stored: Mapping[str, Any]) -> Any:
         v = stored[n]
-        return decode(v, stored[scale_of(n)]) if isinstance(v, Tensor) and self.in_codes(v.dtype) else super().seen(n, stored)
+        code = self.code_of(v.dtype) if isinstance(v, Tensor) else None
+        return code.seen(v, stored[code.beside(n)]) if code else super().seen(n, stored)
 
 def is_storable(x: Any, largest: Any, smallest: int) -> bool:
     "Whether the state `x` may be stored in another dtype: a float32 tensor that has at least `smallest` elements when it is `largest`"
     return isinstance(x, Tensor) and x.ndim>0 and x.dtype==torch.float32 and largest.numel()>=smallest
 
-def as_dtype(x: Any, dtype: str, smallest: int, largest: Any) -> Any:
-    "The state `x` in `dtype`, if it may be stored so. What will be in codes stays as it is here"
-    return x.to(getattr(torch, dtype)) if dtype!='int8' and is_storable(x, largest, smallest) else x
+def as_dtype(x: Any, dtype: str | Code, smallest: int, largest: Any) -> Any:
+    "The state `x` in `dtype`, if it may be stored so. What will be in a code stays as it is here"
+    return x.to(getattr(torch, dtype)) if dtype in floats and is_storable(x, largest, smallest) else x
 
-def _kept(p: Tensor, init: Init, dtype: str, rounding: str, smallest: int) -> Any:
+def _kept(p: Tensor, init: Init, dtype: str | Code, rounding: str, smallest: int) -> Any:
     x = init(p)
     return as_dtype(x, dtype, smallest, init.largest(p) if init.grows else x)
 def _scalar(p: Tensor, v: float) -> float: return v
@@ -159,26 +165,44 @@ def history(most: int) -> History:
     A parameter with such a state is run by itself, by the reference"""
     return History(most)
 
-dtypes = 'float32','bfloat16','float16','int8'                    # those in which a state can be stored
-at_random = 'bfloat16','int8'                                     # those that can be rounded at random, and are by default
-def kept(init: Init, dtype: str | torch.dtype, rounding: str | None = None, smallest: int = 4096) -> Kept:
+def exact(init: Init) -> Init:
+    """The state that `init` makes, which must keep its precision: what `store` has for a pattern, such as `'*'`, does not touch it, and only an entry
+    with its exact name does. For a state whose rounding errors grow in what is computed from it: `left=exact(Init(gram))` for a matrix of which a
+    root is taken.
+
+    Raises `TypeError` for another initializer."""
+    if not isinstance(init, Init) or isinstance(init, Kept): raise TypeError(f"exact takes an initializer such as zeros, got {init!r}")
+    init = copy(init)
+    init.exact = True
+    return init
+
+floats = 'float32','bfloat16','float16'
+dtypes = *floats,*codes                                           # those in which a state can be stored, by name
+def kept(init: Init, dtype: str | torch.dtype | Code, rounding: str | None = None, smallest: int = 4096) -> Kept:
     """The state that `init` makes, stored in `dtype`. Callbacks see it in float32 all the same.
 
-    `dtype`: `'float32'`, `'bfloat16'`, `'float16'` or `'int8'`: 8 bits for each element, and a float32 scale for each 256. The scales of a state
-        `sqr_avg` are stored beside it as `sqr_avg.scale`. `genopt.contract.codes` describes the code.
-    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and int8, and their default. An average moves by less than a bfloat16 or a code
+    `dtype`: `'float32'`, `'bfloat16'`, `'float16'`; the name of a code, `'int8'`: 8 bits for each element, and a float32 scale for each 256; or a
+        `Code` of your own. The scales of a state `sqr_avg` are stored beside it, as `sqr_avg.int8`. `genopt.contract.codes` describes the codes.
+    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and codes, and their default. An average moves by less than a bfloat16 or a code
         can tell in most steps, so it would stand still if it were rounded to the nearest. The random bits come from torch's generator.
-    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64; and under
-        int8 sharded tensors, and states that grow.
+    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64; and in a
+        code sharded tensors, and states that grow.
 
     Raises `TypeError` or `ValueError` for another initializer, dtype, rounding or size."""
     if not isinstance(init, Init): raise TypeError(f"kept takes an initializer such as zeros, got {init!r}")
-    name = str(dtype).removeprefix('torch.')
-    if name not in dtypes: raise ValueError(f"a state cannot be kept as {dtype!r}; there is {', '.join(dtypes)}")
-    rounding = rounding or ('stochastic' if name in at_random else 'nearest')
+    name = dtype if isinstance(dtype, Code) else str(dtype).removeprefix('torch.')
+    if isinstance(name, Code) and name.name in dtypes:
+        if codes.get(name.name)!=name: raise ValueError(f"the code {name} has the name of one that comes with genopt; give it another")
+        name = name.name
+    if not isinstance(name, Code) and name not in dtypes:
+        raise ValueError(f"a state cannot be kept as {dtype!r}; there is {', '.join(dtypes)}, and a genopt.Code of your own")
+    code      = name if isinstance(name, Code) else codes.get(name)
+    at_random = code.rounds if code else name=='bfloat16'
+    rounding  = rounding or ('stochastic' if at_random else 'nearest')
     if rounding not in ('nearest','stochastic'): raise ValueError(f"rounding must be 'nearest' or 'stochastic', got {rounding!r}")
-    if rounding=='stochastic' and name not in at_random:
-        raise ValueError(f"rounding='stochastic' is for {' and '.join(at_random)}, and not for {name}")
+    if rounding=='stochastic' and not at_random:
+        why = "; its encode gives whole numbers alone, and should give 41.3 for an element between those of 41 and 42" if code else ''
+        raise ValueError(f"rounding='stochastic' is for bfloat16 and codes, and not for {name}{why}")
     if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
         raise ValueError(f"smallest must be a number of elements, got {smallest!r}")
     return Kept(init, name, rounding, smallest)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 from ..contract.chain import learned_of
 from .chain import record
+from .codes import recorded_code
 from .operations import can_write
 from .prefix import prefix_of
 from .program import Why, fallback
@@ -73,10 +74,16 @@ def key_of(chain, prefix, layout, numbers, request):
 
 
 def decide_or_use_lists(chain, prefix, layout, numbers, request, n_known):
-    """A new program, and whether it holds for this shape class alone. On a GPU it is one for
-    operations on lists, if a callback has an operation that the table lacks: to call the callback
-    for each parameter would take longer"""
+    """A new program, and whether it holds for this shape class alone. It is one for operations on
+    lists, if a state is in a code that no kernel can do; on a GPU also if a callback has an operation
+    that the table lacks: to call the callback for each parameter would take longer"""
     unknown = []
+    if request.launches and (why := why_no_kernel(chain, layout)):
+        on_lists = replace(request, backend='foreach')
+        program, for_one_shape = decide(
+            chain, prefix, layout, numbers, on_lists, n_known, unknown
+        )
+        return replace(program, instead=why), for_one_shape
     program, for_one_shape = decide(
         chain, prefix, layout, numbers, request, n_known, unknown
     )
@@ -89,6 +96,16 @@ def decide_or_use_lists(chain, prefix, layout, numbers, request, n_known):
         chain, prefix, layout, numbers, on_lists, n_known, unknown
     )
     return replace(other, instead=lacked[0]), for_one_shape
+
+
+def why_no_kernel(chain, layout):
+    "Why no kernel can load or store a state of `chain`, which is in a code; None if kernels can"
+    for n, dtype in layout.state_dtypes:
+        code = chain.stores[n].code_of(dtype) if n in chain.stores else None
+        found = recorded_code(code) if code else None
+        if isinstance(found, Why):
+            return found
+    return None
 
 
 def decide(chain, prefix, layout, numbers, request, n_known, unknown):

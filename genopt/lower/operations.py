@@ -119,6 +119,7 @@ elementwise = {
     aten.floor: named('floor'),
     aten.ceil: named('ceil'),
     aten.trunc: named('trunc'),
+    aten.round: named('rint'),
     aten.sign: sign,
     # choices
     aten.maximum: maximum,

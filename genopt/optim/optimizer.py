@@ -29,7 +29,7 @@ from .modes import Modes,told_weights
 from .nonfinite import Nonfinite
 from .parameters import as_groups,check_complex,check_form,check_moves,check_params,home,homes
 from .recipe import Recipe,entered,flatten,keep_plain,taken
-from .storage import check_matches,check_weights
+from .storage import check_matches,check_weights,saved
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
 
@@ -59,8 +59,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them, and reads
         gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
         allowed.
-    `store`: how states and parameters are stored, or `None`. A dict from names to dtypes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; a dtype for all
-        states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see `genopt.contract.weights`.
+    `store`: how states and parameters are stored, or `None`. A dict from names to dtypes or codes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; one
+        for all states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see
+        `genopt.contract.weights`.
     `offload`: a bool, by default `False`. `True` keeps the states, and what `store` keeps beside the parameters, in the memory of the host, and
         computes the step there: gradients are copied to the host, and new parameters back, while the host computes others. For parameters on a GPU,
         also of a single group. It cannot be with `capturable`.
@@ -414,8 +415,10 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
         weights = self._weights()
         self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
-        try: return super().state_dict() | weights
+        try: res = super().state_dict() | weights
         finally: self.__dict__['_store'] = store
+        for g in res['param_groups']: g['store'] = saved(g['store'])        # functions cannot be loaded with weights_only=True
+        return res
 
     @quietly
     def torch_state_dict(self):

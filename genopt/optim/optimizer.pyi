@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 import torch
 from torch import Tensor
+from ..contract.codes import Code
 from .explain import Explanation
 
 __all__ = ['Optimizer']
@@ -10,7 +11,7 @@ __all__ = ['Optimizer']
 Params:   TypeAlias = Iterable[Tensor | dict[str, Any] | tuple[str, Tensor] | Sequence[Tensor]]     # torch's ParamsT, and fastai's list of lists
 Callback: TypeAlias = Callable[..., Tensor | list[Tensor] | dict[str, Any]]
 Cbs:      TypeAlias = Callback | type[Optimizer] | Iterable[Any]                         # nested lists, in which `flag and callback` may stand
-Store:    TypeAlias = str | torch.dtype | Mapping[str, torch.dtype | str | Mapping[str, Any]] | tuple[tuple[str | int, ...], ...]
+Store:    TypeAlias = str | torch.dtype | Code | Mapping[str, torch.dtype | str | Code | Mapping[str, Any]] | tuple[tuple[str | int | Code, ...], ...]
 Policy:   TypeAlias = Literal['propagate', 'raise', 'skip']
 Loss = TypeVar('Loss', bound=float | Tensor)
 

@@ -5,13 +5,14 @@ from itertools import islice
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 import torch
-from ..contract.codes import block,decode,n_blocks,scale_of
+from ..contract.codes import codes as codes_of_genopt
 from ..contract.messages import names_of
 from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import describe,plain
 from ..contract.weights import policies
 from .recipe import keep_plain
+from .storage import codes_in
 
 __all__ = ['checked', 'torch_state_dict']
 
@@ -37,9 +38,10 @@ def checked(opt, state_dict: dict, strict: bool=True) -> dict:
         keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
         chain = check_group(opt, group, old, f"{who}, param group {n}")
         if strict: check_algorithm(opt, [*zip(names_of(group, n), old['params'], group['params'])], states, chain, who)
+        known = codes_in(group['store'])
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
             if i in states:
-                states[i] = check_state(states[i], chain, p, f"{who}, {name}", opt.nonfinite)
+                states[i] = check_state(states[i], chain, known, p, f"{who}, {name}", opt.nonfinite)
         res.append(old)
     return state_dict | dict(state=states, param_groups=res)
 
@@ -94,17 +96,17 @@ def check_group(opt, group, saved, who):
         raise ValueError(f"{who}: it runs {ours or opt.name}, and the saved one {theirs or 'the cbs of its optimizer'}")
     return opt._recipe(group).check(group | saved | dict(params=group['params']), who)
 
-def check_state(state, chain, p, who, nonfinite):
-    "The saved `state` of the parameter `p` under the names and in the types of `chain`"
+def check_state(state, chain, known, p, who, nonfinite):
+    "The saved `state` of the parameter `p` under the names and in the types of `chain`. `known`: codes by name, in which it may be"
     if is_lazy(p):
         raise ValueError(f"{who}: it has no shape yet; load the model first, or run it once")
     if not isinstance(state, dict):
         raise ValueError(f"{who}: its state is a {type(state).__name__}, not a dict")
-    state = in_own_codes(from_torch(state, chain), chain, p, who)
+    state,bad = in_own_codes(from_torch(state, chain), chain, known, p, who)
     found = [n for n in chain.state if n in state]
     check_missing(found, chain, p, who)
     if p.numel():
-        check_nan(state, found, who, nonfinite)
+        check_nan({n: v for n,v in state.items() if n in found} | bad, who, nonfinite)
     for n in found:
         state |= chain.state[n].stored(n, check_value(n, state[n], chain.state[n], p, who))
     return with_own_weights(state, chain, p, who)
@@ -128,28 +130,42 @@ def check_beside(n, v, dtype, p, who):
         raise ValueError(f"{who}: {n!r} must be a {str(dtype)[6:]} tensor of shape {tuple(p.shape)}; it is {describe(v)}")
     return v.to(p.device, dtype)
 
-def in_own_codes(state, chain, p, who):
-    """The saved `state` without codes, but for states of which `chain` keeps codes for the parameter `p`. These stay as they are, so that no digit is
-    lost"""
-    res = dict(state)
+def in_own_codes(state, chain, known, p, who):
+    """The saved `state` without codes, but for states of which `chain` keeps the same code for the parameter `p`. These stay as they are, so that no
+    digit is lost. Also the scales of these, which show NaN where codes cannot. `known`: codes by name"""
+    res,scales = dict(state),{}
     for n,init in chain.state.items():
         expected = first(init, p)
-        if not isinstance(expected, Tensor) or not expected.is_floating_point() or not check_codes(n, state, who): continue
-        if init.in_codes(state[n].dtype) and len(init.room(n, expected))>1: continue
-        res[n] = decode(state[n], res.pop(scale_of(n)))
-    return res
+        if not isinstance(expected, Tensor) or not expected.is_floating_point(): continue
+        code,beside = saved_code(n, state, init, known, who)
+        if code is None: continue
+        if init.code_for(expected)==code: scales[code.beside(n)] = state[beside]
+        else: res[n] = code.seen(state[n], state[beside])
+        if beside not in scales: del res[beside]
+    return res | scales,scales
 
-def check_codes(n, state, who):
-    "Whether the state `n`, of floating point, is in codes. Refuses codes without scales that fit"
-    codes,scale = state.get(n),state.get(scale_of(n))
-    coded = isinstance(codes, Tensor) and codes.dtype==torch.uint8
-    if not coded and scale is None: return False
-    if not coded: raise ValueError(f"{who}: it has {scale_of(n)!r}, but no codes as {n!r}")
-    if scale is None: raise ValueError(f"{who}: {n!r} is in codes, but it has no {scale_of(n)!r}")
-    if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(n_blocks(codes),):
-        raise ValueError(f"{who}: {scale_of(n)!r} must be a float32 tensor of {n_blocks(codes)} elements, one for each {block} of {n!r}; "
-                         f"it is {describe(scale)}")
-    return True
+def saved_code(n, state, init, known, who):
+    """The code in which the state `n`, of floating point, was saved, and under which name its scales; twice None if it is in none. Refuses a code
+    that nobody knows, and codes without scales that fit"""
+    codes  = state.get(n)
+    coded  = isinstance(codes, Tensor) and codes.dtype in (torch.uint8,torch.int8)
+    beside = [k for k in state if k.startswith(f'{n}.')]
+    if not beside and not coded: return None,None
+    if not beside: raise ValueError(f"{who}: {n!r} is in codes, but it has no scales, such as {codes_of_genopt['int8'].beside(n)!r}")
+    if not coded: raise ValueError(f"{who}: it has {beside[0]!r}, but no codes as {n!r}")
+    name = beside[0].removeprefix(f'{n}.').replace('scale', 'int8')                         # files of before November 2026
+    code = (known | ({init.code.name: init.code} if getattr(init, 'code', None) else {})).get(name)
+    if code is None:
+        raise ValueError(f"{who}: {n!r} was saved in the code {name!r}, which the optimizer does not know; give it the code, with a pattern that may "
+                         f"come after all others: store={{..., '*': {name}}}")
+    scale,size = state[beside[0]],code.n_blocks(codes)
+    if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(size,):
+        raise ValueError(f"{who}: {beside[0]!r} must be a float32 tensor of {size} elements, one for each {code.block} of {n!r}; it is "
+                         f"{describe(scale)}")
+    if codes.dtype!=code.dtype:
+        raise ValueError(f"{who}: {n!r} has codes of {str(codes.dtype)[6:]}, and the code {name!r} has {str(code.dtype)[6:]}; is it another code of "
+                         "that name?")
+    return code,beside[0]
 
 def check_algorithm(opt, params, states, chain, who):
     """Refuse the states of another algorithm: those that have a state more and a state less than `chain`. A state dict of torch must have just the
@@ -174,12 +190,11 @@ def check_missing(found, chain, p, who):
         warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which start{'s'*(len(missing)==1)} anew: "
              "right if a callback was added since, else the file lacks a part")
 
-def check_nan(state, found, who, nonfinite):
-    "Warn of NaN in a state; refuse it where the optimizer refuses gradients that are not finite"
-    for n in found:
-        v = state.get(scale_of(n), state[n])                     # codes have no NaN, but their scales
+def check_nan(state, who, nonfinite):
+    "Warn of NaN in a state, or in its scales; refuse it where the optimizer refuses gradients that are not finite"
+    for n,v in state.items():
         if not isinstance(v, Tensor) or v.is_meta or not local(v).isnan().any(): continue
-        message = f"{who}: {n!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
+        message = f"{who}: {n.partition('.')[0]!r} has NaN, and so will have the parameter after the next step; load an earlier checkpoint"
         if nonfinite!='propagate':
             raise ValueError(message)
         return warn(message)
@@ -264,7 +279,7 @@ def torch_state_dict(opt) -> dict:
         for i,p in zip(saved['params'], group['params']):
             if state := res['state'].get(i):
                 _,example = examples[p.ndim]
-                values = {n: init.seen(n, state) for n,init in chain.state.items() if scale_of(n) in state}
+                values = {n: init.seen(n, state) for n,init in chain.state.items() if n in state and len(init.names(n, state[n]))>1}
                 res['state'][i] = to_torch(state|values, example, to_ours)
     return res
 

@@ -1,11 +1,13 @@
-"""In which dtype states are stored. A policy names states by a pattern, and says a dtype:
+"""In which dtype or code states are stored. A policy names states by a pattern, and says a dtype:
 
     AdamW(params, store={'sqr_avg': 'float32', '*_avg': 'bfloat16'})
     AdamW(params, store='int8')                                            # the same as {'*': 'int8'}
+    AdamW(params, store={'sqr_avg': my_code})                              # a `genopt.Code`
 
-The first pattern that matches a state counts. A copy of the weights (`p0`, `eval_p`) is not an average: 8 bits are too few for it. So it stays in
-float32, unless an int8 policy has its exact name. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros` becomes
-`grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
+The first pattern that matches a state counts. Some states match nothing but their exact name. One is a state that its callback declares
+as `exact(zeros)`: a matrix from which others are computed, for instance, or a sum. The other is a copy of the weights (`p0`, `eval_p`), where the
+policy is a code: it is not an average, and 8 bits are too few for it. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros`
+becomes `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
 
 `p` is the parameter. It has policies of its own, `store={'p': 'extra_bits'}`, which `genopt.contract.weights` describes. No pattern matches it."""
 
@@ -14,25 +16,42 @@ from fnmatch import fnmatchcase
 from functools import lru_cache,partial
 import torch
 from ..contract.block import Block
+from ..contract.codes import Code,codes
 from ..contract.messages import did_you_mean
-from ..contract.state import Kept,copy_of_p,first,kept,zeros
+from ..contract.state import Kept,copy_of_p,first,floats,kept,zeros
 from ..contract.tensors import wide
 from ..contract.weights import nearest,weights_of
 
-__all__ = ['check_matches', 'check_weights', 'policies', 'weights_in', 'with_storage']
+__all__ = ['check_matches', 'check_weights', 'codes_in', 'policies', 'saved', 'weights_in', 'with_storage']
 
 
 def policies(store) -> tuple | None:
-    """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)` and `('p', policy)`, which a checkpoint can hold. None for no
-    policy.
+    """`store` as a group keeps it: a tuple of `(pattern, dtype, rounding, smallest)` and `('p', policy)`. None for no policy.
 
-    `store`: a dict from a pattern to a dtype, or to a dict of the arguments of `kept`, and from `'p'` to a policy for parameters; a dtype for all
-    states; or that tuple. Raises `TypeError` or `ValueError` for another value"""
+    `store`: a dict from a pattern to a dtype or a code, or to a dict of the arguments of `kept`, and from `'p'` to a policy for parameters; a dtype
+    or a code for all states; or that tuple. Raises `TypeError` or `ValueError` for another value"""
     if store is None: return None
-    if isinstance(store, (str,torch.dtype)): store = {'*': store}
+    if isinstance(store, (str,torch.dtype,Code)): store = {'*': store}
     if isinstance(store, (tuple,list)): store = {pattern: dict(zip(arguments, values)) for pattern,*values in store}
     if not isinstance(store, Mapping): raise TypeError(f"store must be a dict of states and dtypes, such as {{'sqr_avg': 'bfloat16'}}; got {store!r}")
-    return tuple(policy(*item) for item in store.items()) or None
+    found = tuple(policy(*item) for item in store.items())
+    check_names(found)
+    return found or None
+
+def codes_in(store) -> dict:
+    "The codes in `store`, which is as a group keeps it, by name, and those that come with genopt"
+    return codes | {how[0].name: how[0] for pattern,*how in store or () if isinstance(how[0], Code)}
+
+def saved(store):
+    "`store`, which is as a group keeps it, as a checkpoint holds it: a code is its name"
+    return store and tuple(tuple(v.name if isinstance(v, Code) else v for v in entry) for entry in store)
+
+def check_names(store):
+    "Refuse two codes of one name: a checkpoint could not tell them apart"
+    known = {}
+    for _,how,*_ in store:
+        if isinstance(how, Code) and known.setdefault(how.name, how)!=how:
+            raise ValueError(f"store has two codes called {how.name!r}; give one another name")
 
 arguments = 'dtype','rounding','smallest'                                  # of `kept`
 
@@ -61,15 +80,15 @@ def with_storage(cb, store):
     block = Block(cb)
     names = {member: n for n,member in zip(block.reads, block.names)}
     for n,init in block.state.items():
-        found = next((p for p in store if fnmatchcase(n, p[0])), None)
-        if found and fits(found, n, init): new[names[n]] = kept(init, *found[1:])
+        found = next((p for p in store if fnmatchcase(n, p[0]) and fits(p, n, init)), None)
+        if found: new[names[n]] = kept(init, *found[1:])
     return partial(cb, **new) if new else cb
 
 def fits(entry, n, init):
     "Whether the `entry` of a policy, whose pattern matches the state `n`, is for what `init` makes"
     pattern,dtype,*_ = entry
-    weights_by_pattern = init==copy_of_p and dtype=='int8' and pattern!=n
-    return is_tensor(init) and not isinstance(init, Kept) and not weights_by_pattern
+    by_name_only = init.exact or init==copy_of_p and dtype not in floats
+    return is_tensor(init) and not isinstance(init, Kept) and (pattern==n or not by_name_only)
 
 @lru_cache(4096)
 def is_tensor(init):
@@ -90,5 +109,10 @@ def check_matches(store, state, who):
     "Refuse a pattern that matches no tensor among the states. `state`: name -> initializer"
     names = [n for n,init in state.items() if is_tensor(init)]
     for pattern,*_ in store:
-        if pattern=='p' or any(fnmatchcase(n, pattern) for n in names): continue
+        found = [n for n in names if fnmatchcase(n, pattern)]
+        exact = [n for n in found if state[n].exact and n!=pattern]
+        if found and found==exact and pattern!='*':
+            raise ValueError(f"{who}: store has {pattern!r}, which matches {', '.join(exact)} alone; such a state must keep its precision, and takes "
+                             "a policy only under its exact name")
+        if pattern=='p' or found: continue
         raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")

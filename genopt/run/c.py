@@ -8,6 +8,7 @@ from ..lower.operations import Dialect
 __all__ = [
     'C',
     'block',
+    'each_outcome',
     'each_parameter',
     'folded',
     'function',
@@ -24,7 +25,8 @@ types = {
     torch.float64: 'double',
     torch.bfloat16: 'bf16',
     torch.float16: 'f16',
-    torch.uint8: 'code',
+    torch.uint8: 'uint8_t',
+    torch.int8: 'int8_t',
     torch.int16: 'int16_t',
 }
 
@@ -56,64 +58,9 @@ INLINE bf16 store_bf16_stochastic(float f, uint32_t u) {        /* up or down, s
   const bf16 r = { (uint16_t)((bits + (finite ? u & 0xffff : 0)) >> 16 | (f != f ? 0x40 : 0)) };
   return r;
 }
-/* States in 8 bits, in blocks of 256; contract/codes.py says how. A scale below zero: the block has negative elements */
-typedef uint8_t code;
-INLINE float code_value(float y, int negatives) {            /* of the part y of the largest code */
-  const float w = y*(negatives ? fabsf(y) : y);
-  return negatives ? w : w*w;
-}
-INLINE float code_step(int negatives) { return negatives ? 1.0f/127 : 1.0f/255; }
-INLINE float load_code(code q, float scale) {
-  const int negatives = scale < 0.0f;
-  const float y = ((float)q - (negatives ? 128.0f : 0.0f))*code_step(negatives);
-  return code_value(y, negatives)*fabsf(scale);
-}
-static float code_scale(const float* restrict x, int64_t n) {
-  float top = 0.0f, low = 0.0f;
-#pragma omp simd reduction(max:top) reduction(min:low)
-  for (int64_t i = 0; i < n; i++) {
-    const float a = fabsf(x[i]), b = a <= FLT_MAX ? a : INFINITY;
-    top = b > top ? b : top;
-    low = x[i] < low ? x[i] : low;
-  }
-  return top > FLT_MAX ? NAN : top < FLT_MIN ? 0.0f : low < 0.0f ? -top : top;
-}
-INLINE float code_part(float x, float inverse) {
-  const float y = fabsf(x)*inverse;
-  return y > 0.0f ? y : 0.0f;
-}
-INLINE float code_root(float y, int negatives) {
-  const float root = sqrtf(y);
-  return negatives ? root*127.0f : sqrtf(root)*255.0f;
-}
-INLINE float code_between(float y, int negatives, uint32_t bits) {     /* up or down, so that the mean is y */
-  const float q = floorf(code_root(y, negatives)), step = code_step(negatives);
-  const float low = code_value(q*step, negatives), top = code_value((q + 1.0f)*step, negatives);
-  return (float)(int32_t)(bits >> 8)*0x1.0p-24f*(top - low) < y - low ? q + 1.0f : q;
-}
-INLINE void encode(const float* restrict x, int64_t n, code* restrict m, float inverse, int negatives,
-                   int stochastic, uint32_t h, int64_t start) {
-  const float most = negatives ? 127.0f : 255.0f;
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) {
-    const float y = code_part(x[i], inverse);
-    float q = stochastic ? code_between(y, negatives, mixed(h + (uint32_t)(start + i)*0x9e3779b9u))
-                         : rintf(code_root(y, negatives));
-    q = q < most ? q : most;
-    if (negatives) q = x[i] < 0.0f ? 128.0f - q : 128.0f + q;
-    else q = x[i] > 0.0f && q < 1.0f ? 1.0f : q;
-    m[i] = (code)(int32_t)q;
-  }
-}
-/* Write the n elements of a block to m, and their scale to s. `start`: where in its tile the block begins, for random bits from h */
-INLINE void encode_block(const float* x, int64_t n, code* m, float* s, int stochastic, uint32_t h, int64_t start) {
-  const float scale = *s = code_scale(x, n), inverse = fabsf(scale) > 0.0f ? 1.0f/fabsf(scale) : 0.0f;
-  if (scale < 0.0f) encode(x, n, m, inverse, 1, stochastic, h, start);
-  else encode(x, n, m, inverse, 0, stochastic, h, start);
-}
-static void store_code(const float* x, int64_t n, code* m, float* s) { encode_block(x, n, m, s, 0, 0, 0); }
-static void store_code_stochastic(const float* x, int64_t n, code* m, float* s, uint32_t h, int64_t start) {
-  encode_block(x, n, m, s, 1, h, start);
+/* A random number, at least 0 and less than 1, for the element at `place` */
+INLINE float random_part(uint32_t h, int64_t place) {
+  return (float)(int32_t)(mixed(h + (uint32_t)place*0x9e3779b9u) >> 8)*0x1.0p-24f;
 }
 #ifdef __FLT16_MAX__
 typedef _Float16 f16;
@@ -388,6 +335,20 @@ def indent(lines):
 
 def each_parameter(body):
     return function('for (int64_t t = 0; t < a->n; t++)', body) if body else []
+
+
+def each_outcome(flags, call):
+    """Statements that call with each outcome of the conditions `flags`, so that each call is compiled
+    by itself. `call(values)`: the call with these outcomes, which are texts. Of more than two
+    conditions the others stay as they are"""
+
+    def branch(i, values):
+        if i == min(len(flags), 2):
+            return [call(''.join(f', {v}' for v in [*values, *flags[i:]]))]
+        yes, no = (branch(i + 1, [*values, outcome]) for outcome in '10')
+        return [*function(f'if ({flags[i]})', yes), *function('else', no)]
+
+    return branch(0, [])
 
 
 def folded(total, x, sign):

@@ -80,11 +80,12 @@ def check_asked(chain, numbers, params, who, fused, capturable):
     plain = [p for p in params if type(p) in plain_types]
     for p in {(p.dtype, p.device, shape_class(p.shape)): p for p in plain}.values():
         program = program_for(chain, numbers, p, 'launch', capturable)
-        if program.falls_back:
+        why = program.why[0] if program.falls_back else None
+        if fused and not on_gpu(program):
+            why = why or program.instead
+        if why:
             name = flag.partition('=')[0]
-            raise ValueError(
-                f"{who}: {flag} cannot be: {program.why[0]}; leave {name} out"
-            )
+            raise ValueError(f"{who}: {flag} cannot be: {why}; leave {name} out")
 
 
 def check_compilers(params, who):

@@ -20,15 +20,17 @@ up in order, so the result does not depend on the number of threads.
 A stage is a C function. `run` calls the stage that it is told, or all of them with the cross
 reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
-from ..contract.codes import block as codes
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
 from .c import C, block, each_parameter, folded, function, prelude, starts, types
+from .c_codes import CCode
 from .emit_cross import all_stages
 from .names import CNames, operands
 from .random import kind_of
 
 __all__ = ['source']
+
+drawn = 256  # the random numbers that `c.py` makes at once
 
 
 def source(program, scalars, dtypes):
@@ -36,9 +38,12 @@ def source(program, scalars, dtypes):
     order; `dtypes`: of what lies in memory, by name"""
     T = types[program.layout.compute_dtype]
     names = CNames(program, scalars, dtypes, C(T))
+    writers = {c: CCode(c, k) for k, c in enumerate(names.codes)}
     flats = {k: s.flat for k, s in enumerate(program.stages) if s.flat}
     code = [
-        line for k, f in flats.items() for line in StageEmitter(names, k, f).source()
+        line
+        for k, f in flats.items()
+        for line in StageEmitter(names, k, f, writers).source()
     ]
     run = [f'if (a->stage == {k}) {{ stage_{k}(a); return; }}' for k in flats]
     if program.one_call:
@@ -50,6 +55,7 @@ def source(program, scalars, dtypes):
         f'/* {", ".join(legend)} */',
         f'typedef {T} T;',
         f'#define BLOCK {block}',
+        *(line for c in writers.values() for line in c.source()),
         *code,
         *function('void run(const Args* a)', run),
     ]
@@ -57,10 +63,12 @@ def source(program, scalars, dtypes):
 
 
 class StageEmitter:
-    "Writes the flat part of stage `number`: a C function, and for each round one for a tile"
+    """Writes the flat part of stage `number`: a C function, and for each round one for a tile.
+    `writers`: of the codes in which states are stored"""
 
-    def __init__(self, names, number, flat):
+    def __init__(self, names, number, flat, writers):
         self.names, self.number, self.flat = names.of_stage(flat), number, flat
+        self.writers = writers
 
     def source(self):
         code, body = [], ['T* w = (T*)a->singles; (void)w;']
@@ -97,14 +105,15 @@ class StageEmitter:
             *names.load_scalars(values),
             *names.load_singles(values),
         ]
-        coded = [n for n in dict.fromkeys([*loads, *stores]) if names.in_codes(n)]
+        coded = [n for n in dict.fromkeys([*loads, *stores]) if names.code(n)]
         draws = [v for v in r.elements if v.draw is not None]
+        size = self.elements_at_once(coded, draws)
         before = [*map(self.scale, [n for n in coded if n in loads])]
         before += [line for v in draws for line in self.fill(v)]
         if r.reduced:
-            loop = self.reducing_loop(r.reduced, body, before)
+            loop = self.reducing_loop(size, r.reduced, body, before)
         elif coded or draws:
-            loop = self.loop_in_blocks(body, before, stores)
+            loop = self.loop_in_blocks(size, body, before, stores)
         else:
             loop = [
                 '#pragma omp simd',
@@ -124,7 +133,8 @@ class StageEmitter:
     def pointers(self, n):
         "Where the elements of `n` in this tile lie, and what is beside them"
         yield self.pointer(n, 'o')
-        per = f'/{codes}' * self.names.in_codes(n)
+        code = self.names.code(n)
+        per = f'/{code.block}' if code else ''
         for beside in self.names.beside(n):
             yield self.pointer(beside, f'o{per}')
 
@@ -137,8 +147,8 @@ class StageEmitter:
     def load(self, n):
         "One element, in the type of the arithmetic"
         i = self.names.slots[n]
-        if self.names.in_codes(n):
-            return f'load_code(m{i}[i], c{i})'
+        if code := self.names.code(n):
+            return self.writers[code].load(f'm{i}[i]', f'c{i}')
         if self.names.pair(n):
             j = self.names.slots[self.names.beside(n)[0]]
             return f'{self.names.pair_function("load", n)}(m{i}[i], m{j}[i])'
@@ -146,8 +156,9 @@ class StageEmitter:
 
     def store(self, n, v):
         text = self.names.text(v, self.names.compute_dtype)
-        if self.names.in_codes(n):
-            return f'x{self.names.slots[n]}[i - b] = (float)({text});'
+        if self.names.code(n):
+            j = self.names.slots[n]
+            return f'x{j}[i - b{j}] = (float)({text});'
         if self.names.pair(n):
             places = [f'm{self.names.slots[m]} + i' for m in (n, *self.names.beside(n))]
             return (
@@ -165,36 +176,61 @@ class StageEmitter:
 
     # -- States in codes, and random numbers: a loop over blocks around the loop over elements --
 
+    def elements_at_once(self, coded, draws):
+        "The elements of the inner loop: the smallest block; 512 if there is none"
+        sizes = [self.names.code(n).block for n in coded]
+        return min([*sizes, drawn] if draws else sizes, default=512)
+
     def fill(self, v):
         "Make the random numbers `v` of this block"
         given = f'o + b, {v.draw}, a->keys[t], a->seed'
         fill = f'fill_{kind_of(v)}_{self.names.d.T}'
-        return [f'T u_{v.name}[{codes}];', f'{fill}(u_{v.name}, {given});']
+        return [f'T u_{v.name}[{drawn}];', f'{fill}(u_{v.name}, {given});']
 
-    def loop_in_blocks(self, body, before, stores):
-        """The loop of a tile. What is to be in codes waits in an array until the block is complete.
-        `before`: what comes before the elements of a block"""
-        stored = [n for n in stores if self.names.in_codes(n)]
+    def loop_in_blocks(self, size, body, before, stores):
+        """The loop of a tile, over blocks of `size` elements. What is to be in codes waits in an array
+        until its block is complete. `before`: what comes before the elements of a block"""
+        stored = [n for n in stores if self.names.code(n)]
         lines = [
-            f'const int64_t end = n - b < {codes} ? n : b + {codes};',
+            f'const int64_t end = n - b < {size} ? n : b + {size};',
             *before,
-            *(f'float x{self.names.slots[n]}[{codes}];' for n in stored),
+            *map(self.block_start, stored),
             '#pragma omp simd',
             *function('for (int64_t i = b; i < end; i++)', body),
-            *map(self.store_block, stored),
+            *(line for n in stored for line in self.store_block(n, size)),
         ]
-        return function(f'for (int64_t b = 0; b < n; b += {codes})', lines)
+        return [
+            *(
+                f'float x{self.names.slots[n]}[{self.names.code(n).block}];'
+                for n in stored
+            ),
+            *function(f'for (int64_t b = 0; b < n; b += {size})', lines),
+        ]
 
     def scale(self, n):
         "The scale of this block, as it was before"
-        return f'const float c{self.names.slots[n]} = m{self.names.scale_slot(n)}[b/{codes}];'
-
-    def store_block(self, n):
         i, j = self.names.slots[n], self.names.scale_slot(n)
-        given = f'x{i}, end - b, m{i} + b, m{j} + b/{codes}'
-        if self.names.stochastic(n):
-            return f'store_code_stochastic({given}, h{i}, b);'
-        return f'store_code({given});'
+        return f'const float c{i} = m{j}[b/{self.names.code(n).block}];'
+
+    def block_start(self, n):
+        "Where in its tile the block begins"
+        return (
+            f'const int64_t b{self.names.slots[n]} = b & -{self.names.code(n).block};'
+        )
+
+    def store_block(self, n, size):
+        "Store a block, if it is complete after `size` more elements"
+        code, number = self.names.code(n), self.writers[self.names.code(n)].number
+        i, j = self.names.slots[n], self.names.scale_slot(n)
+        salt = f'h{i}' if self.names.stochastic(n) else '0'
+        lines = [
+            f'for (int64_t i = end - b{i}; i < {code.block}; i++) x{i}[i] = 0.0f;',
+            f'store_{number}{"_at_random" * self.names.stochastic(n)}'
+            f'(x{i}, end - b{i}, m{i} + b{i}, m{j} + b{i}/{code.block}, {salt}, b{i});',
+        ]
+        if code.block == size:
+            return lines
+        return function(f'if (end == n || end % {code.block} == 0)', lines)
 
     # -- Reductions --
 
@@ -213,10 +249,9 @@ class StageEmitter:
             f'a{j} = x{j} {better} a{j} ? x{j} : a{j};',
         ]
 
-    def reducing_loop(self, reduced, body, before):
-        """The loop of a tile that reduces: 512 elements in T, and what these come to in double.
-        `before`: what comes before the elements of a block, which then has fewer"""
-        size = codes if before else 512
+    def reducing_loop(self, size, reduced, body, before):
+        """The loop of a tile that reduces: `size` elements in T, and what these come to in double.
+        `before`: what comes before the elements of a block, which may have fewer"""
         signs = [reduction(v).sign for v in reduced]
         total = [
             f'double total{j} = {starts[sign]}; int bad{j} = 0;'

@@ -9,7 +9,6 @@ foreach    operations on lists of tensors, for one part of the batch after the o
 from operator import itemgetter
 import torch
 from .._torch import foreach_copy
-from ..contract.codes import decode_all, encode_all, scale_of
 from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
 from .names import moves, with_beside
@@ -177,8 +176,8 @@ def has_beside(how, n, xs):
 
 def joined_with_beside(how, n, part, dtype):
     xs = part.tensors(n)
-    if how.in_codes(xs[0].dtype):
-        found = decode_all(xs, part.tensors(scale_of(n)))
+    if code := how.code_of(xs[0].dtype):
+        found = code.seen_all(xs, part.tensors(code.beside(n)))
     else:
         found = [how.seen(n, x) for x in stored_members(how, n, part)]
     return [x.to(dtype) for x in found]
@@ -186,10 +185,10 @@ def joined_with_beside(how, n, part, dtype):
 
 def write_with_beside(how, n, news, part):
     xs = part.tensors(n)
-    if how.in_codes(xs[0].dtype):
-        new_codes, new_scales = encode_all(news, xs, how.stochastic)
+    if code := how.code_of(xs[0].dtype):
+        new_codes, new_scales = code.stored_all(news, xs, how.stochastic)
         foreach_copy(xs, new_codes)
-        foreach_copy(part.tensors(scale_of(n)), new_scales)
+        foreach_copy(part.tensors(code.beside(n)), new_scales)
         return
     for new, olds in zip(news, stored_members(how, n, part)):
         for name, x in how.written(n, new, olds).items():

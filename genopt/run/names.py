@@ -12,7 +12,6 @@ written here for C; `triton_names.py` has it for Triton."""
 
 from copy import copy
 import torch
-from ..contract.codes import scale_of
 from ..lower.operations import divisor, write
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
 from .random import kind_of
@@ -46,6 +45,7 @@ class Names:
         )
         self.leaves = numbered(v for f in flats for v in f.leaves)
         self.width = max(1, len(self.kept))
+        self.codes = [*dict.fromkeys(c for n in dtypes if (c := self.code(n)))]
         self.loaded = frozenset()
 
     def of_stage(self, flat):
@@ -74,10 +74,10 @@ class Names:
         how = self.stores.get(name)
         return how is not None and how.rounds_at_random(self.dtypes[name])
 
-    def in_codes(self, name):
-        "Whether what is stored as `name` is in codes, with scales"
+    def code(self, name):
+        "The code in which `name` is stored, with scales beside it; None if it is in no code"
         how = self.stores.get(name)
-        return how is not None and how.in_codes(self.dtypes[name])
+        return how.code_of(self.dtypes[name]) if how is not None else None
 
     def beside(self, name):
         "The names of what is stored beside `name`"
@@ -86,7 +86,7 @@ class Names:
 
     def pair(self, name):
         "Whether `name` is a parameter that is stored as two tensors"
-        return bool(self.beside(name)) and not self.in_codes(name)
+        return bool(self.beside(name)) and not self.code(name)
 
     def pair_function(self, verb, name):
         "The function that does `verb` with such a parameter"
@@ -94,7 +94,7 @@ class Names:
 
     def scale_slot(self, name):
         "The row of the table that has the scales of `name`"
-        return self.slots[scale_of(name)]
+        return self.slots[self.code(name).beside(name)]
 
     def reciprocal(self, by):
         "The place in its row of the reciprocal of the scalar `by`; None if it has none"

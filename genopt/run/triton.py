@@ -51,6 +51,10 @@ def at_random(x, h, i):
     nan = tl.where(x != x, 0x40, 0)
     rounded = ((bits + tl.where(finite, random, 0)) >> 16) | nan
     return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+@jit
+def random_part(h, i):
+    return (mixed(h + i.to(tl.uint32) * 0x9e3779b9) >> 8).to(tl.float32) * 5.9604644775390625e-08
 '''
 
 # Random numbers in callbacks; `random.py` says which. `circle` is the cosine and the sine of `t` turns
@@ -140,82 +144,6 @@ def one_normal_TYPE(draw, key, seed):
     return x
 '''
 
-# States in 8 bits, in blocks; `contract/codes.py` says how. A row of a tile is a block. A scale below
-# zero: the block has negative elements
-codes = '''
-@jit
-def code_value(y, negatives):
-    w = y * tl.where(negatives, tl.abs(y), y)
-    return tl.where(negatives, w, w * w)
-
-@jit
-def code_step(negatives):
-    return tl.where(negatives, 0.00787401574803149606, 0.00392156862745098039)
-
-@jit
-def decoded(q, scale):
-    negatives = scale < 0.0
-    y = (q.to(tl.float32) - tl.where(negatives, 128.0, 0.0)) * code_step(negatives)
-    return code_value(y, negatives) * tl.abs(scale)
-
-@jit
-def row_max(x):
-    return tl.max(x, 1)[:, None]
-
-@jit
-def row_min(x):
-    return tl.min(x, 1)[:, None]
-
-@jit
-def code_scale(x):
-    inf = float("inf")
-    a = tl.abs(x)
-    top = row_max(tl.where(a < inf, a, inf))
-    low = row_min(x)
-    scale = tl.where(low < 0.0, -top, top)
-    scale = tl.where(top < 1.17549435e-38, 0.0, scale)
-    return tl.where(top < inf, scale, float("nan"))
-
-@jit
-def code_part(x, scale):
-    top = tl.abs(scale)
-    inverse = tl.where(top > 0.0, tl.div_rn(1.0, top), 0.0)
-    y = tl.abs(x) * inverse
-    return tl.where(y > 0.0, y, 0.0)
-
-@jit
-def code_root(y, negatives):
-    root = tl.sqrt_rn(y)
-    return tl.where(negatives, root * 127.0, tl.sqrt_rn(root) * 255.0)
-
-@jit
-def code_between(y, negatives, bits):
-    q = tl.floor(code_root(y, negatives))
-    step = code_step(negatives)
-    low = code_value(q * step, negatives)
-    top = code_value((q + 1.0) * step, negatives)
-    u = (bits >> 8).to(tl.float32) * 5.9604644775390625e-08
-    return tl.where(u * (top - low) < y - low, q + 1.0, q)
-
-@jit
-def code_of(x, q, negatives):
-    q = tl.minimum(q, tl.where(negatives, 127.0, 255.0))
-    signed = tl.where(x < 0.0, 128.0 - q, 128.0 + q)
-    return tl.where(negatives, signed, tl.where((x > 0.0) & (q < 1.0), 1.0, q)).to(tl.uint8)
-
-@jit
-def encoded(x, scale):
-    negatives = scale < 0.0
-    q = code_root(code_part(x, scale), negatives)
-    return code_of(x, libdevice.rint(q), negatives)
-
-@jit
-def encoded_at_random(x, scale, h, i):
-    negatives = scale < 0.0
-    bits = mixed(h + i.to(tl.uint32) * 0x9e3779b9)
-    return code_of(x, code_between(code_part(x, scale), negatives, bits), negatives)
-'''
-
 # Parameters with something beside them; `contract/weights.py` says how. A parameter comes and goes as
 # float32, in values that its own dtype has
 weights = '''
@@ -263,8 +191,8 @@ def rest_extra_bits_TYPE(x):
 '''
 rounded = dict(bf16='widened(narrowed(x))', f16='x.to(tl.float16).to(tl.float32)')
 
-# How two numbers are joined, all of a block, and in each lane all up to it that are of the same
-# parameter `t`. NaN stays
+# How two numbers are joined, all of a block, all of each row, and in each lane all up to it that are
+# of the same parameter `t`. NaN stays
 reducing = '''
 @jit
 def join_NAME(a, b):
@@ -273,6 +201,10 @@ def join_NAME(a, b):
 @jit
 def all_NAME(x):
     return tl.reduce(x, 0, join_NAME)
+
+@jit
+def row_NAME(x):
+    return tl.reduce(x, 1, join_NAME)[:, None]
 
 @jit
 def scan_NAME(ta, a, tb, b):
@@ -294,7 +226,6 @@ def prelude(code):
     "The functions that `code` uses"
     lines = conversions if 'narrowed' in code or 'widened' in code else ''
     lines += rounding if 'at_random' in code else ''
-    lines += codes if 'decoded' in code or 'encoded' in code else ''
     for name in 'fp32', 'fp64':
         if f'uniform_{name}(' in code or f'normal_{name}(' in code:
             lines += random.replace('TYPE', name)
@@ -338,6 +269,7 @@ class Triton(Dialect):
         torch.bfloat16: 'tl.bfloat16',
         torch.float16: 'tl.float16',
         torch.uint8: 'tl.uint8',
+        torch.int8: 'tl.int8',
         torch.int16: 'tl.int16',
     }
     short = {torch.bfloat16: 'bf16', torch.float16: 'f16'}  # as in C

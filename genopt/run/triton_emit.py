@@ -35,16 +35,18 @@ barrier between its parts. Nothing is atomic, and sums have a fixed order, so bi
 
 import re
 from dataclasses import dataclass
-from ..contract.codes import block
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
 from .emit_cross import computed, name_of
 from .names import operands
 from .triton import arguments, prelude, starts
+from .triton_codes import TritonCode
 from .triton_names import Scope, singles_of_elements
 
 __all__ = ['KernelCall', 'look', 'sequence']
 
+# What a tile has of blocks that join several of its rows
+of_joined = 'row', 'i', 'inside', 'rows'
 joins = {'+': 'add', 'max': 'max', 'min': 'min'}
 in_lanes = ', here, other=0.0'
 own_lane = ['t = b + tl.arange(0, LANES)', 'here = t < n']
@@ -78,6 +80,8 @@ def sequence(program, names, stages, prefix):
             writer.cross(stage)
     writer.close()
     code = '\n'.join(writer.code)
+    for c in reversed(writer.codes.values()):
+        code = '\n'.join([*c.source(code), code])
     legend = [f'm{i}: {n}' for n, i in names.slots.items()]
     legend += [f's{i}: {n}' for n, i in names.scalars.items()]
     return f'# {", ".join(legend)}\n{prelude(code)}\n{code}', writer.calls
@@ -117,6 +121,7 @@ class SequenceWriter:
     def __init__(self, program, names, prefix):
         self.program, self.names, self.prefix = program, names, prefix
         self.code, self.calls, self.kept, self.parts = [], [], {}, []
+        self.codes = {c: TritonCode(c, k) for k, c in enumerate(names.codes)}
 
     def function(self, name, body, extra=()):
         "Write a function with those arguments that its body uses. Returns these"
@@ -147,7 +152,8 @@ class SequenceWriter:
     def tiles(self, names, flat, r):
         "The kernel that goes over the tiles of all parameters, and writes"
         name = self.name()
-        tile = Tile(names, flat, Scope(names, self.kept), r.elements, (), flat.stores)
+        scope = Scope(names, self.kept)
+        tile = Tile(names, flat, scope, r.elements, (), flat.stores, self.codes)
         self.body(name, tile)
         main = [
             'k = tl.program_id(0)',
@@ -167,7 +173,8 @@ class SequenceWriter:
         self.close()
         name = self.name()
         elements = needed(r.elements, new)
-        tile = Tile(names, flat, Scope(names, self.kept), elements, new, {})
+        scope = Scope(names, self.kept)
+        tile = Tile(names, flat, scope, elements, new, {}, self.codes)
         self.body(name, tile)
         signs = [reduction(v).sign for v in new]
         results = ', '.join(f'x{j}' for j in range(len(new)))
@@ -370,18 +377,24 @@ def row_of(names, text, mask=''):
 
 
 class Tile:
-    "The arithmetic of one round on one tile: what it loads, computes, reduces and stores"
+    """The arithmetic of one round on one tile: what it loads, computes, reduces and stores. `codes`:
+    the writers of codes"""
 
-    def __init__(self, names, flat, scope, elements, reduced, stores):
-        self.names, self.scope = names, scope
+    def __init__(self, names, flat, scope, elements, reduced, stores, codes):
+        self.names, self.scope, self.codes = names, scope, codes
         self.elements, self.reduced, self.stores = elements, reduced, stores
         read = [*operands([*elements, *reduced]), *stores.values()]
         self.loads = {
             v.name: v for v in read if v.kind == ELEMENTS and v.name in flat.loads
         }
         moved = [*dict.fromkeys([*self.loads, *stores])]
-        self.coded = [n for n in moved if names.in_codes(n)]
-        self.places = ['i', 'inside', *['j', 'rows'] * bool(self.coded)]
+        self.sizes = sorted({c.block for n in moved if (c := names.code(n))})
+        written = {c.block for n in stores if (c := names.code(n))}
+        self.joined = sorted(written - {*self.sizes[:1]})
+        self.in_rows = bool(written)
+        self.places = ['i', 'inside', *['rows'] * bool(self.sizes)]
+        self.places += [f'j{size}' for size in self.sizes]
+        self.places += [f'{x}_{size}' for size in self.joined for x in of_joined]
         self.pointers = [*moved, *(b for n in moved for b in names.beside(n))]
         for v in (*elements, *reduced):
             scope.prepare(v)
@@ -442,14 +455,14 @@ class Tile:
 
     def load(self, n, mask):
         names = self.names
-        if names.in_codes(n):
+        if code := names.code(n):
             i, j = names.slots[n], names.scale_slot(n)
             rows = mask.replace('inside', 'rows')
             q, scale = (
                 f'tl.load(m{i} + i{mask.replace("0.0", "0")})',
-                f'tl.load(m{j} + j{rows})',
+                f'tl.load(m{j} + j{code.block}{rows})',
             )
-            text = f'decoded({q}, {scale})'
+            text = self.codes[code].load(q, scale)
             return text if names.d.single else f'{text}.to({names.d.T})'
         text = names.d.load(names.dtypes[n], f'm{names.slots[n]} + i', mask)
         if names.pair(n):
@@ -460,7 +473,7 @@ class Tile:
 
     def store(self, n, text, mask):
         names, i = self.names, self.names.slots[n]
-        if names.in_codes(n):
+        if names.code(n):
             return self.store_codes(n, text, mask)
         if names.pair(n):
             return self.store_pair(n, text, mask)
@@ -480,19 +493,22 @@ class Tile:
     def store_codes(self, n, text, mask):
         "The statements that write a block of codes in each row, and their scales"
         names, i, j = self.names, self.names.slots[n], self.names.scale_slot(n)
+        code = self.codes[names.code(n)]
+        size = code.code.block
+        end = f'_{size}' if size in self.joined else ''
+        at, inside, rows = f'i{end}', f'inside{end}', f'rows{end}'
+        block = f'row{end}' if end else f'j{size}'
         x = f'tl.cast({text}, tl.float32)'
         if mask:
             x = f'tl.where(inside, {x}, 0.0)'
-        encode = (
-            f'encoded_at_random(x{i}, c{i}, h{i}, i)'
-            if names.stochastic(n)
-            else f'encoded(x{i}, c{i})'
-        )
+        if end:
+            x = f'tl.reshape({x}, {at}.shape)'
+        noise = f'random_part(h{i}, {at})' if names.stochastic(n) else ''
         return [
             f'x{i} = {x}',
-            f'c{i} = code_scale(x{i})',
-            f'tl.store(m{i} + i, {encode}{mask})',
-            f'tl.store(m{j} + j, c{i}{mask.replace("inside", "rows")})',
+            f'c{i} = {code.scale(f"x{i}")}',
+            f'tl.store(m{i} + {at}, {code.store(f"x{i}", f"c{i}", noise)}{mask.replace("inside", inside)})',
+            f'tl.store(m{j} + {block}, c{i}{mask.replace("inside", rows)})',
         ]
 
     def outer(self):
@@ -504,23 +520,36 @@ class Tile:
         return [*row_of(names, '\n'.join(self.scope.lines)), *lines, *self.scope.lines]
 
     def tile(self, place):
-        """The elements `i` of the tile. If states are in codes also their blocks `j`. Where codes are
-        written, a row of the tile is a block"""
+        """The elements `i` of the tile. If states are in codes, also which block `j256` of 256 elements
+        each is in. Where codes are written, a row of the tile is a block: the smallest, if there
+        are blocks of several sizes. The larger ones join some rows"""
         start = f'start = {place}.to(tl.int64)*BLOCK'
         inside = 'inside = i < size'
-        if not self.coded:
-            return [start, 'i = start + tl.arange(0, BLOCK)', inside, *self.draws]
-        if not any(map(self.names.in_codes, self.stores)):
-            flat = ['i = start + tl.arange(0, BLOCK)', f'j = i // {block}']
-            return [start, *flat, inside, 'rows = inside', *self.draws]
-        return [
+        flat = 'i = start + tl.arange(0, BLOCK)'
+        if not self.sizes:
+            return [start, flat, inside, *self.draws]
+        if not self.in_rows:
+            blocks = [f'j{n} = i // {n}' for n in self.sizes]
+            return [start, flat, *blocks, inside, 'rows = inside', *self.draws]
+        width = self.sizes[0]
+        first = f'first = start + tl.arange(0, BLOCK // {width})[:, None] * {width}'
+        lines = [
             start,
-            f'j = start // {block} + tl.arange(0, BLOCK // {block})[:, None]',
-            f'i = j * {block} + tl.arange(0, {block})[None, :]',
+            first,
+            f'i = first + tl.arange(0, {width})[None, :]',
+            *(f'j{n} = first // {n}' for n in self.sizes),
             inside,
-            f'rows = j * {block} < size',
+            'rows = first < size',
             *self.draws,
         ]
+        for n in self.joined:
+            lines += [
+                f'row_{n} = start // {n} + tl.arange(0, BLOCK // {n})[:, None]',
+                f'i_{n} = row_{n} * {n} + tl.arange(0, {n})[None, :]',
+                f'inside_{n} = i_{n} < size',
+                f'rows_{n} = row_{n} * {n} < size',
+            ]
+        return lines
 
     def both(self, body):
         """The statement that calls `body` for a full tile whose addresses can all be divided by 16,

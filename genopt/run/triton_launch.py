@@ -14,7 +14,6 @@ whenever the graph is replayed it writes those with which it was captured."""
 
 import ctypes
 import torch
-from ..contract import codes
 from . import triton_runtime as runtime
 from .memory import is_capturing
 from .names import with_beside
@@ -36,7 +35,8 @@ class TritonKernel:
         self.dtype, self.device = program.layout.compute_dtype, program.layout.device
         self.interpreted = runtime.interprets(self.device)
         self.names = TritonNames(program, scalars, dtypes, Triton(self.dtype))
-        self.sizes = runtime.sizes_for(self.device, self.names.any_in_codes)
+        largest = max((c.block for c in self.names.codes), default=0)
+        self.sizes = runtime.sizes_for(self.device, largest)
         self.slots, self.dtypes = self.names.slots, dtypes
         self.draws = program.draws or any(map(self.names.stochastic, dtypes))
         self.sequences, self.look = {}, None
@@ -77,7 +77,8 @@ class TritonKernel:
     def bytes_of(self, call):
         "The bytes that a kernel moves for each element"
         names = (*call.reads, *call.writes)
-        scales = sum(map(self.names.in_codes, names)) * 4 / codes.block
+        codes = [c for n in names if (c := self.names.code(n))]
+        scales = sum(4 / c.block for c in codes)
         pairs = [m for n in names if self.names.pair(n) for m in self.names.beside(n)]
         moved = sum(self.dtypes[n].itemsize for n in (*names, *pairs)) + scales
         return moved if scales else int(moved)

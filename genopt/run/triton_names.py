@@ -28,7 +28,6 @@ class TritonNames(Names):
             (len(r.reduced) for f in flats for r in f.rounds), default=0
         )
         # what moves comes first, next to the scalars, so that one short copy has all that changes
-        self.any_in_codes = any(map(self.in_codes, dtypes))
         self.slots = numbered(sorted(self.slots, key=lambda n: not moves(n)))
         self.row_width = max(1, len(scalars))
         self.crosses = numbered(

@@ -7,6 +7,7 @@ import hashlib
 import linecache
 import re
 from contextlib import nullcontext, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -45,8 +46,6 @@ interpreted_sizes = Sizes(
     64, 16, 24
 )  # small, so that small parameters have several tiles
 
-interpreted_sizes_for_codes = Sizes(512, 16, 24)
-
 # `a*b + c` is rounded once only where the source says so, as in C
 options = dict(num_warps=4, enable_fp_fusion=False)
 
@@ -55,11 +54,11 @@ def interprets(device):
     return device.type == 'cpu'
 
 
-def sizes_for(device, in_codes=False):
-    "`in_codes`: some states are in codes, of which a tile has whole blocks"
+def sizes_for(device, largest=0):
+    "`largest`: the elements of the largest block of a code; a tile has whole blocks"
     if not interprets(device):
         return compiled_sizes
-    return interpreted_sizes_for_codes if in_codes else interpreted_sizes
+    return Sizes(max(512, largest), 16, 24) if largest else interpreted_sizes
 
 
 # -- Whether there is Triton --
@@ -150,9 +149,8 @@ def make_reductions_quick(scope):
     "The interpreter does a reduction in Python, for each element"
     for name, f in dict(add=torch.sum, max=torch.amax, min=torch.amin).items():
         scope[f'all_{name}'] = by_torch(scope['tl'], f)
+        scope[f'row_{name}'] = by_torch(scope['tl'], partial(f, dim=1, keepdim=True))
         scope[f'running_{name}'] = by_torch(scope['tl'], running(f))
-    scope['row_max'] = by_torch(scope['tl'], lambda x: x.amax(1, keepdim=True))
-    scope['row_min'] = by_torch(scope['tl'], lambda x: x.amin(1, keepdim=True))
 
 
 def make_calls_quick(scope, kernels):

@@ -1,0 +1,190 @@
+"""States in codes, in C: the functions of a `Code`, written from what `lower.codes` has recorded of
+them. Those of `int8`, for instance, shortened:
+
+    INLINE float decode_0(float q, float scale) { ... return v12; }
+    static float scale_0(const float* restrict x) {              // x: a block, filled up with zeros
+      float v3 = -INFINITY; ...                                  // v3: the largest of |x|
+      ...
+    }
+    INLINE float code_0(float x, float scale, float noise, int v4) { ... }      // v4: scale < 0
+    INLINE void codes_0(const float* restrict x, ..., int v4) {
+      for (int64_t i = 0; i < n; i++) m[i] = (uint8_t)(int32_t)code_0(x[i], scale, ..., v4);
+    }
+    static void store_0(const float* restrict x, ...) {
+      const float scale = *s = scale_0(x);
+      const int v4 = scale < 0;
+      if (v4) codes_0(x, ..., 1);                                // a loop for each kind of block
+      else codes_0(x, ..., 0);
+    }
+
+A condition on the scale alone is the same for a whole block, so there is a loop for each outcome."""
+
+import torch
+from ..lower.codes import recorded_code
+from ..lower.operations import reduction, write
+from ..lower.values import ELEMENTS, SCALAR, SINGLE
+from .c import C, each_outcome, function, starts, types
+from .names import as_operand, operands
+
+__all__ = ['CCode']
+
+single = C('float')
+
+
+class CCode:
+    "Writes the functions of `code`, which is the `number`-th of its kernel"
+
+    def __init__(self, code, number):
+        self.code, self.number = code, number
+        self.recorded = recorded_code(code)
+        self.stored = types[code.dtype]
+
+    def source(self):
+        return [
+            f'/* code {self.number}: {self.code} */',
+            *self.decode(),
+            *self.scale(),
+            *self.store(self.recorded.nearest, ''),
+            *self.store(self.recorded.at_random, '_at_random'),
+        ]
+
+    def load(self, x, scale):
+        "The element that the code `x` stands for"
+        return f'decode_{self.number}((float){x}, {scale})'
+
+    def decode(self):
+        f = self.recorded.decode
+        head = f'INLINE float decode_{self.number}(float q, float scale)'
+        return function(head, [*map(define, f.values), f'return {name(f.out)};'])
+
+    # -- The scale of a block --
+
+    def scale(self):
+        "The function for the scale of a block `x` of floats: a loop for each round of reductions"
+        f = self.recorded.scales
+        body, known, left = [], {*f.inputs}, [*f.values]
+        while left:
+            body += self.arithmetic(left, known)
+            body += self.reduce(left, known)
+        head = f'static float scale_{self.number}(const float* restrict x)'
+        return function(head, [*body, f'return {name(f.out)};'])
+
+    def arithmetic(self, left, known):
+        "Define the single numbers of `left` that are made of `known` ones. Moves them there"
+        lines = []
+        for v in [*left]:
+            if v.kind == SINGLE and not v.reduces and is_known(v, known):
+                lines.append(define(v))
+                left.remove(v)
+                known.add(v)
+        return lines
+
+    def reduce(self, left, known):
+        "The loop for those reductions of `left` whose elements are made of `known` numbers"
+        ready = []
+        for v in left:
+            if v.reduces and all(is_known(e, known) for e in elements_of([v])):
+                ready.append(v)
+        if not ready:
+            left[:] = [v for v in left if v.kind != ELEMENTS]
+            return []
+        lines, body = [], ['const float e = x[i]; (void)e;']
+        body += map(define, elements_of(ready))
+        clauses = []
+        for v in ready:
+            red, at = reduction(v), name(v)
+            lines += [f'float sum_{at} = {starts[red.sign]}; int bad_{at} = 0;']
+            element = red.element(single, *(text(o, torch.float32) for o in v.operands))
+            body += [
+                f'const float x_{at} = {element};',
+                f'bad_{at} |= x_{at} != x_{at};',
+            ]
+            if red.sign == '+':
+                body.append(f'sum_{at} += x_{at};')
+            else:
+                better = '>' if red.sign == 'max' else '<'
+                body.append(f'sum_{at} = x_{at} {better} sum_{at} ? x_{at} : sum_{at};')
+            clauses.append(f'reduction({red.sign}:sum_{at}) reduction(|:bad_{at})')
+        lines.append(f'#pragma omp simd {" ".join(clauses)}')
+        lines += function(f'for (int i = 0; i < {self.code.block}; i++)', body)
+        for v in ready:
+            at = name(v)
+            end = reduction(v).end(single, f'sum_{at}', f'{self.code.block}.0f')
+            lines.append(f'const float {at} = bad_{at} ? NAN : {end};')
+            left.remove(v)
+            known.add(v)
+        return lines
+
+    # -- The codes of a block --
+
+    def store(self, f, how):
+        "The functions that store a block, with the codes that `f` gives. `how`: ends their names"
+        k = f'{self.number}{how}'
+        deciding = operands([v for v in f.values if v.kind == ELEMENTS])
+        flags = [v for v in deciding if v.kind == SINGLE and v.dtype is torch.bool]
+        taken = ''.join(f', int {name(v)}' for v in flags)
+        of_one = [v for v in f.values if v not in flags]
+        one = function(
+            f'INLINE float code_{k}(float e, float scale, float noise{taken})',
+            ['(void)noise;', *map(define, of_one), f'return {name(f.out)};'],
+        )
+        noise = 'random_part(h, start + i)' if how else '0.0f'
+        given = ''.join(f', {name(v)}' for v in flags)
+        block = function(
+            f'INLINE void codes_{k}(const float* restrict x, int64_t n, {self.stored}* restrict m, '
+            f'float scale, uint32_t h, int64_t start{taken})',
+            [
+                '(void)h; (void)start;',
+                '#pragma omp simd',
+                'for (int64_t i = 0; i < n; i++)',
+                f'  m[i] = ({self.stored})(int32_t)code_{k}(x[i], scale, {noise}{given});',
+            ],
+        )
+        before = [v for v in f.values if v.kind == SINGLE] if flags else []
+        call = lambda values: f'codes_{k}(x, n, m, scale, h, start{values});'
+        whole = function(
+            f'static void store_{k}(const float* x, int64_t n, {self.stored}* m, float* s, '
+            'uint32_t h, int64_t start)',
+            [
+                f'const float scale = *s = scale_{self.number}(x);',
+                *map(define, before),
+                *each_outcome([name(v) for v in flags], call),
+            ],
+        )
+        return [*one, *block, *whole]
+
+
+def name(v):
+    "What a value is called. An element of a block that is given is `e`"
+    if v.kind == SCALAR:
+        return single.constant(v.example.item(), v.dtype)
+    return 'e' if v.name == 'x' else v.name
+
+
+def text(v, dtype):
+    return as_operand(single, v, name(v), dtype)
+
+
+def define(v):
+    kind = 'int' if v.dtype is torch.bool else 'float'
+    return f'const {kind} {name(v)} = {write(v, single, text, torch.float32)};'
+
+
+def is_known(v, known):
+    "Whether the single numbers that `v` is made of are `known`"
+    return all(o.kind == ELEMENTS or o.kind == SCALAR or o in known for o in v.operands)
+
+
+def elements_of(values):
+    "The elements that `values` are made of, in order, but for those that are given"
+    found = {}
+
+    def visit(v):
+        for o in operands([v]):
+            if o.kind == ELEMENTS and not o.is_input and o not in found:
+                visit(o)
+                found[o] = True
+
+    for v in values:
+        visit(v)
+    return [*found]

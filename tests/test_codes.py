@@ -479,11 +479,11 @@ def test_a_step_on_a_gpu_encodes_as_the_functions_do(code, kw):
 def test_backends_agree_on_a_gpu(name):
     "Rounded to the nearest. Few elements may come to the next code, where a value is in the middle"
     def run(how, **kw):
-        torch.manual_seed(0)
-        ps  = [torch.randn(s, device='cuda', requires_grad=True) for s in ((300, 257), (5000,), (64, 3, 7, 7))]
+        g   = torch.Generator('cuda').manual_seed(0)                       # its own: rounding at random draws from torch's
+        ps  = [torch.randn(s, device='cuda', generator=g).requires_grad_() for s in ((300, 257), (5000,), (64, 3, 7, 7))]
         opt = getattr(genopt, name)(ps, lr=1e-3, store={'*': how}, **kw)
         for _ in range(10):
-            for p in ps: p.grad = torch.randn_like(p)
+            for p in ps: p.grad = torch.randn(p.shape, device='cuda', generator=g)
             opt.step()
         return [*ps, *(decode(s[n], s[f'{n}.int8']) for s in opt.state.values() for n in ('grad_avg',))]
     want = run(nearest, foreach=False)

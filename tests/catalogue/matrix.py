@@ -31,7 +31,7 @@ def muon(r):
     kw = common_setting(r) | dict(momentum=r.random(), nesterov=r.random()<.5, ns_steps=r.randint(1,6), eps=log(r,-9,-1), ns_dtype='float64')
     return kw | dict(adjust_lr_fn=r.choice([None, 'original', 'match_rms_adamw', 'spectral_unclamped']), ns_coefficients=r.choice(((2.,-1.5,.5), (3.4445,-4.775,2.0315))))
 muon_inputs = [dict(ns_dtype='float64'), dict(ns_dtype='float64', weight_decay=0, momentum=.5), {}, dict(nesterov=False, lr=.1), dict(adjust_lr_fn='match_rms_adamw', ns_steps=7),
-               *([dict(adjust_lr_fn='spectral_unclamped', ns_dtype='float64')] if 'spectral_unclamped' in inspect.getsource(inspect.getmodule(Muon.__mro__[1])) else [])]
+               *([dict(adjust_lr_fn='spectral_unclamped', ns_dtype='float64')] if 'spectral_unclamped' in inspect.getsource(getattr(torch.optim, '_muon', torch.optim)) else [])]
 
 def in_dtype(module, iterate, ns_dtype, make):
     "An optimizer of `module` whose Newton-Schulz iteration, `iterate`, is in `ns_dtype`"

@@ -114,12 +114,12 @@ class Nonfinite:
         if self._gate is None or self._gate.device!=device: self._skipped,self._gate = self.skipped_steps,Gate(device)
         return self._gate
 
-    def _open(self, gate):
+    def _begin_gated(self, gate):
         "Begin a step that kernels may leave out"
         self._last_skipped = None
         gate.set(self.__dict__.get('found_inf'), self.__dict__.get('grad_scale'))
 
-    def _pass(self, plan):
+    def _end_gated(self, plan):
         "End such a step: count it if it was left out, or have the gate tell the next step"
         if self._nonfinite!='raise' or 'found_inf' in self.__dict__: return plan.gate.count()
         plan.gate.tell()

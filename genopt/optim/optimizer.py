@@ -255,11 +255,11 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         scaled_here = 'found_inf' in self.__dict__ and not (plan and plan.gate)
         quick = plan is not None and plan.simple and self._steps!=10 and self._planned_for_gate==self._wants_gate() and not scaled_here
         if quick and plan.valid_for(inputs):                            # most steps go this way; it calls nothing of torch
-            if plan.gate: self._open(plan.gate)
+            if plan.gate: self._begin_gated(plan.gate)
             looks = self._nonfinite!='propagate'
             if plan.aim(inputs, looks) and (plan.gate or not looks or not plan.looks_bad()):
                 plan.commit()
-                if plan.gate: self._pass(plan)
+                if plan.gate: self._end_gated(plan)
                 self._steps += 1
                 return loss
         with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
@@ -287,13 +287,13 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             return loss
         if not self._plan or self._planned_for_gate!=self._wants_gate() or not self._plan.valid_for(inputs): self._replan(inputs)
         gate,looks = self._plan.gate,self._nonfinite!='propagate'
-        if gate: self._open(gate)
+        if gate: self._begin_gated(gate)
         elif self._unscaled(inputs) or looks and self._skips(inputs.grads): return loss
         lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==10 else None
         plan = prepared(self._plan, inputs, model, self._replan, looks)
         if gate and not plan.gate: return self._long_step(inputs, model)     # it has changed to one whose gradients the host looks at
         plan.commit()
-        if plan.gate: self._pass(plan)
+        if plan.gate: self._end_gated(plan)
         self._steps += 1
         if lost: lost.warn(self.name)
         return loss

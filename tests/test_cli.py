@@ -246,7 +246,7 @@ def test_list_shows_bytes_under_a_policy(store, rows, capsys):
     assert 'AdamW' in found and f'as {store}' in ' '.join(lines[0])
 
 @pytest.mark.parametrize('args,words', [
-    (['list', '--store', 'int7'],                       "--store int7: store, '*': a state cannot be kept as 'int7'; there is float32"),
+    (['list', '--store', 'int7'],                       "--store int7: store, '*': a state cannot be kept as 'int7'; choose from float32"),
     (['list', '*', '--store', 'sqr_av: int8'],          "--store sqr_av: int8: "),
     (['list', 'SGD', '--store', 'int8'],                "--store int8: SGD: store has '*', which matches no state; there is none"),
     (['list', 'Nonsense', '--store', 'int8'],           "no algorithm fits 'Nonsense'"),

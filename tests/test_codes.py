@@ -170,7 +170,7 @@ def test_trying_a_code_draws_no_number():
 @pytest.mark.parametrize('kw,words', [
     (dict(dtype=of_tables, rounding='stochastic'), "not for of_tables; its encode gives whole numbers alone"),
     (dict(dtype=Code('int8', linear.scale, linear.encode, linear.decode, dtype=torch.int8)), "the code int8 has the name of one that comes with genopt"),
-    (dict(dtype='int4'), "cannot be kept as 'int4'; there is float32, bfloat16, float16, int8, fp8, and a genopt.Code of your own"),
+    (dict(dtype='int4'), "cannot be kept as 'int4'; choose from float32, bfloat16, float16, int8, fp8, or give a genopt.Code of your own"),
 ], ids=range(3))
 def test_policies_that_are_refused(kw, words):
     with pytest.raises(ValueError, match=words): kept(zeros, **kw)

@@ -255,7 +255,7 @@ def test_what_is_worse_is_told():
     assert ranking.verdict(res)=='WORSE than in float32: b; d' and ranking.verdict(dict(seeds=4, optimizers=[])) == ''
 
 @pytest.mark.parametrize('args,words', [
-    (['--store', 'int7'],                                       "--store int7: store, '*': a state cannot be kept as 'int7'; there is float32"),
+    (['--store', 'int7'],                                       "--store int7: store, '*': a state cannot be kept as 'int7'; choose from float32"),
     (['--store', 'sqr_avg:int8'],                               "write a dtype such as int8, or names and dtypes as in \"sqr_avg: int8, '*_avg': bfloat16\""),
     (['--store', 'sqr_avg: int8:'],                             "--store sqr_avg: int8:: cannot read 'sqr_avg: int8:'; write names"),
     (['--store', 'sqr_av: int8', '--opts', 'Adam'],             "--store sqr_av: int8: Adam: store has 'sqr_av', which matches no state, did you mean 'sqr_avg'"),

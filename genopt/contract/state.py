@@ -190,22 +190,32 @@ def kept(init: Init, dtype: str | torch.dtype | Code, rounding: str | None = Non
 
     Raises `TypeError` or `ValueError` for another initializer, dtype, rounding or size."""
     if not isinstance(init, Init): raise TypeError(f"kept takes an initializer such as zeros, got {init!r}")
-    name = dtype if isinstance(dtype, Code) else str(dtype).removeprefix('torch.')
-    if isinstance(name, Code) and name.name in dtypes:
-        if codes.get(name.name)!=name: raise ValueError(f"the code {name} has the name of one that comes with genopt; give it another")
-        name = name.name
-    if not isinstance(name, Code) and name not in dtypes:
-        raise ValueError(f"a state cannot be kept as {dtype!r}; there is {', '.join(dtypes)}, and a genopt.Code of your own")
-    code      = name if isinstance(name, Code) else codes.get(name)
-    at_random = code.rounds if code else name=='bfloat16'
+    if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
+        raise ValueError(f"smallest must be a number of elements, got {smallest!r}")
+    stored = name_or_code(dtype)
+    return Kept(init, stored, checked_rounding(stored, rounding), smallest)
+
+def name_or_code(dtype: str | torch.dtype | Code) -> str | Code:
+    "The name of a dtype or code that comes with genopt, or a `Code` of the user's. Raises `ValueError` for another"
+    if isinstance(dtype, Code):
+        if dtype.name not in dtypes: return dtype
+        if codes.get(dtype.name)!=dtype: raise ValueError(f"the code {dtype} has the name of one that comes with genopt; give it another")
+        return dtype.name
+    name = str(dtype).removeprefix('torch.')
+    if name not in dtypes:
+        raise ValueError(f"a state cannot be kept as {dtype!r}; choose from {', '.join(dtypes)}, or give a genopt.Code of your own")
+    return name
+
+def checked_rounding(stored: str | Code, rounding: str | None) -> str:
+    "How what is `stored` so is rounded: `rounding`, or by default at random where that can be. Raises `ValueError` where it cannot"
+    code      = stored if isinstance(stored, Code) else codes.get(stored)
+    at_random = code.rounds if code else stored=='bfloat16'
     rounding  = rounding or ('stochastic' if at_random else 'nearest')
     if rounding not in ('nearest','stochastic'): raise ValueError(f"rounding must be 'nearest' or 'stochastic', got {rounding!r}")
     if rounding=='stochastic' and not at_random:
         why = "; its encode gives whole numbers alone, and should give 41.3 for an element between those of 41 and 42" if code else ''
-        raise ValueError(f"rounding='stochastic' is for bfloat16 and codes, and not for {name}{why}")
-    if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
-        raise ValueError(f"smallest must be a number of elements, got {smallest!r}")
-    return Kept(init, name, rounding, smallest)
+        raise ValueError(f"rounding='stochastic' is for bfloat16 and codes, and not for {stored}{why}")
+    return rounding
 
 
 # -- What is made for a parameter --

@@ -173,19 +173,26 @@ def check_algorithm(opt, params, states, chain, who):
     algorithm in it"""
     for name,i,p in params:
         if not isinstance(states.get(i), dict) or is_lazy(p): continue
-        own   = from_torch(states[i], chain)
-        known = {n.partition('.')[0] for n,v in own.items() if isinstance(v, Tensor) and v.ndim}
-        extra   = [n for n in known if n not in chain.state and n!='p']
-        missing = [n for n in chain.state if n not in own and torch.as_tensor(first(chain.state[n], p)).numel()]
+        own = from_torch(states[i], chain)
+        extra,missing = unknown(own, chain),lacking(own, chain, p)
         of_torch = own.keys()!=states[i].keys()
         if extra and missing or of_torch and (extra or missing and opt.arguments):
             raise ValueError(f"{who}, {name}: the state dict has the states {', '.join(states[i]) or 'none'}, and {opt.name} keeps "
                              f"{', '.join(chain.state) or 'none'}: another algorithm has saved it. Load it into that algorithm. Or give "
                              "strict=False, which loads the states of the same name and starts the others anew")
 
+def unknown(state, chain):
+    "The names of tensors in `state` that `chain` does not keep. What stands beside one, such as its scales, counts as that one"
+    tensors = dict.fromkeys(n.partition('.')[0] for n,v in state.items() if isinstance(v, Tensor) and v.ndim)
+    return [n for n in tensors if n not in chain.state and n!='p']
+
+def lacking(state, chain, p):
+    "The states of `chain` that `state` does not have. One without elements may be missing"
+    return [n for n in chain.state if n not in state and torch.as_tensor(first(chain.state[n], p)).numel()]
+
 def check_missing(found, chain, p, who):
-    "Warn where the file has some states of the chain and not others. One without elements may be missing"
-    missing = [n for n in chain.state if n not in found and torch.as_tensor(first(chain.state[n], p)).numel()]
+    "Warn where the file has some states of the chain and not others"
+    missing = lacking(found, chain, p)
     if found and missing:
         warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which start{'s'*(len(missing)==1)} anew: "
              "right if a callback was added since, else the file lacks a part")

@@ -1,7 +1,9 @@
 """The equations of a chain: its callbacks one after the other, with the symbols as they change from one to the next."""
 
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass,field,replace
+from functools import partial
 import torch
 from torch import Tensor
 from ...contract.block import Block,of_model
@@ -10,10 +12,12 @@ from ...contract.stand_ins import set_apart
 from ...contract.state import count,first
 from ...lower.reasons import MustBeCalled,NotRecorded
 from ...optim.hypers import aliases,names_in
-from .expressions import call,cases,leaves,loops,mul,num,number,size,sub,symbol,tex
+from .expressions import call,cases,leaves,loops,loss,mul,num,size,sub,symbol
 from .letters import name_in_tex,primed
 from .matrices import RecordedMatrix,tall,wide
+from .over_all import RecordedOverAll
 from .recording import Entry,Recorded
+from .writing import number,tex
 
 __all__ = ['Line', 'formula', 'formula_of_block', 'kinds_of']
 
@@ -23,13 +27,14 @@ class Line:
     """The equations of one callback; `block` is None for the move. An equation has the symbols on its left, and the expression on its right. `names`:
     the names that symbols stand for. `why`: the reason for which the callback is not written out, so that it stands as a function of what it reads;
     None if it is. `conditions`: under which the equations hold; `when` has them as TeX. `matrix`: whether the equations are of a matrix, so that
-    products without a sign are products of matrices"""
+    products without a sign are products of matrices. `rows`: whether the callback restricts the step to the rows of a sparse gradient"""
     block: object
     equations: list
     names: dict
     why: str = None
     conditions: list = field(default_factory=list)
     matrix: bool = False
+    rows: bool = False
 
     @property
     def when(self) -> list: return [*map(tex, self.conditions)]
@@ -58,8 +63,8 @@ def written(left, right):
     yield equation(left, right)
 
 def equation(left, right):
-    sign = r'\leftarrow' if {*left}&{*leaves(right)} else '='
-    return f"{', '.join(map(tex, left))} {sign} {tex(right)}"
+    sign = r'\sim' if right.op=='draw' else r'\leftarrow' if {*left}&{*leaves(right)} else '='
+    return f"{', '.join(map(tex, left))} {sign} {tex(right, 1 if right.op=='compare' else 0)}"
 
 
 class Symbols:
@@ -109,13 +114,21 @@ class Symbols:
 
     def variable(self, n, tensor):
         "A new symbol for a variable of a callback"
-        text = name_in_tex(n) if n else 'x'
+        text = name_in_tex(n)
         while text in self.names: text += "'"
         self.names[text] = None
         return symbol(text, tensor)
 
 
-longest_choice = 12                         # symbols and numbers in the two cases of a formula. A longer one is shown for a wide matrix alone
+longest_choice = 12                         # symbols and numbers of the other case of a formula. A longer one is not shown
+failures = NotRecorded,MustBeCalled,TypeError,ValueError,RuntimeError,IndexError,AttributeError
+
+@contextmanager
+def quiet():
+    "Within, callbacks can be tried"
+    with set_apart(torch.device('cpu')), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
 
 
 class Writer:
@@ -128,6 +141,8 @@ class Writer:
         self.entries = {n: self.hyper(n, v) for n,v in hypers.items()}
         self.entries|= {n: Entry(self.symbols.now(n, True), 'elements') for n in ('p', 'grad')}
         self.entries|= {n: self.state(n, init) for n,init in chain.state.items()}
+        start = self.entries['p'].expr                                      # where the model has computed loss and gradients
+        self.entries|= dict(loss=Entry(loss(start), 'single'), evaluate=Entry(start, 'model'), hvp=Entry(start, 'model'))
 
     # -- what names stand for --
 
@@ -169,8 +184,8 @@ class Writer:
         if self.whole and not self.symbols.moved: self.move()
         return self.lines
 
-    def add(self, b, equations, why=None, when=(), matrix=False):
-        self.lines.append(Line(b, equations, self.symbols.names, why, [*when], matrix))
+    def add(self, b, equations, why=None, when=(), **kind):
+        self.lines.append(Line(b, equations, self.symbols.names, why, [*when], **kind))
 
     def move(self):
         self.symbols.move()
@@ -181,42 +196,48 @@ class Writer:
 
     def write(self, b):
         "Write the line of a callback: written out if it can be recorded"
+        if 'rows' in b.names and not self.learned.returns.get(b): return self.add(b, [], rows=True)
         rec,why = self.recorded(b)
         if why: return self.add(b, self.as_function(b), why)
         flags = [e.expr for n,e in rec.entries.items() if e.kind=='flag' and e.value is True and n not in self.chain.asks]
-        self.add(b, self.equations(rec), when=rec.taken+flags, matrix=isinstance(rec, RecordedMatrix))
+        self.add(b, self.equations(rec), when=rec.taken+rec.settings+flags, matrix=rec.matrix)
 
     def recorded(self, b):
         "The recording of a callback and None, or None and why there is none. Choices stay open if they can; else they are made by the values"
-        asked = [n for n in b.reads if n in of_model]
-        if asked:             return None,f"{b} asks the model for {asked[0]!r}"
-        if 'rows' in b.names: return None,f"{b} asks for the rows of a sparse gradient"
-        if b.is_global:       return None,f"{b} runs over all parameters"
+        if 'rows' in b.names: return None,f"{b} computes with the rows of a sparse gradient"
         entries = {n: self.entry(n) for n in b.names}
         closed  = {n: replace(e, open=False) for n,e in entries.items()}
-        try:
-            with set_apart(torch.device('cpu')), warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                try: rec = Recorded(b, entries)
-                except (NotRecorded, MustBeCalled): rec = Recorded(b, closed)
-        except (NotRecorded, MustBeCalled, TypeError, ValueError, RuntimeError, IndexError):
-            return self.recorded_on_a_matrix(b, closed)
-        return (rec,None) if rec.outs else (None,f'{b} only looks')
+        ways    = [partial(RecordedOverAll if b.is_global else Recorded, b, es) for es in (entries, closed)]
+        why     = []
+        for way in ways:
+            try:
+                with quiet(): rec = self.checked(way) if b.is_global else way()
+            except failures as e: why.append(e)
+            else: return (self.with_both_cases(rec, way),None) if rec.outs else (None,f'{b} only looks')
+        return (None,self.reason(b, why[-1])) if b.is_global else self.recorded_on_a_matrix(b, closed)
+
+    def reason(self, b, e): return f'{b} {e}' if isinstance(e, NotRecorded) else f'{b} cannot be recorded'
+
+    def checked(self, way):
+        "The recording over all parameters, if it is the same for another number of them"
+        rec = way()
+        if rec.results()!=way(n=3).results(): raise NotRecorded("counts the parameters")
+        return rec
 
     def recorded_on_a_matrix(self, b, entries):
         "As `recorded`, of a callback that needs the shape of the parameter. It counts steps so that one that works every few steps does something"
         every = [n for e in entries.values() if type(e.value) is int and e.value>1 for n in (e.value, e.value+1)]
         why   = f'{b} cannot be recorded on a matrix'
         for start in (5, *every):
+            way = partial(RecordedMatrix, b, entries, start=start)
             try:
-                with set_apart(torch.device('cpu')), warnings.catch_warnings():
-                    warnings.simplefilter('ignore')
-                    rec   = RecordedMatrix(b, entries, start, wide)
-                    other = RecordedMatrix(b, entries, start, tall) if rec.by_lengths and not rec.loops else None
+                with quiet():
+                    rec   = way()
+                    other = way(shape=tall) if rec.by_lengths and not rec.loops else None
             except NotRecorded as e: return None,f'{b} {e}'
-            except (MustBeCalled, TypeError, ValueError, RuntimeError, IndexError, AttributeError): return None,why
+            except failures: return None,why
             if other: self.merge(rec, other)
-            if other or any(rec.node(v) not in rec.inputs for v in rec.outs.values()): return rec,None
+            if other or any(rec.node(v) not in rec.inputs for v in rec.outs.values()): return self.with_both_cases(rec, way),None
         return None,why
 
     def merge(self, rec, other):
@@ -225,28 +246,46 @@ class Writer:
         choices = {n: cases(other.taken[0], other.expr(other.outs[n]), rec.expr(v)) for n,v in rec.outs.items()}
         if sum(map(size, choices.values()))<=longest_choice: rec.choices,rec.taken = choices,[]
 
+    def with_both_cases(self, rec, way):
+        """The recording, with the other case beside it where a single `if` decides and one of the two is short. `way(flip=name)` records that case. The
+        longer one is written out"""
+        if len(rec.decisions)!=1 or not rec.taken or rec.by_lengths: return rec
+        try:
+            with quiet(): other = way(flip=next(iter(rec.decisions)))
+        except failures: return rec
+        if len(other.decisions)!=1 or other.outs.keys()!=rec.outs.keys(): return rec
+        long,short = sorted((rec, other), key=lambda r: -sum(map(size, r.results().values())))
+        results = short.results()
+        if sum(map(size, results.values()))>longest_choice or not short.is_plain or not self.alike(long, short): return rec
+        long.taken,long.otherwise = [],(*long.decisions.values(),results)
+        return long
+
+    def alike(self, a, b):
+        "Whether the results of two recordings are of the same kinds, and equal where they are flags"
+        return all(a.kind(v)==b.kind(b.outs[n]) and (a.kind(v)!='flag' or v==b.outs[n]) for n,v in a.outs.items())
+
     # -- a callback that is written out --
 
     def equations(self, rec):
         """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and what it returns, in the
         order in which they need each other"""
         outs  = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
-        if choices := getattr(rec, 'choices', None): return [self.choice(n, choices[n], rec.kind(v)) for n,v in outs.items()]
+        if rec.choices: return [self.choice(n, rec.choices[n], rec.kind(v)) for n,v in outs.items()]
         nodes = {n: rec.node(v) for n,v in outs.items()}
         after,equations = {},[]
         rec.forget_expressions()
         def put(n):
-            expr = rec.expr(outs[n])
+            expr = rec.result(n)
             sign,after[n] = self.returned(n, expr, rec.kind(outs[n]))
             if sign is not after[n].expr: return                            # a short scalar stands where it is used
             equations.append(((sign,), expr))
             if nodes[n] is not None and nodes[n] not in rec.inputs: rec.name(nodes[n], sign)
-        for node in rec.used_twice():
+        for node in rec.worth_a_name():
             n = next((n for n in outs if nodes[n]==node and n not in after), None)
             if n: put(n); continue
             expr = rec.expr(node)
-            if size(expr)<=(2 if expr.tensor else 3) or expr.op=='compare': continue
-            variable = self.symbols.variable(rec.locals.get(node), expr.tensor)
+            if expr.op!='draw' and (size(expr)<=(2 if expr.tensor else 3) or expr.op=='compare'): continue
+            variable = self.symbols.variable(rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x'), expr.tensor)
             equations.append(((variable,), expr))
             rec.name(node, variable)
         for n in outs:
@@ -338,5 +377,6 @@ def kinds_of(*opts) -> Kinds:
         writer = writer_of(opt, 0)
         writer.run()
         for b in writer.chain.blocks: found.inits |= {(b.name, n): init for n,init in writer.chain.state.items() if n in b.names}
-        for n,e in writer.entries.items(): found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
+        for n,e in writer.entries.items():
+            if e.kind in order: found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
     return found

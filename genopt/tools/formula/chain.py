@@ -1,20 +1,21 @@
 """The equations of a chain: its callbacks one after the other, with the symbols as they change from one to the next."""
 
-import warnings
+import itertools,warnings
 from contextlib import contextmanager
 from dataclasses import dataclass,field,replace
 from functools import partial
 import torch
 from torch import Tensor
 from ...contract.block import Block,of_model
-from ...contract.chain import chain_of,learned_of
+from ...contract.chain import Chain,learned_of
 from ...contract.stand_ins import set_apart
 from ...contract.state import count,first
 from ...lower.reasons import MustBeCalled,NotRecorded
 from ...optim.hypers import aliases,names_in
 from .expressions import call,cases,leaves,loops,loss,mul,num,size,sub,symbol
 from .letters import name_in_tex,primed
-from .matrices import RecordedMatrix,tall,wide
+from .matrices import RecordedMatrix,lengths
+from .operations import tall
 from .over_all import RecordedOverAll
 from .recording import Entry,Recorded
 from .writing import number,tex
@@ -67,6 +68,9 @@ def equation(left, right):
     return f"{', '.join(map(tex, left))} {sign} {tex(right, 1 if right.op=='compare' else 0)}"
 
 
+reserved = {*lengths.values(), 'i', 'j', 'f'}                              # lengths, places of elements, the loss
+
+
 class Symbols:
     """The symbols of names, as the fold of a chain goes on. `whole`: the chain is an algorithm, so that states have an index of time. `names` has the
     name of each symbol that was given.
@@ -114,8 +118,9 @@ class Symbols:
 
     def variable(self, n, tensor):
         "A new symbol for a variable of a callback"
-        text = name_in_tex(n)
-        while text in self.names: text += "'"
+        letter = text = name_in_tex(n)
+        taken  = {*self.names, *reserved}
+        while text in taken: text = f'{letter}_{{{next(k for k in itertools.count(2) if f"{letter}_{{{k}}}" not in taken)}}}'
         self.names[text] = None
         return symbol(text, tensor)
 
@@ -200,7 +205,7 @@ class Writer:
         rec,why = self.recorded(b)
         if why: return self.add(b, self.as_function(b), why)
         flags = [e.expr for n,e in rec.entries.items() if e.kind=='flag' and e.value is True and n not in self.chain.asks]
-        self.add(b, self.equations(rec), when=rec.taken+rec.settings+flags, matrix=rec.matrix)
+        self.add(b, self.equations(rec), when=rec.taken+rec.settings+rec.of_rank+flags, matrix=rec.matrix)
 
     def recorded(self, b):
         "The recording of a callback and None, or None and why there is none. Choices stay open if they can; else they are made by the values"
@@ -255,9 +260,12 @@ class Writer:
         except failures: return rec
         if len(other.decisions)!=1 or other.outs.keys()!=rec.outs.keys(): return rec
         long,short = sorted((rec, other), key=lambda r: -sum(map(size, r.results().values())))
-        results = short.results()
+        mine    = long.results()
+        results = {n: e for n,e in short.results().items() if e!=mine[n]}
+        long.forget_expressions()
         if sum(map(size, results.values()))>longest_choice or not short.is_plain or not self.alike(long, short): return rec
-        long.taken,long.otherwise = [],(*long.decisions.values(),results)
+        x = next(iter(long.decisions))
+        long.taken,long.otherwise = [],(x,long.outcomes[x],results)
         return long
 
     def alike(self, a, b):
@@ -281,14 +289,14 @@ class Writer:
             equations.append(((sign,), expr))
             if nodes[n] is not None and nodes[n] not in rec.inputs: rec.name(nodes[n], sign)
         for node in rec.worth_a_name():
-            n = next((n for n in outs if nodes[n]==node and n not in after), None)
+            n = next((n for n in outs if nodes[n]==node and n not in after and self.chain.state.get(n)!=count), None)
             if n: put(n); continue
             expr = rec.expr(node)
-            if expr.op!='draw' and (size(expr)<=(2 if expr.tensor else 3) or expr.op=='compare'): continue
+            if expr.op!='draw' and size(expr)<=(2 if expr.tensor else 4 if expr.op=='compare' else 3): continue
             variable = self.symbols.variable(rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x'), expr.tensor)
             equations.append(((variable,), expr))
             rec.name(node, variable)
-        for n in outs:
+        for n in sorted(outs, key=lambda n: self.chain.state.get(n)==count):   # a counter last: it has one symbol before and after
             if n not in after: put(n)
         self.entries |= after
         return equations
@@ -354,12 +362,17 @@ def writer_of(opt, group):
 def formula_of_block(cb, kinds: dict|None=None) -> Line:
     """The `Line` of one callback by itself, without indices of time: `x'` is the new value of `x`. `kinds` says what those names are that it reads
     and does not declare, as `kinds_of` finds it in optimizers; a name that it leaves out is a tensor like the parameter."""
-    b = Block(cb)
-    known  = dict(lr='number', step='number') | (kinds or {})
-    known  = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
-    plain  = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
-    writer = Writer(chain_of((cb,)), plain | b.hypers, whole=False)
-    inits = getattr(kinds, 'inits', {})
+    line = line_of_block(cb, kinds)
+    numbers = {n: 'number' if kind=='single' else kind for n,kind in (kinds or {}).items()}
+    return line_of_block(cb, Kinds(numbers, getattr(kinds, 'inits', {}))) if line.why else line
+
+def line_of_block(cb, kinds):
+    known = dict(lr='number', step='number') | (kinds or {})
+    b     = Block(cb, known)
+    known = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
+    plain = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
+    writer = Writer(Chain((cb,), known=known), plain | b.hypers, whole=False)
+    inits  = getattr(kinds, 'inits', {})
     for n,kind in known.items():
         if n not in plain and n not in writer.entries: writer.entries[n] = Entry(writer.new(n, kind!='single'), kind, init=inits.get((b.name, n)))
     return writer.run()[0]
@@ -368,7 +381,9 @@ order = 'flag', 'number', 'elements', 'single', 'shaped'
 
 class Kinds(dict):
     "name -> kind, as in `Entry`. `inits`: block and name -> the initializer of a state that the block reads and another declares"
-    def __init__(self): self.inits = {}
+    def __init__(self, kinds=(), inits=()):
+        super().__init__(kinds)
+        self.inits = dict(inits)
 
 def kinds_of(*opts) -> Kinds:
     "What the names of the chains of optimizers are. Of several kinds of one name it is the last in `order`"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'draw', 'eigenvalues', 'eigenvectors', 'gradient', 'hessian_product', 'inverse',
            'is_num', 'is_of_all', 'is_sum_over_all', 'iterated', 'leaves', 'loops', 'loss', 'made', 'mapped', 'matmul', 'mul', 'neg', 'norm', 'num', 'over_all', 'part',
-           'parts', 'pow_', 'replaced', 'root', 'size', 'skeleton', 'sub', 'sum_of', 'symbol', 'transpose', 'vector', 'with_letters']
+           'parts', 'pow_', 'replaced', 'root', 'size', 'skeleton', 'sub', 'sum_of', 'symbol', 'transpose', 'vector', 'with_letters',
+           'xor']
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def call(name, *args, tensor=None):
     e = made('call', name, *args)
     return e if tensor is None else Expression(e.op, e.args, tensor)
 def compare(sign, a, b): return made('compare', sign, a, b)
+def xor(a, b): return made('xor', a, b)                                     # of the bits of whole numbers
 def cases(condition, a, b): return a if a==b else made('cases', condition, a, b)
 
 
@@ -196,6 +198,7 @@ def transpose(e):
     if e.op=='transpose': return e.args[0]
     if e.op=='matmul': return matmul(*(transpose(a) for a in reversed(e.args)))
     if e.op=='neg': return neg(transpose(e.args[0]))
+    if e.op=='inverse': return inverse(transpose(e.args[0]))
     if e.op=='mul' and sum(a.tensor for a in e.args)==1: return mul(*(transpose(a) if a.tensor else a for a in e.args))
     return made('transpose', e) if e.tensor else e
 

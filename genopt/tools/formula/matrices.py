@@ -17,10 +17,10 @@ from ...lower.values import ELEMENTS,OWN_SHAPE,SINGLE,Value,aten,tree_leaves,tre
 from .expressions import Expression,leaves,symbol
 from .loops import loop_of
 from .numbers import Counted
-from .operations import matrix_table,tall,wide
+from .operations import matrix_table,wide
 from .recording import Entry,Recorded,WithDraws
 
-__all__ = ['RecordedMatrix', 'tall', 'wide']
+__all__ = ['RecordedMatrix', 'lengths']
 
 lengths = {'#rows': r'\text{rows}', '#columns': r'\text{columns}'}
 
@@ -47,6 +47,7 @@ class ShapeMode(FactorMode):
 # -- Operations --
 
 same_shape = {aten.view, aten._unsafe_view, aten.reshape, aten.expand, aten.squeeze, aten.contiguous}
+turned_in_place = {aten.squeeze_: aten.squeeze, aten.unsqueeze_: aten.unsqueeze, aten.t_: aten.t}
 
 
 class MatrixRecorder(WithDraws, Recorder):
@@ -71,8 +72,19 @@ class MatrixRecorder(WithDraws, Recorder):
         if func.overloadpacket in same_shape and self.knows(args[0]):
             result = func(*args, **kwargs)
             if result.shape==args[0].shape: return self.bind(self.value(args[0]), result)
+        if func.overloadpacket in turned_in_place and self.knows(args[0]): return self.turn_in_place(func, args)
         if func.overloadpacket is aten.arange and len(args)==1: return self.record(func, func, (int(args[0]),), kwargs, [], {})
         return super().dispatch(func, args, kwargs)
+
+    def turn_in_place(self, func, args):
+        "Write down a view in place. torch makes one of a product that nobody else has"
+        x,before = args[0],self.value(args[0])
+        before.example = x.clone()                         # in its own shape
+        pure = getattr(turned_in_place[func.overloadpacket], func._overloadname)
+        func(*args)
+        value = Value(pure, (before, *args[1:]), {}, f'v{len(self.values)}', self.kind(x), x, self.block)
+        self.values.append(value)
+        return self.bind(value, x)
 
     def record(self, func, pure, args, kwargs, tensors, factors):
         "Do the operation, and write down each tensor that it makes; `#` says which of several"
@@ -149,7 +161,7 @@ class RecordedMatrix(Recorded):
 
     def kind(self, v):
         node = self.node(v)
-        return 'shaped' if isinstance(node, Value) and node.kind==OWN_SHAPE else super().kind(v)
+        return 'shaped' if isinstance(node, Value) and node.example.ndim and node.example.shape!=self.recorder.shape else super().kind(v)
 
     # -- expressions --
 

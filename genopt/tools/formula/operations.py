@@ -4,7 +4,7 @@ here has no formula."""
 import ast,math
 from ...lower.values import ELEMENTS,aten
 from .expressions import (Expression,add,call,cases,compare,div,draw,eigenvalues,eigenvectors,inverse,is_of_all,matmul,mul,neg,norm,num,over_all,part,pow_,root,sub,
-                          sum_of,symbol,transpose)
+                          sum_of,symbol,transpose,xor)
 
 __all__ = ['choice', 'draws', 'ignored', 'matrix_table', 'opposite', 'outcome', 'scalar_functions', 'scalar_operators', 'scalar_signs', 'table']
 
@@ -111,7 +111,7 @@ table = {
     aten.tril:       function(r'\operatorname{tril}'),
     aten.argmax:     lambda x: call(r'\operatorname{argmax}', x, tensor=False),
     # whole numbers
-    aten.bitwise_xor: relation(r'\oplus'),
+    aten.bitwise_xor: xor,
     aten.__rshift__:  lambda x, n: call(r'\operatorname{floor}', div(x, pow_(num(2), n))),
     # reductions
     aten.sum: reduction('sum'), aten.mean: reduction('mean'),
@@ -159,8 +159,10 @@ scalar_signs     = {ast.Lt: '<', ast.LtE: r'\leq', ast.Gt: '>', ast.GtE: r'\geq'
 def along(name):
     "A reduction of each row or of each column; of a single row or column it is that of all elements, and None: `table` has that"
     def of_value(expr, v):
-        side = side_of(v)
-        return side and (reduced(name, expr(v.args[0])) if side=='all' else call(rf'\operatorname{{{name}}}_{{\text{{{side}}}}}', expr(v.args[0]), tensor=True))
+        side,e = side_of(v),expr(v.args[0])
+        if not side or side=='all': return side and reduced(name, e)
+        if name=='sum' and e.op=='call' and e.args[0]==r'\odot' and len(e.args)==3: return call(f'<{side}', *e.args[1:])
+        return call(rf'\operatorname{{{name}}}_{{\text{{{side}}}}}', e, tensor=True)
     return of_value
 
 def side_of(v):
@@ -198,6 +200,7 @@ def lies(v):
     if len(shape)!=1 or v.example.numel()==1: return None
     if v.packet in (aten.sum, aten.mean, aten.amax, aten.amin, aten.linalg_vector_norm): return 'row' if side_of(v)=='column' else 'column'
     if v.packet in reshaping: return lies(v.args[0])
+    if v.packet is aten.split_with_sizes: return 'row' if v.kwargs['#'] else 'column'
     if v.packet is aten.mv: return 'column'
     of = [way for a in v.operands if (way := lies(a))]
     return of[0] if of else 'row' if v.is_input and len(v.example)==wide[1] else 'column'

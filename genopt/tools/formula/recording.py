@@ -12,7 +12,7 @@ from ...lower.reasons import NotRecorded
 from ...lower.recorder import Recorder
 from ...lower.traced import TracedScalar
 from ...lower.values import CROSS,ELEMENTS,SCALAR,SINGLE,Value,aten,tree_map
-from .expressions import Expression,cases,compare,leaves,neg,num
+from .expressions import Expression,cases,compare,leaves,neg,num,symbol
 from .numbers import NumberRecorder,traced_functions
 from .operations import choice,draws,ignored,outcome,scalar_functions,scalar_operators,scalar_signs,table
 
@@ -68,12 +68,12 @@ class Recorded:
 
     `outs`: what `b` has returned, by name. `locals`: node -> the variable of the callback that has held it. `decisions`: the outcomes of each `if` that
     the recording takes for granted, by the name of the traced number. `taken`: those among them that stand beside the formula. `settings`: whole
-    numbers that are what they are, such as a count of turns. `otherwise`: the one condition, and by name what the results are if it does not hold;
-    None if that is not written. `choices`: the results by name, where they are a choice by the shape. Raises `NotRecorded`"""
+    numbers that are what they are, such as a count of turns. `otherwise`: the name of the number by which a single `if` decides, its outcome, and by
+    name what other results there are for the other outcome; None if that is not written. `choices`: the results by name, where they are a choice by the shape. Raises `NotRecorded`"""
     matrix,by_lengths,otherwise,choices = False,False,None,None
     def __init__(self, b, entries, flip=None):
         self.b,self.entries = b,dict(entries)
-        self.locals,self.exprs,self.fixed_numbers = {},{},{}
+        self.locals,self.lines,self.exprs,self.fixed_numbers = {},{},{},{}
         self.scalars  = NumberRecorder(torch.float64, torch.device('cpu'), flip)
         self.recorder = self.new_recorder()
         with traced_functions(b.cb): self.outs = self.run()
@@ -135,7 +135,8 @@ class Recorded:
 
     def decided(self):
         "The outcome of each `if` on a number, by the name of the number; but for numbers that are always the same"
-        found = {m[1]: outcome(self.expr(m[1]), m[2]=='True') for m in self.guards(r'bool\((x\d+)\) is (True|False)')}
+        self.outcomes = {m[1]: m[2]=='True' for m in self.guards(r'bool\((x\d+)\) is (True|False)')}
+        found = {x: outcome(self.expr(x), holds) for x,holds in self.outcomes.items()}
         return {x: c for x,c in found.items() if any(leaf.op=='symbol' for leaf in leaves(c))}
 
     def fixed(self):
@@ -145,10 +146,16 @@ class Recorded:
         self.forget_expressions()
         return found
 
+    @property
+    def of_rank(self):
+        "The condition that the parameter is a matrix, where the callback has asked how many dimensions it has"
+        return [symbol(r'\text{the parameter is a matrix}')] if self.recorder.asked_rank else []
+
     # -- the graph --
 
     def node(self, v):
-        "The node of a tensor, a value or a traced number; None for anything else"
+        "The node of a tensor, a value or a traced number; None for anything else. A node is its own"
+        if isinstance(v, str): return v if v in self.lines else None
         if isinstance(v, TracedScalar): return v.name
         if isinstance(v, Tensor): v = self.recorder.value_of_id.get(id(v)) or self.scalar_input(v)
         if not isinstance(v, Value): return None
@@ -172,7 +179,8 @@ class Recorded:
             if uses[node]>1 or node in known: return
             for o in self.operands(node): visit(o)
             order.append(node)
-        for v in self.outs.values() if roots is None else roots:
+        if roots is None: roots = [*self.outs.values(), *(self.otherwise[:1]*len(self.otherwise[2]) if self.otherwise else ())]
+        for v in roots:
             if (node := self.node(v)) is not None: visit(node)
         return [n for n in order if n not in known and (uses[n]>1 or is_draw(n))]
 
@@ -198,7 +206,9 @@ class Recorded:
     def result(self, n):
         "The expression of the result `n`"
         expr = self.expr(self.outs[n])
-        return cases(self.otherwise[0], expr, self.otherwise[1][n]) if self.otherwise else expr
+        if not self.otherwise or n not in self.otherwise[2]: return expr
+        x,holds,others = self.otherwise
+        return cases(outcome(self.expr(x), holds), expr, others[n])
 
     def results(self):
         "The expression of each result, by name, without names for what lies between"
@@ -208,7 +218,7 @@ class Recorded:
     def expr(self, v):
         "The expression of a result, a node or a number"
         if isinstance(v, (bool,int,float)) and not isinstance(v, TracedScalar): return num(v)
-        node = v if isinstance(v, str) else self.node(v)
+        node = self.node(v)
         if node is None: raise NotRecorded(f"computes with {v!r}")
         if node not in self.exprs: self.exprs[node] = self.of_line(node) if isinstance(node, str) else self.of_value(node)
         return self.exprs[node]
@@ -239,7 +249,7 @@ class Recorded:
             case ast.Name():                              return self.expr(node.id)
             case ast.Subscript():                         return self.entries[node.slice.value].expr                   # ns['mom']
             case ast.UnaryOp(op=ast.USub()):              return neg(self.parsed(node.operand))
-            case ast.IfExp():                             return cases(*map(self.parsed, (node.test, node.body, node.orelse)))
+            case ast.IfExp():                             return choice(*map(self.parsed, (node.test, node.body, node.orelse)))
             case ast.Call(func=ast.Name(id='where')):     return choice(*map(self.parsed, node.args))
             case ast.Call(func=ast.Name(id='float')):     return num(node.args[0].value)                               # float('inf')
             case ast.Call(func=ast.Name(id=name)) if name in scalar_functions: return scalar_functions[name](*map(self.parsed, node.args))

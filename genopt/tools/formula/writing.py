@@ -6,14 +6,18 @@ from .expressions import eigenvalues,is_num,is_sum_over_all,replaced
 __all__ = ['number', 'tex']
 
 
-strength = dict(compare=0, cases=4, function=1, add=1, neg=1, mul=2, div=2, over_all=2, hessian=2, matmul=2.2, pow=3, inverse=4, part=4)
+strength = dict(compare=0, xor=.9, cases=4, function=1, add=1, neg=1, mul=2, div=2, over_all=2, hessian=2, matmul=2.2, pow=3, inverse=4, part=4)
 
 def tex(e, above=0, deep=False):
     """`e` as TeX. It is put in parentheses if it binds less than `above`. `deep`: it stands within a fraction, where a fraction is written with a
     slash"""
     text = writers[e.op](e, deep)
-    if strength.get(e.op, 5)>=above: return text
+    if strength_of(e)>=above: return text
     return rf'\left[{text}\right]' if e.op=='compare' else rf'\left({text}\right)'
+
+def strength_of(e):
+    if e.op=='call' and e.args[0]==r'\operatorname{mod}': return 1.5
+    return 5 if e.op=='over_all' and not is_sum_over_all(e) else strength.get(e.op, 5)
 
 def number(v):
     if v==math.inf: return r'\infty'
@@ -79,6 +83,8 @@ notations = {                                                               # of
     r'\odot':              lambda args, deep: r' \odot '.join(tex(a, 3, deep) for a in args),
     '|':                   lambda args, deep: rf'\lvert {inner(args[0])} \rvert',
     '<':                   lambda args, deep: rf'\langle {listed(args)} \rangle',
+    '<row':               lambda args, deep: rf'\langle {listed(args)} \rangle_{{\text{{row}}}}',
+    '<column':            lambda args, deep: rf'\langle {listed(args)} \rangle_{{\text{{column}}}}',
     ',':                   lambda args, deep: rf'\left({listed(args)}\right)'}
 
 def write_call(e, deep):
@@ -87,7 +93,7 @@ def write_call(e, deep):
 
 def write_comparison(e, deep):
     sign,a,b = e.args
-    above = 0 if sign in (r'\wedge', r'\vee') else 2 if sign==r'\oplus' else 1
+    above = 0 if sign in (r'\wedge', r'\vee') else 1
     return f'{tex(a, above, True)} {sign} {tex(b, above, True)}'
 
 def write_cases(e, deep):
@@ -142,6 +148,7 @@ writers = dict(
     norm      = write_norm,
     call      = write_call,
     compare   = write_comparison,
+    xor       = lambda e, deep: r' \oplus '.join(tex(a, 2, True) for a in e.args),
     cases     = write_cases,
     over_all  = write_over_all,
     loss      = lambda e, deep: rf'f\left({inner(e.args[0])}\right)',

@@ -12,7 +12,7 @@ from ...contract.stand_ins import set_apart
 from ...contract.state import count,first
 from ...lower.reasons import MustBeCalled,NotRecorded
 from ...optim.hypers import aliases,names_in
-from .expressions import call,cases,leaves,loops,loss,mul,num,size,sub,symbol
+from .expressions import call,cases,leaves,loops,loss,mul,num,operations_in,size,sub,symbol
 from .letters import name_in_tex,primed
 from .matrices import RecordedMatrix,lengths
 from .operations import tall
@@ -47,6 +47,11 @@ class Line:
     def tex(self) -> list:
         "The equations"
         return [line for pair in self.equations for line in written(*pair)]
+
+    @property
+    def operations(self) -> set:
+        "The kinds of expression that the equations have, as in `Expression`"
+        return {op for left,right in self.equations for op in operations_in(right)}
 
     @property
     def symbols(self) -> dict:
@@ -116,11 +121,12 @@ class Symbols:
         if n=='new_p' and n in self.read: letter = r'p^{\text{new}}'
         return primed(letter, k if n in self.read or n=='new_p' and 'p' in self.read else k-1)
 
-    def variable(self, n, tensor):
-        "A new symbol for a variable of a callback"
-        letter = text = name_in_tex(n)
-        taken  = {*self.names, *reserved}
-        while text in taken: text = f'{letter}_{{{next(k for k in itertools.count(2) if f"{letter}_{{{k}}}" not in taken)}}}'
+    def variable(self, n, tensor, in_use):
+        "A new symbol for a variable of a callback. `in_use`: symbols of variables that mean something still"
+        letter = name_in_tex(n)
+        others = (primed(letter, k) if '_' in letter or '^' in letter else f'{letter}_{{{k+1}}}' for k in itertools.count(1))
+        taken  = {t for t,name in self.names.items() if name} | in_use | reserved
+        text   = next(t for t in itertools.chain([letter], others) if t not in taken)
         self.names[text] = None
         return symbol(text, tensor)
 
@@ -252,9 +258,9 @@ class Writer:
         if sum(map(size, choices.values()))<=longest_choice: rec.choices,rec.taken = choices,[]
 
     def with_both_cases(self, rec, way):
-        """The recording, with the other case beside it where a single `if` decides and one of the two is short. `way(flip=name)` records that case. The
-        longer one is written out"""
-        if len(rec.decisions)!=1 or not rec.taken or rec.by_lengths: return rec
+        """The recording, with the other case beside it where a single `if` decides, one of the two is short, and steps may differ: a choice by
+        hyper-parameters alone stays as it is. `way(flip=name)` records the other case. The longer one is written out"""
+        if len(rec.decisions)!=1 or not rec.taken or rec.by_lengths or self.is_setting(rec.taken[0]): return rec
         try:
             with quiet(): other = way(flip=next(iter(rec.decisions)))
         except failures: return rec
@@ -267,6 +273,12 @@ class Writer:
         x = next(iter(long.decisions))
         long.taken,long.otherwise = [],(x,long.outcomes[x],results)
         return long
+
+    def is_setting(self, condition):
+        "Whether a condition is on hyper-parameters alone. Of a callback by itself it is not known who provides what it does not declare"
+        names    = {self.symbols.names.get(leaf.args[0]) for leaf in leaves(condition) if leaf.op=='symbol'}
+        declared = {n for b in self.chain.blocks for n in b.hypers}
+        return names <= (self.chain.asks if self.whole else declared)
 
     def alike(self, a, b):
         "Whether the results of two recordings are of the same kinds, and equal where they are flags"
@@ -281,6 +293,7 @@ class Writer:
         if rec.choices: return [self.choice(n, rec.choices[n], rec.kind(v)) for n,v in outs.items()]
         nodes = {n: rec.node(v) for n,v in outs.items()}
         after,equations = {},[]
+        in_use = {leaf.args[0] for e in self.entries.values() for leaf in leaves(e.expr) if leaf.op=='symbol'}
         rec.forget_expressions()
         def put(n):
             expr = rec.result(n)
@@ -292,8 +305,9 @@ class Writer:
             n = next((n for n in outs if nodes[n]==node and n not in after and self.chain.state.get(n)!=count), None)
             if n: put(n); continue
             expr = rec.expr(node)
-            if expr.op!='draw' and size(expr)<=(2 if expr.tensor else 4 if expr.op=='compare' else 3): continue
-            variable = self.symbols.variable(rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x'), expr.tensor)
+            if expr.op!='draw' and size(expr)<=(6 if expr.op=='compare' else 2 if expr.tensor else 3): continue
+            variable = self.symbols.variable(rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x'), expr.tensor, in_use)
+            in_use.add(variable.args[0])
             equations.append(((variable,), expr))
             rec.name(node, variable)
         for n in sorted(outs, key=lambda n: self.chain.state.get(n)==count):   # a counter last: it has one symbol before and after

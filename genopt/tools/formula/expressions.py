@@ -6,10 +6,10 @@ then scalars, then tensors. `writing` writes them as TeX.
 from collections import Counter
 from dataclasses import dataclass
 
-__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'draw', 'eigenvalues', 'eigenvectors', 'gradient', 'hessian_product', 'inverse',
-           'is_num', 'is_of_all', 'is_sum_over_all', 'iterated', 'leaves', 'loops', 'loss', 'made', 'mapped', 'matmul', 'mul', 'neg', 'norm', 'num', 'over_all', 'part',
-           'parts', 'pow_', 'replaced', 'root', 'size', 'skeleton', 'sub', 'sum_of', 'symbol', 'transpose', 'vector', 'with_letters',
-           'xor']
+__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'draw', 'eigenvalues', 'eigenvectors', 'gradient', 'hessian_product',
+           'inverse', 'is_num', 'is_of_all', 'is_sum_over_all', 'iterated', 'leaves', 'loops', 'loss', 'made', 'mapped', 'matmul', 'mul', 'neg',
+           'norm', 'num', 'operations_in', 'over_all', 'part', 'parts', 'pow_', 'replaced', 'root', 'size', 'skeleton', 'sub', 'sum_of',
+           'symbol', 'transpose', 'vector', 'with_letters', 'xor']
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def mapped(e, f):
     else: args = tuple(f(a) if isinstance(a, Expression) else a for a in e.args)
     return Expression(e.op, args, e.tensor)
 
+def operations_in(e): return {e.op}.union(*map(operations_in, parts(e)))
 def size(e): return len(leaves(e))
 
 

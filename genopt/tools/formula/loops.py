@@ -1,4 +1,4 @@
-"""Loops in a recording. A variable that is made again and again in one way has a loop:
+r"""Loops in a recording. A variable that is made again and again in one way has a loop:
 
     for _ in range(5): x = a*x + b*(x @ x.T) @ x
 

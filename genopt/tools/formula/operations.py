@@ -3,8 +3,8 @@ here has no formula."""
 
 import ast,math
 from ...lower.values import ELEMENTS,aten
-from .expressions import (Expression,add,call,cases,compare,div,draw,eigenvalues,eigenvectors,inverse,is_of_all,matmul,mul,neg,norm,num,over_all,part,pow_,root,sub,
-                          sum_of,symbol,transpose,xor)
+from .expressions import (Expression,add,call,cases,compare,div,draw,eigenvalues,eigenvectors,inverse,is_of_all,matmul,mul,neg,norm,num,over_all,
+                          part,pow_,root,sub,sum_of,symbol,transpose,xor)
 
 __all__ = ['choice', 'draws', 'ignored', 'matrix_table', 'opposite', 'outcome', 'scalar_functions', 'scalar_operators', 'scalar_signs', 'table']
 

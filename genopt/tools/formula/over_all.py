@@ -3,8 +3,8 @@ r"""The recording of a callback that runs once over all parameters. Several rows
 
     def clip(grads): n = torch.stack([g.norm() for g in grads]).norm(); return dict(grads=[g/n for g in grads])
 
-is `g' = g / \lVert g \rVert_{\text{all}}`. What the callback asks of the model is written down as well: `evaluate` gives the gradient of the loss f at
-other values, and `hvp` a product with the Hessian."""
+is `g' = g / \lVert g \rVert_{\text{all}}`. What the callback asks of the model is written down as well: `evaluate` gives the gradient of the loss f
+at other values, and `hvp` a product with the Hessian."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ...contract.state import first
 from ...lower.families import merge_families
 from ...lower.reasons import NotRecorded
 from ...lower.values import ELEMENTS,SINGLE,Value
-from .expressions import gradient,hessian_product,is_of_all,loss,over_all,vector
+from .expressions import gradient,hessian_product,loss,over_all,vector
 from .recording import Recorded,RowRecorder
 
 __all__ = ['RecordedOverAll']
@@ -54,11 +54,6 @@ class RecordedOverAll(Recorded):
         if e.init is None: raise NotRecorded(f"reads {n!r}, whose shape is not known")
         return self.tensor(n, first(e.init, torch.ones(size)).shape, family)
 
-    def check(self):
-        super().check()
-        if any(is_of_all(self.expr(v)) for v in self.outs.values() if not isinstance(v, (str,bool))):
-            raise NotRecorded("returns what it has of all parameters as one vector")
-
     def of_value(self, v):
         match v.op:
             case 'cross_reduction':
@@ -89,8 +84,9 @@ class Asked:
         with outside_of_modes(): x = torch.rand(shape, dtype=torch.float64) + .5
         args = tuple(map(self.recorder.value, of))
         self.given.append((family, args))
-        n = sum(f==family for f,_ in self.given)
-        return self.recorder.add(Value(op, args, name=f'{op}{n}', kind=ELEMENTS if shape else SINGLE, example=x, block=self.recorder.block, family=family), x)
+        name = f'{op}{sum(f==family for f,_ in self.given)}'              # the same for all parameters
+        kind = ELEMENTS if shape else SINGLE
+        return self.recorder.add(Value(op, args, name=name, kind=kind, example=x, block=self.recorder.block, family=family), x)
 
     def given_for(self, sizes):
         "For each parameter what the model was given, by name: it has to be made alike for all"

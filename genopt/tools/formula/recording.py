@@ -66,10 +66,11 @@ class Recorded:
     """The recording of the callback `b`, which reads `entries`, as a graph. A node of it is a `Value`, or the name of a traced number, which is a
     line of the scalar program. `flip`: the traced number whose `if` sees the other outcome.
 
-    `outs`: what `b` has returned, by name. `locals`: node -> the variable of the callback that has held it. `decisions`: the outcomes of each `if` that
-    the recording takes for granted, by the name of the traced number. `taken`: those among them that stand beside the formula. `settings`: whole
+    `outs`: what `b` has returned, by name. `locals`: node -> the variable of the callback that has held it. `decisions`: the outcomes of each `if`
+    that the recording takes for granted, by the name of the traced number. `taken`: those among them that stand beside the formula. `settings`: whole
     numbers that are what they are, such as a count of turns. `otherwise`: the name of the number by which a single `if` decides, its outcome, and by
-    name what other results there are for the other outcome; None if that is not written. `choices`: the results by name, where they are a choice by the shape. Raises `NotRecorded`"""
+    name what other results there are for the other outcome; None if that is not written. `choices`: the results by name, where they are a choice by
+    the shape. Raises `NotRecorded`"""
     matrix,by_lengths,otherwise,choices = False,False,None,None
     def __init__(self, b, entries, flip=None):
         self.b,self.entries = b,dict(entries)
@@ -142,9 +143,9 @@ class Recorded:
     def fixed(self):
         "Conditions that numbers have the values that they have: the callback used them as whole numbers. The formula has the value in their place"
         self.fixed_numbers = {m[1]: num(float(m[2])) for m in self.guards(r'(x\d+)==\((.*)\)')}
-        found = [compare('=', self.expr(x), value) for x,value in self.fixed_numbers.items()]
         self.forget_expressions()
-        return found
+        settings = [(self.of_line(x), value) for x,value in self.fixed_numbers.items()]
+        return [compare('=', e, value) for e,value in settings if e!=value]
 
     @property
     def of_rank(self):
@@ -236,7 +237,8 @@ class Recorded:
 
     def of_draw(self, v):
         named = arguments(v.op, v.args, v.kwargs)
-        given = {n: self.expr(a) for n,a in named.items() if isinstance(a, (int,float)) or n=='p' and a is not None}
+        probability = 'self' if v.packet is aten.bernoulli and 'p' not in named else 'p'
+        given = {n: self.expr(a) for n,a in named.items() if isinstance(a, (int,float)) or n==probability and a is not None}
         e = draws[v.packet](given)
         return Expression(e.op, e.args, bool(v.example.ndim))
 

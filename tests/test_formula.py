@@ -54,10 +54,10 @@ decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
                                                     'dog_rate': [r"\bar r_t = \max\left(\bar r_{t-1}, r', \left(\text{start}' + 1\right) \, \text{reps\_rel}\right)",
                                                                  r"s_t = s_{t-1} + \text{sqr\_norm}'", r"\eta' = \frac{\bar r_t \, \eta}{\sqrt{s_t + \epsilon}}"]}),
     ('SAM',     {},                                {'sharpness_aware': [r"g_t' = \nabla f\left(p_{t-1} + \frac{\rho \, g_t}{\lVert g_t \rVert_{\text{all}} + 10^{-12}}\right)"]}),
-    ('Sophia',  {},                                {'hutchinson': [r"z \sim \mathcal{N}\left(0, 1\right)",
+    ('Sophia',  {},                                {'hutchinson': [r"z \; \sim \; \mathcal{N}\left(0, 1\right)",
                                                                    r"\hat h = \begin{cases} z \odot \left(\nabla^{2} f\left(p_{t-1}\right) \, z\right) & \text{if } "
                                                                    r"\left(t - 1\right) \, \operatorname{mod} \, \text{update\_period} = 0 \\ 0 & \text{otherwise} \end{cases}"]}),
-    ('AdaHessian', {},                             {'hutchinson': [r"\xi \sim \mathcal{U}\left\{0, 1\right\}", r"z = 2 \, \xi - 1", None]}),
+    ('AdaHessian', {},                             {'hutchinson': [r"\xi \; \sim \; \mathcal{U}\left\{0, 1\right\}", r"z = 2 \, \xi - 1", None]}),
     ('AdamP',   {},                                {'adamp_projection': [None, r"n = \frac{p_{t-1}}{\lVert p_{t-1} \rVert_{\text{row}} + \epsilon}", None,
                                                                          r"n_{2} = \frac{p_{t-1}}{\lVert p_{t-1} \rVert + \epsilon}",
                                                                          r"u_t' = \begin{cases} u_t - n \, \langle n, u_t \rangle_{\text{row}} & \text{if } \text{by\_row} \\"
@@ -65,8 +65,8 @@ decay = r"p_{t-1}' = \left(1 - \eta \, \lambda\right) \, p_{t-1}"
                                                                          r"\lambda' = \left(\left[\text{by\_row} \vee \text{whole}\right] \, \left(\text{wd\_ratio} - 1\right) + 1\right) \, \lambda"]}),
     ('SM3',     {},                                {'sm3_sqr_sum': [r"s = \min\left({\mu_{t-1}}^{\text{rows}}, {\mu_{t-1}}^{\text{columns}}\right) + \left(1 - \beta\right) \, g_t^{2}",
                                                                     r"\mu_t = \left(\operatorname{max}_{\text{row}}\left(s\right), \operatorname{max}_{\text{column}}\left(s\right)\right)"]}),
-    ('Kron',    {},                                {'psgd_update_schedule': [r"\text{fit} = \left[\text{waited} + 1 \geq 1 / \min\left(1, \max\left(\text{min\_probability}, "
-                                                                             r"e^{-0.001 \, \max\left(0, t - 501\right)}\right)\right)\right]",
+    ('Kron',    {},                                {'psgd_update_schedule': [r"\text{fit} = \left[\text{waited} + 1 \geq \frac{1}{\min\left(1, \max\left(\text{min\_probability}, "
+                                                                             r"e^{-0.001 \, \max\left(0, t - 501\right)}\right)\right)}\right]",
                                                                              r"\text{waited} \leftarrow \begin{cases} \text{waited} + 1 & \text{if } \text{fit} = 0 \\ 0 & \text{otherwise} \end{cases}"]}),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_formula_of_an_algorithm(name, hypers, want):
@@ -149,7 +149,7 @@ def test_formula_of_random_numbers(draw, want):
     scope = dict(torch=torch)
     exec(f"def own(grad): return grad*{draw}", scope)
     line = formula_of_block(scope['own'])
-    assert not line.why and line.tex==[r'\xi \sim ' + want, r'u = g \, \xi']
+    assert not line.why and line.tex==[r'\xi \; \sim \; ' + want, r'u = g \, \xi']
 
 def test_formula_of_the_rows_of_a_sparse_gradient():
     "The formulas of SparseAdam compute the rows that the gradient has; `lazy_rows` says so, and the others stay"
@@ -160,7 +160,7 @@ def test_formula_of_the_rows_of_a_sparse_gradient():
     for _ in range(3):
         before,state = p.detach().clone(),{n: s.clone() if isinstance(s, torch.Tensor) else s for n,s in opt.state[p].items()}
         rows   = torch.randn(2, 3, dtype=torch.float64)
-        p.grad = torch.sparse_coo_tensor(at[None], rows, p.shape)
+        p.grad = torch.sparse_coo_tensor(at[None], rows, p.shape, check_invariants=True)
         writer = chain.writer_of(opt, 0)
         opt.step()
         if not state: continue

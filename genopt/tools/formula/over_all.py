@@ -33,10 +33,10 @@ class RecordedOverAll(Recorded):
     def new_recorder(self): return RowRecorder(self.scalars, self.sizes, 2, lambda value: True)
 
     def run(self):
-        model,spaces = Asked(self.recorder),self.spaces()
-        with self.recorder.recording(self.b), self.watched(): outs = self.b.call_all(spaces, model, self.sizes)
+        self.model,spaces = Asked(self.recorder),self.spaces()
+        with self.recorder.recording(self.b), self.watched(): outs = self.b.call_all(spaces, self.model, self.sizes)
         values = [{n: self.recorder.value(v) for n,v in out.items() if isinstance(v, Tensor)} for out in outs]
-        merge_families(self.recorder.values, self.sizes, [v | asked for v,asked in zip(values, model.given_for(self.sizes))])
+        merge_families(self.recorder.values, self.sizes, [v | asked for v,asked in zip(values, self.model.given_for(self.sizes))])
         return outs[0]
 
     def spaces(self):
@@ -59,7 +59,7 @@ class RecordedOverAll(Recorded):
             case 'cross_reduction':
                 e = self.expr(v.args[0])
                 return over_all(joined[v.kwargs['how']], e) if v.kwargs['how'] in joined else vector(e)
-            case 'loss':     return loss(self.expr(v.args[0])) if v.args else self.entries['loss'].expr
+            case 'loss':     return loss(self.expr(self.model.places[v])) if v in self.model.places else self.entries['loss'].expr
             case 'gradient': return gradient(self.expr(v.args[0]))
             case 'hessian':  return hessian_product(self.entries['hvp'].expr, self.expr(v.args[0]))
         return super().of_value(v)
@@ -67,13 +67,16 @@ class RecordedOverAll(Recorded):
 
 class Asked:
     "The model behind a recording. It writes down what it is asked, and gives random numbers"
-    def __init__(self, recorder): self.recorder,self.given = recorder,[]
+    def __init__(self, recorder):
+        self.recorder,self.given = recorder,[]
+        self.places = {}                                   # a loss -> the values of the first parameter at which it is. It belongs to all
 
     def loss(self, items, by): return self.give('loss', (), None)
 
     def evaluate(self, items, by):
         def evaluate(values):
-            loss = self.give('loss', (), None, values[0])
+            loss = self.give('loss', (), None)
+            self.places[self.recorder.value(loss)] = self.recorder.value(values[0])
             return loss,[self.give('gradient', size, i, v) for i,(size,v) in enumerate(zip(items, values, strict=True))]
         return evaluate
 

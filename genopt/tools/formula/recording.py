@@ -204,6 +204,11 @@ class Recorded:
         "Whether the results can be written without an equation for what lies between"
         return not any(is_draw(v) for v in self.recorder.values)
 
+    def add_other_case(self, others):
+        "Write the results `others`, by name, beside those that the one `if` has taken for granted"
+        x, = self.decisions
+        self.taken,self.otherwise = [],(x,self.outcomes[x],others)
+
     def result(self, n):
         "The expression of the result `n`"
         expr = self.expr(self.outs[n])

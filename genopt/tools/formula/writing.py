@@ -94,7 +94,7 @@ def write_call(e, deep):
 def write_comparison(e, deep):
     sign,a,b = e.args
     above = 0 if sign in (r'\wedge', r'\vee') else 1
-    return f'{tex(a, above, True)} {sign} {tex(b, above, True)}'
+    return f'{tex(a, above, deep)} {sign} {tex(b, above, deep)}'
 
 def write_cases(e, deep):
     rows = []

@@ -33,7 +33,8 @@ def font() -> bytes:
     options = subset.Options(flavor='woff2', layout_features=['*'], notdef_outline=True, name_IDs=['*'])
     whole   = subset.load_font(str(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf'), options)
     subsetter = subset.Subsetter(options)
-    subsetter.populate(text=''.join(used) + ''.join(map(chr, range(0x1d434, 0x1d468))))     # a browser takes italic letters from there
+    italic = ''.join(map(chr, range(0x1d434, 0x1d468))) + '\u210e'           # a browser takes italic letters from there; h has a place of its own
+    subsetter.populate(text=''.join(used) + italic)
     subsetter.subset(whole)
     out = io.BytesIO()
     whole.flavor = 'woff2'
@@ -41,26 +42,31 @@ def font() -> bytes:
     return out.getvalue()
 
 of_matrices = ("A product without a sign between two matrices is their matrix product. Powers, roots, fractions and ⊙ work on each element. A row or "
-               "a column beside a matrix works on each of its rows or columns. A function of L or R acts on its eigenvalues.")
+               "a column beside a matrix works on each of its rows or columns. The index <i>row</i> or <i>column</i> means: of each row or column.")
 of_rows     = "With a sparse gradient the step computes only the rows that the gradient has. All other rows keep their values and their states."
+of_brackets = "A condition in square brackets is 1 where it holds, and 0 elsewhere."
 
 # kind of expression -> what a reader has to know about it
 notes = dict(
-    over_all = "<i>all</i> under a sum, a maximum or a norm: it is over all parameters of the model.",
+    over_all = "The index <i>all</i> means: over all parameters of the model.",
     loss     = "<i>f</i> is the loss, a function of all parameters.",
     gradient = "∇<i>f</i> is the gradient of the loss, here at other values of all parameters.",
-    hessian  = "∇<sup>2</sup><i>f</i> is the Hessian of the loss over all parameters. Its product with a vector is one; ⊙ multiplies each element.",
-    draw     = "∼ draws a random number for each element, anew in each step: 𝒩 from the normal distribution with this mean and variance, 𝒰 from the "
-               "uniform one.",
+    hessian  = "∇<sup>2</sup><i>f</i> is the Hessian of the loss over all parameters. The sign ⊙ multiplies element by element.",
+    draw     = "The sign ∼ draws a random number for each element, anew in each step: 𝒩 from a normal distribution with this mean and variance, "
+               "𝒰 from a uniform one.",
+    function = "A function of L or R acts on its eigenvalues.",
+    part     = "The parts <i>rows</i> and <i>columns</i> of a vector: its numbers for each row, and those for each column.",
     index    = "<i>i</i> counts the elements of the parameter, row by row, and <i>j</i> the columns of a matrix. Both begin at 0.",
-    xor      = "⊕ is the exclusive or of the bits of two whole numbers.")
+    xor      = "The sign ⊕ is the exclusive or of the bits of two whole numbers.")
 
 def symbols(lines):
     "What the symbols of `formula.Line`s stand for, as HTML; names that are written out need no word"
     found = {n: t for line in lines for n,t in line.symbols.items() if not t.startswith(r'\text')}
     shown = ' '.join(f'<span>{math(t)} <code>{n}</code></span>' for n,t in found.items())
     kinds = set().union(*(line.operations for line in lines))
-    told  = [*(note for kind,note in notes.items() if kind in kinds), *([of_matrices] if any(line.matrix for line in lines) else [])]
+    told  = [note for kind,note in notes.items() if kind in kinds]
+    if any(r'\left[' in text for line in lines for text in line.tex): told.append(of_brackets)
+    if any(line.matrix for line in lines): told.append(of_matrices)
     return ''.join(f'<p class="symbols">{text}</p>' for text in (shown, ' '.join(told)) if text)
 
 def equations(line, link):

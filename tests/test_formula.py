@@ -1,5 +1,6 @@
 """Formulas that are made from recordings of callbacks. Each is evaluated, and compared with what the callback and the optimizer compute."""
 
+from functools import reduce
 import pytest
 import torch
 import genopt
@@ -109,6 +110,7 @@ def test_formula_of_a_loop_whose_numbers_change():
     ("update/update.norm(dim=0, keepdim=True)",       r"\frac{u}{\lVert u \rVert_{\text{column}}}"),
     ("update*(update.flatten() @ update.flatten())",  None),
     ("(update.flatten()*2).reshape(update.shape)",    r"2 \, u"),
+    ("update.reshape(update.shape[::-1]).T*2",        None),
 ], ids=str)
 def test_formula_of_what_takes_a_matrix(body, want):
     scope = {}
@@ -123,6 +125,8 @@ def test_formula_of_what_takes_a_matrix(body, want):
     ("sum(g.square().sum() for g in grads)",                     r"\lVert g \rVert_{\text{all}}^{2}"),
     ("sum((g*p).sum() for g,p in zip(grads, params))",           r"\sum_{\text{all}} \langle g, p \rangle"),
     ("torch.stack([g.abs().amax() for g in grads]).max()",       r"\max_{\text{all}} \max\left(\lvert g \rvert\right)"),
+    ("reduce(torch.maximum, [p.sum() for p in params])",         r"\max_{\text{all}} \operatorname{sum}\left(p\right)"),
+    ("reduce(torch.minimum, [p.sum() for p in params])",         r"\min_{\text{all}} \operatorname{sum}\left(p\right)"),
     ("torch.stack([p.mean() for p in params]).mean()",           r"\operatorname{mean}_{\text{all}} \operatorname{mean}\left(p\right)"),
     ("sum(g.sum() for g in grads)/len(grads)",                   "own counts the parameters"),
     ("torch.stack([g.norm() for g in grads])",                   "own makes 'size', which is not of the parameter's shape"),
@@ -130,7 +134,7 @@ def test_formula_of_what_takes_a_matrix(body, want):
     ("evaluate([p*.5 for p in params])[0]",                      r"f\left(0.5 \, p\right)"),
 ], ids=str)
 def test_formula_of_what_runs_over_all_parameters(body, want):
-    scope = dict(torch=torch)
+    scope = dict(torch=torch, reduce=reduce)
     exec(f"def own(params, grads, evaluate): return dict(size={body})", scope)
     line = formula_of_block(scope['own'])
     assert line.why==want if line.why else line.tex==['\\text{size} = ' + want]
@@ -265,8 +269,14 @@ def test_formulas_of_an_algorithm_compute_its_step(name):
     run = Run(cls, **({'ns_dtype': 'float64'} if 'ns_dtype' in cls.arguments else {}))
     assert any([*map(run.compare_step, range(12))][-5:])                   # some of the last, for which all conditions hold
 
-def test_formulas_of_random_numbers_compute_a_step():
-    run = Run(lambda ps, **hypers: Optimizer(ps, [genopt.blocks.step_stat, genopt.blocks.add_noise, genopt.SGD, genopt.blocks.langevin_noise], lr=.1, **hypers))
+@pytest.mark.parametrize('cbs', [
+    lambda b: [b.step_stat, b.add_noise, genopt.SGD, b.langevin_noise],
+    lambda b: [b.weight_decay, b.polyak_rate, b.sgd_step],                  # loss and curvature are those at the parameter before its decay
+    lambda b: [b.step_stat, b.weight_decay, b.hutchinson, b.average_grad, b.average_curvature, b.sophia_step],
+    lambda b: [b.weight_decay, b.sharpness_aware, b.clip_grad_norm, b.sgd_step],
+], ids=['noise', 'loss', 'curvature', 'gradient'])
+def test_formulas_of_a_list_compute_its_step(cbs):
+    run = Run(lambda ps, **hypers: Optimizer(ps, cbs(genopt.blocks), lr=.1, **hypers), wd=.3)
     assert all([*map(run.compare_step, range(4))][1:])
 
 class Run:
@@ -282,7 +292,7 @@ class Run:
         def closure():
             self.opt.zero_grad()
             with torch.enable_grad(): loss = model.loss(self.ps)
-            loss.backward(create_graph=True)
+            for p,g in zip(self.ps, torch.autograd.grad(loss, self.ps, create_graph=True)): p.grad = g
             grads.append([p.grad.detach().clone() for p in self.ps])
             return loss
         with Drawn() as drawn: self.opt.step(closure)

@@ -267,7 +267,8 @@ def test_formulas_of_an_algorithm_compute_its_step(name):
     torch.manual_seed(0)
     cls = getattr(genopt, name)
     run = Run(cls, **({'ns_dtype': 'float64'} if 'ns_dtype' in cls.arguments else {}))
-    assert any([*map(run.compare_step, range(12))][-5:])                   # some of the last, for which all conditions hold
+    for _ in range(9): run.step()
+    assert any([run.compare_step(), run.compare_step()])                   # in step 11 those work that work every tenth step
 
 @pytest.mark.parametrize('cbs', [
     lambda b: [b.step_stat, b.add_noise, genopt.SGD, b.langevin_noise],
@@ -277,7 +278,8 @@ def test_formulas_of_an_algorithm_compute_its_step(name):
 ], ids=['noise', 'loss', 'curvature', 'gradient'])
 def test_formulas_of_a_list_compute_its_step(cbs):
     run = Run(lambda ps, **hypers: Optimizer(ps, cbs(genopt.blocks), lr=.1, **hypers), wd=.3)
-    assert all([*map(run.compare_step, range(4))][1:])
+    run.step()
+    assert all(run.compare_step() for _ in range(3))
 
 class Run:
     "Some steps on two parameters, with a loss that changes from step to step"
@@ -298,13 +300,12 @@ class Run:
         with Drawn() as drawn: self.opt.step(closure)
         return model,drawn.tensors,grads[0]
 
-    def compare_step(self, i):
+    def compare_step(self):
         "Make a step, and compare it with the formulas. False if their conditions do not hold"
         before  = [{n: s.clone() if isinstance(s, torch.Tensor) else s for n,s in self.opt.state[p].items()} | dict(p=p.detach().clone()) for p in self.ps]
         writer  = chain.writer_of(self.opt, 0)
         entries = {n: e for n,e in writer.entries.items() if e.expr.op=='symbol' and e.kind not in ('flag', 'model')}
         model,drawn,grads = self.step()
-        if not i: return False                                             # there were no states before
         world = World(self.shapes, model, drawn)
         for env,known,grad in zip(world.envs, before, grads):
             known |= dict(grad=grad)

@@ -58,10 +58,10 @@ class Symbols:
         return primed(letter, k if n in self.read or n=='new_p' and 'p' in self.read else k-1)
 
     def variable(self, n, tensor, in_use):
-        """A new symbol for a variable of a callback. A variable that is called like a name has a prime, as the name's next value would have; the second
-        that is called x is x_2. `in_use`: symbols of variables that mean something still"""
+        """A new symbol for a variable of a callback: x, and x_2 for the next of that name. A Greek letter and one with an index have a prime instead.
+        `in_use`: symbols of variables that mean something still"""
         letter = name_in_tex(n)
-        prime  = self.names.get(letter) or '_' in letter or '^' in letter
+        prime  = '_' in letter or '^' in letter or letter[0]=='\\' and not letter.startswith(r'\text')
         others = (primed(letter, k) if prime else f'{letter}_{{{k+1}}}' for k in itertools.count(1))
         taken  = {t for t,name in self.names.items() if name} | in_use | reserved
         text   = next(t for t in itertools.chain([letter], others) if t not in taken)

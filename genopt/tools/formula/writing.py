@@ -78,18 +78,19 @@ def write_norm(e, deep):
     return rf'\lVert {inner(x)} \rVert' + (f"_{{{', '.join(which)}}}" if which else '')
 
 notations = {                                                               # of functions that are not written as f(x, y)
-    r'\operatorname{mod}': lambda args, deep: rf'{tex(args[0], 4, True)} \, \operatorname{{mod}} \, {tex(args[1], 4, True)}',
+    r'\operatorname{mod}':   lambda args, deep: rf'{tex(args[0], 4, True)} \, \operatorname{{mod}} \, {tex(args[1], 4, True)}',
     r'\operatorname{floor}': lambda args, deep: rf'\lfloor {inner(args[0])} \rfloor',
-    r'\odot':              lambda args, deep: r' \odot '.join(tex(a, 3, deep) for a in args),
-    '|':                   lambda args, deep: rf'\lvert {inner(args[0])} \rvert',
-    '<':                   lambda args, deep: rf'\langle {listed(args)} \rangle',
-    '<row':               lambda args, deep: rf'\langle {listed(args)} \rangle_{{\text{{row}}}}',
-    '<column':            lambda args, deep: rf'\langle {listed(args)} \rangle_{{\text{{column}}}}',
-    ',':                   lambda args, deep: rf'\left({listed(args)}\right)'}
+    r'\odot':   lambda args, deep: r' \odot '.join(tex(a, 3, deep) for a in args),
+    '|':        lambda args, deep: rf'\lvert {inner(args[0])} \rvert',
+    '<':        lambda args, deep: rf'\langle {listed(args)} \rangle',
+    '<row':     lambda args, deep: rf'\langle {listed(args)} \rangle_{{\text{{row}}}}',
+    '<column':  lambda args, deep: rf'\langle {listed(args)} \rangle_{{\text{{column}}}}',
+    ',':        lambda args, deep: rf'\left({listed(args)}\right)'}
 
 def write_call(e, deep):
     name,*args = e.args
-    return notations[name](args, deep) if name in notations else rf'{name}\left({listed(args)}\right)'
+    if name in notations: return notations[name](args, deep)
+    return rf"{name}\left({', '.join(tex(a, 0, deep) for a in args)}\right)"
 
 def write_comparison(e, deep):
     sign,a,b = e.args

@@ -176,6 +176,8 @@ def test_formula_of_the_rows_of_a_sparse_gradient():
         assert torch.equal(p.detach()[others], before[others])
 
 def test_what_has_no_formula_says_why():
+    def of_rows(grad, rows): return grad*len(rows)
+    assert formula_of_block(of_rows).why=='of_rows computes with the rows of a sparse gradient'
     def sorted_step(update): return update[:,update.sum(0).sort()[0].long()] + update.cumsum(0)
     assert 'calls' in formula_of_block(sorted_step).why and 'no formula' in formula_of_block(sorted_step).why
     def of_another_rank(update): return update.permute(2, 0, 1)

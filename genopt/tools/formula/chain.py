@@ -81,11 +81,16 @@ class Writer:
 
     def write(self, b):
         "Write the line of a callback: written out if it can be recorded"
-        if 'rows' in b.names and not self.learned.returns.get(b): return self.add(b, [], rows=True)
+        if 'rows' in b.names and not self.returned_by(b): return self.add(b, [], rows=True)
         rec,why = record(b, {n: self.entry(n) for n in b.names}, self.is_setting)
         if why: return self.add(b, self.as_function(b), why)
         flags = [e.expr for n,e in rec.entries.items() if e.kind=='flag' and e.value is True and n not in self.chain.asks]
         self.add(b, self.equations(rec), when=rec.taken+rec.settings+rec.of_rank+flags, matrix=rec.matrix)
+
+    def returned_by(self, b):
+        "The names that a callback which reads the rows of a sparse gradient returns; of one by itself, 'something' unless it needs nothing else"
+        if b in self.learned.returns: return {*self.learned.returns[b]}
+        return {*b(dict(rows=torch.zeros(1, 2, dtype=torch.int64)))} if b.names==['rows'] else {'something'}
 
     def is_setting(self, condition):
         "Whether a condition is on hyper-parameters alone. Of a callback by itself it is not known who provides what it does not declare"
@@ -96,33 +101,12 @@ class Writer:
     # -- a callback that is written out --
 
     def equations(self, rec):
-        """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and what it returns, in the
-        order in which they need each other"""
-        outs  = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
+        "The equations of a recording"
+        outs = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
         if rec.choices: return [self.choice(n, rec.choices[n], rec.kind(v)) for n,v in outs.items()]
-        nodes = {n: rec.node(v) for n,v in outs.items()}
-        after,equations = {},[]
-        in_use = {leaf.args[0] for e in self.entries.values() for leaf in leaves(e.expr) if leaf.op=='symbol'}
-        rec.forget_expressions()
-        def put(n):
-            expr = rec.result(n)
-            sign,after[n] = self.returned(n, expr, rec.kind(outs[n]))
-            if sign is not after[n].expr: return                            # a short scalar stands where it is used
-            equations.append(((sign,), expr))
-            if nodes[n] is not None and nodes[n] not in rec.inputs: rec.name(nodes[n], sign)
-        for node in rec.worth_a_name():
-            n = next((n for n in outs if nodes[n]==node and n not in after and self.chain.state.get(n)!=count), None)
-            if n: put(n); continue
-            expr = rec.expr(node)
-            if expr.op!='draw' and size(expr)<=(6 if expr.op=='compare' else 2 if expr.tensor else 3): continue
-            variable = self.symbols.variable(rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x'), expr.tensor, in_use)
-            in_use.add(variable.args[0])
-            equations.append(((variable,), expr))
-            rec.name(node, variable)
-        for n in sorted(outs, key=lambda n: self.chain.state.get(n)==count):   # a counter last: it has one symbol before and after
-            if n not in after: put(n)
-        self.entries |= after
-        return equations
+        return Equations(self, rec, outs).run()
+
+    def symbols_in_use(self): return {leaf.args[0] for e in self.entries.values() for leaf in leaves(e.expr) if leaf.op=='symbol'}
 
     def choice(self, n, expr, kind):
         sign,self.entries[n] = self.returned(n, expr, kind)
@@ -163,6 +147,47 @@ class Writer:
         if n in self.entries: return self.entries[n].kind
         like = next((v.shape for m,v in results.items() if m in ('grad', 'update', 'p') and isinstance(v, Tensor)), None)
         return 'elements' if like is None or v is None or v.shape==like else 'shaped'
+
+
+class Equations:
+    """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and its results `outs`, in the
+    order in which they need each other"""
+    def __init__(self, writer, rec, outs):
+        self.writer,self.rec,self.outs = writer,rec,outs
+        self.nodes  = {n: rec.node(v) for n,v in outs.items()}
+        self.in_use = writer.symbols_in_use()
+        self.after,self.found = {},[]                                      # entries of the results; equations
+        rec.forget_expressions()
+
+    def run(self):
+        for node in self.rec.worth_a_name():
+            if n := self.result_of(node): self.add_result(n)
+            else: self.add_variable(node)
+        for n in sorted(self.outs, key=self.is_counter):                   # a counter last: it has one symbol before and after
+            if n not in self.after: self.add_result(n)
+        self.writer.entries |= self.after
+        return self.found
+
+    def is_counter(self, n): return self.writer.chain.state.get(n)==count
+
+    def result_of(self, node): return next((n for n,of in self.nodes.items() if of==node and n not in self.after and not self.is_counter(n)), None)
+
+    def add_result(self, n):
+        expr = self.rec.result(n)
+        sign,self.after[n] = self.writer.returned(n, expr, self.rec.kind(self.outs[n]))
+        if sign is not self.after[n].expr: return                           # a short scalar stands where it is used
+        self.found.append(((sign,), expr))
+        if self.nodes[n] is not None and self.nodes[n] not in self.rec.inputs: self.rec.name(self.nodes[n], sign)
+
+    def add_variable(self, node):
+        expr   = self.rec.expr(node)
+        enough = 0 if expr.op=='draw' else 7 if expr.op=='compare' else 3 if expr.tensor else 4
+        if size(expr)<enough: return
+        name     = self.rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x')
+        variable = self.writer.symbols.variable(name, expr.tensor, self.in_use)
+        self.in_use.add(variable.args[0])
+        self.found.append(((variable,), expr))
+        self.rec.name(node, variable)
 
 
 # -- What users call --

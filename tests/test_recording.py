@@ -446,6 +446,9 @@ def other_results(grads, avgs=zeros):
     doubles = [g*2. for g in grads]
     updates = [d*3. for d in doubles]
     return dict(updates=updates, avgs=[doubles[0], *updates[1:]])
+def by_the_first(grads): return [g/grads[0].norm() for g in grads]
+def by_another(grads): return [g*torch.stack([(h/grads[0].norm()).norm() for h in grads]).norm() for g in grads]
+def swapped(grads): return grads[::-1]
 def with_scales(scales): return lambda grads: [g*s for g,s in zip(grads, scales)]
 def counted(grads): return [g/len(grads) for g in grads]
 
@@ -453,6 +456,9 @@ def counted(grads): return [g/len(grads) for g in grads]
     (first_alone,       'does not treat all parameters alike'),
     (others_alone,      'does not treat all parameters alike'),
     (other_constants,   'does not treat all parameters alike'),
+    (by_the_first,      'does not treat all parameters alike'),
+    (by_another,        'joins what it has of the parameters in a way that is not known (stack)'),
+    (swapped,           "makes 'update', which is not of the parameter's shape"),
     (differences,       'joins what it has of the parameters with sub'),
     (turned_around,     'joins what it has of the parameters in a way that is not known (stack)'),
     (other_terms,       'joins what it has of the parameters in a way that is not known (stack)'),
@@ -469,7 +475,7 @@ def test_what_is_not(cb, words):
     assert program.falls_back and words in why(program)
 
 @way
-@pytest.mark.parametrize('cb', [first_alone, others_alone, other_constants])
+@pytest.mark.parametrize('cb', [first_alone, others_alone, other_constants, by_the_first, by_another])
 def test_one_parameter_learns_otherwise(cb, way):
     "Also if it is only its state that differs"
     ours,loop = steps_of([cb], way),steps_of([cb], dict(foreach=False))

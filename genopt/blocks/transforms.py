@@ -231,10 +231,10 @@ def adamp_projection(p, grad, update, wd, delta:positive=0.1, wd_ratio:nonneg=0.
     AdamP, Heo et al. 2021, https://arxiv.org/abs/2006.08217"""
     if p.ndim<2: return dict(update=update, wd=wd)
     p_rows,g_rows,u_rows = [x.flatten(1) for x in (p, grad, update)]
-    off_rows,rows  = projected(p_rows, g_rows, u_rows, delta, eps)
+    off_rows,by_row = projected(p_rows, g_rows, u_rows, delta, eps)
     off_whole,whole = projected(*[x.reshape(1, -1) for x in (p_rows, g_rows, u_rows)], delta, eps)
-    done = (rows|whole).to(p.dtype)
-    off  = torch.where(rows, off_rows, torch.where(whole, off_whole.reshape(u_rows.shape), u_rows))
+    done = (by_row|whole).to(p.dtype)
+    off  = torch.where(by_row, off_rows, torch.where(whole, off_whole.reshape(u_rows.shape), u_rows))
     return dict(update=off.reshape(p.shape), wd=wd*(1 + done*(wd_ratio-1)))
 
 def projected(p, grad, update, delta, eps):

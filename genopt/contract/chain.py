@@ -41,16 +41,16 @@ def interpret(chain, ns, call):
 
 class Chain:
     """The callbacks `cbs` of an algorithm, in order, and what they declare together. It is never changed once it is made, and knows nothing of
-    parameters or groups. `returned`: for each callback the names that it is known to return.
+    parameters or groups. `returned`: for each callback the names that it is known to return. `known`: names that are provided before the first.
 
     `every` has a `Block` for each callback. `evals` are those that return `eval_p`, the weights to evaluate; `opt.eval()` runs them. `blocks` are the
     others, which a step runs. `places`: the place of each of them; a part of a chain keeps those of the whole. `extra`: names of tensors that the
     chain is given beside the gradient; `moves`: whether it makes the move; `weights`: the policy by which parameters of low precision are stored"""
     extra,moves = (),True
-    def __init__(self, cbs, returned=(), weights=nearest):
+    def __init__(self, cbs, returned=(), weights=nearest, known=()):
         self.cbs,self.weights = tuple(cbs),weights
         self.returned = tuple(map(tuple, returned)) or ((),)*len(self.cbs)
-        self.every,known = [],set(given)
+        self.every,known = [],{*given, *known}
         for cb,names in zip(self.cbs, self.returned):
             self.every.append(b := Block(cb, known))
             known |= b.state.keys()|{*names}

@@ -94,8 +94,14 @@ def merge_terms(v):
 
 
 def alike(families):
-    "Whether the results of each family, values by name, are made in the same way"
-    forms = [form_of(results, stop=lambda v: v.family == ALL) for results in families]
+    """Whether the results of each family, values by name, are made in the same way, and of nothing
+    that another family has: `grads[0].norm()` is the same for all, but it is of the first alone"""
+    of_all = lambda v: v.family == ALL
+    for i, results in enumerate(families):
+        made_of = in_order(results.values(), stop=of_all)
+        if any(v.family not in (i, None) for v in made_of):
+            return False
+    forms = [form_of(results, stop=of_all) for results in families]
     return all(form == forms[0] for form in forms)
 
 

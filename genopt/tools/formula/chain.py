@@ -1,121 +1,19 @@
 """The equations of a chain: its callbacks one after the other, with the symbols as they change from one to the next."""
 
-import warnings
-from dataclasses import dataclass,field,replace
 import torch
 from torch import Tensor
 from ...contract.block import Block,of_model
-from ...contract.chain import chain_of,learned_of
-from ...contract.stand_ins import set_apart
+from ...contract.chain import Chain,learned_of
 from ...contract.state import count,first
-from ...lower.reasons import MustBeCalled,NotRecorded
 from ...optim.hypers import aliases,names_in
-from .expressions import call,cases,leaves,loops,mul,num,number,size,sub,symbol,tex
-from .letters import name_in_tex,primed
-from .matrices import RecordedMatrix,tall,wide
-from .recording import Entry,Recorded
+from .attempts import record
+from .expressions import call,leaves,loss,mul,num,size,sub,symbol
+from .letters import name_in_tex
+from .lines import Line
+from .recording import Entry
+from .symbols import Symbols
 
 __all__ = ['Line', 'formula', 'formula_of_block', 'kinds_of']
-
-
-@dataclass
-class Line:
-    """The equations of one callback; `block` is None for the move. An equation has the symbols on its left, and the expression on its right. `names`:
-    the names that symbols stand for. `why`: the reason for which the callback is not written out, so that it stands as a function of what it reads;
-    None if it is. `conditions`: under which the equations hold; `when` has them as TeX. `matrix`: whether the equations are of a matrix, so that
-    products without a sign are products of matrices"""
-    block: object
-    equations: list
-    names: dict
-    why: str = None
-    conditions: list = field(default_factory=list)
-    matrix: bool = False
-
-    @property
-    def when(self) -> list: return [*map(tex, self.conditions)]
-
-    @property
-    def name(self): return 'the move' if self.block is None else self.block.name
-
-    @property
-    def tex(self) -> list:
-        "The equations"
-        return [line for pair in self.equations for line in written(*pair)]
-
-    @property
-    def symbols(self) -> dict:
-        "name -> TeX, of what stands in the equations"
-        found = [leaf.args[0] for left,right in self.equations for e in (*left, right) for leaf in leaves(e) if leaf.op=='symbol']
-        return {self.names[t]: name_in_tex(self.names[t]) for t in found if self.names.get(t) and self.names[t]!='new_p'}
-
-def written(left, right):
-    "The lines of an equation: first those of the loops in it"
-    for e in loops(right):
-        start,count,body,series = e.args
-        yield equation((symbol('X_0'),), start)
-        for n,(sign,expr) in enumerate(body, 1): yield equation((sign,), expr) + (rf', \quad k = 0, \ldots, {count-1}' if n==len(body) else '')
-        for letter,values in series: yield f"{letter} = {', '.join(map(number, values))}"
-    yield equation(left, right)
-
-def equation(left, right):
-    sign = r'\leftarrow' if {*left}&{*leaves(right)} else '='
-    return f"{', '.join(map(tex, left))} {sign} {tex(right)}"
-
-
-class Symbols:
-    """The symbols of names, as the fold of a chain goes on. `whole`: the chain is an algorithm, so that states have an index of time. `names` has the
-    name of each symbol that was given.
-
-        m_{t-1}, m_t      a state before and after it is written; one that is never written, and a counter, has no index
-        p_{t-1}, p_t      the parameter before and after the move
-        g_t, g_t', ...    the gradient, as callbacks change it; so with the update and with hyper-parameters
-        x, x'             of a callback by itself: what it reads, and what it makes of that"""
-    def __init__(self, chain, returns, whole):
-        self.chain,self.whole = chain,whole
-        self.read   = {n for b in chain.blocks for n in b.names}
-        self.writes = {}                                                    # name -> how often callbacks write it, in all
-        for b in chain.blocks:
-            for n in returns.get(b, ()): self.writes[n] = self.writes.get(n, 0)+1
-        self.done  = {}                                                     # and up to now
-        self.names = {}
-
-    @property
-    def moved(self): return 'new_p' in self.done
-
-    def wrote(self, n): self.done[n] = self.done.get(n, 0)+1
-    def move(self): self.done.setdefault('new_p', 0)
-
-    def now(self, n, tensor):
-        "The symbol of the name `n` as it stands now"
-        text = self.text(n)
-        self.names[text] = n
-        return symbol(text, tensor)
-
-    def text(self, n):
-        letter,k = name_in_tex('p' if n=='new_p' else n),self.done.get(n, 0)
-        left = self.writes.get(n, 0)-k                                      # how often it is still written
-        if self.chain.state.get(n)==count: return letter
-        if not self.whole: return self.by_itself(n, letter, k)
-        if n in self.chain.state: return letter if not self.writes.get(n) else primed(f'{letter}_t', left) if k else f'{letter}_{{t-1}}'
-        if n=='new_p': return primed('p_t', left)
-        if n=='p': return primed('p_{t-1}', k)
-        if n=='grad': return primed('g_t', k)
-        if n=='update': return primed('u_t', k-1)
-        return primed(letter, k if n in self.chain.asks else k-1)
-
-    def by_itself(self, n, letter, k):
-        if n=='new_p' and n in self.read: letter = r'p^{\text{new}}'
-        return primed(letter, k if n in self.read or n=='new_p' and 'p' in self.read else k-1)
-
-    def variable(self, n, tensor):
-        "A new symbol for a variable of a callback"
-        text = name_in_tex(n) if n else 'x'
-        while text in self.names: text += "'"
-        self.names[text] = None
-        return symbol(text, tensor)
-
-
-longest_choice = 12                         # symbols and numbers in the two cases of a formula. A longer one is shown for a wide matrix alone
 
 
 class Writer:
@@ -128,6 +26,8 @@ class Writer:
         self.entries = {n: self.hyper(n, v) for n,v in hypers.items()}
         self.entries|= {n: Entry(self.symbols.now(n, True), 'elements') for n in ('p', 'grad')}
         self.entries|= {n: self.state(n, init) for n,init in chain.state.items()}
+        start = self.entries['p'].expr                                      # where the model has computed loss and gradients
+        self.entries|= dict(loss=Entry(loss(start), 'single'), evaluate=Entry(start, 'model'), hvp=Entry(start, 'model'))
 
     # -- what names stand for --
 
@@ -169,8 +69,8 @@ class Writer:
         if self.whole and not self.symbols.moved: self.move()
         return self.lines
 
-    def add(self, b, equations, why=None, when=(), matrix=False):
-        self.lines.append(Line(b, equations, self.symbols.names, why, [*when], matrix))
+    def add(self, b, equations, why=None, when=(), **kind):
+        self.lines.append(Line(b, equations, self.symbols.names, why, [*when], **kind))
 
     def move(self):
         self.symbols.move()
@@ -181,78 +81,32 @@ class Writer:
 
     def write(self, b):
         "Write the line of a callback: written out if it can be recorded"
-        rec,why = self.recorded(b)
+        if 'rows' in b.names and not self.returned_by(b): return self.add(b, [], rows=True)
+        rec,why = record(b, {n: self.entry(n) for n in b.names}, self.is_setting)
         if why: return self.add(b, self.as_function(b), why)
         flags = [e.expr for n,e in rec.entries.items() if e.kind=='flag' and e.value is True and n not in self.chain.asks]
-        self.add(b, self.equations(rec), when=rec.taken+flags, matrix=isinstance(rec, RecordedMatrix))
+        self.add(b, self.equations(rec), when=rec.taken+rec.settings+rec.of_rank+flags, matrix=rec.matrix)
 
-    def recorded(self, b):
-        "The recording of a callback and None, or None and why there is none. Choices stay open if they can; else they are made by the values"
-        asked = [n for n in b.reads if n in of_model]
-        if asked:             return None,f"{b} asks the model for {asked[0]!r}"
-        if 'rows' in b.names: return None,f"{b} asks for the rows of a sparse gradient"
-        if b.is_global:       return None,f"{b} runs over all parameters"
-        entries = {n: self.entry(n) for n in b.names}
-        closed  = {n: replace(e, open=False) for n,e in entries.items()}
-        try:
-            with set_apart(torch.device('cpu')), warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                try: rec = Recorded(b, entries)
-                except (NotRecorded, MustBeCalled): rec = Recorded(b, closed)
-        except (NotRecorded, MustBeCalled, TypeError, ValueError, RuntimeError, IndexError):
-            return self.recorded_on_a_matrix(b, closed)
-        return (rec,None) if rec.outs else (None,f'{b} only looks')
+    def returned_by(self, b):
+        "The names that a callback which reads the rows of a sparse gradient returns; of one by itself, 'something' unless it needs nothing else"
+        if b in self.learned.returns: return {*self.learned.returns[b]}
+        return {*b(dict(rows=torch.zeros(1, 2, dtype=torch.int64)))} if b.names==['rows'] else {'something'}
 
-    def recorded_on_a_matrix(self, b, entries):
-        "As `recorded`, of a callback that needs the shape of the parameter. It counts steps so that one that works every few steps does something"
-        every = [n for e in entries.values() if type(e.value) is int and e.value>1 for n in (e.value, e.value+1)]
-        why   = f'{b} cannot be recorded on a matrix'
-        for start in (5, *every):
-            try:
-                with set_apart(torch.device('cpu')), warnings.catch_warnings():
-                    warnings.simplefilter('ignore')
-                    rec   = RecordedMatrix(b, entries, start, wide)
-                    other = RecordedMatrix(b, entries, start, tall) if rec.by_lengths and not rec.loops else None
-            except NotRecorded as e: return None,f'{b} {e}'
-            except (MustBeCalled, TypeError, ValueError, RuntimeError, IndexError, AttributeError): return None,why
-            if other: self.merge(rec, other)
-            if other or any(rec.node(v) not in rec.inputs for v in rec.outs.values()): return rec,None
-        return None,why
-
-    def merge(self, rec, other):
-        "Make of two recordings, of a wide and of a tall matrix, one with a choice by the lengths, where these are all that they take for granted"
-        if len(rec.taken)!=1 or len(other.taken)!=1: return
-        choices = {n: cases(other.taken[0], other.expr(other.outs[n]), rec.expr(v)) for n,v in rec.outs.items()}
-        if sum(map(size, choices.values()))<=longest_choice: rec.choices,rec.taken = choices,[]
+    def is_setting(self, condition):
+        "Whether a condition is on hyper-parameters alone. Of a callback by itself it is not known who provides what it does not declare"
+        names    = {self.symbols.names.get(leaf.args[0]) for leaf in leaves(condition) if leaf.op=='symbol'}
+        declared = {n for b in self.chain.blocks for n in b.hypers}
+        return names <= (self.chain.asks if self.whole else declared)
 
     # -- a callback that is written out --
 
     def equations(self, rec):
-        """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and what it returns, in the
-        order in which they need each other"""
-        outs  = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
-        if choices := getattr(rec, 'choices', None): return [self.choice(n, choices[n], rec.kind(v)) for n,v in outs.items()]
-        nodes = {n: rec.node(v) for n,v in outs.items()}
-        after,equations = {},[]
-        rec.forget_expressions()
-        def put(n):
-            expr = rec.expr(outs[n])
-            sign,after[n] = self.returned(n, expr, rec.kind(outs[n]))
-            if sign is not after[n].expr: return                            # a short scalar stands where it is used
-            equations.append(((sign,), expr))
-            if nodes[n] is not None and nodes[n] not in rec.inputs: rec.name(nodes[n], sign)
-        for node in rec.used_twice():
-            n = next((n for n in outs if nodes[n]==node and n not in after), None)
-            if n: put(n); continue
-            expr = rec.expr(node)
-            if size(expr)<=(2 if expr.tensor else 3) or expr.op=='compare': continue
-            variable = self.symbols.variable(rec.locals.get(node), expr.tensor)
-            equations.append(((variable,), expr))
-            rec.name(node, variable)
-        for n in outs:
-            if n not in after: put(n)
-        self.entries |= after
-        return equations
+        "The equations of a recording"
+        outs = {n: v for n,v in rec.outs.items() if not isinstance(v, (bool,str))}
+        if rec.choices: return [self.choice(n, rec.choices[n], rec.kind(v)) for n,v in outs.items()]
+        return Equations(self, rec, outs).run()
+
+    def symbols_in_use(self): return {leaf.args[0] for e in self.entries.values() for leaf in leaves(e.expr) if leaf.op=='symbol'}
 
     def choice(self, n, expr, kind):
         sign,self.entries[n] = self.returned(n, expr, kind)
@@ -295,6 +149,47 @@ class Writer:
         return 'elements' if like is None or v is None or v.shape==like else 'shaped'
 
 
+class Equations:
+    """The equations of a recording: its variables that are used more than once and are long enough to deserve a name, and its results `outs`, in the
+    order in which they need each other"""
+    def __init__(self, writer, rec, outs):
+        self.writer,self.rec,self.outs = writer,rec,outs
+        self.nodes  = {n: rec.node(v) for n,v in outs.items()}
+        self.in_use = writer.symbols_in_use()
+        self.after,self.found = {},[]                                      # entries of the results; equations
+        rec.forget_expressions()
+
+    def run(self):
+        for node in self.rec.worth_a_name():
+            if n := self.result_of(node): self.add_result(n)
+            else: self.add_variable(node)
+        for n in sorted(self.outs, key=self.is_counter):                   # a counter last: it has one symbol before and after
+            if n not in self.after: self.add_result(n)
+        self.writer.entries |= self.after
+        return self.found
+
+    def is_counter(self, n): return self.writer.chain.state.get(n)==count
+
+    def result_of(self, node): return next((n for n,of in self.nodes.items() if of==node and n not in self.after and not self.is_counter(n)), None)
+
+    def add_result(self, n):
+        expr = self.rec.result(n)
+        sign,self.after[n] = self.writer.returned(n, expr, self.rec.kind(self.outs[n]))
+        if sign is not self.after[n].expr: return                           # a short scalar stands where it is used
+        self.found.append(((sign,), expr))
+        if self.nodes[n] is not None and self.nodes[n] not in self.rec.inputs: self.rec.name(self.nodes[n], sign)
+
+    def add_variable(self, node):
+        expr   = self.rec.expr(node)
+        enough = 0 if expr.op=='draw' else 7 if expr.op=='compare' else 3 if expr.tensor else 4
+        if size(expr)<enough: return
+        name     = self.rec.locals.get(node) or ('noise' if expr.op=='draw' else 'x')
+        variable = self.writer.symbols.variable(name, expr.tensor, self.in_use)
+        self.in_use.add(variable.args[0])
+        self.found.append(((variable,), expr))
+        self.rec.name(node, variable)
+
+
 # -- What users call --
 
 def formula(opt, group: int=0) -> list:
@@ -315,12 +210,17 @@ def writer_of(opt, group):
 def formula_of_block(cb, kinds: dict|None=None) -> Line:
     """The `Line` of one callback by itself, without indices of time: `x'` is the new value of `x`. `kinds` says what those names are that it reads
     and does not declare, as `kinds_of` finds it in optimizers; a name that it leaves out is a tensor like the parameter."""
-    b = Block(cb)
-    known  = dict(lr='number', step='number') | (kinds or {})
-    known  = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
-    plain  = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
-    writer = Writer(chain_of((cb,)), plain | b.hypers, whole=False)
-    inits = getattr(kinds, 'inits', {})
+    line = line_of_block(cb, kinds)
+    numbers = {n: 'number' if kind=='single' else kind for n,kind in (kinds or {}).items()}
+    return line_of_block(cb, Kinds(numbers, getattr(kinds, 'inits', {}))) if line.why else line
+
+def line_of_block(cb, kinds):
+    known = dict(lr='number', step='number') | (kinds or {})
+    b     = Block(cb, known)
+    known = {n: known[n] for n in b.names if n in known and n not in b.state and n not in b.hypers}
+    plain = {n: True if kind=='flag' else .5 for n,kind in known.items() if kind in ('flag', 'number')}
+    writer = Writer(Chain((cb,), known=known), plain | b.hypers, whole=False)
+    inits  = getattr(kinds, 'inits', {})
     for n,kind in known.items():
         if n not in plain and n not in writer.entries: writer.entries[n] = Entry(writer.new(n, kind!='single'), kind, init=inits.get((b.name, n)))
     return writer.run()[0]
@@ -329,7 +229,9 @@ order = 'flag', 'number', 'elements', 'single', 'shaped'
 
 class Kinds(dict):
     "name -> kind, as in `Entry`. `inits`: block and name -> the initializer of a state that the block reads and another declares"
-    def __init__(self): self.inits = {}
+    def __init__(self, kinds=(), inits=()):
+        super().__init__(kinds)
+        self.inits = dict(inits)
 
 def kinds_of(*opts) -> Kinds:
     "What the names of the chains of optimizers are. Of several kinds of one name it is the last in `order`"
@@ -338,5 +240,6 @@ def kinds_of(*opts) -> Kinds:
         writer = writer_of(opt, 0)
         writer.run()
         for b in writer.chain.blocks: found.inits |= {(b.name, n): init for n,init in writer.chain.state.items() if n in b.names}
-        for n,e in writer.entries.items(): found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
+        for n,e in writer.entries.items():
+            if e.kind in order: found[n] = max(found.get(n, e.kind), e.kind, key=order.index)
     return found

@@ -1,15 +1,15 @@
-r"""Expressions: small trees of symbols, numbers and operations that write themselves as TeX. Sums and products are put into the order in which people
-write them: numbers first, then scalars, then tensors.
+r"""Expressions: small trees of symbols, numbers and operations. Sums and products are put into the order in which people write them: numbers first,
+then scalars, then tensors. `writing` writes them as TeX.
 
     add(mul(m, beta), mul(sub(num(1), beta), g))      ->      \beta_1 \, m_{t-1} + \left(1 - \beta_1\right) \, g_t"""
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
-__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'eigenvalues', 'eigenvectors', 'iterated', 'leaves', 'loops', 'mapped',
-           'matmul', 'mul', 'neg', 'norm', 'num', 'number', 'pow_', 'root', 'size', 'skeleton', 'sub', 'symbol', 'tex', 'transpose',
-           'with_letters']
+__all__ = ['Expression', 'add', 'call', 'cases', 'compare', 'div', 'draw', 'eigenvalues', 'eigenvectors', 'gradient', 'hessian_product',
+           'inverse', 'is_num', 'is_of_all', 'is_sum_over_all', 'iterated', 'leaves', 'loops', 'loss', 'made', 'mapped', 'matmul', 'mul', 'neg',
+           'norm', 'num', 'operations_in', 'over_all', 'part', 'parts', 'pow_', 'replaced', 'root', 'size', 'skeleton', 'sub', 'sum_of',
+           'symbol', 'transpose', 'vector', 'with_letters', 'xor']
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def parts(e):
 
 def leaves(e):
     "The symbols and numbers of an expression, from left to right"
-    return [e] if e.op in ('num', 'symbol') else [leaf for a in parts(e) for leaf in leaves(a)]
+    return [e] if e.op in ('num', 'symbol', 'index') else [leaf for a in parts(e) for leaf in leaves(a)]
 
 def mapped(e, f):
     "`e` with `f(part)` in place of each of its parts, in the order of `leaves`"
@@ -42,6 +42,7 @@ def mapped(e, f):
     else: args = tuple(f(a) if isinstance(a, Expression) else a for a in e.args)
     return Expression(e.op, args, e.tensor)
 
+def operations_in(e): return {e.op}.union(*map(operations_in, parts(e)))
 def size(e): return len(leaves(e))
 
 
@@ -107,7 +108,7 @@ def powers(factors):
         base,n = (f.args[0], f.args[1].args[0]) if f.op=='pow' and is_num(f.args[1]) else (f, 1.)
         count[base] += n
     found = [b if n==1 else pow_(b, num(n)) for b,n in count.items() if n]
-    return sorted(found, key=lambda e: 0 if is_num(e) else 1 if not e.tensor else 2)
+    return sorted(found, key=lambda e: 0 if is_num(e) else 3 if e.tensor else 2 if is_sum_over_all(e) else 1)
 
 def product(factors):
     if not factors: return num(1)
@@ -124,7 +125,10 @@ def div(a, b):
 
 def root(e):
     "The square root. That of the square of a norm is the norm"
-    return e.args[0] if e.op=='pow' and is_num(e.args[1], 2) and e.args[0].op=='norm' else made('root', e)
+    return e.args[0] if e.op=='pow' and is_num(e.args[1], 2) and is_norm(e.args[0]) else made('root', e)
+
+def is_sum_over_all(e): return e.op=='over_all' and e.args[0]!='norm'
+def is_norm(e): return e.op=='norm' or e.op=='over_all' and e.args[0]=='norm'
 
 def pow_(a, b):
     if is_num(b):
@@ -141,7 +145,9 @@ def pow_(a, b):
 
 # -- Others --
 
-def norm(e, order=2): return Expression('norm', (e, order))
+def norm(e, order=2, side=None):
+    "The norm of all elements; with a `side`, of each 'row' or 'column'"
+    return Expression('norm', (e, order, side), side is not None)
 def call(name, *args, tensor=None):
     "`name` is TeX, such as `\\max`. `tensor`: whether the result has a number for each element; by default, if an argument has"
     if name in (r'\max', r'\min') and len(args)>1:                          # max(max(a, b), c) is max(a, b, c)
@@ -149,7 +155,42 @@ def call(name, *args, tensor=None):
     e = made('call', name, *args)
     return e if tensor is None else Expression(e.op, e.args, tensor)
 def compare(sign, a, b): return made('compare', sign, a, b)
+def xor(a, b): return made('xor', a, b)                                     # of the bits of whole numbers
 def cases(condition, a, b): return a if a==b else made('cases', condition, a, b)
+
+
+def sum_of(x):
+    "The sum of all elements: a squared norm, an inner product, or a sum"
+    if x.op=='pow' and x.args[1]==num(2): return pow_(norm(x.args[0]), num(2))
+    if x.op=='call' and x.args[0]=='|': return norm(x.args[1], 1)
+    tensors = [a for a in x.args if a.tensor] if x.op=='mul' else []
+    if len(tensors)==2: return mul(*(a for a in x.args if not a.tensor), call('<', *tensors, tensor=False))
+    return call(r'\operatorname{sum}', x, tensor=False)
+
+
+# -- Of all parameters, of the model, of chance --
+
+def vector(e): return made('vector', e)                                     # of what each parameter has; only reductions of it can be written
+def is_of_all(e): return e.op=='vector' or any(map(is_of_all, parts(e)))
+def without_vectors(e): return e.args[0] if e.op=='vector' else mapped(e, without_vectors)
+
+def over_all(how, e):
+    """The 'sum', 'max', 'min', 'mean' or 'norm' over all parameters, of which each has `e`. The norm of all norms, and the root of the sum of their
+    squares, are the norm of all parameters as one vector"""
+    e = without_vectors(e)
+    if e.tensor: e = norm(e) if how=='norm' else sum_of(e) if how=='sum' else call({'max': r'\max', 'min': r'\min'}[how], e, tensor=False)
+    if how=='norm' and e.op=='norm' and e.args[1:]==(2, None): return Expression('over_all', ('norm', e.args[0]))
+    if how=='norm': return root(over_all('sum', pow_(e, num(2))))
+    if how=='sum' and e.op=='pow' and is_num(e.args[1], 2) and e.args[0].op=='norm': return pow_(over_all('norm', e.args[0]), num(2))
+    return Expression('over_all', (how, e))
+
+def loss(p):               return Expression('loss', (p,))
+def gradient(p):           return Expression('gradient', (p,), True)        # of the loss
+def hessian_product(p, z): return Expression('hessian', (p, z), True)       # the Hessian of the loss at `p`, times `z`
+
+def draw(distribution, *numbers, tensor=True):
+    "Random numbers. `distribution`: 'normal' with mean and variance, 'uniform' with its ends, 'integers' likewise, 'bernoulli' or 'exponential'"
+    return Expression('draw', (distribution, *numbers), tensor)
 
 
 # -- Matrices --
@@ -158,6 +199,7 @@ def transpose(e):
     if e.op=='transpose': return e.args[0]
     if e.op=='matmul': return matmul(*(transpose(a) for a in reversed(e.args)))
     if e.op=='neg': return neg(transpose(e.args[0]))
+    if e.op=='inverse': return inverse(transpose(e.args[0]))
     if e.op=='mul' and sum(a.tensor for a in e.args)==1: return mul(*(transpose(a) if a.tensor else a for a in e.args))
     return made('transpose', e) if e.tensor else e
 
@@ -174,6 +216,9 @@ def matmul(*es):
         product = made('function', factors[1].args[0].args[1], f)
     else: product = made('matmul', *factors)
     return mul(*scalars, product)
+
+def inverse(e): return made('inverse', e)
+def part(e, side): return Expression('part', (e, side), True)               # of a vector with a number for each row and then for each column
 
 def eigenvalues(e): return call(r'\operatorname{eigvals}', e)
 def eigenvectors(e): return call(r'\operatorname{eigvecs}', e)
@@ -202,75 +247,3 @@ def skeleton(e): return num(0) if e.op=='num' else mapped(e, skeleton)
 def with_letters(e, letter):
     "`e` with `letter()` in place of each of its numbers, from left to right; None keeps the number"
     return letter() or e if e.op=='num' else mapped(e, lambda a: with_letters(a, letter))
-
-
-# -- TeX --
-
-strength = dict(compare=0, cases=4, function=1, add=1, neg=1, mul=2, div=2, matmul=2.2, pow=3)
-
-def number(v):
-    if v==math.inf: return r'\infty'
-    if abs(v-math.e)<1e-12: return 'e'
-    if v and (abs(v)<1e-3 or abs(v)>=1e5):
-        digits,exponent = f'{v:.6e}'.split('e')
-        digits = digits.rstrip('0').rstrip('.')
-        factor = '' if digits=='1' else digits + r'{\cdot}'
-        return f'{factor}10^{{{int(exponent)}}}'
-    return f'{v:.6g}'
-
-def is_mean_square(e): return e.op=='call' and 'mean' in e.args[0] and e.args[1].op=='pow' and is_num(e.args[1].args[1], 2)
-
-def atomic(text): return text if len(text)==1 else f'{{{text}}}'
-
-def tex(e, above=0, deep=False):
-    """`e` as TeX. It is put in parentheses if it binds less than `above`. `deep`: it stands within a fraction, where a fraction is written with a
-    slash"""
-    text = write(e, deep)
-    if strength.get(e.op, 5)>=above: return text
-    return rf'\left[{text}\right]' if e.op=='compare' else rf'\left({text}\right)'
-
-def write(e, deep):
-    match e.op:
-        case 'num':    return number(e.args[0])
-        case 'symbol': return e.args[0]
-        case 'neg':    return '-' + tex(e.args[0], 2, deep)
-        case 'add':
-            first,*rest = e.args
-            parts = [('-' if first[0]<0 else '') + tex(first[1], 2 if first[0]<0 else 1, deep)]
-            return ' '.join(parts + [f"{'+' if s>0 else '-'} {tex(t, 2, deep)}" for s,t in rest])
-        case 'mul':
-            texts = [tex(a, 2.5 if a.op=='div' and deep else 2, deep) for a in e.args]
-            return texts[0] + ''.join((r' \cdot ' if t[0].isdigit() else r' \, ') + t for t in texts[1:])
-        case 'div':
-            a,b = e.args
-            if deep: return f'{tex(a, 2, True)} / {tex(b, 2.5, True)}'
-            return rf'\frac{{{tex(a, 0, True)}}}{{{tex(b, 0, True)}}}'
-        case 'pow':
-            base = tex(e.args[0], 4, True)
-            return f"{atomic(base) if chr(39) in base or '^' in base else base}^{{{tex(e.args[1], 0, True)}}}"
-        case 'root' if is_mean_square(e.args[0]): return rf'\operatorname{{rms}}\left({tex(e.args[0].args[1].args[0], 0, True)}\right)'
-        case 'root':   return rf'\sqrt{{{tex(e.args[0], 0, True)}}}'
-        case 'norm':
-            x,order = e.args
-            return rf'\lVert {tex(x, 0, True)} \rVert' + ('' if order==2 else '_{\\infty}' if order==math.inf else f'_{{{order:g}}}')
-        case 'call':
-            name,*args = e.args
-            if name==r'\operatorname{mod}': return rf'{tex(args[0], 4, True)} \, {name} \, {tex(args[1], 4, True)}'
-            if name==r'\odot': return r' \odot '.join(tex(a, 3, deep) for a in args)
-            if name=='|': return rf'\lvert {tex(args[0], 0, True)} \rvert'
-            if name=='<': return rf"\langle {', '.join(tex(a, 0, True) for a in args)} \rangle"
-            return rf"{name}\left({', '.join(tex(a, 0, True) for a in args)}\right)"
-        case 'compare' if e.args[0] in (r'\wedge', r'\vee'): return f'{tex(e.args[1], 0, True)} {e.args[0]} {tex(e.args[2], 0, True)}'
-        case 'compare': return f'{tex(e.args[1], 1, True)} {e.args[0]} {tex(e.args[2], 1, True)}'
-        case 'matmul':    return r' \, '.join(tex(a, 2.5, deep) for a in e.args)
-        case 'transpose': return f"{atomic(tex(e.args[0], 4, True))}^{{\\top}}"
-        case 'function':  return write(replaced(e.args[1], eigenvalues(e.args[0]), e.args[0]), True)
-        case 'iterated':  return f'X_{{{e.args[1]}}}'
-        case 'cases':
-            rows = []
-            while e.op=='cases':                                            # the other case may have cases in turn
-                c,a,e = e.args
-                rows.append(rf'{tex(a, 0, True)} & \text{{if }} {tex(c, 0, True)}')
-            rows.append(rf'{tex(e, 0, True)} & \text{{otherwise}}')
-            return r'\begin{cases} ' + r' \\ '.join(rows) + r' \end{cases}'
-    raise KeyError(e.op)

@@ -18,7 +18,8 @@ letters = dict(
     mu=r'\mu', mu_product=r'\bar\mu', mu_next=r'\mu^{\text{next}}', turn=r'\theta', rect='r', low=r'\ell', high='h',
     left='L', right='R', left_root=r'\hat L', right_root=r'\hat R', left_basis='Q^{L}', right_basis='Q^{R}', left_q='Q^{L}', right_q='Q^{R}',
     rotated=r'\tilde g', rotated_avg=r'\tilde m', residual_row_avg=r'R^{\text{res}}', residual_col_avg=r'C^{\text{res}}',
-    d='D', d_hat=r'\hat D', d_max=r'D^{\max}', d0='D_0', far='r')
+    noise=r'\xi', curvature=r'\hat h', curvature_avg='h', cover=r'\mu', weighted_sum='v', p0_norm=r'\lVert p_0 \rVert',
+    d='D', d_hat=r'\hat D', d_max=r'D^{\max}', d0='D_0', far=r'\bar r', dist='r')
 
 def name_in_tex(n):
     "The symbol of a name. `z` and `b1` are letters already"

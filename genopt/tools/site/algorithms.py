@@ -60,14 +60,13 @@ def link_of(b):
 def formulas(opt):
     "The formulas of a chain, made from its recording, then what the symbols stand for, then the source of what is not written out"
     lines = formula(opt)
-    shown = ''.join(html.equations(line, link_of(line.block)) for line in lines if line.tex)
+    shown = ''.join(html.equations(line, link_of(line.block)) for line in lines if line.tex or line.rows)
     yield f'<div class="formula">{shown}</div>'
     yield ''
     yield from (html.symbols(lines), '')
     for line in {line.name: line for line in lines if line.why}.values():
-        yield from (f'??? note "{line.name}, as code: {line.why.replace(chr(34), chr(39))}"', '', *indented(code(source(inside(line.block.cb)))), '')
-
-def indented(s): return ['    '+line for line in s.split('\n')]
+        yield from (f'{html.reason(line)} Its code:', '')
+        yield from (code(source(inside(line.block.cb))), '')
 
 def as_blocks(n, opt):
     yield from (code(source(getattr(genopt, n).build)), '')

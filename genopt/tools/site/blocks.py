@@ -25,11 +25,11 @@ def page(n, m):
     f = getattr(m, n)
     yield from (f'# {n}', '', prose(f), '', f'*One of the [{module_of(m)}](index.md#{module_of(m)}).*', '')
     line = formula_of_block(f, kinds())
-    if line.tex and not line.why:
+    if (line.tex or line.rows) and not line.why:
         yield from ('## Formula', '', f'<div class="formula">{html.equations(line, "")}</div>', '')
         yield from (html.symbols([line]), '', "A prime marks the new value of what is read.", '')
     yield from ('## Code', '')
-    if line.why: yield from (f'No formula can be made from a recording: {line.why}.', '')
+    if line.why: yield from (html.reason(line), '')
     yield from (code(source(f)), '')
     yield from ('## Declaration', '', *declaration(f), '')
     yield from ('## Used by', '')

@@ -1,12 +1,13 @@
 "`genopt trials`: the tasks, how they are run and judged, the file, and what the published matrix says."
 
-import inspect,json,re
+import copy,inspect,json,re
 from pathlib import Path
 import pytest,torch
 import genopt
 from genopt import blocks
 from genopt.tools.cli import main
 from genopt.tools.trials import drawing,judging,matrix,page,plot,report
+from genopt.tools.trials.published import against_chance,spearman
 from genopt.tools.trials.rows import Manner,Row,manner_of,row
 from genopt.tools.trials.running import Outcome,Runs,run
 from genopt.tools.trials.tasks import families,tasks
@@ -147,7 +148,7 @@ def instead(monkeypatch, stop=None):
     def one(name, task):
         if len(ran)==stop: raise KeyboardInterrupt
         ran.append((name, task))
-        return [dict(seeds='00050000000', evaluations=9)]
+        return [dict(seeds='00050000000', evaluations=9)],.5
     monkeypatch.setattr(matrix, 'one', one)
     return ran
 
@@ -171,6 +172,16 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     ran = instead(monkeypatch)
     matrix.trials(**args, fresh=True)
     assert len(ran)==4 and [*json.loads(out.read_text())['rows']]==['SGD', 'Lion', 'Adam']     # in the order of the catalogue
+
+def test_seconds_of_a_processor_are_kept_and_told(tmp_path, monkeypatch):
+    instead(monkeypatch)
+    res = matrix.trials('SGD, Adam', 'minimax, cliff', tmp_path/'t.json', 1)
+    assert res['rows']['SGD']['seconds']==dict(minimax=.5, cliff=.5)
+    res['rows']['Adam']['seconds'] = dict(minimax=59., cliff=60.)
+    text = page(res, 't.png')
+    assert 'One core needs 60 seconds for a row in the median, and 119 for the dearest, Adam. All rows took 2 minutes of one core.' in text
+    del res['rows']['Adam']['seconds']['cliff']                                         # a file of before has none
+    assert 'One core' not in page(res, 't.png')
 
 def test_a_file_with_other_rates_is_refused(tmp_path):
     (out := tmp_path/'t.json').write_text(json.dumps(dict(rates=[1.], rows={}, tasks={})))
@@ -240,9 +251,40 @@ def res(): return json.loads(published.read_text(encoding='utf-8'))
 
 def levels(res, *names): return {r: [judging.level(res['rows'][r]['results'][n]) for n in names] for r in res['rows'] if all(n in res['rows'][r]['results'] for n in names)}
 
-def test_published_results_are_of_these_tasks(res):
+def test_published_results_are_of_these_tasks(res, others):
     assert {n: t['fingerprint'] for n,t in res['tasks'].items()}=={n: t.fingerprint for n,t in tasks.items()}
-    assert published.with_suffix('.md').read_text(encoding='utf-8')==page(res, 'trials.png')
+    assert published.with_suffix('.md').read_text(encoding='utf-8')==page(res, 'trials.png', others)
+
+@pytest.fixture(scope='module')
+def others(): return json.loads(published.with_name('published.json').read_text(encoding='utf-8'))
+
+def test_figures_of_others_are_of_our_rows_and_tasks(res, others):
+    for source in others['levels'].values():
+        assert {*source['rows']}<={*res['rows']} and {*source['tasks']}<={*tasks} and not {*source['left_out']}&{t['theirs'] for t in source['tasks'].values()}
+        for n,t in source['tasks'].items():
+            assert len(t['passed'])==len(source['rows']) and all(0<=x<=t['degrees'] for x in t['passed'])
+            assert not any(judging.refusal(res['rows'][r]['results'][n]) for r in source['rows'])
+    for source in others['ranks'].values(): assert {*source['ranks']}<={*res['rows']} and all(v>=1 for v in source['ranks'].values())
+
+@pytest.mark.parametrize('ours,theirs,wanted', [
+    ([[1,2,3]],          [[1,2,3]],           (3, 0, 1/6)),                                 # of 3! exchanges one agrees so much
+    ([[1,2,3]],          [[3,2,1]],           (0, 3, 1.)),
+    ([[1,1,2]],          [[1,2,2]],           (1, 0, 4/6)),
+    ([[1,2,3], [0,0,0]], [[1,2,3], [5,2,1]],  (3, 0, 1/6)),                                 # a task that tells nothing changes nothing
+    ([[1,2,3], [3,2,1]], [[1,2,3], [3,2,1]],  (6, 0, 1/6))])
+def test_agreement_is_counted_and_held_against_chance(ours, theirs, wanted): assert against_chance(ours, theirs)==pytest.approx(wanted)
+
+@pytest.mark.parametrize('a,b,wanted', [([1,2,3,4], [1,3,2,4], .8), ([1,2,3], [3,2,1], -1.), ([1,1,2], [1,2,3], .75**.5), ([1,1,1], [1,2,3], 0.)])
+def test_rank_correlation(a, b, wanted): assert spearman(a, b)==pytest.approx(wanted)
+
+def test_the_page_says_how_far_others_agree(res, others):
+    text = page(res, 'trials.png', others).partition('## Compared')[2]
+    assert re.search(r'in (\d+) of 448 pairs: (\d+) have the same order in both, (\d+) the opposite', text)
+    agreeing = copy.deepcopy(others)
+    lb = agreeing['levels']['LightBench']
+    for n,t in lb['tasks'].items(): t['passed'] = [judging.level(res['rows'][r]['results'][n]) for r in lb['rows']]
+    assert 'agree more than by chance' in page(res, 'trials.png', agreeing) and 'agree no more than by chance' in text
+    assert '## Compared' not in page(res, 'trials.png')
 
 def test_published_truths(res):
     conditioning = levels(res, 'ill_conditioning', 'rotated_curvature')

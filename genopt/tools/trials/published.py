@@ -78,6 +78,7 @@ def verdict(rows, ours, theirs, same, opposite, share):
     yield (f"Both matrices tell two optimizers apart in {same+opposite} of {len(indices)*len(ours)} pairs: {same} have the same order in both, {opposite} "
            f"the opposite. If the names are exchanged at random, {share:.0%} of all exchanges agree as much or more. So the two agree "
            f"{'' if share<.05 else 'no '}more than by chance.")
+    flat = sum(len({*b})==1 for b in theirs)
     yield from (f"{row} is in {times} of the {opposite} opposite pairs." for row,times in often)
     yield f"In {flat} tasks all {len(rows)} optimizers pass as many degrees there, so these tasks say nothing."
 

@@ -122,6 +122,33 @@ def test_a_broken_algorithm_fails_where_the_right_one_passes(broken, name):
     assert max(right.passed)==3 and max(wrong.passed)==0
 
 
+# -- What is known to be true --
+
+own = 'genopt.tools.trials.compositions:'
+truths = [                                                                              # (task, degree, who passes, who fails), at any of the rates
+    ('ill_conditioning',  1, ['Adam', 'RMSprop'],                           ['SGD', 'SGD(momentum=0.9)']),
+    ('small_noise_floor', 1, ['SGD'],                                       ['Signum', 'Lion', 'Tiger']),
+    ('fine_convergence',  2, ['SGD', 'Adam'],                               ['Signum', 'Lion', 'Tiger']),
+    ('minimax',           2, [f'{own}OptimisticSGD', f'{own}LookaheadSGD'], ['SGD', 'Adam', 'AMSGrad', 'SGD(momentum=0.9)'])]
+
+@pytest.mark.parametrize('name,degree,who,passes', [(n, d, w, ok) for n,d,good,bad in truths for ok,ws in ((True, good), (False, bad)) for w in ws])
+def test_known_truths_come_out(name, degree, who, passes):
+    "Each is run here, with the effort of the matrix"
+    t   = tasks[name]
+    out = run(row(who), t.make(t.degrees[degree]), t.steps, judging.rates, range(judging.seeds))
+    assert bool(judging.good(dict(seeds=''.join(map(str, out.passed)))))==passes and not out.refused and not out.raised
+
+@pytest.mark.parametrize('name', ['Muon', 'NorMuon', 'AdaMuon'])
+def test_muon_is_refused_where_there_are_vectors(name):
+    "and nowhere else"
+    for n,t in tasks.items():
+        if n=='digits': continue                                                        # its parameters are matrices; it needs scikit-learn
+        problem = t.make(t.degrees[0])
+        shapes  = {x.ndim for x in problem.start(torch.Generator().manual_seed(0))}
+        refused = run(row(name), problem, 1, (.01,), (0,)).refused
+        assert ('takes matrices' in refused) if 1 in shapes else refused is None, n
+
+
 # -- Judging --
 
 def test_a_result_is_read():

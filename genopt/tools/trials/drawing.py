@@ -80,8 +80,9 @@ def summary(res) -> tuple:
 def page(res: dict, picture: str, published: dict|None=None) -> str:
     "The matrix in Markdown, with the picture of that name, and beside the figures that others have `published`"
     rows = started(res)
+    compared = ' What others\nhave published [stands at the end](#compared-with-published-figures), beside ours.' if published else ''
     about = dict(rows=len(rows), tasks=len(res['tasks']), degrees=sum(len(t['degrees']) for t in res['tasks'].values()), rates=len(rates),
-                 low=rates[0], high=rates[-1], seeds=seeds, needed=needed, picture=picture, missing=missing(res), cost=cost(rows))
+                 low=rates[0], high=rates[-1], seeds=seeds, needed=needed, picture=picture, missing=missing(res), cost=cost(rows), compared=compared)
     out = [intro.format(**about), '## Degrees passed', '']
     out += markdown(*summary(res))
     for f,own in by_family(res).items():
@@ -110,7 +111,7 @@ It is run only if the one before was passed. An optimizer *refuses* a task if it
 tables, `2: .003 to .1` says that two degrees were passed, and which rates are good at the second. *Window* is the median, over the tasks, of the
 largest good rate over the smallest.
 
-The tasks are small on purpose. They show which difficulties an algorithm copes with, not how fast it trains a large model.
+The tasks are small on purpose. They show which difficulties an algorithm copes with, not how fast it trains a large model.{compared}
 {missing}
 ![The matrix: each cell has a field for each degree, the darker the more rates are good]({picture})
 """

@@ -75,12 +75,13 @@ def verdict(rows, ours, theirs, same, opposite, share):
     "What the table says of the agreement"
     indices = [*combinations(range(len(rows)), 2)]
     often = Counter(rows[k] for a,b in zip(ours, theirs) for i,j in indices if (a[i]-a[j])*(b[i]-b[j])<0 for k in (i, j)).most_common(1)
-    yield (f"Both matrices tell two optimizers apart in {same+opposite} of {len(indices)*len(ours)} pairs: {same} have the same order in both, {opposite} "
-           f"the opposite. If the names are exchanged at random, {share:.0%} of all exchanges agree as much or more. So the two agree "
+    pairs = len(indices)*len(ours)
+    yield (f"Both matrices tell two optimizers apart in {same+opposite} of {pairs} pairs: {same} have the same order in both, {opposite} the opposite. "
+           f"If the names are exchanged at random, {share:.0%} of all exchanges agree as much or more. So the two agree "
            f"{'' if share<.05 else 'no '}more than by chance.")
     flat = sum(len({*b})==1 for b in theirs)
     yield from (f"{row} is in {times} of the {opposite} opposite pairs." for row,times in often)
-    yield f"In {flat} tasks all {len(rows)} optimizers pass as many degrees there, so these tasks say nothing."
+    yield f"In {flat} of its tasks all {len(rows)} pass the same number of degrees, so these tasks cannot be compared."
 
 def ranks(res, name, source):
     "The rank correlations, by family of our tasks"

@@ -207,7 +207,9 @@ def test_seconds_of_a_processor_are_kept_and_told(tmp_path, monkeypatch):
     res['rows']['Adam']['seconds'] = dict(minimax=59., cliff=60.)
     text = page(res, 't.png')
     assert 'One core needs 60 seconds for a row in the median, and 119 for the dearest, Adam. All rows took 2 minutes of one core.' in text
-    del res['rows']['Adam']['seconds']['cliff']                                         # a file of before has none
+    res['rows']['Lion'] = dict(family='momentum', results=res['rows']['SGD']['results'])  # of a file of before
+    assert 'and 119 for the dearest, Adam, of the 2 rows that have been timed.' in page(res, 't.png')
+    del res['rows']['Adam']['seconds']['cliff']
     assert 'One core' not in page(res, 't.png')
 
 def test_a_file_with_other_rates_is_refused(tmp_path):

@@ -126,8 +126,9 @@ def cost(rows) -> str:
     known = {short(n): s for n,r in rows.items() if (s := seconds(r)) is not None}
     if len(known)<2: return ''
     dear = max(known, key=known.get)
-    return (f"\n\nOne core needs {median(known.values()):.0f} seconds for a row in the median, and {known[dear]:.0f} for the dearest, {dear}. "
-            f"{'All' if len(known)==len(rows) else f'{len(known)} of the {len(rows)}'} rows took {sum(known.values())/60:.0f} minutes of one core.")
+    timed = f"One core needs {median(known.values()):.0f} seconds for a row in the median, and {known[dear]:.0f} for the dearest, {dear}"
+    if len(known)<len(rows): return f"\n\n{timed}, of the {len(known)} rows that have been timed."
+    return f"\n\n{timed}. All rows took {sum(known.values())/60:.0f} minutes of one core."
 
 def missing(res) -> str:
     "What has not been run, in a sentence"

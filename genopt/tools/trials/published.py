@@ -76,8 +76,8 @@ def verdict(rows, ours, theirs, same, opposite, share):
     indices = [*combinations(range(len(rows)), 2)]
     often = Counter(rows[k] for a,b in zip(ours, theirs) for i,j in indices if (a[i]-a[j])*(b[i]-b[j])<0 for k in (i, j)).most_common(1)
     pairs = len(indices)*len(ours)
-    yield (f"Both matrices tell two optimizers apart in {same+opposite} of {pairs} pairs: {same} have the same order in both, {opposite} the opposite. "
-           f"If the names are exchanged at random, {share:.0%} of all exchanges agree as much or more. So the two agree "
+    yield (f"Both matrices tell two optimizers apart in {same+opposite} of {pairs} pairs: {same} have the same order in both, {opposite} the "
+           f"opposite. If the names are exchanged at random, {share:.0%} of all exchanges agree as much or more. So the two agree "
            f"{'' if share<.05 else 'no '}more than by chance.")
     flat = sum(len({*b})==1 for b in theirs)
     yield from (f"{row} is in {times} of the {opposite} opposite pairs." for row,times in often)

@@ -314,6 +314,8 @@ def test_the_page_says_how_far_others_agree(res, others):
     for n,t in lb['tasks'].items(): t['passed'] = [judging.level(res['rows'][r]['results'][n]) for r in lb['rows']]
     assert 'agree more than by chance' in page(res, 'trials.png', agreeing) and 'agree no more than by chance' in text
     assert '## Compared' not in page(res, 'trials.png')
+    few = res | dict(rows={r: res['rows'][r] for r in ('SGD', 'Adam')})                  # as beside docs/published.json, of other rows
+    assert page(few, 'trials.png', others)==page(few, 'trials.png')
 
 def test_published_truths(res):
     conditioning = levels(res, 'ill_conditioning', 'rotated_curvature')

@@ -80,7 +80,8 @@ def summary(res) -> tuple:
 def page(res: dict, picture: str, published: dict|None=None) -> str:
     "The matrix in Markdown, with the picture of that name, and beside the figures that others have `published`"
     rows = started(res)
-    compared = ' What others\nhave published [stands at the end](#compared-with-published-figures), beside ours.' if published else ''
+    others   = [*section(res, published)] if published else []
+    compared = ' What others\nhave published [stands at the end](#compared-with-published-figures), beside ours.' if others else ''
     about = dict(rows=len(rows), tasks=len(res['tasks']), degrees=sum(len(t['degrees']) for t in res['tasks'].values()), rates=len(rates),
                  low=rates[0], high=rates[-1], seeds=seeds, needed=needed, picture=picture, missing=missing(res), cost=cost(rows), compared=compared)
     out = [intro.format(**about), '## Degrees passed', '']
@@ -89,8 +90,7 @@ def page(res: dict, picture: str, published: dict|None=None) -> str:
         lines = [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in rows.items()]
         out  += ['', f'## {f.capitalize()}', '', *markdown(described, [description(res, n, t) for n,t in own.items()])]
         out  += ['', *markdown(['algorithm', *map(spaced, own)], lines)]
-    out += section(res, published) if published else []
-    return '\n'.join(out) + '\n'
+    return '\n'.join(out+others) + '\n'
 
 described = ['task', 'difficulty', 'degrees', 'gradients', 'threshold', 'passed by']
 

@@ -40,17 +40,19 @@ def spearman(a: list, b: list) -> float:
 # -- The section of the page --
 
 def section(res: dict, published: dict):
-    "The lines of the page about `published` figures, beside those of the matrix `res`"
+    "The lines of the page about `published` figures, beside those of the matrix `res`. It leaves out a source if `res` lacks a row or a task of it"
+    parts  = [(name, s, levels) for name,s in published['levels'].items() if covers(res, s['rows'], s['tasks'])]
+    parts += [(name, s, ranks) for name,s in published['ranks'].items() if covers(res, s['ranks'], res['tasks'])]
+    if not parts: return
     yield from ['', '## Compared with published figures']
-    for name,source in published['levels'].items():
-        yield from ['', f"### [{name}]({source['url']})", '', *wrapped(source['about']), *levels(res, name, source)]
-    for name,source in published['ranks'].items():
-        yield from ['', f"### [{name}]({source['url']})", '', *wrapped(source['about']), *ranks(res, name, source)]
+    for name,source,lines in parts:
+        yield from ['', f"### [{name}]({source['url']})", '']
+        for paragraph in source['about']: yield from (paragraph, '')
+        yield from lines(res, name, source)
     yield from ['', '### Others', '', 'These have no figures that can be set beside ours:', '']
     yield from (f'- {what}: {why}' for what,why in published['without_figures'].items())
 
-def wrapped(paragraphs):
-    for p in paragraphs: yield from (p, '')
+def covers(res, rows, tasks): return all(r in res['rows'] and res['rows'][r]['results'].keys()>={*tasks} for r in rows)
 
 def passed(res, row, task): return level(res['rows'][row]['results'][task])
 
@@ -85,8 +87,7 @@ def verdict(rows, ours, theirs, same, opposite, share):
 
 def ranks(res, name, source):
     "The rank correlations, by family of our tasks"
-    rows = [r for r in source['ranks'] if r in res['rows']]
-    theirs = [-source['ranks'][r] for r in rows]
+    rows,theirs = [*source['ranks']],[-v for v in source['ranks'].values()]
     families = {}
     for n,t in res['tasks'].items(): families.setdefault(t['family'], []).append(n)
     def correlation(tasks): return spearman(theirs, [mean(passed(res, r, n) for n in tasks) for r in rows])
@@ -95,7 +96,7 @@ def ranks(res, name, source):
     yield from markdown(['all', *families], [[f'{correlation(ns):.2f}' for ns in ([*res['tasks']], *families.values())]])
     yield ''
     nearest = {n: correlation([n]) for n in families['landscape']}
-    best = sorted(nearest, key=nearest.get)[::-1][:2]
+    first,second = sorted(nearest, key=nearest.get)[:-3:-1]
     bound = 1.96/(len(rows)-1)**.5
-    yield (f"Without any relation, 95% of such numbers lie between -{bound:.2f} and {bound:.2f}. The two tasks with the largest correlation are "
-           f"{' and '.join(map(spaced, best))}, {nearest[best[0]]:.2f} and {nearest[best[1]]:.2f}.")
+    yield (f"Without any relation, 95% of such numbers lie between -{bound:.2f} and {bound:.2f}. Among the tasks of landscape, {spaced(first)} has "
+           f"the largest, {nearest[first]:.2f}, and {spaced(second)} the next, {nearest[second]:.2f}.")

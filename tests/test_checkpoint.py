@@ -1,9 +1,10 @@
 """State dicts: torch.optim's own, there and back; parameters by name; and what cannot be loaded, which changes nothing."""
 
-import copy,warnings
+import copy,re,warnings
 import pytest,torch
 import genopt
 from catalogue import catalogue
+from genopt.optim.origin import hypers_in_torch
 from helpers import awkward,difference,gradients,two_groups
 
 shared = pytest.mark.parametrize('a', [a for a in catalogue if hasattr(torch.optim, a.name) and a.info and not a.closure], ids=lambda a: a.name)
@@ -119,44 +120,110 @@ def test_a_damaged_checkpoint_is_told_and_nothing_has_changed(name):
     opt.step()
 
 momentum = dict(momentum=.9)
-def of_torch(name, **kw):
+def of_torch(name, values=torch.ones(3), **kw):
     "An optimizer of torch after a step"
-    p = torch.nn.Parameter(torch.ones(3))
-    p.grad = torch.ones(3)
+    p = torch.nn.Parameter(values.clone())
     opt = getattr(torch.optim, name)([p], lr=.1, **kw)
-    opt.step()
+    def closure():
+        p.grad = torch.ones_like(p).to_sparse() if name=='SparseAdam' else torch.ones_like(p)
+        return p.sum()
+    opt.step(closure)
     return opt
 
-@pytest.mark.parametrize('saved,ours,words', [                                          # torch loads each of these in silence
-    (of_torch('Adam'),            lambda ps: genopt.SGD(ps, **momentum),          'has the states step, exp_avg, exp_avg_sq, and SGD keeps grad_avg: another'),
-    (of_torch('SGD', **momentum), genopt.Adam,                                    'has the states momentum_buffer, and Adam keeps grad_avg, sqr_avg, step: another'),
-    (of_torch('Adam'),            genopt.RMSprop,                                 'RMSprop keeps sqr_avg: another'),
-    (of_torch('Adam'),            genopt.Lion,                                    'Lion keeps grad_avg: another'),
-    (of_torch('RMSprop'),         genopt.Adadelta,                                'another algorithm'),
-    (of_torch('Adam'),            lambda ps: genopt.Optimizer(ps, [genopt.Lion], lr=.1), 'another algorithm'),
-    (of_torch('Adagrad'),         genopt.Adam,                                    'another algorithm'),
-], ids=lambda x: type(x).__name__ if isinstance(x, torch.optim.Optimizer) else '')
-def test_the_state_of_another_algorithm_is_refused_unless_asked_for(saved, ours, words):
-    p   = torch.nn.Parameter(torch.ones(3))
-    opt = ours([p])
-    with pytest.raises(ValueError, match=f'parameter 0 in param group 0: the state dict .*{words}.*strict=False'): opt.load_state_dict(saved.state_dict())
-    assert not opt.state
+def told(saved, ours):
+    "What the error says if a fresh `ours` loads the state dict `saved`; '' if it loads it. An error leaves no state"
+    return told_by(ours([torch.nn.Parameter(torch.ones(3, 2))]), saved)
+
+def told_by(opt, saved):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        opt.load_state_dict(saved.state_dict(), strict=False)
-    p.grad = torch.ones(3)
+        try: opt.load_state_dict(copy.deepcopy(saved))
+        except ValueError as e:
+            assert not opt.state
+            return str(e)
+    return ''
+
+torch_s = {n: of_torch(n, torch.ones(3, 2)) for n,cls in vars(torch.optim).items() if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)
+           and cls is not torch.optim.Optimizer}
+with_settings = [('SGD', momentum), ('SGD', dict(momentum=.9, nesterov=True)), ('RMSprop', momentum), ('RMSprop', dict(centered=True)),
+                 ('Adam', dict(amsgrad=True)), ('NAdam', dict(decoupled_weight_decay=True))]
+torch_s |= {f"{n}({', '.join(kw)})": of_torch(n, torch.ones(3, 2), **kw) for n,kw in with_settings}
+alike = {'Adam': {'Adam','AdamW'}, 'AdamW': {'Adam','AdamW'}}                           # their groups have the same names
+
+@pytest.fixture(scope='module')
+def others(): return {n: getattr(genopt, n)([torch.nn.Parameter(torch.ones(3, 2))]) for n in genopt.algorithms.__all__}
+
+@pytest.mark.parametrize('fresh', [False, True], ids=['stepped','fresh'])
+@pytest.mark.parametrize('theirs', [*torch_s])
+def test_a_state_of_torch_is_loaded_by_the_algorithm_of_that_name_alone(theirs, fresh, others):
+    "Every algorithm of torch beside every algorithm of genopt, before and after a step. torch loads most of these in silence"
+    name,saved = theirs.partition('(')[0],torch_s[theirs].state_dict()
+    if fresh: saved = saved | dict(state={})
+    same   = alike.get(name, {name})
+    errors = {n: told(saved, getattr(genopt, n)) if n in same else told_by(o, saved) for n,o in others.items()}
+    assert {n for n,e in errors.items() if names_both(e, name, n)}==errors.keys()-same
+    assert not any(errors[n] for n in same) or name=='LBFGS' and not fresh and 'has the states' in errors[name]   # torch keeps one state for all
+
+def names_both(e, theirs, ours): return re.search(rf'torch.optim.*\b{theirs}\b.* has saved it, and the optimizer is {ours}\. Load .*strict=False', e)
+
+@pytest.mark.parametrize('theirs,ours', [('Adam', 'Adam'), ('AdamW', 'AdamW'), ('Adam', 'AdamW'), ('NAdam', 'NAdam'), ('SGD(momentum)', 'SGD'),
+                                         ('RMSprop(momentum)', 'RMSprop'), ('Adagrad', 'Adagrad'), ('Adafactor', 'Adafactor')])
+@pytest.mark.parametrize('lost', [(), ('decoupled_weight_decay',), ('fused','capturable','decoupled_weight_decay')], ids=str)
+@pytest.mark.parametrize('more', [{}, dict(initial_lr=.1, max_lr=1., name='head')], ids=['', 'notes'])
+def test_an_older_torch_and_notes_in_a_group_do_not_matter(theirs, ours, lost, more):
+    saved = copy.deepcopy(torch_s[theirs].state_dict())
+    g = saved['param_groups'][0]
+    for k in lost: g.pop(k, None)
+    g.update(more)
+    assert told(saved, getattr(genopt, ours))=='' and told(saved, genopt.Lion)
+
+def test_the_names_that_tell_are_those_of_torch():
+    for n,names in hypers_in_torch().items():
+        assert names==getattr(torch.optim, n)([torch.ones(2, 2, requires_grad=True)]).defaults.keys()
+
+def own_lion(grad, mom=.9, sqr_mom=.99, grad_avg=genopt.zeros):
+    return dict(update=(grad_avg*mom + grad*(1-mom)).sign(), grad_avg=grad_avg*sqr_mom + grad*(1-sqr_mom))
+
+@pytest.mark.parametrize('saved,ours,words', [
+    (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [genopt.Lion], lr=.1),            "torch.optim.SGD has saved it, and the optimizer is Lion"),
+    (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [own_lion], lr=.1), "it has 'mom' in 'momentum', and own_lion has it in 'betas'"),
+    (of_torch('Adam'),            lambda ps: genopt.Optimizer(ps, [genopt.blocks.sgd_step], lr=.1),  "has the states step, exp_avg, exp_avg_sq, and Optimizer keeps none"),
+    (of_torch('Adagrad'),         lambda ps: genopt.Optimizer([dict(params=ps, cbs=genopt.Adam)]),   "it runs Adam, and the saved one the cbs of its optimizer"),
+])
+def test_lists_refuse_the_state_of_another_algorithm_too(saved, ours, words):
+    opt = ours([torch.nn.Parameter(torch.ones(3))])
+    with pytest.raises(ValueError, match=words): opt.load_state_dict(saved.state_dict())
+
+def test_genopt_s_own_files_tell_by_the_names_of_their_numbers():
+    def saved(cls, **kw):
+        p = torch.nn.Parameter(torch.ones(3, 2))
+        p.grad = torch.ones(3, 2)
+        opt = cls([p], lr=.1, **kw)
+        opt.step()
+        return opt.state_dict()
+    assert "it has 'mom' in 'momentum', and Lion has it in 'betas'" in told(saved(genopt.SGD, momentum=.9), genopt.Lion)
+    assert "it has 'mom' in 'betas', and Signum has it in 'momentum'" in told(saved(genopt.Lion), genopt.Signum)
+    assert "it has 'mom' in 'momentum', and Adam has it in 'betas'" in told(saved(genopt.RMSprop), genopt.Adam)
+
+def test_a_class_of_one_s_own_loads_what_its_base_loads():
+    class Mine(genopt.Adam): pass
+    assert told(torch_s['Adam'].state_dict(), Mine)=='' and "the optimizer is Mine" in told(torch_s['RAdam'].state_dict(), Mine)
+
+@pytest.mark.parametrize('saved,ours', [('Adam', lambda ps: genopt.SGD(ps, **momentum)), ('SGD(momentum)', genopt.Adam), ('Adam', genopt.Lion),
+                                        ('NAdam', genopt.Adam), ('Adam', genopt.RAdam)])
+def test_the_state_of_another_algorithm_is_loaded_if_asked_for(saved, ours):
+    p   = torch.nn.Parameter(torch.ones(3, 2))
+    opt = ours([p])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        opt.load_state_dict(torch_s[saved].state_dict(), strict=False)
+    p.grad = torch.ones(3, 2)
     opt.step()
 
 def test_what_fits_of_another_algorithm_can_be_loaded():
     opt = genopt.Adam([torch.nn.Parameter(torch.ones(3))])
     with pytest.warns(UserWarning, match='has grad_avg, step but no sqr_avg, which starts anew'): opt.load_state_dict(of_torch('SGD', **momentum).state_dict(), strict=False)
     assert opt.state_dict()['state'][0]['grad_avg'].tolist()==[1.]*3
-
-@pytest.mark.parametrize('name,ours', [('Adam', genopt.AdamW), ('AdamW', genopt.Adam), ('NAdam', genopt.Adam), ('Adam', genopt.RAdam)])
-def test_the_same_averages_are_loaded_whoever_saved_them(name, ours):
-    opt = ours([torch.nn.Parameter(torch.ones(3))])
-    opt.load_state_dict(of_torch(name).state_dict())
-    assert opt.state_dict()['state'][0]['step']==1
 
 def test_a_list_around_torch_s_algorithm_has_more_states():
     opt = genopt.Optimizer([torch.nn.Parameter(torch.ones(3))], [genopt.AdamW, genopt.blocks.ema_weights], lr=.1)

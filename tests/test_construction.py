@@ -131,7 +131,7 @@ bad = dict(
     capturable      = (lambda: RMSprop([torch.ones(3, device='meta', requires_grad=True)], capturable=True, lr=torch.tensor(.1)), ValueError, 'reads lr where the parameters are, on meta; it is on cpu'),
     differentiable  = (lambda: SGD([P()], differentiable=True), ValueError, 'differentiable=True is not available yet'),
     # callbacks
-    cb_none         = (lambda: build(None), TypeError, "no cbs that could read 'lr': cbs must be a list of callbacks"),
+    cb_none         = (lambda: build(None), ValueError, "param group 0 has no cbs: give Optimizer a list of callbacks, or each group its own"),
     cb_string       = (lambda: build(['adam']), TypeError, "a callback is a function.*'adam'"),
     cb_class        = (lambda: build([torch.optim.Adam]), TypeError, 'a callback is a function'),
     cb_no_signature = (lambda: build([dict.fromkeys]), TypeError, 'fromkeys'),

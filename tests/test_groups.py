@@ -1,6 +1,7 @@
 """Rules that make groups, several algorithms in one optimizer, and what is frozen."""
 
 import copy,pickle,re
+from functools import partial
 import pytest,torch
 from torch import nn
 from torch.optim import lr_scheduler
@@ -117,14 +118,57 @@ def test_several_algorithms_and_schedules():
 def test_a_group_of_another_algorithm_beside_the_optimizers_own():
     m = net()
     opt = AdamW([dict(params=[*m[0].parameters()]), dict(params=[m[3].weight], cbs=Lion)], lr=.1, weight_decay=.2, maximize=True)
-    assert (opt.param_groups[1]['lr'], opt.param_groups[1]['weight_decay'], opt.param_groups[1]['maximize'])==(1e-4, 0, True)
+    assert (opt.param_groups[1]['lr'], opt.param_groups[1]['weight_decay'], opt.param_groups[1]['maximize'])==(.1, 0, True)
     opt.add_param_group(dict(params=[m[4].weight], cbs='Lion', lr=.3))
     opt.add_param_group(dict(params=[m[4].bias]))
     assert opt.param_groups[2]['cbs']=='Lion' and 'cbs' not in opt.param_groups[3] and opt.param_groups[3]['lr']==.1
     with pytest.raises(ValueError, match='torch.optim has no AdamW.*Lion'): opt.torch_state_dict()
 
+plain_list = [average_grad, momentum_step]
+own_lr     = partial(Lion, lr=.3)
+
+@pytest.mark.parametrize('own,given,wanted', [                                          # wanted: what the group with `own` cbs has
+    (dict(cbs=Lion),                     dict(),                            dict(lr=1e-4, betas=(.9,.99))),
+    (dict(cbs=Lion),                     dict(lr=.5),                       dict(lr=.5,   betas=(.9,.99))),
+    (dict(cbs=Lion, lr=.2),              dict(lr=.5),                       dict(lr=.2)),
+    (dict(cbs=own_lr),                   dict(lr=.5),                       dict(lr=.3)),
+    (dict(cbs=[genopt.blocks.cautious, own_lr]), dict(lr=.5),               dict(lr=.3)),
+    (dict(cbs=plain_list),               dict(lr=.5),                       dict(lr=.5)),
+    (dict(cbs=Lion),                     dict(lr=torch.tensor(.5)),         dict(lr=torch.tensor(.5))),
+    (dict(cbs=Lion),                     dict(lr=.5, betas=(.8,.7)),        dict(lr=.5, betas=(.8,.7))),
+    (dict(cbs=Lion, mom=.6),             dict(lr=.5, betas=(.8,.7)),        dict(lr=.5, betas=(.6,.7))),
+    (dict(cbs=partial(Lion, mom=.6)),    dict(lr=.5, betas=(.8,.7)),        dict(lr=.5, betas=(.6,.99))),
+    (dict(cbs=plain_list),               dict(lr=.5, mom=.8),               dict(lr=.5, momentum=.8)),
+    (dict(cbs=plain_list, momentum=.6),  dict(lr=.5, mom=.8),               dict(lr=.5, momentum=.6)),
+    (dict(cbs=genopt.SGD),               dict(lr=.5, betas=(.8,.7), wd=.1), dict(lr=.5, momentum=0, weight_decay=.1)),    # SGD reads no betas; AdamW does
+], ids=str)
+def test_a_value_given_to_the_optimizer_is_the_default_of_groups_with_own_cbs(own, given, wanted):
+    p,q,r = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    opt = Optimizer([dict(params=[p], cbs=AdamW), dict(params=[q]) | own], **given)
+    opt.add_param_group(dict(params=[r]) | own)
+    for g in opt.param_groups[1:]: assert {k: g[k] for k in wanted}==wanted
+    assert opt.param_groups[0]['lr']==given.get('lr', 1e-3) and opt.defaults['lr']==given.get('lr', 1e-3)
+    for n in (p, q, r): n.grad = torch.ones(2)
+    copy.deepcopy(opt).step()
+
+@pytest.mark.parametrize('cls', [AdamW, lambda gs, **kw: Optimizer(gs, [AdamW], **kw)], ids=['class','list'])
+def test_only_lr_goes_beyond_the_callbacks_of_the_optimizer(cls):
+    "The betas are AdamW's. A later group gets the lr, too, also after a copy and a pickle"
+    p,q,r,s = [nn.Parameter(torch.ones(2)) for _ in range(4)]
+    opt = cls([dict(params=[p]), dict(params=[q], cbs=Lion)], lr=.5, betas=(.8,.7))
+    for o in (opt, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        o.add_param_group(dict(params=[nn.Parameter(torch.ones(2))], cbs=Lion))
+        assert [(g['lr'], g['betas']) for g in o.param_groups]==[(.5, (.8,.7)), (.5, (.9,.99)), (.5, (.9,.99))]
+    assert [g['lr'] for g in cls([dict(params=[r]), dict(params=[s], cbs=Lion)], **({} if cls is AdamW else dict(betas=(.8,.7)))).param_groups]==[1e-3, 1e-4]
+
+@pytest.mark.parametrize('given,words', [
+    (dict(wieght_decay=.1), "Optimizer got an unexpected hyper-parameter 'wieght_decay', did you mean 'weight_decay'"),
+    (dict(momentum=.1),     "Optimizer got an unexpected hyper-parameter 'momentum'.*; its groups have lr, .*betas")])
+def test_a_value_that_no_group_reads_is_an_error(given, words):
+    p,q = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    with pytest.raises(TypeError, match=words): Optimizer([dict(params=[p], cbs=AdamW), dict(params=[q], cbs=Lion)], **given)
+
 def test_callbacks_of_one_name_and_other_settings_are_kept_apart():
-    from functools import partial
     ps = [nn.Parameter(torch.ones(2)) for _ in range(3)]
     cbs = lambda m: [partial(average_grad, mom=m), momentum_step]
     opt = Optimizer([dict(params=[p], cbs=cbs(m), lr=.1) for p,m in zip(ps, (.5, .9, .5))])

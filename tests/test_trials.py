@@ -1,12 +1,13 @@
 "`genopt trials`: the tasks, how they are run and judged, the file, and what the published matrix says."
 
-import inspect,json,re
+import copy,inspect,json,re
 from pathlib import Path
 import pytest,torch
 import genopt
 from genopt import blocks
 from genopt.tools.cli import main
 from genopt.tools.trials import drawing,judging,matrix,page,plot,report
+from genopt.tools.trials.published import against_chance,spearman
 from genopt.tools.trials.rows import Manner,Row,manner_of,row
 from genopt.tools.trials.running import Outcome,Runs,run
 from genopt.tools.trials.tasks import families,tasks
@@ -121,6 +122,33 @@ def test_a_broken_algorithm_fails_where_the_right_one_passes(broken, name):
     assert max(right.passed)==3 and max(wrong.passed)==0
 
 
+# -- What is known to be true --
+
+own = 'genopt.tools.trials.compositions:'
+truths = [                                                                              # (task, degree, who passes, who fails), at any of the rates
+    ('ill_conditioning',  1, ['Adam', 'RMSprop'],                           ['SGD', 'SGD(momentum=0.9)']),
+    ('small_noise_floor', 1, ['SGD'],                                       ['Signum', 'Lion', 'Tiger']),
+    ('fine_convergence',  2, ['SGD', 'Adam'],                               ['Signum', 'Lion', 'Tiger']),
+    ('minimax',           2, [f'{own}OptimisticSGD', f'{own}LookaheadSGD'], ['SGD', 'Adam', 'AMSGrad', 'SGD(momentum=0.9)'])]
+
+@pytest.mark.parametrize('name,degree,who,passes', [(n, d, w, ok) for n,d,good,bad in truths for ok,ws in ((True, good), (False, bad)) for w in ws])
+def test_known_truths_come_out(name, degree, who, passes):
+    "Each is run here, with the effort of the matrix"
+    t   = tasks[name]
+    out = run(row(who), t.make(t.degrees[degree]), t.steps, judging.rates, range(judging.seeds))
+    assert bool(judging.good(dict(seeds=''.join(map(str, out.passed)))))==passes and not out.refused and not out.raised
+
+@pytest.mark.parametrize('name', ['Muon', 'NorMuon', 'AdaMuon'])
+def test_muon_is_refused_where_there_are_vectors(name):
+    "and nowhere else"
+    for n,t in tasks.items():
+        if n=='digits': continue                                                        # its parameters are matrices; it needs scikit-learn
+        problem = t.make(t.degrees[0])
+        shapes  = {x.ndim for x in problem.start(torch.Generator().manual_seed(0))}
+        refused = run(row(name), problem, 1, (.01,), (0,)).refused
+        assert ('takes matrices' in refused) if 1 in shapes else refused is None, n
+
+
 # -- Judging --
 
 def test_a_result_is_read():
@@ -147,7 +175,7 @@ def instead(monkeypatch, stop=None):
     def one(name, task):
         if len(ran)==stop: raise KeyboardInterrupt
         ran.append((name, task))
-        return [dict(seeds='00050000000', evaluations=9)]
+        return [dict(seeds='00050000000', evaluations=9)],.5
     monkeypatch.setattr(matrix, 'one', one)
     return ran
 
@@ -171,6 +199,18 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     ran = instead(monkeypatch)
     matrix.trials(**args, fresh=True)
     assert len(ran)==4 and [*json.loads(out.read_text())['rows']]==['SGD', 'Lion', 'Adam']     # in the order of the catalogue
+
+def test_seconds_of_a_processor_are_kept_and_told(tmp_path, monkeypatch):
+    instead(monkeypatch)
+    res = matrix.trials('SGD, Adam', 'minimax, cliff', tmp_path/'t.json', 1)
+    assert res['rows']['SGD']['seconds']==dict(minimax=.5, cliff=.5)
+    res['rows']['Adam']['seconds'] = dict(minimax=59., cliff=60.)
+    text = page(res, 't.png')
+    assert 'One core needs 60 seconds for a row in the median, and 119 for the dearest, Adam. All rows took 2 minutes of one core.' in text
+    res['rows']['Lion'] = dict(family='momentum', results=res['rows']['SGD']['results'])  # of a file of before
+    assert 'and 119 for the dearest, Adam, of the 2 rows that have been timed.' in page(res, 't.png')
+    del res['rows']['Adam']['seconds']['cliff']
+    assert 'One core' not in page(res, 't.png')
 
 def test_a_file_with_other_rates_is_refused(tmp_path):
     (out := tmp_path/'t.json').write_text(json.dumps(dict(rates=[1.], rows={}, tasks={})))
@@ -240,9 +280,42 @@ def res(): return json.loads(published.read_text(encoding='utf-8'))
 
 def levels(res, *names): return {r: [judging.level(res['rows'][r]['results'][n]) for n in names] for r in res['rows'] if all(n in res['rows'][r]['results'] for n in names)}
 
-def test_published_results_are_of_these_tasks(res):
+def test_published_results_are_of_these_tasks(res, others):
     assert {n: t['fingerprint'] for n,t in res['tasks'].items()}=={n: t.fingerprint for n,t in tasks.items()}
-    assert published.with_suffix('.md').read_text(encoding='utf-8')==page(res, 'trials.png')
+    assert published.with_suffix('.md').read_text(encoding='utf-8')==page(res, 'trials.png', others)
+
+@pytest.fixture(scope='module')
+def others(): return json.loads(published.with_name('published.json').read_text(encoding='utf-8'))
+
+def test_figures_of_others_are_of_our_rows_and_tasks(res, others):
+    for source in others['levels'].values():
+        assert {*source['rows']}<={*res['rows']} and {*source['tasks']}<={*tasks} and not {*source['left_out']}&{t['theirs'] for t in source['tasks'].values()}
+        for n,t in source['tasks'].items():
+            assert len(t['passed'])==len(source['rows']) and all(0<=x<=t['degrees'] for x in t['passed'])
+            assert not any(judging.refusal(res['rows'][r]['results'][n]) for r in source['rows'])
+    for source in others['ranks'].values(): assert {*source['ranks']}<={*res['rows']} and all(v>=1 for v in source['ranks'].values())
+
+@pytest.mark.parametrize('ours,theirs,wanted', [
+    ([[1,2,3]],          [[1,2,3]],           (3, 0, 1/6)),                                 # of 3! exchanges one agrees so much
+    ([[1,2,3]],          [[3,2,1]],           (0, 3, 1.)),
+    ([[1,1,2]],          [[1,2,2]],           (1, 0, 4/6)),
+    ([[1,2,3], [0,0,0]], [[1,2,3], [5,2,1]],  (3, 0, 1/6)),                                 # a task that tells nothing changes nothing
+    ([[1,2,3], [3,2,1]], [[1,2,3], [3,2,1]],  (6, 0, 1/6))])
+def test_agreement_is_counted_and_held_against_chance(ours, theirs, wanted): assert against_chance(ours, theirs)==pytest.approx(wanted)
+
+@pytest.mark.parametrize('a,b,wanted', [([1,2,3,4], [1,3,2,4], .8), ([1,2,3], [3,2,1], -1.), ([1,1,2], [1,2,3], .75**.5), ([1,1,1], [1,2,3], 0.)])
+def test_rank_correlation(a, b, wanted): assert spearman(a, b)==pytest.approx(wanted)
+
+def test_the_page_says_how_far_others_agree(res, others):
+    text = page(res, 'trials.png', others).partition('## Compared')[2]
+    assert re.search(r'in (\d+) of 448 pairs: (\d+) have the same order in both, (\d+) the opposite', text)
+    agreeing = copy.deepcopy(others)
+    lb = agreeing['levels']['LightBench']
+    for n,t in lb['tasks'].items(): t['passed'] = [judging.level(res['rows'][r]['results'][n]) for r in lb['rows']]
+    assert 'agree more than by chance' in page(res, 'trials.png', agreeing) and 'agree no more than by chance' in text
+    assert '## Compared' not in page(res, 'trials.png')
+    few = res | dict(rows={r: res['rows'][r] for r in ('SGD', 'Adam')})                  # as beside docs/published.json, of other rows
+    assert page(few, 'trials.png', others)==page(few, 'trials.png')
 
 def test_published_truths(res):
     conditioning = levels(res, 'ill_conditioning', 'rotated_curvature')

@@ -33,7 +33,7 @@ def algorithm(f):
             hypers[k] = v
         hypers = {k: entered(k, v) for k,v in hypers.items()}
         recipe = Recipe(self.name, type(self), hypers)
-        self._start(params, {None: recipe}, recipe.defaults, nonfinite)
+        self._start(params, {None: recipe}, recipe.defaults, nonfinite, hypers.keys()&{'lr'})
         if unread := next((k for k in hypers if k in arguments and has_no_effect(self, k, hypers)), None):
             warnings.warn(f"{self.name}: nothing reads {unread!r} with these settings, so {unread}={hypers[unread]!r} has no effect", stacklevel=2)
 

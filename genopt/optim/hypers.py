@@ -66,6 +66,10 @@ def names_in(key, v):
     "The callbacks' names for the value `v` of `key`: one for each member of a tuple"
     return aliases[key][:len(v) if isinstance(v, (tuple,list)) else 1]
 
+def spellings(keys):
+    "Return the names of `keys` in either spelling."
+    return {n for k in keys for n in (k, *aliases.get(k, ()))}
+
 def to_torch(hypers, own=()):
     """Return `hypers` with torch's names. `mom` and `sqr_mom` become `betas` if both are there. Else `mom` becomes `momentum` and `sqr_mom` becomes
     `alpha`. `wd` becomes `weight_decay`."""
@@ -106,7 +110,7 @@ def assign(hypers, values, who):
 def lacks(k, v, hypers):
     """Whether the algorithm has no `k`, and `v` turns `k` off. Helper functions set a weight decay of 0 for biases and norms, whatever the algorithm.
     `hypers` are those of the algorithm."""
-    names = {k, *aliases.get(k, ())}
+    names = spellings([k])
     v     = number(v)
     return not names.isdisjoint(additive) and not any(n in hypers for n in names) and isinstance(v, Real) and v==0
 

@@ -9,7 +9,7 @@ from ..contract.names import inside,name_of,rename,same,shown
 from .hypers import Hypers,assign,check_kinds
 from .storage import weights_in,with_storage
 
-__all__ = ['Built', 'algorithm_of', 'arguments_of', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
+__all__ = ['Built', 'algorithm_of', 'arguments_of', 'bound_in', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
 
 
 def flatten(cbs):
@@ -43,6 +43,10 @@ def with_defaults(item):
         assign(Hypers(values), item.keywords, f"partial({cls.__name__})")
         check_kinds(values, cls.arguments, cls.arguments, f"partial({cls.__name__})")
     return values
+
+def bound_in(items):
+    "Return the names that a `partial` of the algorithm in a list sets."
+    return {k for item in items if algorithm_of(item) and isinstance(item, partial) for k in item.keywords}
 
 def build(cls, values):
     "Call the algorithm `cls` with its arguments, and return its callbacks."

@@ -8,6 +8,7 @@ from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
 from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
+from ..contract.messages import did_you_mean
 from ..contract.names import name_of
 from ..contract.sharded import agree,local
 from ..contract.stand_ins import shape_class
@@ -22,8 +23,9 @@ from ..run.store import StateStore,shared_cell
 from . import watch
 from .explain import Explanation
 from .group import Group
-from .hypers import assign,check_flags,engine_flags,lacks,misplaced
+from .hypers import assign,check_flags,engine_flags,lacks,misplaced,reserved,spellings
 from .learner import ForLearner
+from .lists import bound_in
 from .model import Model
 from .modes import Modes,told_weights
 from .nonfinite import Nonfinite
@@ -46,9 +48,11 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     `params`: the parameters, as tensors, as `(name, tensor)` pairs, as group dicts, or as a list of lists of tensors. `genopt.groups` makes
         group dicts from rules. A group dict may have its own `cbs`, a list of callbacks or an algorithm such as `genopt.Lion`.
     `cbs`: the callbacks, which the optimizer runs in this order. Each is a function that `genopt.contract` describes, or a `partial` of one. Lists
-        may be nested. The optimizer leaves out items that are falsy, so `flag and callback` works. `cbs` may be missing if each group has its own.
+        may be nested. The optimizer leaves out items that are falsy, so `flag and callback` works. `cbs` may be missing if each group has its own;
+        each of the `hypers` is then the default of the groups whose callbacks read it.
     `hypers`: `lr` and the hyper-parameters that the callbacks declare, in torch's spelling (`betas`) or in fastai's (`mom`, `sqr_mom`). A number
-        may be a float or a tensor of one element. `lr` multiplies each update once per step.
+        may be a float or a tensor of one element. `lr` multiplies each update once per step. It is the default of all groups, also of those with
+        `cbs` of their own.
     `maximize`: a bool, by default `False`. `True` moves the parameters up the gradient.
     `foreach`: a bool or `None`. `False` calls the callbacks for each parameter; this is the reference. `True` runs their operations on lists of
         parameters; elementwise chains then give the same bits as the reference. `True` is an error beside `fused=True`.
@@ -80,6 +84,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
+    _common = {}                                                        # values that groups with `cbs` of their own have as defaults, too
     _seed = None                                                        # of the random numbers of a step
     _known = ()                                                         # the settings of each group at the last step
     _staging = None                                                     # with `offload`: what moves tensors to the host and back
@@ -88,20 +93,29 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     def __init__(self, params, cbs=None, *, nonfinite='propagate', **hypers):
         if cbs is None:
-            if bad := hypers.keys()-engine_flags.keys():
-                raise TypeError(f"{self.name} has no cbs that could read {min(bad)!r}: cbs must be a list of callbacks, "
-                                "or both stand in each group: dict(params=..., cbs=genopt.AdamW, lr=...)")
-            check_flags(flags := engine_flags | {k: entered(k, v) for k,v in hypers.items()}, self.name)
-            return self._start(params, {}, flags, nonfinite)
+            defaults = engine_flags | {k: entered(k, v) for k,v in hypers.items()}
+            check_flags(defaults, self.name)
+            return self._start(params, {}, defaults, nonfinite, hypers.keys()-engine_flags.keys())
         if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
         recipe = Recipe(self.name, flatten(cbs), hypers)
-        self._start(params, {None: recipe}, recipe.defaults, nonfinite)
+        self._start(params, {None: recipe}, recipe.defaults, nonfinite, hypers.keys()&{'lr'})
 
-    def _start(self, params, recipes, defaults, nonfinite):
+    def _start(self, params, recipes, defaults, nonfinite, common):
+        "`common`: the names of the `defaults` that hold for groups with `cbs` of their own, too"
         self.nonfinite,self._recipes,self._late = nonfinite,recipes,{}
-        self._flags = {k: defaults[k] for k in engine_flags}
+        self._flags  = {k: defaults[k] for k in engine_flags}
+        self._common = {k: defaults[k] for k in common}
         super().__init__(as_groups(params), dict(defaults))
         self._check_store()
+        self._check_read()
+
+    def _check_read(self):
+        "Refuse a hyper-parameter that the callbacks of no group read"
+        for k in self._common:
+            views = [self._recipe(g).view(g) for g in self.param_groups]
+            if any(k in view for view in views): continue
+            known = [*dict.fromkeys(n for view in views for n in (*view, *view.group) if n not in reserved)]
+            raise TypeError(f"{self.name} got an unexpected hyper-parameter {k!r}{did_you_mean(k, known)}; its groups have {', '.join(known)}")
 
     def _check_store(self):
         "Refuse a pattern of the optimizer's `store` that matches no state in any group"
@@ -117,8 +131,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         """Add a group of parameters, a dict with `params`, and with values and `cbs` of its own if you like.
 
         The optimizer copies the dict and checks it as the constructor does. If a check fails, the optimizer stays as it was.
-        `cbs` is a list of callbacks or an algorithm such as `genopt.Lion`; the group then has the defaults of that algorithm. The group and its
-        state dict keep the name of the `cbs`.
+        `cbs` is a list of callbacks or an algorithm such as `genopt.Lion`; the group then has the defaults of that algorithm, and the `lr` that the
+        optimizer was given. The group and its state dict keep the name of the `cbs`.
 
         Raises `TypeError` or `ValueError` for a group that cannot work."""
         n = len(self.param_groups)
@@ -150,6 +164,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         "Return a new group: the defaults of `recipe`, overridden by what `param_group` gives"
         group = {k: shared(v) for k,v in (recipe.defaults|self._flags).items()}
         view  = recipe.view(group)
+        assign(view, self._common_to(param_group, view, recipe.items), who)
         given = {}
         for k,v in param_group.items():
             if k=='cbs': continue
@@ -160,6 +175,14 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             else: group[k] = v                                              # a note of the user's, such as a name
         assign(view, given, who)
         return group
+
+    def _common_to(self, group, hypers, items):
+        """Return the values given to the optimizer that are defaults of `group`, if it has brought its own callbacks `items`.
+
+        They are those that these callbacks read, which have the `hypers`, and that no `partial` in `items` sets."""
+        if group.get('cbs') is None: return {}
+        bound = spellings(bound_in(items))
+        return {k: shared(v) for k,v in self._common.items() if k in hypers and bound.isdisjoint(spellings([k]))}
 
     def _check_common(self, mine, n, who):
         """Refuse values of a group that its global callbacks share with the first `n` groups, if they differ.
@@ -217,7 +240,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
         items = flatten(cbs)
         names = ' > '.join(map(name_of, items))
-        return Recipe(f'{self.name} ({names})', items, taken(items, group, who))
+        given = spellings(group)|spellings(bound_in(items))
+        common = {k: v for k,v in self._common.items() if given.isdisjoint(spellings([k]))}
+        return Recipe(f'{self.name} ({names})', items, taken(items, common|group, who))
 
     def _free_name(self, recipe):
         "Return a name for `recipe` that no other recipe has: its `repr`, with a number if need be"
@@ -458,7 +483,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     # -- what outlives the process --
 
-    kept = '_recipes','_flags','_nonfinite','_late','_expected'
+    kept = '_recipes','_flags','_common','_nonfinite','_late','_expected'
     def __getstate__(self):
         of_host = dict(_skipped=self.skipped_steps, _last_skipped=self.last_step_skipped)
         return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept} | of_host

@@ -11,6 +11,7 @@ from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import describe,plain
 from ..contract.weights import policies
+from .origin import check_origin,remedy
 from .recipe import keep_plain
 from .storage import codes_in
 
@@ -34,9 +35,12 @@ def checked(opt, state_dict: dict, strict: bool=True) -> dict:
     res    = []
     states = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
+        where,recipe = f"{who}, param group {n}",opt._recipe(group)
+        check_callbacks(opt, group, old, where)
+        if strict: check_origin(recipe, group, old, where)
         old = old | {k: group[k] for k in ('foreach', 'fused', 'store', 'offload')}  # the file does not choose how steps run, and where states are
-        keep_plain(old, opt._recipe(group).defaults.keys()&old.keys())
-        chain = check_group(opt, group, old, f"{who}, param group {n}")
+        keep_plain(old, recipe.defaults.keys()&old.keys())
+        chain = recipe.check(group | old | dict(params=group['params']), where)
         if strict: check_algorithm(opt, [*zip(names_of(group, n), old['params'], group['params'])], states, chain, who)
         known = codes_in(group['store'])
         for name,i,p in zip(names_of(group, n), old['params'], group['params']):
@@ -89,12 +93,11 @@ def check_names(ours, theirs, who):
         raise ValueError(f"{who}: it has no state for {', '.join(missing[:5]) or 'nothing'} but has one for {', '.join(unknown[:5])}; "
                          "load it into a model with the same names, or drop 'param_names' from its groups to go by order")
 
-def check_group(opt, group, saved, who):
-    "Check that `group` runs the callbacks of the `saved` group and can take its hyper-parameters. Returns the chain at these"
+def check_callbacks(opt, group, saved, who):
+    "Check that `group` and the `saved` group have the same `cbs`, if they have any of their own"
     ours,theirs = group.get('cbs'),saved.get('cbs')
     if ours!=theirs:
         raise ValueError(f"{who}: it runs {ours or opt.name}, and the saved one {theirs or 'the cbs of its optimizer'}")
-    return opt._recipe(group).check(group | saved | dict(params=group['params']), who)
 
 def check_state(state, chain, known, p, who, nonfinite):
     "The saved `state` of the parameter `p` under the names and in the types of `chain`. `known`: codes by name, in which it may be"
@@ -178,8 +181,7 @@ def check_algorithm(opt, params, states, chain, who):
         of_torch = own.keys()!=states[i].keys()
         if extra and missing or of_torch and (extra or missing and opt.arguments):
             raise ValueError(f"{who}, {name}: the state dict has the states {', '.join(states[i]) or 'none'}, and {opt.name} keeps "
-                             f"{', '.join(chain.state) or 'none'}: another algorithm has saved it. Load it into that algorithm. Or give "
-                             "strict=False, which loads the states of the same name and starts the others anew")
+                             f"{', '.join(chain.state) or 'none'}: another algorithm has saved it. {remedy}")
 
 def unknown(state, chain):
     "The names of tensors in `state` that `chain` does not keep. What stands beside one, such as its scales, counts as that one"

@@ -132,9 +132,11 @@ def trials(
     check_folder('--out', out)
     res = matrix.trials(opts, tasks, out, processes, fresh, sys.stdout.isatty())
     picture,page = out.with_suffix('.png'),out.with_suffix('.md')
+    published = out.with_name('published.json')                             # figures of others, in docs/
+    others    = json.loads(published.read_text(encoding='utf-8')) if published.exists() else None
     print(matrix.report(res))
     matrix.plot(res, picture)
-    page.write_text(matrix.page(res, picture.name), encoding='utf-8')
+    page.write_text(matrix.page(res, picture.name, others), encoding='utf-8')
     print(f"results: {out}; picture: {picture}; page: {page}")
 
 def list_(

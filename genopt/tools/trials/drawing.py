@@ -4,13 +4,12 @@ import re
 from statistics import median
 from ...optim.tables import table
 from .judging import good,level,needed,rates,refusal,seeds,total,window
+from .markdown import markdown,number,spaced
+from .published import section
 
 __all__ = ['page', 'plot', 'report']
 
 
-def number(x): return f'{x:g}'.replace('0.', '.', 1) if 0<x<1 else f'{x:g}'
-
-def spaced(name): return name.replace('_', ' ')
 def short(name): return re.sub(r'^[\w.]+:', '', name)            # of 'my_module:MyOptimizer'
 
 def cell(entries) -> str:
@@ -78,18 +77,20 @@ def summary(res) -> tuple:
 
 # -- The page --
 
-def page(res: dict, picture: str) -> str:
-    "The matrix in Markdown, with the picture of that name"
+def page(res: dict, picture: str, published: dict|None=None) -> str:
+    "The matrix in Markdown, with the picture of that name, and beside the figures that others have `published`"
     rows = started(res)
+    others   = [*section(res, published)] if published else []
+    compared = ' What others\nhave published [stands at the end](#compared-with-published-figures), beside ours.' if others else ''
     about = dict(rows=len(rows), tasks=len(res['tasks']), degrees=sum(len(t['degrees']) for t in res['tasks'].values()), rates=len(rates),
-                 low=rates[0], high=rates[-1], seeds=seeds, needed=needed, picture=picture, missing=missing(res))
+                 low=rates[0], high=rates[-1], seeds=seeds, needed=needed, picture=picture, missing=missing(res), cost=cost(rows), compared=compared)
     out = [intro.format(**about), '## Degrees passed', '']
     out += markdown(*summary(res))
     for f,own in by_family(res).items():
         lines = [[short(name), *(cell(r['results'].get(n)) for n in own)] for name,r in rows.items()]
         out  += ['', f'## {f.capitalize()}', '', *markdown(described, [description(res, n, t) for n,t in own.items()])]
         out  += ['', *markdown(['algorithm', *map(spaced, own)], lines)]
-    return '\n'.join(out) + '\n'
+    return '\n'.join(out+others) + '\n'
 
 described = ['task', 'difficulty', 'degrees', 'gradients', 'threshold', 'passed by']
 
@@ -100,8 +101,8 @@ def description(res, n, t):
 intro = """# Trials
 
 {rows} optimizers on {tasks} small tasks in {degrees} degrees. Each task isolates one difficulty. `genopt trials --out docs/trials.json` runs them and
-writes this page. It goes on where it was interrupted. `genopt trials Adam` runs one row, which takes a minute for most. `genopt trials
-my_module:MyOptimizer` runs an optimizer of your own beside Adam. How it is written: [compositions.py](../genopt/tools/trials/compositions.py).
+writes this page. It goes on where it was interrupted. `genopt trials Adam` runs one row. `genopt trials my_module:MyOptimizer` runs an optimizer of
+your own beside Adam. How it is written: [compositions.py](../genopt/tools/trials/compositions.py).{cost}
 
 All optimizers have the same effort: {rates} constant rates from {low:g} to {high:g}, {seeds} seeds, and for each task a budget of gradients. All
 other settings have their defaults, except weight decay, which is 0. So AdamW is Adam here. A run is judged fifty times, and passes if its error is at
@@ -110,10 +111,24 @@ It is run only if the one before was passed. An optimizer *refuses* a task if it
 tables, `2: .003 to .1` says that two degrees were passed, and which rates are good at the second. *Window* is the median, over the tasks, of the
 largest good rate over the smallest.
 
-The tasks are small on purpose. They show which difficulties an algorithm copes with, not how fast it trains a large model.
+The tasks are small on purpose. They show which difficulties an algorithm copes with, not how fast it trains a large model.{compared}
 {missing}
 ![The matrix: each cell has a field for each degree, the darker the more rates are good]({picture})
 """
+
+def seconds(r) -> float|None:
+    "How many seconds of a processor the row took; None if that is not known of all its results"
+    known = r.get('seconds', {})
+    return sum(known.values()) if known.keys()>=r['results'].keys() else None
+
+def cost(rows) -> str:
+    "What the rows took, in a sentence"
+    known = {short(n): s for n,r in rows.items() if (s := seconds(r)) is not None}
+    if len(known)<2: return ''
+    dear = max(known, key=known.get)
+    timed = f"One core needs {median(known.values()):.0f} seconds for a row in the median, and {known[dear]:.0f} for the dearest, {dear}"
+    if len(known)<len(rows): return f"\n\n{timed}, of the {len(known)} rows that have been timed."
+    return f"\n\n{timed}. All rows took {sum(known.values())/60:.0f} minutes of one core."
 
 def missing(res) -> str:
     "What has not been run, in a sentence"
@@ -126,13 +141,6 @@ def passed_by(res, n, degrees):
     "How many of the rows that take the task pass each degree"
     taken = [x for r in res['rows'].values() if (x := r['results'].get(n)) and not refusal(x)]
     return ', '.join(str(sum(level(x)>d for x in taken)) for d in range(degrees)) + f' of {len(taken)}'
-
-def markdown(head, rows):
-    "A table in Markdown"
-    yield f"| {' | '.join(head)} |"
-    yield '|---'*len(head) + '|'
-    for r in rows:
-        yield f"| {' | '.join(r)} |"
 
 
 # -- The picture --

@@ -67,11 +67,12 @@ def entries(row, task) -> list:
     return found
 
 def one(text, name):
-    "The job of a process: the results of the row `text` on the task `name`"
-    return entries(row(text), tasks[name])
+    "The job of a process: the results of the row `text` on the task `name`, and how many seconds of a processor they took"
+    begun = time.process_time()
+    return entries(row(text), tasks[name]),round(time.process_time()-begun, 2)
 
 def run_all(jobs, processes):
-    "The jobs, pairs of a row and a task, each with its results, as they come"
+    "The jobs, pairs of a row and a task, each with what `one` returns, as they come"
     if processes==1:
         yield from ((job, one(*job)) for job in jobs)
         return
@@ -95,8 +96,9 @@ def trials(opts: str|None=None, names: str|None=None, out: Path|None=None, proce
     written = time.monotonic()
     try:
         for _ in progress(range(len(jobs)), show):
-            (r,n),found = next(done)
+            (r,n),(found,seconds) = next(done)
             res['rows'][r]['results'][n] = found
+            res['rows'][r]['seconds'][n] = seconds
             if out and time.monotonic()-written>5:
                 write(out, text(res))
                 written = time.monotonic()
@@ -116,15 +118,18 @@ def begin(out, rows, names, fresh) -> dict:
     if not res.keys()>={'rows','tasks'} or any(res.get(k, v)!=v for k,v in settings.items()):
         raise ValueError(f"{out} has no trials, or was made with other rates or seeds; give another file")
     stale = {n for n,t in res['tasks'].items() if n not in tasks or t['fingerprint']!=tasks[n].fingerprint}
-    kept  = {name: dict(family=r['family'], results={n: x for n,x in r['results'].items() if n not in stale}) for name,r in res['rows'].items()}
+    kept  = {name: without(stale, r['family'], r) for name,r in res['rows'].items()}
     for r in rows:
-        old = kept.get(r.name, dict(results={}))['results']
-        kept[r.name] = dict(family=r.family, results={n: x for n,x in old.items() if not (fresh and n in names)})
+        kept[r.name] = without(names if fresh else (), r.family, kept.get(r.name, {}))
     about = {n: dict(family=f, reason=t.reason, degrees=[*t.degrees], steps=t.steps, basis=t.basis, fingerprint=t.fingerprint)
              for f,members in families.items() for n,t in members.items()}
     order = {n: i for i,n in enumerate(catalogue())}
     return dict(genopt=genopt.__version__, torch=torch.__version__, **settings, tasks=about,
                 rows=dict(sorted(kept.items(), key=lambda item: order.get(item[0], len(order)))))
+
+def without(names, family, r):
+    "What the file has of the row `r` on other tasks than `names`"
+    return dict(family=family) | {k: {n: x for n,x in r.get(k, {}).items() if n not in names} for k in ('seconds','results')}
 
 def text(res) -> str:
     "`res` as JSON with a line for each task, and for each result of a row"
@@ -133,6 +138,7 @@ def text(res) -> str:
         if not depth or not isinstance(o, dict):
             return line(o)
         inner = indent+' '
-        return '{\n' + ',\n'.join(f'{inner}{line(k)}: {block(v, depth-1, inner)}' for k,v in o.items()) + f'\n{indent}}}'
+        items = [f"{inner}{line(k)}: {block(v, 0 if k=='seconds' else depth-1, inner)}" for k,v in o.items()]
+        return '{\n' + ',\n'.join(items) + f'\n{indent}}}'
     parts = {k: block(v, dict(tasks=1, rows=3).get(k, 0), ' ') for k,v in res.items()}
     return '{\n' + ',\n'.join(f' {line(k)}: {v}' for k,v in parts.items()) + '\n}\n'

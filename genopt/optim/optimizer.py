@@ -402,7 +402,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         plan  = partial(self._new_plan, inputs, arrived)
         gate  = None if any(s.offload for s in inputs.settings) else self._gate_for(inputs.params)
         gated = plan(gate=gate) if gate else None
-        unseen = gated is not None and (gated.can_unscale if 'found_inf' in self.__dict__ else gated.can_have_gate)
+        unseen = gated is not None and gated.can_have_gate
         if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
             raise ValueError(f"{self.name}: capturable=True {why}")
         self._plan = gated if unseen else plan()

@@ -68,11 +68,9 @@ class Plan:
         self.gate = gate
         alone = not self.fallback and not self.sharded and not self.behind_prefix
         self.can_have_gate = alone and on_one_gpu(self.works)
-        self.can_unscale = self.can_have_gate and all(
-            w.kernels_read_gradients and not w.calls_read_gradients for w in self.works
-        )
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
+        self.looked = ()  # works whose kernels have looked at the gradients of this step
         self.fresh = True  # nothing is committed yet
 
     # -- Valid --
@@ -140,12 +138,13 @@ class Plan:
         self.seed.begin()
 
     def close_gate_if_bad(self):
-        for w in self.works:
+        self.looked = [*self.works]  # one may get another program before the step ends
+        for w in self.looked:
             w.close_gate_if_bad()
 
     def first_marked(self):
         "The place of the first parameter for whose gradient that has closed the gate"
-        found = [i for w in self.works if (i := w.first_marked()) is not None]
+        found = [i for w in self.looked if (i := w.first_marked()) is not None]
         return min(found, default=None)
 
     def looks_bad(self):

@@ -175,11 +175,6 @@ class Work:
     def kernels_read_gradients(self):
         return 'grad' in self.program.names_in_memory
 
-    @property
-    def calls_read_gradients(self):
-        calls = [c for s in self.program.stages for c in s.calls]
-        return any(v.name == 'grad' for c in calls for v in c.needs)
-
     def close_gate_if_bad(self):
         "The same, on the device, which then leaves out what comes"
         if self.kernels_read_gradients:

@@ -261,13 +261,14 @@ def test_steps_that_are_left_out_unseen(a, on_triton, monkeypatch):
         for k,v in t.items():
             if type(v) is int: assert s[k]==v and type(s[k]) is int
 
-def rooted(update, step, every=4, basis=zeros):
+def length(grad): return dict(size=grad.norm())
+def rooted(update, step, size, every=4, basis=zeros):
     "A rule of one's own: its first step makes the basis, later ones renew it. `eigh` raises for what is not finite"
-    if step==1 or step%every==0: basis = torch.linalg.eigh(update.T@update)[1] + update.T@update
+    if step==1 or step%every==0: basis = torch.linalg.eigh(update.T@update*size)[1] + update.T@update
     return dict(update=update@basis, basis=basis)
 def slower(update, step): return update if step<3 else update/2
 branching = dict(SOAP=(genopt.SOAP, {}), Shampoo=(genopt.Shampoo, dict(precondition_frequency=3)), Kron=(genopt.Kron, dict(min_probability=.3)),
-                 own=(Optimizer, dict(cbs=[average_grad, momentum_step, step_stat, rooted, slower], mom=.9)))
+                 own=(Optimizer, dict(cbs=[length, average_grad, momentum_step, step_stat, rooted, slower], mom=.9)))
 branching |= {'one launch': (Optimizer, dict(cbs=[average_grad, momentum_step, step_stat, slower], mom=.9))}
 
 @pytest.mark.parametrize('policy', ['skip', 'raise'])
@@ -752,6 +753,23 @@ def test_a_card_leaves_steps_out(captured):
         assert opt.skipped_steps==1 and opt.state[model[0].weight]['step']==7
         runs.append([*model.parameters()])
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+@gpu
+@pytest.mark.parametrize('cls,kw', branching.values(), ids=branching)
+def test_a_card_branches_on_a_counter(cls, kw):
+    "Steps that come as fast as the host can give them, some left out, the first among them"
+    bad,runs = (0, 3, 4, 11),[]
+    for how in ({}, dict(foreach=False)):
+        ps  = [p.detach().cuda().requires_grad_() for p in params((50,50), (40,40), (50,50), dtype=torch.float64, grads=False)]
+        opt = cls(ps, lr=.01, nonfinite='skip', **kw, **how)
+        given = [[torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype).cuda() for j,p in enumerate(ps)] for i in range(16)]
+        for i in bad: given[i][i%3][-1,-1] = float('inf')
+        for gs in given:
+            for p,g in zip(ps, gs): p.grad = g
+            opt.step()
+        assert opt.skipped_steps==len(bad) and opt.state[ps[0]]['step']==16-len(bad) and bool(opt._plan.gate)==(not how)
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
 
 @gpu
 def test_a_card_with_a_parameter_of_more_than_2_31_elements():

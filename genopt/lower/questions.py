@@ -53,7 +53,10 @@ class QuestionMode(FactorMode):
             raise NeedsShape(f"asks for the {name.strip('_')} of a tensor")
         if name in memory_questions:
             raise NotRecorded(f"takes values out of a tensor ({name})")
-        if takes_matrices(name, args, kwargs or {}) and self.recorder.rank_of(args[0]) != 1:
+        if (
+            takes_matrices(name, args, kwargs or {})
+            and self.recorder.rank_of(args[0]) != 1
+        ):
             raise NeedsShape(f"calls {name}, which is another function of a matrix")
         return super().__torch_function__(func, types, args, kwargs)
 

@@ -4,7 +4,7 @@ Two can look at the gradients:
 
     the host      looks before the step. If the gradients are on a GPU it waits for them
     the kernels   look where kernels of one GPU run all parameters. They close a gate (`run.gate`), and write nothing behind it. The host does not
-                  wait. It learns of it when somebody asks, and under `nonfinite='raise'` at the next step"""
+                  wait. It learns of it when somebody asks, and at the next step under `nonfinite='raise'`, or if callbacks branch on a counter"""
 
 from ..contract.messages import name_in
 from ..run.choose import backend_of
@@ -24,7 +24,7 @@ class Nonfinite:
     _planned_for_gate = False                                           # whether the plan was made for steps that kernels may leave out
     _gate = None                                                        # of a GPU
     _skipped,_last_skipped = 0,False                                    # what the host knows of steps left out; None: the gate knows
-    _untold = None                                                      # plan and answer of the last step, for which `nonfinite='raise'` may have to raise
+    _untold = None                                                      # plan and answer of the last step, if `nonfinite='raise'` may raise for it
 
     @property
     def nonfinite(self):

@@ -73,8 +73,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
         `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more. Where kernels of one GPU run all
-        parameters, the host does not wait: they leave the step out, `'raise'` raises at the next step or in `check_gradients()`, and counters are on
-        the device, so that reading one waits.
+        parameters, the host does not wait: they leave the step out, `'raise'` raises at the next step or in `check_gradients()`, and reading a
+        counter waits. For callbacks that branch on a counter a step waits for the one before.
 
     Attributes: `scratch_bytes` is the memory in bytes that a step may use beyond parameters, gradients and state; on a GPU operations on lists may
     use 16 times as much, and stacks of matrices 6 times. `arguments` holds the hyper-parameters of an algorithm, with their defaults.

@@ -174,7 +174,13 @@ class Sort:
         backend = backend_of(settings.asked, x.device, settings.capturable)
         gated = backend == 'triton' and self.gate is not None
         asked = Request(backend, settings.capturable, self.call_globals, gated)
-        args = i, x, layout_of(x, grad_dtype, tensors, settings.chain), tensors, settings
+        args = (
+            i,
+            x,
+            layout_of(x, grad_dtype, tensors, settings.chain),
+            tensors,
+            settings,
+        )
         if gated:
             counters = {n: on_device(v, x.device) for n, v in hosts.items()}
             program = self.laid_out(*args, counters, replace(asked, capturable=True))

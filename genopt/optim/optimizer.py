@@ -3,7 +3,7 @@
 import copy
 import warnings
 from functools import partial
-from operator import attrgetter,is_
+from operator import is_
 from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
@@ -294,7 +294,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         groups = self.param_groups
         params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
         if params and params[0].is_cuda and is_capturing(params[0].device): self._check_captured()
-        return Inputs(params, gradients(params), self._settings(groups), groups)
+        return Inputs(params, None, self._settings(groups), groups)
 
     def _check_captured(self):
         "Refuse to be recorded in a CUDA graph, which would repeat the numbers of this step for ever"
@@ -532,10 +532,3 @@ class Boxed:
         opt._told  = told_weights(opt.param_groups, state_dict)
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
-
-
-def gradients(params):
-    "Return the gradient of each tensor, and `None` for a frozen `Parameter`. A plain tensor may have a gradient that the user has set"
-    grads = [p.grad for p in params]
-    if all(map(attrgetter('requires_grad'), params)): return grads
-    return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]

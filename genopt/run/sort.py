@@ -10,7 +10,8 @@ parameter. All parameters of a program are one `Work`; those that no program can
     works       A: weight, bias | B: weight
     fallback    embedding"""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 import torch
 from torch import Tensor
 from ..contract.messages import name_in
@@ -20,6 +21,7 @@ from ..contract.tensors import dense
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
+from .gradients import gradients
 from .memory import aligned, real, real_dtype
 from .random import key_of
 from .store import Clock, DeviceClock, OptimisticClock, SharedClock, cells
@@ -29,15 +31,18 @@ from .work import Work
 __all__ = ['Inputs', 'Sort', 'check_shapes']
 
 
-@dataclass
 class Inputs:
     """What a step starts from: parameters and gradients in order; the settings of each group; the
-    groups themselves, for messages"""
+    groups themselves, for messages. `grads`: None if they are to be looked up, when somebody asks"""
 
-    params: list
-    grads: list
-    settings: list
-    groups: list
+    def __init__(self, params, grads, settings, groups):
+        self.params, self.settings, self.groups = params, settings, groups
+        if grads is not None:
+            self.grads = grads
+
+    @cached_property
+    def grads(self):
+        return gradients(self.params)
 
     def group_of(self):
         "The number of the group of each parameter"

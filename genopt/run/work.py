@@ -20,6 +20,7 @@ from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
+from .reader import reader_of
 from .scalars import ScalarTable
 from .stacks import read_last
 from .tensors import Tensors, batches
@@ -154,6 +155,19 @@ class Work:
             return False
         self.tensors.grads = self.gradients.tensors
         return True
+
+    def read_gradients(self):
+        "Let C read where the gradients lie now. False if Python has to look at them"
+        grads, handles, dtype = self.gradients, self.memory.handles, self.dtypes['grad']
+        if grads.reader is None:
+            legible = grads.by_address and grads.of_users and self.kernels_read_gradients
+            same_kind = {p.dtype for p in self.users} == {dtype}
+            grads.reader = (
+                legible
+                and same_kind
+                and reader_of(self.users, handles, dtype, grads.array)
+            )
+        return grads.read()
 
     def prepare(self, settings, handed=None):
         "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"

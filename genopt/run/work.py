@@ -160,7 +160,9 @@ class Work:
         "Let C read where the gradients lie now. False if Python has to look at them"
         grads, handles, dtype = self.gradients, self.memory.handles, self.dtypes['grad']
         if grads.reader is None:
-            legible = grads.by_address and grads.of_users and self.kernels_read_gradients
+            legible = (
+                grads.by_address and grads.of_users and self.kernels_read_gradients
+            )
             same_kind = {p.dtype for p in self.users} == {dtype}
             grads.reader = (
                 legible

@@ -2,7 +2,7 @@
 
     addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14   without: in Python, 50 ns a tensor
     any_autocast        a step that is not under autocast asks no device for it           2.14   without: each kind of device is asked
-    gradient_functions  C looks up and compares gradients, 10 ns a parameter              2.14   without: in Python, 0.1 us
+    gradient_functions  C looks up and compares gradients, 10 ns a parameter        2.11, 2.14   without: in Python, 0.1 us
     handles             the same through libtorch's C interface, 4 ns a tensor            2.14   without: `addresses_hold`
     foreach_add_number  a number on a device is added to a list in one launch    2.6, 2.14   without: genopt cannot run
     foreach_operation   an operation on lists of tensors                         2.6, 2.14   without: genopt cannot run
@@ -27,8 +27,8 @@ from torch.optim import optimizer as torch_optimizer
 from torch.utils._python_dispatch import TorchDispatchMode,_disable_current_modes as outside_of_modes
 
 __all__ = ['TorchDispatchMode', 'add_param_group', 'addresses_hold', 'foreach_add_number', 'foreach_copy', 'foreach_norm',
-           'foreach_operation', 'gradient_functions', 'handles', 'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly', 'sparse_values',
-           'strong_wolfe', 'times_written', 'watched_from_outside', 'without_dynamo', 'without_overrides']
+           'foreach_operation', 'gradient_functions', 'handles', 'hooked', 'increment_versions', 'outside_of_modes', 'quiet', 'quietly',
+           'sparse_values', 'strong_wolfe', 'times_written', 'watched_from_outside', 'without_dynamo', 'without_overrides']
 
 
 try: from torch._C import _tensors_data_ptrs_at_indices_equal as addresses_hold
@@ -95,8 +95,8 @@ def handles(tensors, borrowed=False):
     except (AttributeError, OSError): return None
 
 class GradientFunctions:
-    """How C looks up the gradient of a parameter, and looks at it. `addresses`: of C functions by name, and of the tensor that stands for no gradient,
-    `undefined`. `dtypes` and `strided`: the numbers by which C knows dtypes and the layout of a dense tensor.
+    """How C looks up the gradient of a parameter, and looks at it. `addresses`: of functions by name, and of `undefined`, the tensor that stands for
+    no gradient. `dtypes` and `strided`: the numbers by which C knows dtypes and the layout of a dense tensor.
 
     `grad` and `requires_grad` are methods of C++, `TensorImpl::grad() const`, which take what a handle points to. Raises `AttributeError` where these
     have other names, or do something else"""
@@ -106,7 +106,8 @@ class GradientFunctions:
     floats  = torch.float32,torch.float64,torch.bfloat16,torch.float16
     def __init__(self):
         library,core   = libtorch(),libtorch('c10')
-        self.addresses = {n: address(library, f'aoti_torch_get_{f}') for n,f in self.of_c.items()} | {n: address(core, f) for n,f in self.of_cpp.items()}
+        self.addresses = {n: address(library, f'aoti_torch_get_{f}') for n,f in self.of_c.items()}
+        self.addresses.update({n: address(core, f) for n,f in self.of_cpp.items()})
         self.dtypes    = {t: getattr(library, f'aoti_torch_dtype_{str(t).removeprefix("torch.")}')() for t in self.floats}
         self.strided   = library.aoti_torch_layout_strided()
         self.check()

@@ -4,7 +4,7 @@ from copy import deepcopy
 import pytest,torch
 import torch.nn.functional as F
 from genopt import AdamW,Optimizer,SGD
-from genopt.blocks import add_noise,average_grad,centralize,clip_grad_norm,clip_tensor_norm,langevin_noise,momentum_step,sharpness_aware,step_stat
+from genopt.blocks import add_noise,average_grad,centralize,clip_grad_norm,clip_tensor_norm,langevin_noise,momentum_step,sgd_step,sharpness_aware,step_stat
 from genopt.lower import draws
 from genopt.run import random
 from helpers import Tape,gpu
@@ -431,3 +431,10 @@ def test_no_step_on_a_card_waits():
     p.grad = torch.zeros_like(p)
     Optimizer([p], [randn_like], lr=1.).step()
     assert fits(p.detach().cpu(), law('normal'))
+
+def test_why_a_callback_over_all_parameters_is_called():
+    "It is called before the program, so the program's own reasons do not have it"
+    def noisy(grads): return [g + torch.randn_like(g) for g in grads]
+    ps,opt = stepped([noisy, sgd_step])
+    assert opt._plan.works and not opt._plan.fallback
+    assert 'noisy as it is, then one launch for all parameters; noisy draws random numbers for all parameters at once (randn_like)' in repr(opt.explain())

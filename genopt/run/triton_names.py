@@ -61,7 +61,7 @@ class TritonNames(Names):
         "The random numbers `v`: of a tile, or one of each parameter"
         if v.kind == ELEMENTS:
             return f'u_{v.name}'
-        return f'one_{kind_of(v)}_{self.d.number_type}({v.draw}, key, tl.load(seed))'
+        return f'one_{kind_of(v)}_{self.d.number_type}({v.draw}, key & 0xffffffff, tl.load(seed))'
 
     def kept_at(self, v):
         return f'singles + t*{self.width} + {self.kept[v]}'

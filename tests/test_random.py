@@ -438,3 +438,11 @@ def test_why_a_callback_over_all_parameters_is_called():
     ps,opt = stepped([noisy, sgd_step])
     assert opt._plan.works and not opt._plan.fallback
     assert 'noisy as it is, then one launch for all parameters; noisy draws random numbers for all parameters at once (randn_like)' in repr(opt.explain())
+
+def test_normal_numbers_in_float64_on_a_gpu(on_triton):                     # noqa: F811
+    "Their angle is less than a turn. libdevice's functions would take any angle, and spill"
+    def noisy(grad): return grad + torch.randn_like(grad)
+    runs = [stepped([noisy], dtype=torch.float64, **kw)[0] for kw in ({}, dict(foreach=False))]
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-14)
+    opt = Optimizer([torch.zeros(5, dtype=torch.float64, requires_grad=True)], [noisy], lr=.1)
+    assert all('no spills' in opt.explain().kernel(target) for target in ('sm_80', 'sm_90'))

@@ -35,9 +35,9 @@ def gradients(params):
 class Gradients:
     """Takes the gradients of each step, for the parameters `ps`, which are number `indices` of all
     `n_all`. `launched`: they must lie as the parameters do. `by_address`: the launch needs no
-    tensors, only their addresses, which are in `array`. `of_users`: they come from the user, and not from a prefix.
-    `pointed`: the launch has the addresses. `reader`: that of C; None if nobody has tried to make one,
-    and False if there can be none"""
+    tensors, only their addresses, which are in `array`. `of_users`: they come from the user, and not
+    from a prefix. `pointed`: the launch has the addresses. `reader`: that of C; None if nobody has
+    tried to make one, and False if there can be none"""
 
     def __init__(self, ps, indices, n_all, dtype, launched, by_address, of_users):
         self.ps, self.indices, self.dtype, self.launched = ps, indices, dtype, launched

@@ -71,6 +71,9 @@ names = 'handles addresses layout undefined grad requires_grad data dim sizes st
 fields = [*names.split(), 'dtype_of', 'layout_of', *integers]
 
 
+with_lock = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+
+
 class Struct(ctypes.Structure):
     "As `Reader` in the C source"
 
@@ -99,7 +102,10 @@ class Reader:
             **functions.addresses,
         )
         self.at = ctypes.addressof(self.struct)
-        self.run = compiler.library(source)
+        # this one keeps the interpreter's lock, so that no other thread frees a gradient
+        self.run = with_lock(
+            ctypes.cast(compiler.library(source), ctypes.c_void_p).value
+        )
 
     def read(self):
         "'same'; 'moved', and the new addresses are in the array; None if Python has to look"

@@ -174,6 +174,47 @@ def job_release(rank, world, out):
 @pytest.mark.slow
 def test_gradients_are_released_shard_by_shard(tmp_path): run(2, job_release, tmp_path/'res')
 
+def only_noise(grad): return torch.randn_like(grad)
+def one_number(grad): return grad*torch.rand((), dtype=grad.dtype, device=grad.device)
+
+def job_random(rank, world, out):
+    """Callbacks that draw: each shard has numbers of its own, copies of a parameter have the same, in each way to run. Kernels and lists draw the same.
+    Shapes: parts alike, parts of unequal size, a whole that only one process has, and copies"""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate,Shard,distribute_tensor
+    mesh = init_device_mesh('cpu', (world,))
+    by_way = {}
+    for way,kw in dict(ways, lists=dict(foreach=True)).items():
+        new = lambda placement, *shape: nn.Parameter(distribute_tensor(torch.zeros(*shape), mesh, [placement]))
+        ps  = [new(Shard(0), 400, 3), new(Shard(0), 401), new(Shard(1), 3, 400), new(Replicate(), 400), nn.Parameter(torch.zeros(400))]
+        opt = Optimizer(ps, [only_noise], lr=1., **kw)
+        torch.manual_seed(0)
+        for _ in range(2):
+            before = [p.detach().clone() for p in ps]
+            for p in ps: p.grad = torch.ones_like(p)
+            opt.step()
+            mine = [getattr(q-p, 'to_local', lambda x=q-p: x)() for p,q in zip(before, ps)]
+            all_ranks = [None]*world
+            dist.all_gather_object(all_ranks, mine)
+            for i,parts in enumerate(zip(*all_ranks)):
+                first,second = (x.reshape(-1)[:200*(i!=4) or None].double() for x in parts)
+                n = min(len(first), len(second))
+                alike = torch.equal(first, second)
+                r = torch.corrcoef(torch.stack([first[:n], second[:n]]))[0,1]
+                assert alike if i>2 else not alike and abs(r)<.3, (way, i, r, first[:4], second[:4])
+                assert .8<torch.cat([first, second]).std()<1.2, (way, i)
+        by_way[way] = [p.detach() for p in ps]
+    for way in ('fused', 'loop'):
+        for p,q in zip(by_way[way], by_way['lists']): torch.testing.assert_close(p, q)
+    for kw in (dict(fused=True), dict(foreach=True), dict(foreach=False)):
+        p = nn.Parameter(distribute_tensor(torch.zeros(10), mesh, [Shard(0)]))
+        p.grad = torch.ones_like(p)
+        torch.manual_seed(0)
+        Optimizer([p], [one_number], lr=1., **kw).step()
+        assert len({*p.full_tensor().tolist()})==1 and p.full_tensor()[0]                # one number of a parameter, in all of its shards
+
+def test_shards_draw_numbers_of_their_own_and_copies_the_same(tmp_path): run(2, job_random, tmp_path/'res')
+
 def torchrun(world, *args):
     cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(world), str(root/'examples'/'train_distributed.py'), *map(str, args)]
     res = subprocess.run(cmd, capture_output=True, text=True, timeout=300, cwd=root, env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(root)))

@@ -4,7 +4,7 @@ from copy import deepcopy
 import pytest,torch
 import torch.nn.functional as F
 from genopt import AdamW,Optimizer,SGD
-from genopt.blocks import add_noise,average_grad,centralize,clip_grad_norm,clip_tensor_norm,langevin_noise,momentum_step,sharpness_aware,step_stat
+from genopt.blocks import add_noise,average_grad,centralize,clip_grad_norm,clip_tensor_norm,langevin_noise,momentum_step,sgd_step,sharpness_aware,step_stat
 from genopt.lower import draws
 from genopt.run import random
 from helpers import Tape,gpu
@@ -431,3 +431,18 @@ def test_no_step_on_a_card_waits():
     p.grad = torch.zeros_like(p)
     Optimizer([p], [randn_like], lr=1.).step()
     assert fits(p.detach().cpu(), law('normal'))
+
+def test_why_a_callback_over_all_parameters_is_called():
+    "It is called before the program, so the program's own reasons do not have it"
+    def noisy(grads): return [g + torch.randn_like(g) for g in grads]
+    ps,opt = stepped([noisy, sgd_step])
+    assert opt._plan.works and not opt._plan.fallback
+    assert 'noisy as it is, then one launch for all parameters; noisy draws random numbers for all parameters at once (randn_like)' in repr(opt.explain())
+
+def test_normal_numbers_in_float64_on_a_gpu(on_triton):                     # noqa: F811
+    "Their angle is less than a turn. libdevice's functions would take any angle, and spill"
+    def noisy(grad): return grad + torch.randn_like(grad)
+    runs = [stepped([noisy], dtype=torch.float64, **kw)[0] for kw in ({}, dict(foreach=False))]
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-14)
+    opt = Optimizer([torch.zeros(5, dtype=torch.float64, requires_grad=True)], [noisy], lr=.1)
+    assert all('no spills' in opt.explain().kernel(target) for target in ('sm_80', 'sm_90'))

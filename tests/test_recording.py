@@ -80,6 +80,24 @@ def test_what_becomes_of_a_callback(cb, runs_on, reason):
     program = lowered(cb)
     assert [*program.runs_on.values()]==[runs_on] and reason in why(program) and bool(why(program))==bool(reason)
 
+@pytest.mark.parametrize('cb,name', [
+    (lambda grad: grad@grad,                                   'matmul'),
+    (lambda grad, p: torch.matmul(grad, p),                    'matmul'),
+    (lambda grad: grad/torch.linalg.norm(grad, 2),             'linalg_norm'),
+    (lambda grad: grad/torch.linalg.norm(grad, ord=torch.inf), 'linalg_norm'),
+], ids=['@', 'matmul', 'largest singular value', 'largest row sum'])
+def test_what_is_another_function_of_a_matrix(cb, name):
+    "A row stands for a parameter. A product of rows is a number, and a product of matrices is not"
+    assert f'calls {name}, which is another function of a matrix' in why(lowered(cb, shape=(4,4)))
+    assert not why(lowered(lambda grad: grad/torch.linalg.norm(grad), shape=(4,4)))
+    results = []
+    for kw in ({}, dict(foreach=True), dict(foreach=False)):
+        p = torch.eye(4, requires_grad=True)
+        p.grad = torch.arange(16.).reshape(4, 4)
+        Optimizer([p], [cb], lr=.1, **kw).step()
+        results.append(p)
+    for p in results[:2]: torch.testing.assert_close(p, results[2])
+
 def test_the_rank_is_an_answer_and_the_program_is_for_the_shape():
     "One for each shape class; of the single number that a norm is the rank is 0"
     a,b,c = lowered(of_rank),lowered(of_rank, shape=(5,6)),lowered(of_rank)

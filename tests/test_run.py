@@ -11,10 +11,10 @@ from genopt.contract.chain import Chain
 from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import Value
-from genopt.run import flat,tensors,work
+from genopt.run import flat,reader,sort,tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
-from genopt.run.gradients import Gradients
+from genopt.run.gradients import Gradients,gradients
 from genopt.run.memory import aligned
 from genopt.run.scalars import Row,ScalarTable
 from genopt.run.sort import Inputs
@@ -170,6 +170,55 @@ def test_some_gradients_of_many_are_taken():
     assert taken.take(gs) and taken.addresses==[gs[2].data_ptr()]
     handed = Gradients([torch.zeros(4).double()], [2], 4, torch.float64, launched=True, by_address=True, of_users=False)      # as a prefix hands them on
     assert handed.take({2: gs[2]}) and handed.addresses==[gs[2].data_ptr()] and handed.tensors[0].data_ptr()==gs[2].data_ptr()
+
+def strided(g): return g.t().contiguous().t() if g.ndim>1 else g
+def unlike(p): return torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones_like(p[:1]), p.shape, check_invariants=False)
+happens = {                                                                     # what happens before a step, and whether Python has to look then
+    'nothing':                lambda ps, gs: None,
+    'in place':               lambda ps, gs: [g.mul_(-2) for g in gs],
+    'others':                 lambda ps, gs: [setattr(p, 'grad', g.clone()) for p,g in zip(ps, gs)],
+    'the first is another':   lambda ps, gs: setattr(ps[0], 'grad', gs[0]*3),
+    'one of `data`':          lambda ps, gs: setattr(gs[1], 'data', gs[1]*3),
+    'two change places':      lambda ps, gs: (setattr(ps[0], 'grad', gs[2]), setattr(ps[2], 'grad', gs[0])),
+    'another parameter lies': lambda ps, gs: setattr(ps[1], 'data', ps[1].detach().clone()),
+    'one is missing':         lambda ps, gs: setattr(ps[0], 'grad', None),
+    'none':                   lambda ps, gs: [setattr(p, 'grad', None) for p in ps],
+    'one more':               lambda ps, gs: setattr(ps[-1], 'grad', torch.ones_like(ps[-1])),
+    'frozen':                 lambda ps, gs: ps[0].requires_grad_(False),
+    'one lies otherwise':     lambda ps, gs: setattr(ps[0], 'grad', strided(gs[0]*3)),
+    'one is expanded':        lambda ps, gs: setattr(ps[0], 'grad', torch.ones((), dtype=gs[0].dtype).expand(gs[0].shape)),
+    'one is sparse':          lambda ps, gs: setattr(ps[0], 'grad', unlike(ps[0].detach())),
+}
+unseen = 'nothing', 'in place', 'others', 'the first is another', 'one of `data`', 'two change places'
+
+@pytest.mark.skipif(reader.gradient_functions() is None, reason='this torch has no such interface')
+@pytest.mark.parametrize('what', happens)
+def test_gradients_are_read_in_c(what, monkeypatch):
+    "Python looks only where something else than their places has changed, and the steps are those of the reference. Two dtypes are two works"
+    looks = []
+    monkeypatch.setattr(sort, 'gradients', lambda ps: looks.append(1) or gradients(ps))
+    shapes = [(5, 4), (1, 3), (5, 4), (0,), (), (7,)]
+    runs   = []
+    for kw in (dict(fused=True), dict(foreach=False)):
+        ps  = [torch.nn.Parameter(rand(*s, seed=i).to(torch.float32 if i==4 else torch.float64)) for i,s in enumerate(shapes)]
+        opt = genopt.SGD(ps, lr=.1, **kw)
+        for p in ps[:-1]: p.grad = torch.ones_like(p)
+        for i in range(6):
+            if i in (3,4): happens[what](ps, [p.grad for p in ps if p.grad is not None])
+            looks.clear()
+            opt.step()
+            if 'fused' in kw and 0<i<4: assert bool(looks)==(i==3 and what not in unseen)
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+def test_where_torch_has_no_such_interface(monkeypatch):
+    monkeypatch.setattr(reader, 'gradient_functions', lambda: None)
+    p   = torch.ones(3, requires_grad=True)
+    opt = genopt.SGD([p], lr=.1, fused=True)
+    for _ in range(3):
+        p.grad = torch.ones(3)
+        opt.step()
+    torch.testing.assert_close(p, torch.full((3,), .7))
 
 @way
 def test_a_sparse_gradient_after_dense_ones(kw):

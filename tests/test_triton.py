@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
-from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step
+from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step,step_stat
 from genopt.run import choose,foreach,stacks as stacking,triton_launch,triton_runtime,triton_scalars
 from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
@@ -192,7 +192,7 @@ def test_gradients_that_are_not_finite(dtype, bad, on_triton):
     assert not opt.last_step_skipped and opt.skipped_steps==3 and opt.state[ps[0]]['step']==3
 
 @pytest.mark.parametrize('ask', [False, True], ids=['at the next step', 'on request'])
-@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon, genopt.Adafactor], ids=lambda x: x.__name__)
+@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon, genopt.Adafactor, genopt.Shampoo, genopt.Kron], ids=lambda x: x.__name__)
 def test_raise_does_not_wait(cls, ask, on_triton):
     "The step is left out; the error comes when somebody asks, or at the next step. It names the first parameter, and then all goes on"
     ps  = params((30, 3), (5, 4), (30, 3), dtype=torch.float64)
@@ -236,8 +236,6 @@ def test_matrices_that_are_left_out(a, on_triton):
 
 marked = [pytest.param(a, id=a.name, marks=() if a.name in quick else pytest.mark.slow) for a in launched]
 
-waiting = {'SOAP', 'Shampoo', 'Kron'}                                                               # a callback branches on the counter, a number on the host
-
 @pytest.mark.parametrize('a', marked)
 def test_steps_that_are_left_out_unseen(a, on_triton, monkeypatch):
     "The gate is on the device, and so are the counters: parameters, states and counters stay, and nobody waits. Two dtypes are two launches"
@@ -255,13 +253,49 @@ def test_steps_that_are_left_out_unseen(a, on_triton, monkeypatch):
             assert opt.last_step_skipped==(i in (2,3))
         runs.append((ps, [{n: v for n,v in opt.state[p].items()} for p in ps], opt.skipped_steps, opt._plan.gate))
     (ps,states,n,gate),(qs,expected,m,none) = runs
-    assert n==m==2 and none is None and bool(gate)==(a.name not in waiting)
+    assert n==m==2 and none is None and gate
     for p,q,s,t in zip(ps, qs, states, expected):
         single = a.joint or p.dtype==torch.float32
         torch.testing.assert_close(p, q, rtol=1e-4 if single else 1e-10, atol=1e-5 if single else 1e-10)
         assert s.keys()==t.keys()
         for k,v in t.items():
             if type(v) is int: assert s[k]==v and type(s[k]) is int
+
+def length(grad): return dict(size=grad.norm())
+def rooted(update, step, size, every=4, basis=zeros):
+    "A rule of one's own: its first step makes the basis, later ones renew it. `eigh` raises for what is not finite"
+    if step==1 or step%every==0: basis = torch.linalg.eigh(update.T@update*size)[1] + update.T@update
+    return dict(update=update@basis, basis=basis)
+def slower(update, step): return update if step<3 else update/2
+branching = dict(SOAP=(genopt.SOAP, {}), Shampoo=(genopt.Shampoo, dict(precondition_frequency=3)), Kron=(genopt.Kron, dict(min_probability=.3)),
+                 own=(Optimizer, dict(cbs=[length, average_grad, momentum_step, step_stat, rooted, slower], mom=.9)))
+branching |= {'one launch': (Optimizer, dict(cbs=[average_grad, momentum_step, step_stat, slower], mom=.9))}
+
+@pytest.mark.parametrize('policy', ['skip', 'raise'])
+@pytest.mark.parametrize('cls,kw', branching.values(), ids=branching)
+def test_branches_on_a_counter(cls, kw, policy, on_triton):
+    """The host counts a step before it knows whether it was left out, and takes it back before the next. So callbacks branch as in the reference, also
+    where the first steps are left out, as those of a GradScaler are. Nobody waits in a step"""
+    bad,runs = (0, 1, 2, 4, 10, 11),[]
+    for how in ({}, dict(foreach=False)):
+        ps  = params((5,5), (4,4), (5,5), dtype=torch.float64)
+        opt = cls(ps, lr=.1, nonfinite=policy, **kw, **how)
+        for i in range(16):
+            for j,p in enumerate(ps):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype)
+                if i in bad and j==i%3: p.grad[-1,-1] = float('nan')
+            asks = how or i<7 or policy=='raise' and i-1 in bad                 # the steps before make programs, and look at stand-ins
+            with contextlib.nullcontext() if asks else Tape():
+                try: opt.step()
+                except FloatingPointError: how or opt.step()                    # it was for the step before
+            assert policy=='raise' or opt.last_step_skipped==(i in bad)
+            if i in (5, 12): assert opt.state[ps[0]]['step']==sum(k not in bad for k in range(i+1))
+            assert bool(opt._plan.gate)==(not how)
+        runs.append((ps, [dict(opt.state[p]) for p in ps]))
+    (ps,states),(qs,expected) = runs
+    for p,q,s,t in zip(ps, qs, states, expected):
+        torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-7)
+        assert s.keys()==t.keys() and all(s[k]==v and type(s[k]) is type(v) for k,v in t.items() if not torch.is_tensor(v))
 
 class Scaler:
     "What torch.amp.GradScaler does to an optimizer that takes its scale, with `found` for what it has found"
@@ -284,6 +318,7 @@ def test_a_grad_scaler(a, on_triton):
                 if i!=2: opt.step()
                 continue
             takes = opt._step_supports_amp_scaling
+            assert takes==(i>0)
             for p in ps: p.grad = torch.full_like(p, float('inf')) if i==2 else p.grad*8
             given = [p.grad.clone() for p in ps]
             if not takes: torch._foreach_div_([p.grad for p in ps], 8.)
@@ -718,6 +753,23 @@ def test_a_card_leaves_steps_out(captured):
         assert opt.skipped_steps==1 and opt.state[model[0].weight]['step']==7
         runs.append([*model.parameters()])
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+@gpu
+@pytest.mark.parametrize('cls,kw', branching.values(), ids=branching)
+def test_a_card_branches_on_a_counter(cls, kw):
+    "Steps that come as fast as the host can give them, some left out, the first among them"
+    bad,runs = (0, 3, 4, 11),[]
+    for how in ({}, dict(foreach=False)):
+        ps  = [p.detach().cuda().requires_grad_() for p in params((50,50), (40,40), (50,50), dtype=torch.float64, grads=False)]
+        opt = cls(ps, lr=.01, nonfinite='skip', **kw, **how)
+        given = [[torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype).cuda() for j,p in enumerate(ps)] for i in range(16)]
+        for i in bad: given[i][i%3][-1,-1] = float('inf')
+        for gs in given:
+            for p,g in zip(ps, gs): p.grad = g
+            opt.step()
+        assert opt.skipped_steps==len(bad) and opt.state[ps[0]]['step']==16-len(bad) and bool(opt._plan.gate)==(not how)
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
 
 @gpu
 def test_a_card_with_a_parameter_of_more_than_2_31_elements():

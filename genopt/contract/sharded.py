@@ -4,7 +4,7 @@ here; all others on the whole, through DTensor's own operations, which talk to t
 import sys
 import torch
 
-__all__ = ['agree', 'alike', 'is_sharded', 'local']
+__all__ = ['agree', 'alike', 'as_part', 'is_sharded', 'local']
 
 
 def is_sharded(x):
@@ -14,6 +14,13 @@ def is_sharded(x):
 def local(x):
     "The part of `x` that is here: the same memory"
     return x.to_local() if is_sharded(x) else x
+
+def as_part(part, x):
+    "A tensor that is sharded as `x` is, of which the part that is here is `part`; `part` itself if `x` is not sharded"
+    if not is_sharded(x): return part
+    whole = [p.is_partial() for p in x.placements]
+    if any(whole): raise NotImplementedError("a random number like a sum over processes that is not complete; draw it like the parameter")
+    return type(x).from_local(part, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride())
 
 def alike(x, y): return x.device_mesh==y.device_mesh and x.placements==y.placements and not any(p.is_partial() for p in x.placements)
 

@@ -15,6 +15,7 @@ the numbers of a draw at once. Both use this table."""
 
 import torch
 from torch import Tensor
+from ..contract.sharded import is_sharded
 from .values import aten
 
 __all__ = ['NORMAL', 'UNIFORM', 'drawn', 'is_drawn', 'most_draws']
@@ -75,7 +76,8 @@ def is_drawn(func, args, kwargs):
         return False
     named = arguments(func, args, kwargs)
     tensors = [a for a in named.values() if isinstance(a, Tensor)]
-    if named.get('generator') is not None or any(type(t) not in plain for t in tensors):
+    known = all(type(t) in plain or is_sharded(t) for t in tensors)
+    if named.get('generator') is not None or not known:
         return False
     if func.overloadpacket is aten.normal and not tensors:
         return False

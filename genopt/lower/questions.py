@@ -25,6 +25,7 @@ shape_questions = {
 }
 memory_questions = {'tolist', 'numpy', '__array__', '__dlpack__', 'data_ptr'}
 value_questions = {'item', '__bool__', '__float__', '__int__', '__index__'}
+products = {'matmul', '__matmul__', '__rmatmul__'}
 
 
 class NoValueMode(TorchFunctionMode):
@@ -52,7 +53,20 @@ class QuestionMode(FactorMode):
             raise NeedsShape(f"asks for the {name.strip('_')} of a tensor")
         if name in memory_questions:
             raise NotRecorded(f"takes values out of a tensor ({name})")
+        if (
+            takes_matrices(name, args, kwargs or {})
+            and self.recorder.rank_of(args[0]) != 1
+        ):
+            raise NeedsShape(f"calls {name}, which is another function of a matrix")
         return super().__torch_function__(func, types, args, kwargs)
+
+
+def takes_matrices(name, args, kwargs):
+    "Whether the function is one of all elements for a row, and something else for a matrix"
+    if name == 'linalg_norm':  # of a matrix `ord=2` is its largest singular value
+        order = kwargs.get('ord', args[1] if len(args) > 1 else None)
+        return order is not None and kwargs.get('dim') is None and len(args) < 3
+    return name in products
 
 
 def asked(func):

@@ -170,7 +170,10 @@ class Recorder(TorchDispatchMode):
         "A random operation, as draws and operations on these, which are dispatched in turn"
         name = func.overloadpacket.__name__
         if self.block is None or self.block.is_global:
-            raise NotRecorded("draws random numbers for all parameters at once")
+            raise NotRecorded(
+                f"draws random numbers for all parameters at once ({name}); "
+                "draw them in a callback of one parameter"
+            )
         if not is_drawn(func, args, kwargs):
             raise NotRecorded(f"draws random numbers with {name}; {only_these}")
         if func._schema.is_mutable:

@@ -4,7 +4,7 @@ Two can look at the gradients:
 
     the host      looks before the step. If the gradients are on a GPU it waits for them
     the kernels   look where kernels of one GPU run all parameters. They close a gate (`run.gate`), and write nothing behind it. The host does not
-                  wait. It learns of it when somebody asks, and under `nonfinite='raise'` at the next step"""
+                  wait. It learns of it when somebody asks, and at the next step under `nonfinite='raise'`, or if callbacks branch on a counter"""
 
 from ..contract.messages import name_in
 from ..run.choose import backend_of
@@ -24,7 +24,7 @@ class Nonfinite:
     _planned_for_gate = False                                           # whether the plan was made for steps that kernels may leave out
     _gate = None                                                        # of a GPU
     _skipped,_last_skipped = 0,False                                    # what the host knows of steps left out; None: the gate knows
-    _untold = None                                                      # the plan of the last step, if `nonfinite='raise'` has still to raise for it
+    _untold = None                                                      # plan and answer of the last step, if `nonfinite='raise'` may raise for it
 
     @property
     def nonfinite(self):
@@ -47,8 +47,9 @@ class Nonfinite:
         """Raise the `FloatingPointError` of `nonfinite='raise'` for the last step now, if a gradient was not finite, and not at the next step.
 
         Call it after the last step of a training on a GPU: it waits for that step. Elsewhere the step itself has raised."""
-        plan,self._untold = self._untold,None
-        if plan is None or not plan.gate.was_closed(): return
+        untold,self._untold = self._untold,None
+        if untold is None or not untold[1].left_out: return
+        plan = untold[0]
         name = name_in(plan.groups, plan.first_marked())
         raise FloatingPointError(f"{self.name}: in the last step the gradient of {name} was not finite, or its square was not. That step was left "
                                  "out, and nothing has changed; nonfinite='skip' goes on after such steps")
@@ -98,7 +99,7 @@ class Nonfinite:
 
         The scaler asks this before each step. Otherwise it divides the gradients itself, and waits to see whether they are finite."""
         if self._release: raise RuntimeError(f"{self.name}: {scaled}")
-        return self._plan is not None and self._plan.can_unscale and self._nonfinite!='raise'
+        return self._plan is not None and self._plan.can_have_gate and self._nonfinite!='raise'
 
     def _cannot_look(self, params, unseen=None):
         "Return why a captured step cannot look at the gradients of `params`, or `None`. `unseen`: whether its kernels can leave a step out"
@@ -122,8 +123,7 @@ class Nonfinite:
     def _end_gated(self, plan):
         "End such a step: count it if it was left out, or have the gate tell the next step"
         if self._nonfinite!='raise' or 'found_inf' in self.__dict__: return plan.gate.count()
-        plan.gate.tell()
-        self._untold = plan
+        self._untold = plan,plan.gate.tell()
 
 def of_one_gpu(params):
     "The device of all `params`, if kernels run there and leave no step to the host; else None"

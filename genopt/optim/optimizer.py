@@ -3,7 +3,7 @@
 import copy
 import warnings
 from functools import partial
-from operator import attrgetter,is_
+from operator import is_
 from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
@@ -73,8 +73,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
         `last_step_skipped` and counts it in `skipped_steps`. `'raise'` and `'skip'` read each gradient once more. Where kernels of one GPU run all
-        parameters, the host does not wait: they leave the step out, `'raise'` raises at the next step or in `check_gradients()`, and counters are on
-        the device, so that reading one waits.
+        parameters, the host does not wait: they leave the step out, `'raise'` raises at the next step or in `check_gradients()`, and reading a
+        counter waits. For callbacks that branch on a counter a step waits for the one before.
 
     Attributes: `scratch_bytes` is the memory in bytes that a step may use beyond parameters, gradients and state; on a GPU operations on lists may
     use 16 times as much, and stacks of matrices 6 times. `arguments` holds the hyper-parameters of an algorithm, with their defaults.
@@ -294,7 +294,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         groups = self.param_groups
         params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
         if params and params[0].is_cuda and is_capturing(params[0].device): self._check_captured()
-        return Inputs(params, gradients(params), self._settings(groups), groups)
+        return Inputs(params, None, self._settings(groups), groups)
 
     def _check_captured(self):
         "Refuse to be recorded in a CUDA graph, which would repeat the numbers of this step for ever"
@@ -402,7 +402,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         plan  = partial(self._new_plan, inputs, arrived)
         gate  = None if any(s.offload for s in inputs.settings) else self._gate_for(inputs.params)
         gated = plan(gate=gate) if gate else None
-        unseen = gated is not None and (gated.can_unscale if 'found_inf' in self.__dict__ else gated.can_have_gate)
+        unseen = gated is not None and gated.can_have_gate
         if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
             raise ValueError(f"{self.name}: capturable=True {why}")
         self._plan = gated if unseen else plan()
@@ -532,10 +532,3 @@ class Boxed:
         opt._told  = told_weights(opt.param_groups, state_dict)
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})
-
-
-def gradients(params):
-    "Return the gradient of each tensor, and `None` for a frozen `Parameter`. A plain tensor may have a gradient that the user has set"
-    grads = [p.grad for p in params]
-    if all(map(attrgetter('requires_grad'), params)): return grads
-    return [g if p.requires_grad or not isinstance(p, torch.nn.Parameter) else None for p,g in zip(params, grads)]

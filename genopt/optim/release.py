@@ -18,9 +18,10 @@ from .._torch import quiet,without_dynamo
 from ..contract.block import of_model
 from ..contract.messages import name_in
 from ..contract.tensors import wide
+from ..run.gradients import gradients
 from ..run.plan import Inputs,prepared
 from . import watch
-from .optimizer import Optimizer,gradients
+from .optimizer import Optimizer
 
 __all__ = ['GradientRelease', 'release_gradients']
 

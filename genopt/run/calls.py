@@ -128,10 +128,13 @@ def read(work, batch, v):
     if v.name in batch.scratch:
         return batch.scratch[v.name] if batch.stacked else batch.scratch[v.name][0]
     xs = values(work, batch, v.name)
-    if not batch.stacked:
-        return xs[0]
-    batch.values[v] = torch.stack(xs)  # for the calls that come after
-    return batch.values[v]
+    x = torch.stack(xs) if batch.stacked else xs[0]
+    gated = work.gate and v.name == 'grad'
+    if gated:
+        x = work.gate.let_through(x)
+    if batch.stacked or gated:
+        batch.values[v] = x  # for the calls that come after
+    return x
 
 
 def values(work, batch, n):

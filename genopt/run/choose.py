@@ -57,6 +57,12 @@ def on_device(v, device):
 
 def program_for(chain, numbers, p, asked, capturable=False):
     "The program for `chain` and a parameter like `p`, with states as they are at first"
+    return program_and_why(chain, numbers, p, asked, capturable)[0]
+
+
+def program_and_why(chain, numbers, p, asked, capturable=False):
+    """The same, and why it calls a callback over all parameters first; None if it does not, or does
+    so because that one asks the model"""
     x, q = compute(p), real(p.detach())
     values = {n: init(x) for n, init in chain.state.items()}
     hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
@@ -66,9 +72,9 @@ def program_for(chain, numbers, p, asked, capturable=False):
     layout = layout_of(q, q.dtype, rooms(chain, values, q), chain)
     program = lower(chain, layout, numbers | hosts, request)
     if not program.falls_back or not any(b.is_global for b in chain.blocks):
-        return program
+        return program, None
     other = lower(chain, layout, numbers | hosts, replace(request, call_globals=True))
-    return program if other.falls_back else other
+    return (program, None) if other.falls_back else (other, program.why[0])
 
 
 def check_asked(chain, numbers, params, who, fused, capturable):
@@ -102,7 +108,7 @@ def how(chain, numbers, params, asked):
     "How `chain` is run for `params`, in words. Also of each callback what it runs on"
     if asked == 'reference' or not params:
         return 'each parameter by itself (foreach=False)', {}
-    program = program_for(chain, numbers, params[0], asked)
+    program, why = program_and_why(chain, numbers, params[0], asked)
     if program.falls_back:
         return f'each parameter by itself; {program.why[0]}', {}
     words = (
@@ -114,7 +120,8 @@ def how(chain, numbers, params, asked):
         words = f'{words}, because {program.instead}'
     if program.why:
         words = f'{words}, around {", ".join(w.callback for w in program.why)}'
-    return before(program.prefix) + words, program.runs_on | dict(move='elements')
+    words = before(program.prefix) + words + (f'; {why}' if why else '')
+    return words, program.runs_on | dict(move='elements')
 
 
 def program_on_gpu(chain, numbers, p, steps=100):

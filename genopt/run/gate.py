@@ -3,11 +3,14 @@ GPU read it: with `nonfinite='skip'`, and where a GradScaler has found what is n
 
     GradScaler, or a look at the gradients    writes `flag`
     kernels                                   write parameters and states where `flag` is 0
+    callbacks that are called                 see gradients of 0 where it is not
     counters                                  are on the device, and stay where `flag` is not 0
 
-So a step that is left out changes nothing, and no step waits. With `nonfinite='raise'` the flag
-follows the step to the host, where it is read at the next step."""
+So a step that is left out changes nothing, and no step waits. Where the host must know more, the
+flag follows the step there as an `Answer`, which is read at the next step: with
+`nonfinite='raise'`, and where a callback branches on a counter (`store.OptimisticClock`)."""
 
+from functools import cached_property
 import torch
 
 __all__ = ['Gate']
@@ -22,13 +25,11 @@ class Gate:
         self.flag, self.scale = new(0, torch.float32), new(1, torch.float32)
         self.skipped = new(0, torch.int64)
         self.device, self.scaled = device, False
-        self.on_host, self.event = (
-            None,
-            None,
-        )  # the flag of the last step, and when it has come
+        self.answer = None  # that of this step, once somebody has asked for it
 
     def set(self, found_inf=None, scale=None):
         "Begin a step. `found_inf` and `scale`: what a GradScaler has found, and its scale"
+        self.answer = None
         if found_inf is None:
             self.flag.zero_()
         else:
@@ -39,22 +40,37 @@ class Gate:
             self.scale.fill_(1)
         self.scaled = scale is not None
 
+    def let_through(self, grad):
+        """The gradient `grad` for a callback that is called, divided by the scale. Zeros if the gate
+        is closed: an eigendecomposition, for instance, raises an error for what is not finite"""
+        grad = grad / self.scale if self.scaled else grad
+        return torch.where(self.flag == 0, grad, 0)
+
     def count(self):
         "End a step: count it if it was left out"
         self.skipped += self.flag != 0
 
     def tell(self):
-        "End a step: send the flag to the host, which goes on"
-        pinned = self.device.type != 'cpu'
-        if self.on_host is None:
-            self.on_host = torch.zeros_like(self.flag, device='cpu', pin_memory=pinned)
-            self.event = torch.Event(self.device) if pinned else None
-        self.on_host.copy_(self.flag, non_blocking=True)
+        "The `Answer` of this step, for the host. To be asked when the flag is written"
+        if self.answer is None:
+            self.answer = Answer(self.flag)
+        return self.answer
+
+
+class Answer:
+    "Whether a step was left out, on its way to the host. The host goes on"
+
+    def __init__(self, flag):
+        on_gpu = flag.device.type != 'cpu'
+        self.on_host = torch.zeros_like(flag, device='cpu', pin_memory=on_gpu)
+        self.on_host.copy_(flag, non_blocking=True)
+        self.event = torch.Event(flag.device) if on_gpu else None
         if self.event:
             self.event.record()
 
-    def was_closed(self):
-        "Whether the step that has told was left out. Waits for that step"
+    @cached_property
+    def left_out(self):
+        "Whether it was. Waits for the end of that step"
         if self.event:
             self.event.synchronize()
-        return bool(self.on_host)
+        return self.on_host.tolist() != 0

@@ -7,33 +7,54 @@
     step 2    take([g0, g1])    the same tensors (`is`), which lie where they lay: nothing to do
     step 3    take([g0, h1])    another tensor: all addresses are read again"""
 
+import ctypes
 import weakref
 from operator import attrgetter, is_
 from torch import Tensor
+from torch.nn import Parameter
 from ..contract.sharded import local
 from .memory import Memory, aligned, as_strided_like, real
 
-__all__ = ['Gradients']
+__all__ = ['Gradients', 'gradients']
 
-dtype_of = attrgetter('dtype')
+dtype_of, requires_grad = attrgetter('dtype'), attrgetter('requires_grad')
+
+
+def gradients(params):
+    """The gradient of each tensor, and None for a frozen `Parameter`. A plain tensor may have a
+    gradient that the user has set"""
+    grads = [p.grad for p in params]
+    if all(map(requires_grad, params)):
+        return grads
+    return [
+        g if p.requires_grad or not isinstance(p, Parameter) else None
+        for p, g in zip(params, grads)
+    ]
 
 
 class Gradients:
     """Takes the gradients of each step, for the parameters `ps`, which are number `indices` of all
     `n_all`. `launched`: they must lie as the parameters do. `by_address`: the launch needs no
-    tensors, only `addresses`. `of_users`: they come from the user, and not from a prefix.
-    `pointed`: the launch has the addresses"""
+    tensors, only their addresses, which are in `array`. `of_users`: they come from the user, and not
+    from a prefix. `pointed`: the launch has the addresses. `reader`: that of C; None if nobody has
+    tried to make one, and False if there can be none"""
 
     def __init__(self, ps, indices, n_all, dtype, launched, by_address, of_users):
         self.ps, self.indices, self.dtype, self.launched = ps, indices, dtype, launched
         self.by_address, self.of_users = by_address, of_users
         self.all_in_order = of_users and indices == [*range(n_all)]
         self.plain_params = all(p.is_contiguous() for p in ps)
-        self.tensors, self.addresses, self.pointed = None, None, False
+        self.tensors, self.pointed, self.reader = None, False, None
+        self.array = (ctypes.c_int64 * len(ps))() if by_address else None
         self.known, self.memory = (
             None,
             None,
         )  # weak references to those that are known, and where
+
+    @property
+    def addresses(self):
+        "Where they lie, if the launch needs to know"
+        return self.array and self.array[:]
 
     def take(self, grads):
         "Take those of this step. False if one has another dtype than before, or is sparse"
@@ -44,13 +65,25 @@ class Gradients:
         taken = mine if plain else [self.fitted(g, p) for g, p in zip(mine, self.ps)]
         if any(g is None for g in taken):
             return False
-        self.tensors, self.pointed, self.known, self.memory = taken, False, None, None
+        self.forget()
+        self.tensors = taken
         if self.by_address:
-            self.addresses = [*map(Tensor.data_ptr, taken)]
+            self.array[:] = [*map(Tensor.data_ptr, taken)]
             if plain and self.of_users:  # nothing of ours may keep the user's alive
                 self.known = [*map(weakref.ref, mine)]
                 self.tensors = None
         return True
+
+    def read(self):
+        "Let the reader find out where the gradients lie now. False if Python has to look at them"
+        found = self.reader.read() if self.reader else None
+        if found == 'moved':
+            self.forget()
+        return found is not None
+
+    def forget(self):
+        "The gradients of the step before are no longer those of this one"
+        self.tensors, self.pointed, self.known, self.memory = None, False, None, None
 
     def same(self, mine):
         "Whether these are the tensors that were taken last, and lie where they lay"

@@ -5,7 +5,16 @@ import torch
 from .._torch import addresses_hold, handles
 from . import compiler
 
-__all__ = ['Memory', 'aligned', 'as_strided_like', 'is_capturing', 'real', 'real_dtype']
+__all__ = [
+    'Memory',
+    'aligned',
+    'array',
+    'as_strided_like',
+    'is_capturing',
+    'layout_of',
+    'real',
+    'real_dtype',
+]
 
 
 def real(x):
@@ -82,6 +91,11 @@ class Struct(ctypes.Structure):
     ]
 
 
+def layout_of(tensors):
+    "Of each of `tensors` its number of dimensions, sizes and strides"
+    return [n for x in tensors for n in (x.ndim, *x.shape, *x.stride())]
+
+
 def array(values):
     return (ctypes.c_int64 * max(1, len(values)))(*values)
 
@@ -101,7 +115,7 @@ class Memory:
         self.arrays = [
             array(self.handles.pointers),
             array(self.addresses),
-            array([n for layout in self.layouts for n in (len(layout) // 2, *layout)]),
+            array(layout_of(tensors[:shaped])),
         ]
         self.struct = Struct(
             *map(ctypes.addressof, self.arrays[:2]),

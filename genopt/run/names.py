@@ -122,7 +122,9 @@ class CNames(Names):
         "The random numbers `v`: of a block of elements, or one of the parameter"
         if v.kind == ELEMENTS:
             return f'u_{v.name}[i - b]'
-        return f'one_{kind_of(v)}_{self.d.T}({v.draw}, a->keys[t], a->seed)'
+        return (
+            f'one_{kind_of(v)}_{self.d.T}({v.draw}, a->keys[t] & 0xffffffff, a->seed)'
+        )
 
     def kept_at(self, v):
         return f'w[t*{self.width} + {self.kept[v]}]'

@@ -256,7 +256,7 @@ class Offloaded:
     """The plan of steps in which the parameters `moved`, by their places, are computed on the host.
     It is asked as a `Plan` is, and takes what a `Plan` takes"""
 
-    gate, can_have_gate, can_unscale = None, False, False
+    gate, can_have_gate = None, False
 
     def __init__(
         self, staging, moved, inputs, store, who, scratch_bytes, late, finished=None

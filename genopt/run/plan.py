@@ -17,12 +17,13 @@ import math
 from operator import is_
 import torch
 from torch import Tensor
-from .._torch import increment_versions, sparse_values
+from .._torch import handles, increment_versions, sparse_values
 from ..contract.sharded import agree, is_sharded, local
 from ..contract.tensors import is_finite, wide
 from .cross import check_shared_numbers, run_before_commit
 from .prefix import hand_over, late_changes, prefix_items
 from .random import Seed, key_of
+from .reader import reader_of
 from .reference import Item, loop
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
@@ -68,11 +69,11 @@ class Plan:
         self.gate = gate
         alone = not self.fallback and not self.sharded and not self.behind_prefix
         self.can_have_gate = alone and on_one_gpu(self.works)
-        self.can_unscale = self.can_have_gate and all(
-            w.kernels_read_gradients and not w.calls_read_gradients for w in self.works
-        )
+        self.has_read = False  # whether C has read where the gradients of this step lie
+        self.rest = None  # a `Reader` that sees that the others still have none
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
+        self.looked = ()  # works whose kernels have looked at the gradients of this step
         self.fresh = True  # nothing is committed yet
 
     # -- Valid --
@@ -90,16 +91,27 @@ class Plan:
         self.version = self.store.version
 
     def valid_for(self, inputs):
-        params, grads = inputs.params, inputs.grads
+        params = inputs.params
         return (
             self.version == self.store.version
             and len(params) == len(self.params)
             and all(map(is_, params, self.params))
-            and self.same_gradients(grads)
             and self.same_settings(inputs.settings)
             and all(w.unmoved() for w in self.works)
             and all(local(params[i]) is x for i, x in self.parts.items())
+            and (self.read_gradients() or self.same_gradients(inputs.grads))
         )
+
+    def read_gradients(self):
+        "Let C read where the gradients lie now. False if Python has to look at them"
+        works = self.works if self.simple else ()
+        self.has_read = bool(works) and all([w.read_gradients() for w in works])
+        if self.has_read and self.rest is None:
+            rest = [p for p, missing in zip(self.params, self.missing) if missing]
+            self.handles_of_rest = handles(rest)
+            self.rest = reader_of(rest, self.handles_of_rest)
+        self.has_read = self.has_read and self.rest.read() is not None
+        return self.has_read
 
     def same_gradients(self, grads):
         "Whether there are gradients where there were, and sparse ones where such were"
@@ -128,7 +140,9 @@ class Plan:
         self.draw_anew()
         check_shared_numbers(self.works, self.settings)
         ready = all(
-            w.simple and w.take(inputs.grads) and w.prepare(self.settings)
+            w.simple
+            and (self.has_read or w.take(inputs.grads))
+            and w.prepare(self.settings)
             for w in self.works
         )
         if ready and look and self.gate:
@@ -140,12 +154,13 @@ class Plan:
         self.seed.begin()
 
     def close_gate_if_bad(self):
-        for w in self.works:
+        self.looked = [*self.works]  # one may get another program before the step ends
+        for w in self.looked:
             w.close_gate_if_bad()
 
     def first_marked(self):
         "The place of the first parameter for whose gradient that has closed the gate"
-        found = [i for w in self.works if (i := w.first_marked()) is not None]
+        found = [i for w in self.looked if (i := w.first_marked()) is not None]
         return min(found, default=None)
 
     def looks_bad(self):

@@ -6,7 +6,7 @@ https://doi.org/10.1145/2063384.2063405), a function of a counter and a key:
                word 1    the draw: the callback's place in the chain, and how many draws of its
                          call came before
                word 2    the parameter's place in the optimizer
-               word 3    the shard, if there are several
+               word 3    the shard, if there are several; 0 for a single number of a parameter
 
 A counter gives four words, for four elements side by side. So a number depends on nothing else: not
 on the backend, on threads, batches or stages, nor on whether a CUDA graph was captured. A graph
@@ -16,8 +16,8 @@ draws a new seed each time it is replayed.
     normal     Box and Muller's transform: two words a and b make two numbers,
                r*cos(2 pi t) and r*sin(2 pi t), where r = sqrt(-2 log(u)), u is made of a, t of b
 
-Processes that hold copies of a parameter must have the same seed, as for torch's own numbers. A
-sharded parameter that is called by itself draws from DTensor's generator.
+Processes that hold copies of a parameter, or shards of it, must have the same seed, as for torch's
+own numbers. Each shard has numbers of its own.
 
 `c.py` and `triton.py` have the same in their languages. The functions here are for the backends
 that run operations of torch. They take lists, with a tensor for each parameter."""
@@ -26,7 +26,7 @@ import math
 from itertools import accumulate
 import torch
 from .._torch import TorchDispatchMode
-from ..contract.sharded import is_sharded
+from ..contract.sharded import as_part, is_sharded, local
 from ..lower.draws import NORMAL, UNIFORM, drawn, is_drawn, most_draws
 from ..lower.values import ELEMENTS, aten
 from . import compiler
@@ -183,6 +183,7 @@ def of_part(part, work):
         name = f'{v.kind} numbers'
         if name not in part.kept:
             keys = [work.keys[part.batch.at[j]] for j in part.places]
+            keys = keys if each else [k % shard_step for k in keys]
             sizes = [p.numel() if each else 1 for p in ps]
             part.kept[name] = Numbers(sizes, keys, ps[0].device, capturable)
         seed = work.seed.on(ps[0].device)
@@ -216,8 +217,11 @@ class Drawing(TorchDispatchMode):
         return args[0].copy_(result) if func._schema.is_mutable else result
 
     def draw(self, kind, like, dtype):
-        n, device = like.numel(), like.device
-        make = Numbers([n], [self.key], device, self.capturable)
+        x, key = self.x, self.key
+        if x.shape != like.shape:
+            x, key = like, key_of(self.key % shard_step, like)
+        part, device = local(x), like.device
+        make = Numbers([part.numel()], [key], device, self.capturable)
         (numbers,) = make(kind, self.next, self.seed.on(device), dtype or like.dtype)
         self.next += 1
-        return lying_as(self.x if self.x.shape == like.shape else like, numbers)
+        return as_part(lying_as(part, numbers), x)

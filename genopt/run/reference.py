@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from .._torch import times_written
 from ..contract.chain import Namespace, fold, learned_of
-from ..contract.sharded import is_sharded
 from ..contract.state import seen
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 from .random import Drawing
@@ -54,7 +53,7 @@ class Item:
     def call(self, block, at):
         "What `block` changes, which is number `at` of the chain and draws random numbers"
         drawing = None
-        if self.random and not is_sharded(self.x):
+        if self.random:
             drawing = Drawing(*self.random, self.chain.places[at], self.x)
         with drawing or nullcontext():
             return block(self.ns)

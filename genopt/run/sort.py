@@ -10,7 +10,8 @@ parameter. All parameters of a program are one `Work`; those that no program can
     works       A: weight, bias | B: weight
     fallback    embedding"""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 import torch
 from torch import Tensor
 from ..contract.messages import name_in
@@ -20,24 +21,28 @@ from ..contract.tensors import dense
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
+from .gradients import gradients
 from .memory import aligned, real, real_dtype
 from .random import key_of
-from .store import Clock, DeviceClock, SharedClock, cells
+from .store import Clock, DeviceClock, OptimisticClock, SharedClock, cells
 from .scalars import Row
 from .work import Work
 
 __all__ = ['Inputs', 'Sort', 'check_shapes']
 
 
-@dataclass
 class Inputs:
     """What a step starts from: parameters and gradients in order; the settings of each group; the
-    groups themselves, for messages"""
+    groups themselves, for messages. `grads`: None if they are to be looked up, when somebody asks"""
 
-    params: list
-    grads: list
-    settings: list
-    groups: list
+    def __init__(self, params, grads, settings, groups):
+        self.params, self.settings, self.groups = params, settings, groups
+        if grads is not None:
+            self.grads = grads
+
+    @cached_property
+    def grads(self):
+        return gradients(self.params)
 
     def group_of(self):
         "The number of the group of each parameter"
@@ -140,10 +145,7 @@ class Sort:
         ):
             return "its state is not sharded as it is"
         tensors = {n: real(local(s).detach()) for n, s in kept.items()}
-        numbers = settings.numbers | hosts
-        if self.gate:
-            numbers |= {n: on_device(v, x.device) for n, v in hosts.items()}
-        program = self.program(i, x, tensors, real_dtype(grad.dtype), numbers, settings)
+        program = self.program(i, x, tensors, real_dtype(grad.dtype), hosts, settings)
         if program.falls_back:
             return self.refused(settings, program.why[0])
         if kind == 'sharded':
@@ -155,7 +157,7 @@ class Sort:
             self.works[key] = Work(
                 program, self.scratch_bytes, self.who, self.gate, self.seed
             )
-        work, row = self.works[key], self.row(group, p, hosts)
+        work, row = self.works[key], self.row(group, p, hosts, program.request)
         work.add(i, x, tensors, local(p), kept, row, key_of(i, p))
         return None
 
@@ -171,17 +173,32 @@ class Sort:
             hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
         return hosts, {n: v for n, v in values.items() if isinstance(v, Tensor)}
 
-    def program(self, i, x, tensors, grad_dtype, numbers, settings):
-        """The program for parameter `i`. It is launched if the elements of parameter and states lie
-        side by side in one order; else it is operations on lists"""
+    def program(self, i, x, tensors, grad_dtype, hosts, settings):
+        """The program for parameter `i` with counters `hosts`. If kernels may leave a step out, they
+        count as well. If a callback must know a counter to branch on it, the host counts"""
         backend = backend_of(settings.asked, x.device, settings.capturable)
-        chain, gated = settings.chain, backend == 'triton' and self.gate is not None
-        request = Request(
-            backend, settings.capturable or gated, self.call_globals, gated
+        gated = backend == 'triton' and self.gate is not None
+        asked = Request(backend, settings.capturable, self.call_globals, gated)
+        args = (
+            i,
+            x,
+            layout_of(x, grad_dtype, tensors, settings.chain),
+            tensors,
+            settings,
         )
+        if gated:
+            counters = {n: on_device(v, x.device) for n, v in hosts.items()}
+            program = self.laid_out(*args, counters, replace(asked, capturable=True))
+            if settings.capturable or not program.falls_back:
+                return program
+        return self.laid_out(*args, hosts, asked)
+
+    def laid_out(self, i, x, layout, tensors, settings, counters, request):
+        """The program for `request`. It is launched if the elements of parameter and states lie side
+        by side in one order; else it is operations on lists"""
+        chain, numbers = settings.chain, settings.numbers | counters
         if request.launches and not dense(x):
             request = replace(request, backend='foreach')
-        layout = layout_of(x, grad_dtype, tensors, chain)
         handed = self.finished[i].ns if i in self.finished else {}
         program = lower(chain, layout, numbers, request, self.late, handed)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}
@@ -205,40 +222,44 @@ class Sort:
 
     # -- rows of scalars --
 
-    def row(self, group, p, hosts):
-        """The row of scalars for a parameter of `group` with counters `hosts`. Parameters of one
-        group that count alike share it"""
+    def row(self, group, p, hosts, request):
+        """The row of scalars for a parameter of `group` with counters `hosts`, whose program is for
+        `request`. Parameters of one group that count alike share it"""
         state = self.store.of(p)
         undecayed = state.get('do_wd') is False
         if hosts and len(mine := cells(state, hosts)) == len(hosts):
             return Row(group, SharedClock(mine), undecayed)
         on_host = not any(isinstance(v, Tensor) for v in hosts.values())
-        key = (
-            group,
-            undecayed,
-            *((n, v if on_host else float(v)) for n, v in hosts.items()),
-        )
+        kind = self.kind_of_clock(on_host, request)
+        counters = ((n, v if on_host else float(v)) for n, v in hosts.items())
+        key = group, undecayed, kind, *counters
         if key not in self.rows:
-            self.rows[key] = Row(
-                group, self.clock(getattr(state, 'clock', None), hosts), undecayed
-            )
+            clock = self.clock(getattr(state, 'clock', None), hosts, kind)
+            self.rows[key] = Row(group, clock, undecayed)
         return self.rows[key]
 
-    def clock(self, old, hosts):
-        """The clock for a new row: `old`, which a parameter of the row has, if all that have it are
-        of this row; else a new one"""
-        numbers = all(not isinstance(v, Tensor) for v in hosts.values())
-        counted_by_kernels = self.gate is not None and numbers
+    def kind_of_clock(self, on_host, request):
+        "Who counts. `on_host`: whether counters are plain numbers to the user"
+        if not (request.gated and on_host):
+            return Clock
+        return DeviceClock if request.capturable else OptimisticClock
+
+    def clock(self, old, hosts, kind):
+        """The clock of this `kind` for a new row: `old`, which a parameter of the row has, if all that
+        have it are of this row; else a new one"""
         mine = (
-            type(old) is (DeviceClock if counted_by_kernels else Clock)
+            type(old) is kind
+            and getattr(old, 'gate', self.gate) is self.gate
             and old.values.keys() == hosts.keys()
             and not any(r.clock is old for r in self.rows.values())
         )
         if mine and old.parameters == self.sharing(old):
             return old
-        if counted_by_kernels:
+        if kind is DeviceClock:
             there = {n: on_device(v, self.gate.device) for n, v in hosts.items()}
             return DeviceClock(there, hosts)
+        if kind is OptimisticClock:
+            return OptimisticClock(hosts, self.gate)
         return Clock(
             {n: v.clone() if isinstance(v, Tensor) else v for n, v in hosts.items()}
         )

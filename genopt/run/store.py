@@ -13,6 +13,7 @@ from ..contract.tensors import plain
 __all__ = [
     'Clock',
     'DeviceClock',
+    'OptimisticClock',
     'ParameterState',
     'SharedClock',
     'StateStore',
@@ -67,6 +68,39 @@ class DeviceClock(Clock):
 
     def names(self):
         return self.start
+
+
+class OptimisticClock(Clock):
+    """Counters that the host counts, because callbacks branch on them, where the kernels of a GPU may
+    leave a step out.
+
+    A step counts as taken until the counters are read for the next one. By then `gate` has told the
+    host of it, and a step that was left out is taken back. So the counters are exact, and the host is
+    at most one step ahead of the device:
+
+        step 7     advance     now 7, before 6     the answer is on its way
+        step 8     values      it was left out     now 6"""
+
+    __slots__ = 'gate', 'now', 'before', 'answer'
+
+    def __init__(self, values, gate):
+        self.gate, self.now, self.before, self.answer = gate, values, None, None
+        self.parameters = 0
+
+    @property
+    def values(self):
+        if self.answer is not None:
+            self.now = self.before if self.answer.left_out else self.now
+            self.answer = None
+        return self.now
+
+    def advance(self, new):
+        self.before = self.values
+        self.now = self.before | {n: plain(v) for n, v in new.items()}
+        self.answer = self.gate.tell()
+
+    def names(self):
+        return self.now
 
 
 class SharedClock(Clock):

@@ -57,7 +57,8 @@ def random_part(h, i):
     return (mixed(h + i.to(tl.uint32) * 0x9e3779b9) >> 8).to(tl.float32) * 5.9604644775390625e-08
 '''
 
-# Random numbers in callbacks; `random.py` says which. `circle` is the cosine and the sine of `t` turns
+# Random numbers in callbacks; `random.py` says which. `circle` is the cosine and the sine of `t` turns.
+# libdevice's functions of float64 can take any angle, and have 48 bytes of a thread's memory for that
 random = '''
 @jit
 def philox(a, draw, key, seed):
@@ -77,14 +78,28 @@ def philox(a, draw, key, seed):
     return a, b, c, d
 
 @jit
-def circle(t):
+def circle_fp32(t):
     q = tl.floor(4.0 * t + 0.5)
     r = (t - 0.25 * q) * 6.283185307179586
     z = r * r
-    n = q.to(tl.int32)
     s = ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1) * z * r + r
     e = (2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2
-    e = e * z * z - 0.5 * z + 1.0
+    return in_quarter(q, s, e * z * z - 0.5 * z + 1.0)
+
+@jit
+def circle_fp64(t):
+    q = tl.floor(4.0 * t + 0.5)
+    r = (t - 0.25 * q) * 6.283185307179586
+    z = r * r
+    s = (1.5896230157654656e-10 * z - 2.5050747762857807e-8) * z + 2.7557313621385722e-6
+    s = ((s * z - 1.984126982958954e-4) * z + 8.333333333322118e-3) * z - 1.6666666666666630e-1
+    e = (-1.1358536521387682e-11 * z + 2.087570084197473e-9) * z - 2.755731417929674e-7
+    e = ((e * z + 2.4801587288851704e-5) * z - 1.3888888888873056e-3) * z + 4.166666666666659e-2
+    return in_quarter(q, s * z * r + r, e * z * z - 0.5 * z + 1.0)
+
+@jit
+def in_quarter(q, s, e):
+    n = q.to(tl.int32)
     x = tl.where((n & 1) == 0, e, s)
     y = tl.where((n & 1) == 0, s, e)
     return tl.where(((n + 1) & 2) == 0, x, -x), tl.where((n & 2) == 0, y, -y)
@@ -101,15 +116,15 @@ def uniform_fp64(a):
 def normal_fp32(a, b):
     u = (a >> 1).to(tl.int32).to(tl.float32) * 4.656612873077393e-10
     r = tl.sqrt_rn(-2.0 * libdevice.log(u + 2.3283064365386963e-10))
-    x, y = circle(b.to(tl.int32, bitcast=True).to(tl.float32) * 2.3283064365386963e-10)
+    x, y = circle_fp32(b.to(tl.int32, bitcast=True).to(tl.float32) * 2.3283064365386963e-10)
     return r * x, r * y
 
 @jit
 def normal_fp64(a, b):
     u = (a.to(tl.float64) + 0.5) * 2.3283064365386963e-10
     r = tl.sqrt(-2.0 * libdevice.log(u))
-    t = b.to(tl.int32, bitcast=True).to(tl.float64) * 1.4629180792671596e-09
-    return r * libdevice.cos(t), r * libdevice.sin(t)
+    x, y = circle_fp64(b.to(tl.int32, bitcast=True).to(tl.float64) * 2.3283064365386963e-10)
+    return r * x, r * y
 
 @jit
 def side_by_side(a, b, c, d, i):

@@ -163,7 +163,7 @@ class SequenceWriter:
             *tile.tile('tl.load(tiles + 2*k + 1)'),
             *tile.both(f'body_{name}'),
         ]
-        if names.gated:
+        if names.gated and not names.hands_on:
             main = ['if tl.load(flag) == 0.0:', *indented(main)]
         self.call(name, main, 'tiles', tile)
 
@@ -575,12 +575,19 @@ class Tile:
 
 
 def unscaling(names):
-    "What gradients are multiplied by, if there is a gate. A GradScaler has a power of 2"
-    return [f'u = (1.0 / tl.load(scale)).to({names.d.T})'] * names.gated
+    """What gradients are multiplied by, if there is a gate. A GradScaler has a power of 2. 0 if the
+    gate is closed and the stage hands on: calls get what gradients of zero come to, because some
+    callbacks raise an error if a value is not finite"""
+    u = '1.0 / tl.load(scale)'
+    if names.hands_on:
+        u = f'tl.where(tl.load(flag) == 0.0, {u}, 0.0)'
+    return [f'u = ({u}).to({names.d.T})'] * names.gated
 
 
 def unscaled(names, n, text):
-    return f'({text} * u)' if names.gated and n == 'grad' else text
+    if not names.gated or n != 'grad':
+        return text
+    return f'tl.where(u == 0.0, 0.0, {text} * u)' if names.hands_on else f'({text} * u)'
 
 
 def needed(elements, reduced):

@@ -12,8 +12,9 @@ __all__ = ['Scope', 'TritonNames']
 
 
 class TritonNames(Names):
-    """`gated`: kernels write only where a gate lets them, and divide gradients by its scale. `kept`:
-    the places of single numbers that kernels hand to later kernels, and of those that are handed
+    """`gated`: kernels write only where a gate lets them, and divide gradients by its scale.
+    `hands_on`: the stage writes scratch memory, which it does behind a closed gate too. `kept`: the
+    places of single numbers that kernels hand to later kernels, and of those that are handed
     out. `numel`, `row` and `key`: the rows of the table behind those of addresses"""
 
     def __init__(self, program, scalars, dtypes, d):
@@ -24,6 +25,7 @@ class TritonNames(Names):
             self.kept.setdefault(v, len(self.kept))
         self.width = max(1, len(self.kept))
         self.gated = program.request.gated
+        self.last, self.hands_on = program.stages[-1].flat, False
         self.most_reduced = max(
             (len(r.reduced) for f in flats for r in f.rounds), default=0
         )
@@ -37,6 +39,11 @@ class TritonNames(Names):
             if cross_kind(v) != 'vector'
         )
         self.numel, self.row, self.key = (len(self.slots) + i for i in range(3))
+
+    def of_stage(self, flat):
+        names = super().of_stage(flat)
+        names.hands_on = flat is not self.last
+        return names
 
     def slot_at(self, slot, mask=''):
         "The entry of parameter `t` in a row of the table"
@@ -54,7 +61,7 @@ class TritonNames(Names):
         "The random numbers `v`: of a tile, or one of each parameter"
         if v.kind == ELEMENTS:
             return f'u_{v.name}'
-        return f'one_{kind_of(v)}_{self.d.number_type}({v.draw}, key, tl.load(seed))'
+        return f'one_{kind_of(v)}_{self.d.number_type}({v.draw}, key & 0xffffffff, tl.load(seed))'
 
     def kept_at(self, v):
         return f'singles + t*{self.width} + {self.kept[v]}'

@@ -20,6 +20,7 @@ from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
+from .reader import reader_of
 from .scalars import ScalarTable
 from .stacks import read_last
 from .tensors import Tensors, batches
@@ -155,6 +156,21 @@ class Work:
         self.tensors.grads = self.gradients.tensors
         return True
 
+    def read_gradients(self):
+        "Let C read where the gradients lie now. False if Python has to look at them"
+        grads, handles, dtype = self.gradients, self.memory.handles, self.dtypes['grad']
+        if grads.reader is None:
+            legible = (
+                grads.by_address and grads.of_users and self.kernels_read_gradients
+            )
+            same_kind = {p.dtype for p in self.users} == {dtype}
+            grads.reader = (
+                legible
+                and same_kind
+                and reader_of(self.users, handles, dtype, grads.array)
+            )
+        return grads.read()
+
     def prepare(self, settings, handed=None):
         "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"
         for b in self.batches:
@@ -174,11 +190,6 @@ class Work:
     @property
     def kernels_read_gradients(self):
         return 'grad' in self.program.names_in_memory
-
-    @property
-    def calls_read_gradients(self):
-        calls = [c for s in self.program.stages for c in s.calls]
-        return any(v.name == 'grad' for c in calls for v in c.needs)
 
     def close_gate_if_bad(self):
         "The same, on the device, which then leaves out what comes"

@@ -2,7 +2,7 @@
 
     addresses_hold      compares the addresses of many tensors in one call           2.6, 2.14   without: in Python, 50 ns a tensor
     any_autocast        a step that is not under autocast asks no device for it           2.14   without: each kind of device is asked
-    gradient_functions  C looks up and compares gradients, 10 ns a parameter        2.11, 2.14   without: in Python, 0.1 us
+    gradient_functions  C looks up and compares gradients, 10 ns a parameter  2.11, 2.13, 2.14   without: in Python, 0.1 us
     handles             the same through libtorch's C interface, 4 ns a tensor            2.14   without: `addresses_hold`
     foreach_add_number  a number on a device is added to a list in one launch    2.6, 2.14   without: genopt cannot run
     foreach_operation   an operation on lists of tensors                         2.6, 2.14   without: genopt cannot run
@@ -19,6 +19,7 @@
 import ctypes
 import functools
 import os
+import re
 import sys
 import weakref
 from contextlib import ExitStack,contextmanager
@@ -125,9 +126,13 @@ class GradientFunctions:
         right    = held(grad(a))==g and requires(a) and held(grad(b))==self.addresses['undefined'] and not requires(b)
         if not right: raise AttributeError("the methods of a tensor are others")
 
+first_tried,last_tried = (2, 11),(2, 14)        # a method of C++ may change without a word, and a call of another one would crash
+
 @functools.cache
 def gradient_functions():
-    "`GradientFunctions`; None where this torch has no such interface"
+    "`GradientFunctions`; None where this torch has no such interface, or is none of the versions that were tried"
+    version = tuple(int(n) for n in re.match(r'(\d+)\.(\d+)', torch.__version__).groups())
+    if not first_tried<=version<=last_tried: return None
     try: return GradientFunctions()
     except (AttributeError, OSError): return None
 

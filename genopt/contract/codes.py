@@ -17,9 +17,9 @@ The codes that come with genopt, with blocks of 256. A block with negative eleme
 code without anybody saying that it is one. Small elements have small steps, as in the paper's dynamic map; the error is smaller than that of the map,
 or near it. If the scale would be less than the smallest normal float32, the whole block becomes zero.
 
-The roots and powers of `int8` are of the bits of a float32: a shift of the bits halves the exponent, and the mantissa with it. So a code lies on straight
-lines that join powers of two, where its exact root would lie on a curve. A kernel shifts faster than it takes roots. And between two codes on a straight
-line a number is rounded at random without a bias.
+The roots and powers of `int8` are shifts of the bits of a float32, which halve the exponent, and the mantissa with it. So the codes lie on straight
+lines, where exact roots would lie on a curve. A kernel shifts faster than it takes roots. And between two codes on a straight line a number can be rounded
+at random without a bias. Only below code 4 lines meet between two codes.
 
 `fp8` has the values of e4m3, Micikevicius et al. 2022 (https://arxiv.org/abs/2209.05433): 3 bits behind the leading one, exponents from -6 to 8, and
 smaller numbers below. The largest element of a block becomes 448, the largest number of e4m3. A byte is the place of the number in their order, and
@@ -28,7 +28,7 @@ not its bits in e4m3.
 In a block without negative elements a positive element never becomes zero, because optimizers divide by the root of such states."""
 
 from collections.abc import Callable,Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass,field
 from functools import cached_property
 from typing import Any
 import torch
@@ -50,7 +50,7 @@ class Code:
     `scale(x)`: a number for each block. `x` is float32 of shape `(blocks, block)`, the result of shape `(blocks,)`. The last block of a tensor is
         filled up with zeros. If a scale is not finite, its block becomes NaN.
     `encode(x, scale)`: for each element the code as a real number, which is then rounded. `scale` is of shape `(blocks, 1)`. A larger element must
-        get no smaller code. An element may only depend on itself and the scale. What becomes NaN here gets the code 0.
+        get no smaller code. An element may only depend on itself and the scale. What becomes NaN or infinite here gets the code 0.
     `decode(code, scale)`: for each code, a whole number in float32, the element that it stands for. A block of zeros must stay zero.
     `dtype`: in which codes are stored, `torch.uint8` (0 ... 255) or `torch.int8` (-128 ... 127).
     `block`: elements of a block, a power of 2 from 16 to 1024.
@@ -68,6 +68,8 @@ class Code:
     signed: bool = True
     error: float = .1
 
+    straight: bool = field(init=False, compare=False)                # whether codes lie on straight lines, as `is_straight` has it
+
     def __post_init__(self) -> None: check(self)
     def __repr__(self) -> str: return self.name
 
@@ -80,15 +82,6 @@ class Code:
         return f'{name}.{self.name}'
     def n_blocks(self, x: Tensor) -> int: return -(-x.numel()//self.block)
 
-    @cached_property
-    def straight(self) -> bool:
-        "Whether the mean stays, up to 2^-14 of the largest in its block, if `encode` is rounded at random as it is"
-        x = examples(self)
-        s = self.scales(x)[:,None]
-        r = self.encode(x, s)
-        q = self.below(r)
-        mean = torch.lerp(self.decode(q, s), self.decode(q+1, s), r-q)
-        return bool(((mean-x).abs() <= 2**-14*x.abs().amax(-1, keepdim=True)).all())
     @cached_property
     def rounds(self) -> bool:
         "Whether `encode` gives numbers between codes. A search in a table does not, and cannot be rounded at random"
@@ -118,8 +111,8 @@ class Code:
         low,high = self.limits
         return r.floor().clamp(low, high-1)
     def as_codes(self, q: Tensor) -> Tensor:
-        "Whole numbers as codes, in their dtype. NaN becomes 0"
-        return torch.where(q.isnan(), 0., q).clamp(*self.limits).to(self.dtype)
+        "Whole numbers as codes, in their dtype. NaN, and what is far too large, becomes 0"
+        return torch.where(q.abs()<2**30, q, 0.).clamp(*self.limits).to(self.dtype)
 
     # -- Tensors --
 
@@ -168,7 +161,7 @@ def check(code: Code) -> None:
     if not 0<code.error<1: raise ValueError(f"{who}: error must be between 0 and 1, a part of the largest element; got {code.error!r}")
     with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad():
         try_on_blocks(code, who)
-        code.straight                                                # found now: later a recorder may listen
+        object.__setattr__(code, 'straight', is_straight(code))
 
 def try_on_blocks(code: Code, who: str) -> None:
     x = examples(code)
@@ -192,6 +185,15 @@ def try_on_blocks(code: Code, who: str) -> None:
     if not y[:2].isfinite().any(): return
     what = 'a NaN' if y[0].isfinite().any() else 'an infinite element'
     raise ValueError(f"{who}: a block with {what} comes back as numbers; scale must see every element of its block, and decode must use the scale")
+
+def is_straight(code: Code) -> bool:
+    "Whether the mean stays, up to 2^-14 of the largest in its block, if what `encode` gives is rounded up or down at random"
+    x = examples(code)
+    s = code.scales(x)[:,None]
+    r = code.encode(x, s).nan_to_num()                               # zeros may become NaN
+    q = code.below(r)
+    mean = torch.lerp(code.decode(q, s), code.decode(q+1, s), r-q)
+    return bool(((mean-x).abs() <= 2**-14*x.abs().amax(-1, keepdim=True)).all())
 
 def examples(code: Code) -> Tensor:
     "Blocks: normal elements, of other sizes, of many sizes, of one sign, zeros"
@@ -297,7 +299,7 @@ def int8_decode(code: Tensor, scale: Tensor) -> Tensor:
     k,start = int8_root(scale)
     root    = code-torch.where(scale<0, 128., 0.)
     part    = with_bits((bits_of(root.abs())-start).clamp(min=0)<<k)
-    return torch.copysign(part, root)*(scale.abs()*(64/63))
+    return torch.copysign(part, root)*(64/63)*scale.abs()            # in this order the largest element comes back as it was
 
 def fp8_scale(x: Tensor) -> Tensor:
     low,high = x.amin(-1),x.amax(-1)

@@ -66,9 +66,9 @@ INLINE void fill_bits(random_bits* restrict bits, int32_t n, uint32_t h) {
   #pragma omp simd
   for (int32_t i = 0; i < n/2; i++) words[i] = mixed(h + (uint32_t)i*0x9e3779b9u);
 }
-/* The code that a number comes to, which is whole */
+/* The code that a whole number comes to; 0 for NaN, and for what is far too large */
 INLINE int32_t as_code(float q, int32_t low, int32_t high) {
-  const int32_t code = q == q ? (int32_t)q : 0, least = code < low ? low : code;
+  const int32_t code = fabsf(q) < 0x1p30f ? (int32_t)q : 0, least = code < low ? low : code;
   return least > high ? high : least;
 }
 #ifdef __FLT16_MAX__

@@ -185,4 +185,8 @@ def as_operand(d, v, name, dtype):
         return name if v.dtype is torch.bool else f'({name} != {d.zero})'
     if v.dtype is torch.bool:
         return d.number(name)
-    return name if v.dtype == dtype or torch.int32 not in (v.dtype, dtype) else d.cast(name, dtype)
+    return (
+        name
+        if v.dtype == dtype or torch.int32 not in (v.dtype, dtype)
+        else d.cast(name, dtype)
+    )

@@ -52,7 +52,7 @@ class TritonCode:
     def as_code(self, q, dtype):
         "The code that the whole number `q` comes to"
         low, high = self.code.limits
-        code = f'tl.where({q} == {q}, {q}, 0.0).to(tl.int32)'
+        code = f'tl.where(tl.abs({q}) < 1073741824.0, {q}, 0.0).to(tl.int32)'
         return f'tl.minimum(tl.maximum({code}, {low}), {high}).to({dtype})'
 
     def define(self, v):

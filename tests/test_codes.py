@@ -1,12 +1,12 @@
 "States in codes: those that come with genopt, those that a user writes, and each backend that reads and writes them"
 
-import copy,io
+import copy,io,os,shutil,subprocess
 from functools import partial
 import pytest,torch
 import genopt
 from genopt import AdamW,Code,Optimizer,kept,zeros
 from genopt.contract.codes import codes
-from genopt.run import compiler,triton_runtime
+from genopt.run import compiler,emit,launch,triton_runtime
 import test_distributed
 from helpers import catalogue,difference,gpu
 from test_storage import train
@@ -46,8 +46,8 @@ def draw(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator()
 
 inf,nan = float('inf'),float('nan')
 written = [
-    ([1., .5, 0.],           [255, 214, 0],    1.),                          # (214/255)**4 = .496
-    ([-1., .5, 0.],          [1, 218, 128],    -1.),                         # (90/127)**2 = .502
+    ([1., .5, 0.],           [255, 223, 0],    1.),
+    ([-1., .5, 0.],          [1, 223, 128],    -1.),
     ([-.25, 1.],             [64, 255],        -1.),
     ([4.e-12, 1.],           [1, 255],         1.),                          # a positive element does not become zero
     ([-4.e-12, -1.],         [128, 1],         -1.),
@@ -93,7 +93,7 @@ def test_blocks_follow_memory():
     assert torch.equal(decode(codes, scale), decode(codes.contiguous(memory_format=torch.channels_last), scale))
     assert encode(x, like=y)[0].stride()==y.stride() and torch.equal(encode(x, like=y)[0], codes)
 
-@pytest.mark.parametrize('x', [.77, -.6, 1e-3, 3e-9, -2e-5], ids=str)
+@pytest.mark.parametrize('x', [.77, -.6, 1e-3, 1e-5, -1e-3], ids=str)
 def test_the_mean_of_what_is_rounded_at_random_is_what_was(x):
     torch.manual_seed(0)
     xs = torch.full((400, block), x)
@@ -264,6 +264,57 @@ def test_other_codes_round_at_random(code, way):
     low,top = rest.min().item(),rest.max().item()
     assert len(rest.unique())==2 and low<-.31<top and abs(rest.double().mean().item()+.31)<(top-low)*.05
 
+curved = Code('curved', lambda x: x.abs().amax(-1), lambda x,scale: x.sign()*(x.abs()/scale).sqrt()*6, lambda code,scale: code*code.abs()/36*scale, dtype=torch.int8, error=.2)
+@pytest.mark.parametrize('code,straight', [(int8, True), (codes['fp8'], True), (linear, True), (curved, False)], ids=str)
+def test_codes_on_straight_lines_are_rounded_as_they_are(code, straight):
+    "On a curve the neighbours are looked at; without that the mean would be off by a hundredth of the largest element"
+    assert code.straight is straight
+    torch.manual_seed(0)
+    x = torch.tensor([[.2], [.03]]).expand(2, 256*400).clone()
+    x[:,::256] = 1.
+    mean = code.seen(*code.stored(x, stochastic=True)).view(2, 400, 256)[:,:,1:].mean((1, 2))
+    torch.testing.assert_close(mean, x[:,1], rtol=0, atol=4e-4)
+    if not straight:
+        object.__setattr__(wrong := copy.copy(code), 'straight', True)
+        mean = wrong.seen(*wrong.stored(x, stochastic=True)).view(2, 400, 256)[:,:,1:].mean((1, 2))
+        assert (mean-x[:,1]).abs().max()>4e-3
+
+def test_bits_of_numbers_in_a_callback(way):
+    "No kernel holds an integer for a callback, so the step runs otherwise, with the same result"
+    def halved_exponents(grad): return dict(update=((grad.abs().view(torch.int32)>>1) + (127<<22)).view(torch.float32).copysign(grad))
+    def run(way):
+        p = draw(40, 30).requires_grad_()
+        opt = Optimizer([p], [halved_exponents], lr=.1, **way)
+        for i in range(3):
+            p.grad = draw(40, 30, seed=i)
+            opt.step()
+        return p
+    assert torch.equal(run(way), run(kinds['reference']))
+
+@pytest.mark.slow
+@pytest.mark.skipif('gcc' not in (shutil.which('cc') or '')+os.path.realpath(shutil.which('cc') or ''), reason='asks gcc')
+@pytest.mark.parametrize('rounding', ['nearest','stochastic'])
+@pytest.mark.parametrize('code', [int8, codes['fp8'], linear, coarse, wide, curved], ids=str)
+def test_loops_over_codes_are_vectorized(code, rounding, tmp_path, monkeypatch):
+    "gcc says so. One that is not takes ten times as long"
+    sources = []
+    monkeypatch.setattr(launch, 'source', lambda *args: sources.append(emit.source(*args)) or sources[-1])
+    p = torch.ones(3000, requires_grad=True)
+    p.grad = torch.ones(3000)
+    def keeps(grad, last=kept(zeros, code, rounding, 0), factor=1.): return dict(last=grad*factor + last*.5, update=last)
+    Optimizer([p], [keeps], lr=.1).step()
+    (tmp_path/'k.c').write_text(sources[-1])
+    told = subprocess.run(['cc', *compiler.flags, *compiler.openmp(), '-fopt-info-vec', '-o', tmp_path/'k.so', tmp_path/'k.c'], capture_output=True, text=True)
+    done = {int(x.split(':')[1]) for x in told.stderr.splitlines() if 'loop vectorized' in x}
+    lines = sources[-1].splitlines()
+    head,wanted = '',set()
+    for i,x in enumerate(lines, 1):
+        if x.endswith('{') and not x.startswith(' '): head = x
+        used = rounding=='stochastic' if '_at_random(' in head else rounding=='nearest' if 'codes_' in head else 'scale_' in head or 'tile_' in head
+        if x.strip().startswith('#pragma omp simd') and used: wanted.add(i+1)
+    assert told.returncode==0 and len(wanted)==3+(code is wide)                    # whose scale needs two
+    assert {i for i in wanted if not done&{i, i+1}}==set(), told.stderr
+
 def test_a_negative_element_is_not_for_every_code(way):
     "Its block becomes NaN, so that nobody trains on without seeing it"
     code = Code('squares', lambda x: x.amax(-1), lambda x,scale: (x/scale).sqrt()*255, lambda code,scale: (code/255).square()*scale, signed=False)
@@ -305,7 +356,7 @@ def test_a_step_rounds_at_random(way):
         opt = Optimizer(ps, [keeps_at_random], lr=0., **way)
         for _ in range(2):
             for p in ps:
-                p.grad = torch.full_like(p, .31)
+                p.grad = torch.full_like(p, .3135)
                 p.grad[:,0],p.grad[15:,1] = 1.,-1.
             opt.step()
             res += [decode(opt.state[p]['last'], opt.state[p]['last.int8']) for p in ps]
@@ -314,7 +365,7 @@ def test_a_step_rounds_at_random(way):
     for x in res:
         for rows in (x[:15,2:], x[15:,2:]):
             low,top = rows.min().item(),rows.max().item()
-            assert len(rows.unique())==2 and low<.31<top and abs(rows.double().mean().item()-.31)<(top-low)*.05
+            assert len(rows.unique())==2 and low<.3135<top and abs(rows.double().mean().item()-.3135)<(top-low)*.05
         assert (x[:,0]==1).all() and (x[15:,1]==-1).all()
     for i in range(4):
         for j in range(i): assert (res[i]!=res[j]).float().mean()>.2

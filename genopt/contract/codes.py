@@ -9,13 +9,17 @@ elements stays. That is why a larger code must stand for a larger element.
 
 The codes that come with genopt, with blocks of 256. A block with negative elements has a negative scale:
 
-    int8    a block without negative elements      code 0 ... 255        scale * (code/255)**4
-            a block with negative elements         code 1 ... 255        -scale * s*abs(s), where s = (code-128)/127
+    int8    a block without negative elements      code 0 ... 255        about scale * (code/256)**4
+            a block with negative elements         code 1 ... 255        about abs(scale) * s*abs(s), where s = (code-128)/128
     fp8     code -126 ... 126, the numbers of e4m3 counted from zero     abs(scale) * (-448 ... 448)
 
 `int8` is after Dettmers et al. 2021 (https://arxiv.org/abs/2110.02861). Each block tells how it is to be read, so an average of squares has the finer
 code without anybody saying that it is one. Small elements have small steps, as in the paper's dynamic map; the error is smaller than that of the map,
 or near it. If the scale would be less than the smallest normal float32, the whole block becomes zero.
+
+The roots and powers of `int8` are shifts of the bits of a float32, which halve the exponent, and the mantissa with it. So the codes lie on straight
+lines, where exact roots would lie on a curve. A kernel shifts faster than it takes roots. And between two codes on a straight line a number can be rounded
+at random without a bias. Only below code 4 lines meet between two codes.
 
 `fp8` has the values of e4m3, Micikevicius et al. 2022 (https://arxiv.org/abs/2209.05433): 3 bits behind the leading one, exponents from -6 to 8, and
 smaller numbers below. The largest element of a block becomes 448, the largest number of e4m3. A byte is the place of the number in their order, and
@@ -24,7 +28,7 @@ not its bits in e4m3.
 In a block without negative elements a positive element never becomes zero, because optimizers divide by the root of such states."""
 
 from collections.abc import Callable,Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass,field
 from functools import cached_property
 from typing import Any
 import torch
@@ -46,7 +50,7 @@ class Code:
     `scale(x)`: a number for each block. `x` is float32 of shape `(blocks, block)`, the result of shape `(blocks,)`. The last block of a tensor is
         filled up with zeros. If a scale is not finite, its block becomes NaN.
     `encode(x, scale)`: for each element the code as a real number, which is then rounded. `scale` is of shape `(blocks, 1)`. A larger element must
-        get no smaller code. An element may only depend on itself and the scale. What becomes NaN here gets the code 0.
+        get no smaller code. An element may only depend on itself and the scale. What becomes NaN or infinite here gets the code 0.
     `decode(code, scale)`: for each code, a whole number in float32, the element that it stands for. A block of zeros must stay zero.
     `dtype`: in which codes are stored, `torch.uint8` (0 ... 255) or `torch.int8` (-128 ... 127).
     `block`: elements of a block, a power of 2 from 16 to 1024.
@@ -63,6 +67,8 @@ class Code:
     block: int = 256
     signed: bool = True
     error: float = .1
+
+    straight: bool = field(init=False, compare=False)                # whether codes lie on straight lines, as `is_straight` has it
 
     def __post_init__(self) -> None: check(self)
     def __repr__(self) -> str: return self.name
@@ -91,16 +97,22 @@ class Code:
         if not self.signed: s = torch.where(x.amin(-1)<0, torch.nan, s)
         return torch.where(s.isfinite(), s, torch.nan)
     def nearest(self, x: Tensor, scale: Tensor) -> Tensor:
-        "The codes of `x`, rounded to the nearest, as whole numbers in float32"
-        q = self.encode(x, scale).round().clamp(*self.limits)
-        return torch.where(q.isnan(), 0., q)
+        "The codes of `x`, rounded to the nearest, as whole numbers in float32 that `as_codes` takes"
+        return self.encode(x, scale).round()
     def at_random(self, x: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
-        "The codes of `x`, rounded at random so that the mean stays. `noise`: random numbers, at least 0 and less than 1"
-        low,high = self.limits
-        q = self.encode(x, scale).floor().clamp(low, high-1)
+        "The same, rounded at random so that the mean stays. `noise`: random multiples of 2^-16, at least 0 and less than 1"
+        r = self.encode(x, scale)
+        if self.straight: return (r+noise).floor()
+        q = self.below(r)
         below,above = self.decode(q, scale),self.decode(q+1, scale)
-        q = torch.where(noise*(above-below) < x-below, q+1, q)
-        return torch.where(q.isnan(), 0., q)
+        return torch.where(noise*(above-below) < x-below, q+1, q)
+    def below(self, r: Tensor) -> Tensor:
+        "The code below `r`, which has a code above"
+        low,high = self.limits
+        return r.floor().clamp(low, high-1)
+    def as_codes(self, q: Tensor) -> Tensor:
+        "Whole numbers as codes, in their dtype. NaN, and what is far too large, becomes 0"
+        return torch.where(q.abs()<2**30, q, 0.).clamp(*self.limits).to(self.dtype)
 
     # -- Tensors --
 
@@ -114,8 +126,8 @@ class Code:
         x     = torch.cat([in_blocks(lying_as(x, c), self.block) for x,c in zip(xs, codes)])
         scale = self.scales(x)
         sizes = [*map(self.n_blocks, xs)]
-        q     = self.at_random(x, scale[:,None], torch.rand_like(x)) if stochastic else self.nearest(x, scale[:,None])
-        return [*map(put, codes, q.split(sizes))],[*scale.split(sizes)]
+        q     = self.at_random(x, scale[:,None], torch.randint_like(x, 2**16)*2**-16) if stochastic else self.nearest(x, scale[:,None])
+        return [*map(put, codes, self.as_codes(q).split(sizes))],[*scale.split(sizes)]
     def seen(self, codes: Tensor, scale: Tensor) -> Tensor:
         "The float32 tensor that is stored as `codes` and `scale`, the scales of its blocks. It lies in memory as the codes do"
         return self.seen_all([codes], [scale])[0]
@@ -147,7 +159,9 @@ def check(code: Code) -> None:
     if type(code.block) is not int or not 16<=code.block<=1024 or code.block&(code.block-1):
         raise ValueError(f"{who}: block must be a power of 2 from 16 to 1024, got {code.block!r}")
     if not 0<code.error<1: raise ValueError(f"{who}: error must be between 0 and 1, a part of the largest element; got {code.error!r}")
-    with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad(): try_on_blocks(code, who)
+    with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad():
+        try_on_blocks(code, who)
+        object.__setattr__(code, 'straight', is_straight(code))
 
 def try_on_blocks(code: Code, who: str) -> None:
     x = examples(code)
@@ -160,16 +174,26 @@ def try_on_blocks(code: Code, who: str) -> None:
     r = result(who, 'encode', code.encode, x, s)
     same_shape(who, 'encode', r, x)
     check_codes(code, who, x, s, r)
-    q = code.nearest(x, s)
+    q = code.as_codes(code.nearest(x, s)).to(torch.float32)
     y = result(who, 'decode', code.decode, q, s)
     same_shape(who, 'decode', y, q)
     check_elements(code, who, x, y)
     bad = x.clone()
     bad[0,3],bad[1,5] = torch.nan,torch.inf
-    y = code.decode(code.nearest(bad, s := code.scales(bad)[:,None]), s)
+    s = code.scales(bad)[:,None]
+    y = code.decode(code.as_codes(code.nearest(bad, s)).to(torch.float32), s)
     if not y[:2].isfinite().any(): return
     what = 'a NaN' if y[0].isfinite().any() else 'an infinite element'
     raise ValueError(f"{who}: a block with {what} comes back as numbers; scale must see every element of its block, and decode must use the scale")
+
+def is_straight(code: Code) -> bool:
+    "Whether the mean stays, up to 2^-14 of the largest in its block, if what `encode` gives is rounded up or down at random"
+    x = examples(code)
+    s = code.scales(x)[:,None]
+    r = code.encode(x, s).nan_to_num()                               # zeros may become NaN
+    q = code.below(r)
+    mean = torch.lerp(code.decode(q, s), code.decode(q+1, s), r-q)
+    return bool(((mean-x).abs() <= 2**-14*x.abs().amax(-1, keepdim=True)).all())
 
 def examples(code: Code) -> Tensor:
     "Blocks: normal elements, of other sizes, of many sizes, of one sign, zeros"
@@ -248,36 +272,49 @@ def lying_as(x: Tensor, y: Tensor) -> Tensor:
 # -- The codes that come with genopt --
 
 smallest_scale = torch.finfo(torch.float32).tiny
+one            = 0x3f800000                                          # the bits of 1.
+def bits_of(x: Tensor) -> Tensor: return x.view(torch.int32)
+def with_bits(i: Tensor) -> Tensor: return i.view(torch.float32)
 
 def int8_scale(x: Tensor) -> Tensor:
-    top = x.abs().amax(-1)
+    low,high = x.amin(-1),x.amax(-1)
+    top = torch.maximum(high, -low)
     top = torch.where(top<smallest_scale, 0., top)
-    return torch.where(x.amin(-1)<0, -top, top)
+    return torch.where(low<0, -top, top)
+
+def int8_root(scale: Tensor) -> tuple[Tensor, Tensor]:
+    """How codes are roots: `k`, 1 for a square root or 2 for a fourth root, which is how far bits are shifted; and what is added to shifted bits, so
+    that 1 becomes 128 or 256. `k` is 1 if the scale is negative"""
+    k = 2 + (bits_of(scale)>>31)
+    return k, one - (one>>k) + ((6+k)<<23)
 
 def int8_encode(x: Tensor, scale: Tensor) -> Tensor:
-    top  = scale.abs()
-    root = (x.abs()*torch.where(top>0, 1/top, 0.)).sqrt()
-    plain,signed = root.sqrt()*255,root*127
-    return torch.where(scale<0, torch.where(x<0, 128-signed, 128+signed), torch.where(x>0, plain.clamp(min=1), 0.))
+    k,start = int8_root(scale)
+    top     = scale.abs()
+    part    = x.abs()*torch.where(top>0, 63/64/top, 0.)              # 63/64 is where the codes end, at 127 or 255
+    root    = with_bits((bits_of(part)>>k) + start)
+    return torch.where(scale<0, 128+torch.copysign(root, x), torch.where(x>0, root.clamp(min=1), 0.))
 
 def int8_decode(code: Tensor, scale: Tensor) -> Tensor:
-    y = torch.where(scale<0, (code-128)*(1/127), code*(1/255))
-    w = y*torch.where(scale<0, y.abs(), y)
-    return torch.where(scale<0, w, w*w)*scale.abs()
+    k,start = int8_root(scale)
+    root    = code-torch.where(scale<0, 128., 0.)
+    part    = with_bits((bits_of(root.abs())-start).clamp(min=0)<<k)
+    return torch.copysign(part, root)*(64/63)*scale.abs()            # in this order the largest element comes back as it was
 
 def fp8_scale(x: Tensor) -> Tensor:
-    scale = x.abs().amax(-1)/448
-    return torch.where(x.amin(-1)<0, -scale, scale)
+    low,high = x.amin(-1),x.amax(-1)
+    scale = torch.maximum(high, -low)/448
+    return torch.where(low<0, -scale, scale)
 
+e4m3_start = 120<<23                                                 # what the exponents of a float32 are ahead of those of e4m3, in bits
 def fp8_encode(x: Tensor, scale: Tensor) -> Tensor:
     y = x.abs()/scale.abs()
-    e = y.log2().floor().clamp(min=-6)                               # the exponent; smaller numbers have that of the smallest normal one
-    q = (y*(3-e).exp2() + 8*(e+6)).clamp(max=126)
-    return torch.where(scale<0, torch.where(x<0, -q, q), torch.where(x>0, q.clamp(min=1), 0.))
+    q = torch.where(y<2**-6, y*2**9, (bits_of(y)-e4m3_start).to(torch.float32)*2**-20).clamp(max=126)
+    return torch.where(scale<0, torch.copysign(q, x), torch.where(x>0, q.clamp(min=1), 0.))
 
 def fp8_decode(code: Tensor, scale: Tensor) -> Tensor:
     q = code.abs()
-    e = (q*.125).floor().clamp(min=1)
-    return code.sign()*(q-8*(e-1))*(e-10).exp2()*scale.abs()
+    y = torch.where(q<8, q*2**-9, with_bits((q*2**20).to(torch.int32)+e4m3_start))
+    return torch.copysign(y, code)*scale.abs()
 
 codes = {c.name: c for c in (Code('int8', int8_scale, int8_encode, int8_decode), Code('fp8', fp8_scale, fp8_encode, fp8_decode, dtype=torch.int8))}

@@ -14,11 +14,11 @@ A block is a row of elements, as a parameter is in the recording of a chain. So 
 the kernels can write of them, are the same. What differs: a reduction may name the last dimension."""
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 import torch
 from ..contract.stand_ins import set_apart
 from .kinds import reductions
-from .operations import can_write
+from .operations import can_write_bits
 from .program import Why
 from .reasons import NotRecorded
 from .recorder import Recorder, lacking
@@ -41,7 +41,7 @@ class RecordedFunction:
 @dataclass(frozen=True, eq=False)
 class RecordedCode:
     """The functions of `code` that run in a kernel: `scales` of a block `x`; the codes of `x` with a
-    `scale`, `nearest` and `at_random`; and `decode` of codes `q`"""
+    `scale`, `nearest` and `at_random`, as whole numbers; and `decode` of codes `q`"""
 
     code: object
     scales: RecordedFunction
@@ -94,12 +94,9 @@ def record(function, given):
     out = recorder.value(y)
     values = in_order([out], stop=lambda v: v.is_input)
     for v in values:
-        if v.kind not in (ELEMENTS, SINGLE) or not known(v):
+        if v.kind not in (ELEMENTS, SINGLE) or not can_write_bits(v):
             raise NotRecorded(lacking(v.op))
     return RecordedFunction(tuple(inputs), tuple(values), out)
-
-
-known = partial(can_write, compute_dtype=torch.float32)
 
 
 class BlockRecorder(Recorder):
@@ -107,7 +104,7 @@ class BlockRecorder(Recorder):
 
     def __init__(self, size):
         scalars = ScalarRecorder(torch.float32, torch.device('cpu'))
-        super().__init__(scalars, [size], 2, known)
+        super().__init__(scalars, [size], 2, can_write_bits)
 
     def dispatch(self, func, args, kwargs):
         "The last of two dimensions is all that a row has, and it need not be kept"

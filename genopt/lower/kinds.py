@@ -53,7 +53,7 @@ def kind_of(func, args, kwargs, tensors, result, row_sizes):
     )
     if row is None:
         return SINGLE  # `families` makes it CROSS where it is of several parameters
-    if is_elementwise(func, tensors, row):
+    if is_elementwise(func, tensors, row) and result.shape == row:
         return ELEMENTS
     if reduces_whole_row(func, args, kwargs, result):
         return SINGLE
@@ -62,7 +62,11 @@ def kind_of(func, args, kwargs, tensors, result, row_sizes):
 
 def is_elementwise(func, tensors, row):
     "Whether `func` works on each element of rows, perhaps with numbers beside"
-    known = torch.Tag.pointwise in func.tags or func.overloadpacket in also_elementwise
+    known = (
+        torch.Tag.pointwise in func.tags
+        or func.overloadpacket in also_elementwise
+        or func is aten.view.dtype
+    )
     return known and all(t.shape == row or t.ndim == 0 for t in tensors)
 
 

@@ -14,6 +14,7 @@ __all__ = [
     'Dialect',
     'Reduction',
     'can_write',
+    'can_write_bits',
     'can_write_cross',
     'cross_kind',
     'divisor',
@@ -45,6 +46,14 @@ class Dialect:
 
     def negate(self, condition):
         return f'(not {condition})'
+
+    def cast(self, x, dtype):
+        "The number `x` in `dtype`, torch.int32 or that of the arithmetic"
+        return f'cast({x}, {dtype})'
+
+    def bits(self, x, dtype):
+        "The bits of `x` as a number of `dtype`, torch.float32 or torch.int32"
+        return f'bits({x}, {dtype})'
 
     def divide(self, a, b):
         return f'({a}/{b})'
@@ -121,6 +130,13 @@ elementwise = {
     aten.trunc: named('trunc'),
     aten.round: named('rint'),
     aten.sign: sign,
+    aten.copysign: named('copysign'),
+    # bits of a float32, as an int32 and back
+    aten.view: lambda d, x, dtype: d.bits(x, dtype),
+    aten.bitwise_left_shift: infix('<<'),
+    aten.bitwise_right_shift: infix('>>'),
+    aten.__lshift__: infix('<<'),
+    aten.__rshift__: infix('>>'),
     # choices
     aten.maximum: maximum,
     aten.minimum: minimum,
@@ -157,6 +173,10 @@ elementwise = {
     aten._to_copy: lambda d, x: x,
     aten.copy: lambda d, x, y: y,
 }
+on_bits = {aten.view, aten.add, aten.sub, aten.rsub, aten.mul, aten.neg, aten.clone, aten._to_copy,
+           aten.bitwise_and, aten.bitwise_or, aten.bitwise_left_shift, aten.bitwise_right_shift,
+           aten.__lshift__, aten.__rshift__, aten.where, aten.maximum, aten.minimum,
+           aten.clamp, aten.clamp_min, aten.clamp_max}
 compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne,
             aten.isnan, aten.isfinite, aten.isinf}
 # fmt: on
@@ -175,6 +195,8 @@ ignored = (
 
 def operand_dtype(v, compute_dtype):
     "The dtype in which the operands of `v` meet"
+    if v.packet is aten.view:
+        return v.args[0].dtype
     if v.packet not in compares:
         return v.dtype
     is_float = lambda a: (
@@ -193,7 +215,7 @@ def write(v, d, text, compute_dtype):
         if isinstance(a, Value):
             is_condition = v.packet is aten.where and i == 0
             return text(a, torch.bool if is_condition else dtype)
-        if a is None or v.packet is aten.pow and i == 1:
+        if a is None or isinstance(a, torch.dtype) or v.packet is aten.pow and i == 1:
             return a
         if isinstance(a, (bool, int, float)):
             return d.constant(a, dtype)
@@ -287,6 +309,17 @@ def can_write(v, compute_dtype):
 def can_write_expression(v, compute_dtype):
     if v.dtype not in (compute_dtype, torch.bool):
         return False
+    return has_expression(v, compute_dtype)
+
+
+def can_write_bits(v):
+    "Whether the table can write `v`, an operation on float32 numbers and their bits, an int32"
+    if v.dtype is torch.int32:
+        return v.packet in on_bits and has_expression(v, torch.float32)
+    return can_write(v, torch.float32)
+
+
+def has_expression(v, compute_dtype):
     try:
         write(v, Dialect(), lambda operand, dtype: 'x', compute_dtype)
     except (KeyError, TypeError):

@@ -58,9 +58,18 @@ INLINE bf16 store_bf16_stochastic(float f, uint32_t u) {        /* up or down, s
   const bf16 r = { (uint16_t)((bits + (finite ? u & 0xffff : 0)) >> 16 | (f != f ? 0x40 : 0)) };
   return r;
 }
-/* A random number, at least 0 and less than 1, for the element at `place` */
-INLINE float random_part(uint32_t h, int64_t place) {
-  return (float)(int32_t)(mixed(h + (uint32_t)place*0x9e3779b9u) >> 8)*0x1.0p-24f;
+/* 16 random bits for each of `n` elements, two from a word. A multiple of 2^-16 can be added to a
+   code without a loss */
+typedef uint16_t __attribute__((may_alias)) random_bits;
+INLINE void fill_bits(random_bits* restrict bits, int32_t n, uint32_t h) {
+  uint32_t* restrict words = (uint32_t*)bits;
+  #pragma omp simd
+  for (int32_t i = 0; i < n/2; i++) words[i] = mixed(h + (uint32_t)i*0x9e3779b9u);
+}
+/* The code that a whole number comes to; 0 for NaN, and for what is far too large */
+INLINE int32_t as_code(float q, int32_t low, int32_t high) {
+  const int32_t code = fabsf(q) < 0x1p30f ? (int32_t)q : 0, least = code < low ? low : code;
+  return least > high ? high : least;
 }
 #ifdef __FLT16_MAX__
 typedef _Float16 f16;
@@ -280,6 +289,7 @@ class C(Dialect):
     fast = 'exp', 'exp2', 'log', 'log2'
     names = dict(abs='fabs')
     types = short = types  # `short` stands in the names of functions
+    number_types = {torch.bool: 'int', torch.int32: 'int32_t', torch.float32: 'float'}
     infinity = 'INFINITY'
 
     def __init__(self, T):
@@ -294,6 +304,8 @@ class C(Dialect):
     def constant(self, v, dtype):
         if dtype is torch.bool:
             return str(int(v))
+        if dtype is torch.int32:
+            return f'((int32_t){v})'
         v = float(v)
         if math.isfinite(v):
             return f'(({self.T}){v!r})'
@@ -311,6 +323,14 @@ class C(Dialect):
 
     def negate(self, condition):
         return f'(!{condition})'
+
+    def cast(self, x, dtype):
+        return f'(({self.number_types[dtype]}){x})'
+
+    def bits(self, x, dtype):
+        if dtype is torch.int32:
+            return f'((int32_t)float_as_bits({x}))'
+        return f'bits_as_float((uint32_t){x})'
 
     def fma(self, a, b, c):
         return f'FMA_{self.T}({a}, {b}, {c})'

@@ -8,7 +8,7 @@ them. Those of `int8`, for instance, shortened:
     }
     INLINE float code_0(float x, float scale, float noise, int v4) { ... }      // v4: scale < 0
     INLINE void codes_0(const float* restrict x, ..., int v4) {
-      for (int64_t i = 0; i < n; i++) m[i] = (uint8_t)(int32_t)code_0(x[i], scale, ..., v4);
+      for (int32_t i = 0; i < n; i++) m[i] = as_code(code_0(x[i], scale, ..., v4), 0, 255);
     }
     static void store_0(const float* restrict x, ...) {
       const float scale = *s = scale_0(x);
@@ -24,7 +24,7 @@ from ..lower.codes import recorded_code
 from ..lower.operations import reduction, write
 from ..lower.values import ELEMENTS, SCALAR, SINGLE
 from .c import C, each_outcome, function, starts, types
-from .names import as_operand, operands
+from .names import as_operand, numbered, operands
 
 __all__ = ['CCode']
 
@@ -88,29 +88,24 @@ class CCode:
         if not ready:
             left[:] = [v for v in left if v.kind != ELEMENTS]
             return []
-        lines, body = [], ['const float e = x[i]; (void)e;']
-        body += map(define, elements_of(ready))
-        clauses = []
-        for v in ready:
-            red, at = reduction(v), name(v)
-            lines += [f'float sum_{at} = {starts[red.sign]}; int bad_{at} = 0;']
-            element = red.element(single, *(text(o, torch.float32) for o in v.operands))
-            body += [
-                f'const float x_{at} = {element};',
-                f'bad_{at} |= x_{at} != x_{at};',
-            ]
-            if red.sign == '+':
-                body.append(f'sum_{at} += x_{at};')
-            else:
-                better = '>' if red.sign == 'max' else '<'
-                body.append(f'sum_{at} = x_{at} {better} sum_{at} ? x_{at} : sum_{at};')
-            clauses.append(f'reduction({red.sign}:sum_{at}) reduction(|:bad_{at})')
+        texts = {v: element_text(v) for v in ready}
+        bad = numbered(t for v, t in texts.items() if reduction(v).sign != '+')
+        lines = [f'int bad{k} = 0;' for k in bad.values()]
+        body = ['const float e = x[i]; (void)e;', *map(define, elements_of(ready))]
+        body += [f'bad{k} |= {t} != {t};' for t, k in bad.items()]
+        clauses = [f'reduction(|:bad{k})' for k in bad.values()]
+        for v, t in texts.items():
+            sign, total = reduction(v).sign, f'sum_{name(v)}'
+            lines.append(f'float {total} = {starts[sign]};')
+            body.append(f'{total} = {joined(sign, total, t)};')
+            clauses.append(f'reduction({sign}:{total})')
         lines.append(f'#pragma omp simd {" ".join(clauses)}')
         lines += function(f'for (int i = 0; i < {self.code.block}; i++)', body)
-        for v in ready:
-            at = name(v)
-            end = reduction(v).end(single, f'sum_{at}', f'{self.code.block}.0f')
-            lines.append(f'const float {at} = bad_{at} ? NAN : {end};')
+        for v, t in texts.items():
+            end = reduction(v).end(single, f'sum_{name(v)}', f'{self.code.block}.0f')
+            if t in bad and reduction(v).sign != '+':
+                end = single.choose(f'bad{bad[t]}', 'NAN', end)
+            lines.append(f'const float {name(v)} = {end};')
             left.remove(v)
             known.add(v)
         return lines
@@ -128,25 +123,28 @@ class CCode:
             f'INLINE float code_{k}(float e, float scale, float noise{taken})',
             ['(void)noise;', *map(define, of_one), f'return {name(f.out)};'],
         )
-        noise = 'random_part(h, start + i)' if how else '0.0f'
+        noise = '(float)bits[i]*0x1.0p-16f' if how else '0.0f'
         given = ''.join(f', {name(v)}' for v in flags)
+        low, high = self.code.limits
         block = function(
-            f'INLINE void codes_{k}(const float* restrict x, int64_t n, {self.stored}* restrict m, '
-            f'float scale, uint32_t h, int64_t start{taken})',
+            f'INLINE void codes_{k}(const float* restrict x, int32_t n, {self.stored}* restrict m, '
+            f'float scale, const random_bits* restrict bits{taken})',
             [
-                '(void)h; (void)start;',
+                '(void)bits;',
                 '#pragma omp simd',
-                'for (int64_t i = 0; i < n; i++)',
-                f'  m[i] = ({self.stored})(int32_t)code_{k}(x[i], scale, {noise}{given});',
+                'for (int32_t i = 0; i < n; i++)',
+                f'  m[i] = ({self.stored})as_code(code_{k}(x[i], scale, {noise}{given}), {low}, {high});',
             ],
         )
         before = [v for v in f.values if v.kind == SINGLE] if flags else []
-        call = lambda values: f'codes_{k}(x, n, m, scale, h, start{values});'
+        call = lambda values: f'codes_{k}(x, (int32_t)n, m, scale, bits{values});'
+        size = self.code.block
         whole = function(
-            f'static void store_{k}(const float* x, int64_t n, {self.stored}* m, float* s, '
-            'uint32_t h, int64_t start)',
+            f'static void store_{k}(const float* x, int64_t n, {self.stored}* m, float* s, uint32_t h)',
             [
                 f'const float scale = *s = scale_{self.number}(x);',
+                f'_Alignas(64) random_bits bits[{size}]; (void)h;',
+                *([f'fill_bits(bits, {size}, h);'] if how else []),
                 *map(define, before),
                 *each_outcome([name(v) for v in flags], call),
             ],
@@ -166,8 +164,20 @@ def text(v, dtype):
 
 
 def define(v):
-    kind = 'int' if v.dtype is torch.bool else 'float'
-    return f'const {kind} {name(v)} = {write(v, single, text, torch.float32)};'
+    return f'const {single.number_types[v.dtype]} {name(v)} = {write(v, single, text, torch.float32)};'
+
+
+def element_text(v):
+    "What the reduction `v` takes of each element"
+    return reduction(v).element(single, *(text(o, torch.float32) for o in v.operands))
+
+
+def joined(sign, total, x):
+    "What `total` becomes with one more element `x`"
+    if sign == '+':
+        return f'{total} + {x}'
+    better = '>' if sign == 'max' else '<'
+    return f'{x} {better} {total} ? {x} : {total}'
 
 
 def is_known(v, known):

@@ -222,11 +222,13 @@ class StageEmitter:
         "Store a block, if it is complete after `size` more elements"
         code, number = self.names.code(n), self.writers[self.names.code(n)].number
         i, j = self.names.slots[n], self.names.scale_slot(n)
-        salt = f'h{i}' if self.names.stochastic(n) else '0'
+        salt = (
+            f'h{i} + (uint32_t)b{i}/2*0x9e3779b9u' if self.names.stochastic(n) else '0'
+        )
         lines = [
             f'for (int64_t i = end - b{i}; i < {code.block}; i++) x{i}[i] = 0.0f;',
             f'store_{number}{"_at_random" * self.names.stochastic(n)}'
-            f'(x{i}, end - b{i}, m{i} + b{i}, m{j} + b{i}/{code.block}, {salt}, b{i});',
+            f'(x{i}, end - b{i}, m{i} + b{i}, m{j} + b{i}/{code.block}, {salt});',
         ]
         if code.block == size:
             return lines

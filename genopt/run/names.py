@@ -183,4 +183,10 @@ def as_operand(d, v, name, dtype):
     "`v`, which is called `name`, where an operand of `dtype` is wanted"
     if dtype is torch.bool:
         return name if v.dtype is torch.bool else f'({name} != {d.zero})'
-    return d.number(name) if v.dtype is torch.bool else name
+    if v.dtype is torch.bool:
+        return d.number(name)
+    return (
+        name
+        if v.dtype == dtype or torch.int32 not in (v.dtype, dtype)
+        else d.cast(name, dtype)
+    )

@@ -54,7 +54,8 @@ def at_random(x, h, i):
 
 @jit
 def random_part(h, i):
-    return (mixed(h + i.to(tl.uint32) * 0x9e3779b9) >> 8).to(tl.float32) * 5.9604644775390625e-08
+    bits = mixed(h + i.to(tl.uint32) * 0x9e3779b9) >> 16
+    return bits.to(tl.float32) * 1.52587890625e-05
 '''
 
 # Random numbers in callbacks; `random.py` says which. `circle` is the cosine and the sine of `t` turns.
@@ -286,6 +287,7 @@ class Triton(Dialect):
         torch.uint8: 'tl.uint8',
         torch.int8: 'tl.int8',
         torch.int16: 'tl.int16',
+        torch.int32: 'tl.int32',
     }
     short = {torch.bfloat16: 'bf16', torch.float16: 'f16'}  # as in C
     own = 'abs', 'floor', 'ceil', 'erf'  # Triton's own functions, exact in both types
@@ -303,6 +305,8 @@ class Triton(Dialect):
     def constant(self, v, dtype):
         if dtype is torch.bool:
             return str(bool(v))
+        if dtype is torch.int32:
+            return str(v)
         v = float(v)
         text = repr(v) if math.isfinite(v) else f'float("{v}")'
         return text if self.single else f'tl.full((), {text}, {self.T})'
@@ -321,6 +325,12 @@ class Triton(Dialect):
 
     def negate(self, condition):
         return f'({condition} == False)'
+
+    def cast(self, x, dtype):
+        return f'tl.cast({x}, {self.types[dtype]})'
+
+    def bits(self, x, dtype):
+        return f'tl.cast({x}, {self.types[dtype]}, bitcast=True)'
 
     def divide(self, a, b):
         return f'tl.div_rn({a}, {b})' if self.single else f'({a}/{b})'

@@ -35,19 +35,25 @@ class TritonCode:
     def source(self, used):
         "The functions whose names are in the text `used`"
         recorded, stored = recorded_code(self.code), single.types[self.code.dtype]
-        as_code = f'.to(tl.int32).to({stored})'
         lines = []
-        for kind, f, end in (
-            ('decode', recorded.decode, ''),
-            ('scale', recorded.scales, ''),
-            ('nearest', recorded.nearest, as_code),
-            ('at_random', recorded.at_random, as_code),
+        for kind, f, dtype in (
+            ('decode', recorded.decode, None),
+            ('scale', recorded.scales, None),
+            ('nearest', recorded.nearest, stored),
+            ('at_random', recorded.at_random, stored),
         ):
             head = f'{kind}_{self.number}({", ".join(v.name for v in f.inputs)})'
             if head.partition('(')[0] + '(' in used:
-                body = [*map(self.define, f.values), f'return {name(f.out)}{end}']
+                out = self.as_code(name(f.out), dtype) if dtype else name(f.out)
+                body = [*map(self.define, f.values), f'return {out}']
                 lines += ['@jit', f'def {head}:', *(f'    {x}' for x in body), '']
         return [f'# code {self.number}: {self.code}', *lines] if lines else []
+
+    def as_code(self, q, dtype):
+        "The code that the whole number `q` comes to"
+        low, high = self.code.limits
+        code = f'tl.where(tl.abs({q}) < 1073741824.0, {q}, 0.0).to(tl.int32)'
+        return f'tl.minimum(tl.maximum({code}, {low}), {high}).to({dtype})'
 
     def define(self, v):
         if not v.reduces:

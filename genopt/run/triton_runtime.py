@@ -134,7 +134,7 @@ def replace_what_the_interpreter_lacks(scope):
     """What Triton's interpreter lacks: the functions of `libdevice`, and a bfloat16 that is rounded as
     on a GPU"""
     tl = scope['tl']
-    names = 'exp exp2 expm1 log log2 log1p sin cos atan atan2 tanh trunc pow'.split()
+    names = 'exp exp2 expm1 log log2 log1p sin cos atan atan2 tanh trunc pow copysign'.split()
     scope['libdevice'] = SimpleNamespace(
         **{n: by_torch(tl, getattr(torch, n)) for n in names},
         rint=by_torch(tl, torch.round),

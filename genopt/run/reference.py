@@ -20,6 +20,7 @@ from ..contract.sharded import is_sharded
 from ..contract.state import seen
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 from .random import Drawing
+from .rounding import Rounding
 
 __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
 
@@ -35,8 +36,8 @@ def own(numbers, state):
 
 class Item:
     """One parameter on its way through its chain. `ns` is what callbacks see. It starts with `x`,
-    what they see of the parameter, and `kept`, what they see of its states. `random`: the seed of
-    the step, and the key of the parameter"""
+    what they see of the parameter, and `kept`, what they see of its states. `random`: the seeds
+    of the step, and the key of the parameter"""
 
     def __init__(self, p, state, chain, hypers, random=None):
         self.p, self.chain, self.random = p, chain, random
@@ -55,7 +56,8 @@ class Item:
         "What `block` changes, which is number `at` of the chain and draws random numbers"
         drawing = None
         if self.random and not is_sharded(self.x):
-            drawing = Drawing(*self.random, self.chain.places[at], self.x)
+            seeds, key = self.random
+            drawing = Drawing(seeds.drawn, key, self.chain.places[at], self.x)
         with drawing or nullcontext():
             return block(self.ns)
 
@@ -103,7 +105,16 @@ class Item:
         olds = {n: real(v.detach()) for n, v in self.stores.items()}
         stores = self.chain.stores
         for n, v in news.items():
-            yield from stores[n].written(n, v, olds).items()
+            with self.rounding(n):
+                written = stores[n].written(n, v, olds)
+            yield from written.items()
+
+    def rounding(self, name):
+        "What is to be on while `name` is rounded"
+        if not self.random:
+            return nullcontext()
+        seeds, key = self.random
+        return Rounding(seeds.rounding, name, [key])
 
 
 def stored_as(old, new):

@@ -20,6 +20,7 @@ from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
+from .rounding import Rounding, Seeds
 from .scalars import ScalarTable
 from .stacks import read_last
 from .tensors import Tensors, batches
@@ -41,9 +42,9 @@ class Work:
 
     `tensors` has parameters, states and gradients as the backends see them, real and local"""
 
-    def __init__(self, program, scratch_bytes, who, gate=None, seed=None):
+    def __init__(self, program, scratch_bytes, who, gate=None, seeds=None):
         self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
-        self.seed, self.keys = seed, []
+        self.seeds, self.keys = seeds or Seeds(), []
         self.gate = gate if program.request.gated else None
         self.tensors = Tensors()
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
@@ -125,6 +126,12 @@ class Work:
             if self.program.holds_whole
             else int(bool(stages[0].cross_reductions))
         )
+
+    def rounding(self, name, places, sizes=None):
+        """What is to be on while `name` of the parameters at `places` is written by operations of
+        torch. `sizes`: as for `Rounding`"""
+        keys = [self.keys[k] for k in places]
+        return Rounding(self.seeds.rounding, name, keys, sizes)
 
     # -- another program --
 

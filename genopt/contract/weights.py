@@ -87,7 +87,9 @@ class Master(Pair):
     suffix = 'master'
     def dtype_beside(self, dtype: torch.dtype) -> torch.dtype: return torch.float32
     def join(self, p: Tensor, rest: Tensor) -> Tensor: return torch.where(rest.to(p.dtype)==p, rest, p.to(torch.float32))
-    def rest(self, p: Tensor, x: Tensor) -> Tensor: return x.clone()
+    def rest(self, p: Tensor, x: Tensor) -> Tensor:                                # between two p, x is rounded otherwise under `extra_bits`
+        return torch.where(x.to(p.dtype)==p, x, torch.nextafter(x, p.to(torch.float32)))
+    def split(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]: return x.to(dtype),x
 
 class ExactBits(Pair):
     """The bits of x, as an integer, are 2**16 times the bits of p, plus p.low, which lies between -2**15 and 2**15-1. So p is the bfloat16 nearest to

@@ -68,6 +68,7 @@ policies = {full:               Policy('float32',              'float32'),
             'stochastic':       Policy('bfloat16, stochastic', 'float32',  'p: stochastic'),
             'kahan':            Policy('bfloat16, kahan',      'float32',  'p: kahan'),
             'master':           Policy('bfloat16, master',     'float32',  'p: master'),
+            'exact_bits':       Policy('bfloat16, exact_bits', 'float32',  'p: exact_bits'),
             'extra_bits':       Policy('bfloat16, extra_bits', 'float32',  'p: extra_bits'),
             'extra_bits, int8': Policy('bfloat16, extra_bits', 'int8',     'p: extra_bits, *: int8')}
 

@@ -443,3 +443,11 @@ def test_the_warning_names_a_remedy():
         for _ in range(11):
             p.grad = torch.ones_like(p)
             opt.step()
+
+def test_the_warning_of_bfloat16_names_the_default():
+    p   = torch.full((100,), 100., dtype=bf16, requires_grad=True)
+    opt = SGD([p], lr=1e-5, store={'p': 'nearest'})
+    with pytest.warns(UserWarning, match="Leave out store={'p': 'nearest'}"):
+        for _ in range(11):
+            p.grad = torch.ones_like(p)
+            opt.step()

@@ -64,8 +64,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
         allowed.
     `store`: how states and parameters are stored, or `None`. A dict from names to dtypes or codes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; one
-        for all states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see
-        `genopt.contract.weights`.
+        for all states, `'int8'`; and for `'p'` a policy by which parameters in bfloat16 or float16 keep what rounding loses, `{'p': 'master'}`, see
+        `genopt.contract.weights`. By default parameters in bfloat16 keep 8 bits more, in a state `p.low` (`'extra_bits'`).
     `offload`: a bool, by default `False`. `True` keeps the states, and what `store` keeps beside the parameters, in the memory of the host, and
         computes the step there: gradients are copied to the host, and new parameters back, while the host computes others. For parameters on a GPU,
         also of a single group. It cannot be with `capturable`.
@@ -374,7 +374,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         Call `model.share_memory()`, then this, then start the processes. Counters move too: from then on they are 0-dim tensors. State that a later
         step makes, or that you load later, is not shared until you call this again.
 
-        Raises `ValueError` under `capturable=True`, for a state that grows, and for one that `store` keeps in two tensors."""
+        Raises `ValueError` under `capturable=True`, for a state that grows, and for what is kept in two tensors: a state in codes, and
+        by default a parameter in bfloat16; `store={'p': 'nearest'}` keeps it in one."""
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         self._check_shareable(chains)
         for g,chain in zip(self.param_groups, chains):
@@ -394,7 +395,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self.init_state()
         if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
             raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
-                             "time would mix up the two; leave store out")
+                             "time would mix up the two; leave store out, or for parameters of low precision give store={'p': 'nearest'}")
 
     def _replan(self, inputs, arrived=None):
         "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"

@@ -95,7 +95,9 @@ def drawing(work, batch, c):
     if not c.draws:
         return None
     k, capturable = batch.at[0], work.program.request.capturable
-    return Drawing(work.seeds.drawn, work.keys[k], c.place, work.tensors.ps[k], capturable)
+    return Drawing(
+        work.seeds.drawn, work.keys[k], c.place, work.tensors.ps[k], capturable
+    )
 
 
 def untaped(work, batch, c, shared, each):

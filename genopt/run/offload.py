@@ -211,9 +211,7 @@ class Part:
             for i, x in load.twins.items():
                 self.users[id(x)], params[i] = params[i], x
         none = [None] * len(params)
-        self.inputs = Inputs(
-            params, none, inputs.settings, inputs.groups, inputs.first
-        )
+        self.inputs = Inputs(params, none, inputs.settings, inputs.groups, inputs.first)
         self.take(inputs)
         twins = StoreOfTwins(store, self.users)
         self.plan = Plan(self.inputs, twins, *args, seeds=seeds)

@@ -11,7 +11,6 @@ parameter of a work, and the work takes over what it comes to."""
 from .._torch import foreach_copy
 from ..contract.sharded import local
 from ..contract.tensors import describe, fit
-from .random import key_of
 from .reference import Item
 
 __all__ = ['hand_over', 'late_changes', 'prefix_items']

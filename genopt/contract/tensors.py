@@ -6,9 +6,8 @@ from torch import Tensor
 from numbers import Integral,Real
 from .sharded import local
 
-__all__ = ['compute', 'dense', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'random_below', 'real', 'round_stochastically', 'shared',
-           'storage',
-           'wide']
+__all__ = ['compute', 'dense', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'random_below', 'real', 'round_stochastically',
+           'shared', 'storage', 'wide']
 
 
 def wide(dtype):

@@ -82,7 +82,9 @@ def test_a_run_goes_on(quality, tmp_path, monkeypatch, capsys):
     ('genopt AdamW',                                            False, 16),
     ('genopt AdamW',                                            True,  12),
     ("genopt AdamW, `store='int8'`",                            True,  4 + 2*(1 + 4/256)),
-    ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  False, 2 + 2 + 2 + 2*(1 + 4/256))])
+    ("genopt AdamW, `store={'p': 'exact_bits', '*': 'int8'}`",  False, 2 + 2 + 2 + 2*(1 + 4/256)),
+    ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  False, 2 + 1 + 2 + 2*(1 + 4/256)),
+    ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  True,  2 + 1 + 2*(1 + 4/256))])
 def test_bytes_are_those_of_the_tensors(name, release, kept, memory):
     shape = Shape('8 matrices', [(256,256)]*8, 0)
     found = memory.measure(name, release, shape)

@@ -181,8 +181,8 @@ Gigabytes that the sizes of GPT-2 keep, computed from these bytes:
 
 {table(['AdamW', 'GPT-2', 'medium', 'large', 'XL'], [*models(results)], range(1, 5))}
 
-For weights in bfloat16 `extra_bits` is the default, so `store='int8'` alone gives 7 bytes, and 5 if gradients are released: 2 for the weight, 1 for its
-8 more bits, 2 for the gradient, 2 for the states. `exact_bits` keeps 16 more bits, and then the weight is a float32, bit by bit.
+For weights in bfloat16 `extra_bits` is the default, so `store='int8'` alone gives 7 bytes, and 5 if gradients are released: 2 for the weight, 1
+for its 8 more bits, 2 for the gradient, 2 for the states. `exact_bits` keeps 16 more bits, and then the weight is a float32, bit by bit.
 
 {absent}Versions: {', '.join(f'{n} {v}' for n,v in versions.items())}. FlashOptim needs a GPU; its figures are those of [its
 paper](https://arxiv.org/abs/2602.23349). `python -m benchmarks.memory` measures, and writes this section and

@@ -571,4 +571,4 @@ def test_code_about_memory_runs():
     blocks = re.findall(r'```python\n(.*?)```', (Path(__file__).parent.parent/'docs/memory.md').read_text(encoding='utf-8'), re.S)
     scope = {}
     for code in blocks: exec(compile(code, 'memory.md', 'exec'), scope)
-    assert len(blocks)==6
+    assert len(blocks)==7

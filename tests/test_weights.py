@@ -412,7 +412,7 @@ def test_a_pattern_does_not_match_the_parameter():
     assert p.dtype==bf16 and [n for n in opt.state[p] if n.startswith('p.')]==['p.low'] and opt.state[p]['p.low'].dtype==torch.int8
 
 def test_a_checkpoint_of_the_old_extra_bits():
-    "Before December 2026 `extra_bits` kept 16 bits beside p. A state dict with these loads, and so does a pickled optimizer"
+    "At first `extra_bits` kept 16 bits beside p. A state dict with these loads, and so does a pickled optimizer"
     ps,old = train(partial(AdamW, lr=1e-4, store={'p': 'exact_bits'}))
     qs,new = train(partial(AdamW, lr=1e-4), n=1)
     saved  = copy.deepcopy(old.state_dict())

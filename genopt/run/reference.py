@@ -111,7 +111,8 @@ class Item:
 
     def rounding(self, name):
         "What is to be on while `name` is rounded"
-        if not self.random:
+        how, dtype = self.chain.stores[name], self.stores[name].dtype
+        if not self.random or not how.rounds_at_random(dtype):
             return nullcontext()
         seeds, key = self.random
         return Rounding(seeds.rounding, name, [key])

@@ -10,6 +10,7 @@ Where a program is one call of C, there are no stages before `commit`, and `comm
 Where callbacks are called, `commit` takes one batch after the other through them, so that scratch
 memory is needed for one batch only."""
 
+from contextlib import nullcontext
 from copy import copy
 import torch
 from .._torch import foreach_norm
@@ -130,6 +131,9 @@ class Work:
     def rounding(self, name, places, sizes=None):
         """What is to be on while `name` of the parameters at `places` is written by operations of
         torch. `sizes`: as for `Rounding`"""
+        how = self.program.chain.stores[name]
+        if not how.rounds_at_random(self.dtypes[name]):
+            return nullcontext()
         keys = [self.keys[k] for k in places]
         return Rounding(self.seeds.rounding, name, keys, sizes)
 

@@ -55,6 +55,7 @@ kinds = {'torch.optim.AdamW':                                 torchs(),
          "genopt AdamW, `store='int8'`":                      genopts('int8'),
          "genopt AdamW, `store={'p': 'extra_bits'}`":         genopts({'p': 'extra_bits'}, low),
          "genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`": genopts({'p': 'extra_bits', '*': 'int8'}, low),
+         "genopt AdamW, `store={'p': 'exact_bits', '*': 'int8'}`": genopts({'p': 'exact_bits', '*': 'int8'}, low),
          "genopt AdamW, `store={'p': 'stochastic', '*': 'int8'}`": genopts({'p': 'stochastic', '*': 'int8'}, low)}
 published = {'FlashOptim FlashAdamW': dict(dtype='bfloat16', kept=7, released=5)}           # https://arxiv.org/abs/2602.23349, its abstract
 
@@ -180,8 +181,8 @@ Gigabytes that the sizes of GPT-2 keep, computed from these bytes:
 
 {table(['AdamW', 'GPT-2', 'medium', 'large', 'XL'], [*models(results)], range(1, 5))}
 
-`extra_bits` with states in int8 takes one byte more than FlashOptim, which keeps 8 more bits of a weight. genopt keeps 16, and then the weight is a
-float32, bit by bit.
+For weights in bfloat16 `extra_bits` is the default, so `store='int8'` alone gives 7 bytes, and 5 if gradients are released: 2 for the weight, 1
+for its 8 more bits, 2 for the gradient, 2 for the states. `exact_bits` keeps 16 more bits, and then the weight is a float32, bit by bit.
 
 {absent}Versions: {', '.join(f'{n} {v}' for n,v in versions.items())}. FlashOptim needs a GPU; its figures are those of [its
 paper](https://arxiv.org/abs/2602.23349). `python -m benchmarks.memory` measures, and writes this section and

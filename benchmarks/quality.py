@@ -68,6 +68,7 @@ policies = {full:               Policy('float32',              'float32'),
             'stochastic':       Policy('bfloat16, stochastic', 'float32',  'p: stochastic'),
             'kahan':            Policy('bfloat16, kahan',      'float32',  'p: kahan'),
             'master':           Policy('bfloat16, master',     'float32',  'p: master'),
+            'exact_bits':       Policy('bfloat16, exact_bits', 'float32',  'p: exact_bits'),
             'extra_bits':       Policy('bfloat16, extra_bits', 'float32',  'p: extra_bits'),
             'extra_bits, int8': Policy('bfloat16, extra_bits', 'int8',     'p: extra_bits, *: int8')}
 
@@ -181,7 +182,8 @@ def section(results):
     return f"""
 AdamW trains three models under each policy, with five seeds each. For each seed all policies start from the same weights and see the same batches.
 Models compute in float32; gradients have the dtype of the weights. The rate rises over the first 5% of the steps and falls to zero along a cosine.
-States of fewer than 4096 elements stay in float32, as always.
+States of fewer than 4096 elements stay in float32, as always. For weights in bfloat16 `extra_bits` is the default;
+`nearest` is how torch.optim rounds.
 
 {chr(10).join(about)}
 

@@ -204,7 +204,7 @@ def test_contenders_that_store_fewer_bytes(suite, monkeypatch):
     res = measure('Lion', 'one', [few[0], few[-1], *(replace(c, make=partial(seen, c.make)) for c in stored)], rounds=2, peaks=False)
     assert all('ratio' in r for r in res['rows'][1:])
     assert kept==[dict(grad_avg=torch.bfloat16, p=torch.float32), {'grad_avg': torch.uint8, 'grad_avg.int8': torch.float32, 'p': torch.float32},
-                  {'grad_avg': torch.uint8, 'grad_avg.int8': torch.float32, 'p.low': torch.int16, 'p': torch.bfloat16}]
+                  {'grad_avg': torch.uint8, 'grad_avg.int8': torch.float32, 'p.low': torch.int8, 'p': torch.bfloat16}]
     absent = [r['absent'] for r in measure('Lion', 'six', [few[-1], *stored[:2]], rounds=2, peaks=False)['rows'][1:]]
     assert all('no state here that store=' in why for why in absent) and len(absent)==2
 

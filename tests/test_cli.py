@@ -234,7 +234,8 @@ def test_list_takes_a_pattern(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize('store,rows', [
     ('int8',                                        dict(AdamW=[12, 6.03, 28, 16.06], SGDW=[4, '-', 12, '-'], Lion=[8, 5.02, 20, 14.03])),
     ("sqr_avg: int8, '*_avg': bfloat16",            dict(AdamW=[12, 7.02, 28, 18.03], SGDW=[4, '-', 12, '-'], Lion=[8, '-', 20, '-'])),
-    ('p: extra_bits, *: int8',                      dict(AdamW=[12, 6.03, 28, 14.06])),
+    ('p: exact_bits, *: int8',                      dict(AdamW=[12, 6.03, 28, 14.06])),
+    ('p: extra_bits, *: int8',                      dict(AdamW=[12, 5.03, 28, 12.06])),
     ('p: stochastic',                               dict(AdamW=[12, 10, 28, 22], SGDW=[4, 2, 12, 6]))])
 def test_list_shows_bytes_under_a_policy(store, rows, capsys):
     "Of weights and state, and those that a step moves; an algorithm without such a state has dashes"

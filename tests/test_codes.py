@@ -349,7 +349,7 @@ def test_a_step_reads_what_is_there(way):
     torch.testing.assert_close(p.detach(), -decode(codes, scale), rtol=0, atol=0, equal_nan=True)
 
 def test_a_step_rounds_at_random(way):
-    "The mean and the neighbours; other bits for another parameter and another step; the same for the same seed"
+    "The mean and the neighbours; other bits for another parameter and another step, whatever the seed of torch"
     def run(seed):
         torch.manual_seed(seed)
         ps,res = [torch.zeros(30, block, requires_grad=True) for _ in range(2)],[]
@@ -369,7 +369,7 @@ def test_a_step_rounds_at_random(way):
         assert (x[:,0]==1).all() and (x[15:,1]==-1).all()
     for i in range(4):
         for j in range(i): assert (res[i]!=res[j]).float().mean()>.2
-    assert all(map(torch.equal, res, run(1))) and not torch.equal(res[0], run(2)[0])
+    assert all(map(torch.equal, res, run(2)))
 
 def test_without_random_rounding_no_number_is_drawn(way):
     _,opt  = train(partial(AdamW, store={'*': nearest}, **way), 2)

@@ -214,6 +214,31 @@ def job_random(rank, world, out):
         assert len({*p.full_tensor().tolist()})==1 and p.full_tensor()[0]                # one number of a parameter, in all of its shards
 
 def test_shards_draw_numbers_of_their_own_and_copies_the_same(tmp_path): run(2, job_random, tmp_path/'res')
+def job_rounding(rank, world, out):
+    """Copies of a model stay equal where something is rounded at random, although each process has another seed. `nearest` with states in float32 has
+    nothing to draw, and shows that the test compares what it should"""
+    torch.manual_seed(rank)
+    for store in (None, {'p': 'extra_bits'}, {'p': 'stochastic'}, {'p': 'stochastic', '*': dict(dtype='int8', smallest=0)}, {'*': dict(dtype='bfloat16', smallest=0)}):
+        for way,kw in (ways | dict(foreach=dict(foreach=True))).items():
+            torch.manual_seed(5)
+            m   = nn.parallel.DistributedDataParallel(nn.Linear(10, 64, bias=False).to(torch.bfloat16))
+            opt = genopt.AdamW(m.parameters(), lr=1e-3, store=store, **kw)
+            torch.manual_seed(rank)
+            for i in range(5):
+                opt.zero_grad()
+                x,y = batch(i)
+                cross_entropy(m(x[rank::world].to(torch.bfloat16)).float(), y[rank::world]).backward()
+                opt.step()
+                torch.rand(rank)                                                     # the generators are in other states, too
+            (p,) = m.parameters()
+            for n,v in dict(p=p.detach(), **opt.state[p]).items():
+                if not torch.is_tensor(v): continue
+                both = [torch.empty_like(v) for _ in range(world)]
+                dist.all_gather(both, v.contiguous())
+                assert all(torch.equal(both[0], o) for o in both[1:]), (store, way, n)
+
+@pytest.mark.slow
+def test_copies_are_rounded_alike(tmp_path): run(2, job_rounding, tmp_path/'res')
 
 def torchrun(world, *args):
     cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(world), str(root/'examples'/'train_distributed.py'), *map(str, args)]

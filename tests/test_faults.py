@@ -449,7 +449,7 @@ def test_043_updates_that_low_precision_loses(kw, dtype):
         p = P(10, dtype=dtype)
         with warnings.catch_warnings(record=True) as w:
             warnings.simplefilter('always')
-            took([p], SGD([('w', p)], lr=lr, **kw, **more), [g]*30)
+            took([p], SGD([('w', p)], lr=lr, store={'p': 'nearest'}, **kw, **more), [g]*30)
         return [str(o.message) for o in w if 'hardly an element' in str(o.message)]
     assert len(lost := told(1e-5, 1.))==1 and f'SGD: hardly an element of w in param group 0 has moved in a step with lr=1e-05: its updates are smaller than what {dtype}' in lost[0]
     assert not told(.1, .1) and not told(1e-5, 0.) and not told(0., 1.) and not told(1e-9, 1., torch.float32)
@@ -800,7 +800,7 @@ def test_075_loading_casts_the_state_to_the_parameters_dtype(dtype, kw):
     def keeps(grad, codes=makes['codes'], signs=makes['signs'], counts=makes['counts'], exact=makes['exact'], short=makes['short'], avg=zeros, step=count):
         return dict(codes=codes+1, counts=counts+1, avg=avg+grad, step=step+1, update=grad)
     p,q = P(dtype=dtype),P(dtype=dtype)
-    opt,other = [Optimizer([x], [keeps], lr=.1, **kw if not kw.get('fused') else {}) for x in (p, q)]
+    opt,other = [Optimizer([x], [keeps], lr=.1, store={'p': 'nearest'}, **kw if not kw.get('fused') else {}) for x in (p, q)]
     took([p], opt, (1., 1.))
     other.load_state_dict(opt.state_dict())
     assert same(dict(opt.state[p]), dict(other.state[q]))

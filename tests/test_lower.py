@@ -42,7 +42,7 @@ written = {aten.add: lambda grad, p, k=.3: grad.add(p, alpha=k) + .5, aten.sub: 
            aten.bitwise_and: lambda grad, p: ((grad>0)&(p>0))*grad, aten.bitwise_or: lambda grad, p: ((grad>0)|(p>0))*grad, aten.logical_not: lambda grad: torch.logical_not(grad>0)*grad,
            aten.bitwise_not: lambda grad: (~(grad>0))*grad, aten.logical_xor: lambda grad, p: torch.logical_xor(grad>0, p>0)*grad, aten.bitwise_xor: lambda grad, p: ((grad>0)^(p>0))*grad,
            aten.isnan: lambda grad: torch.where(grad.isnan(), torch.ones_like(grad), grad), aten.isfinite: lambda grad: torch.where(grad.isfinite(), grad, torch.ones_like(grad)),
-           aten.isinf: lambda grad: torch.where(grad.isinf(), torch.ones_like(grad), grad), aten.round: lambda grad: (grad*2).round()*grad}
+           aten.isinf: lambda grad: torch.where(grad.isinf(), torch.ones_like(grad), grad), aten.round: lambda grad: (grad*2).round()*grad, aten.copysign: lambda grad, p: grad.copysign(p)}
 reducing = dict(norm=lambda grad: grad*grad.norm(), norm1=lambda grad: grad*grad.norm(1), norminf=lambda grad: grad*grad.norm(math.inf), sum=lambda grad: grad*grad.sum(), mean=lambda grad, p: grad*(p*p).mean(),
                 amax=lambda grad: grad*grad.amax(), amin=lambda grad: grad*grad.amin(), dot=lambda grad: grad*grad.square().sum().sqrt())
 chains = [pytest.param(f, id=str(op).split('.')[-1]) for op,f in written.items()] + [pytest.param(f, id=n) for n,f in reducing.items()]

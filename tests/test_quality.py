@@ -71,7 +71,7 @@ def test_a_run_goes_on(quality, tmp_path, monkeypatch, capsys):
     assert not quality.main(['--out', str(out)])
     again = json.loads(out.read_text())['results']
     assert len(again)==4 and {k: v for k,v in again[-1].items() if k!='seconds'}=={k: v for k,v in first[0].items() if k!='seconds'}
-    assert first[0]['loss']!=first[1]['loss']!=first[2]['loss'] and (first[0]['state'], round(first[1]['state'], 1))==(8, 4.9)
+    assert first[0]['loss']!=first[1]['loss']!=first[2]['loss'] and (first[0]['state'], round(first[1]['state'], 1))==(8, 3.9)
 
 
 # -- Memory --
@@ -82,7 +82,9 @@ def test_a_run_goes_on(quality, tmp_path, monkeypatch, capsys):
     ('genopt AdamW',                                            False, 16),
     ('genopt AdamW',                                            True,  12),
     ("genopt AdamW, `store='int8'`",                            True,  4 + 2*(1 + 4/256)),
-    ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  False, 2 + 2 + 2 + 2*(1 + 4/256))])
+    ("genopt AdamW, `store={'p': 'exact_bits', '*': 'int8'}`",  False, 2 + 2 + 2 + 2*(1 + 4/256)),
+    ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  False, 2 + 1 + 2 + 2*(1 + 4/256)),
+    ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  True,  2 + 1 + 2*(1 + 4/256))])
 def test_bytes_are_those_of_the_tensors(name, release, kept, memory):
     shape = Shape('8 matrices', [(256,256)]*8, 0)
     found = memory.measure(name, release, shape)

@@ -1,6 +1,7 @@
 """The pieces of `genopt.run` by themselves: rows of scalars, gradients, batches, cross reductions, calls, and what a plan writes when."""
 
 import gc,math,weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 import pytest,torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -554,7 +555,7 @@ def test_states_of_their_own_shape_are_written_as_a_whole():
     batch = tensors.Batch([0], False, ts, torch.float32)
     va,vb,vc = (Value('given', name=n, kind='own') for n in 'xyz')
     batch.values = {va: b, vb: a, vc: a.flip(0)*0 + a}
-    write_call_outs(SimpleNamespace(gate=None, tensors=ts, program=SimpleNamespace(call_outs=dict(a=va, b=vb, c=vc), chain=SimpleNamespace(state=dict.fromkeys('abc', zeros)))), batch)
+    write_call_outs(SimpleNamespace(gate=None, tensors=ts, rounding=lambda name, at: nullcontext(), program=SimpleNamespace(call_outs=dict(a=va, b=vb, c=vc), chain=SimpleNamespace(state=dict.fromkeys('abc', zeros)))), batch)
     assert a.tolist()==[10., 11., 12.] and b.tolist()==c.tolist()==[0., 1., 2.]
 
 

@@ -190,7 +190,7 @@ def test_a_model_that_is_moved_or_copied_goes_on(how, kw):
     assert all(map(torch.equal, m.parameters(), ref.parameters()))
     if how=='share': assert all(p.is_shared() for p in m.parameters())
 
-@pytest.mark.parametrize('store,name', [('int8', 'grad_avg.int8'), ({'p': 'extra_bits'}, 'p.low')])
+@pytest.mark.parametrize('store,name', [('int8', 'grad_avg.int8'), ({'p': 'exact_bits'}, 'p.low'), (None, 'p.low')])
 def test_states_in_two_tensors_are_not_shared(store, name):
     "Another process could write one of the two in between"
     p = torch.nn.Parameter(torch.ones(5000, dtype=torch.float32 if store=='int8' else torch.bfloat16))

@@ -53,7 +53,7 @@ def keeps(grad, last=kept(zeros, 'bfloat16', smallest=0)): return dict(last=grad
 
 @ways
 def test_a_step_rounds_as_the_function_does(kw):
-    "In all ways: the mean, the neighbours, what is not finite. Two parameters and two steps have other random bits; the same seed has the same"
+    "In all ways: the mean, the neighbours, what is not finite. Two parameters and two steps have other random bits, whatever the seed of torch"
     values = [1.+2**-10, -3.3, float('inf'), -float('inf'), float('nan'), 0.]
     def run(seed, threads=None):
         torch.manual_seed(seed)
@@ -71,7 +71,7 @@ def test_a_step_rounds_as_the_function_does(kw):
         assert torch.equal(x[2], torch.full_like(x[2], float('inf'))) and torch.equal(x[3], -x[2]) and x[4].isnan().all() and not x[5].any()
     for i in range(4):
         for j in range(i): assert (res[i][0]!=res[j][0]).float().mean()>.2
-    assert all(torch.equal(a[:2], b[:2]) for a,b in zip(res, run(1))) and not torch.equal(res[0][0], run(2)[0][0])
+    assert all(torch.equal(a[:2], b[:2]) for a,b in zip(res, run(2)))
 
 def test_random_bits_do_not_depend_on_threads():
     def run(n):

@@ -156,7 +156,7 @@ def test_states_that_are_single_numbers(on_triton):
 
 
 def test_rounding_at_random(on_triton):
-    "A state in bfloat16 goes up or down so that its mean stays; the seed is torch's; NaN and infinity stay"
+    "A state in bfloat16 goes up or down so that its mean stays; the step decides which; NaN and infinity stay"
     def keep(grad, s=zeros): return dict(s=grad, update=grad*0)
     runs = []
     for seed in (0, 0, 1):
@@ -172,7 +172,7 @@ def test_rounding_at_random(on_triton):
         numbers = runs[-1][3:].float()
         assert {*numbers.tolist()}=={1., 1.0078125} and abs(numbers.mean()-1.002)<5e-4
     a,b,c = (r[3:] for r in runs)
-    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(a, b) and torch.equal(a, c)
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('bad', [float('nan'), -float('inf'), 3e19])

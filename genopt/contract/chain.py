@@ -10,7 +10,7 @@ from .block import Block,given
 from .names import same
 from .state import stored_states
 from .tensors import wide
-from .weights import nearest
+from .weights import nearest,value_in
 
 __all__ = ['Chain', 'Learned', 'Namespace', 'chain_of', 'fold', 'hashable', 'interpret', 'learned_of']
 
@@ -106,9 +106,10 @@ class Chain:
         "How each value in memory is stored, by name: the states, and `p`"
         return self.state | {'p': self.weights}
     def beside(self, p, state):
-        "What is stored beside the parameter `p` itself, by name. What `state` lacks is new"
-        names = self.weights.beside('p', p.dtype)
-        return {n: state[n] for n in names} if names.keys()<=state.keys() else self.weights.first(p)
+        "What is stored beside the parameter `p` itself, by name. What `state` lacks is new. What another policy has put there is converted"
+        dtypes = self.weights.beside('p', p.dtype)
+        if all(n in state and state[n].dtype==t for n,t in dtypes.items()): return {n: state[n] for n in dtypes}
+        return self.weights.first(p, value_in(p, state))
     def seen(self, p, state):
         "The parameter `p` as callbacks see it"
         return self.weights.seen('p', {'p': p} | self.beside(p, state))

@@ -18,8 +18,8 @@ code without anybody saying that it is one. Small elements have small steps, as 
 or near it. If the scale would be less than the smallest normal float32, the whole block becomes zero.
 
 The roots and powers of `int8` are shifts of the bits of a float32, which halve the exponent, and the mantissa with it. So the codes lie on straight
-lines, where exact roots would lie on a curve. A kernel shifts faster than it takes roots. And between two codes on a straight line a number can be rounded
-at random without a bias. Only below code 4 lines meet between two codes.
+lines, where exact roots would lie on a curve. A kernel shifts faster than it takes roots. And between two codes on a straight line a number can be
+rounded at random without a bias. Only below code 4 lines meet between two codes.
 
 `fp8` has the values of e4m3, Micikevicius et al. 2022 (https://arxiv.org/abs/2209.05433): 3 bits behind the leading one, exponents from -6 to 8, and
 smaller numbers below. The largest element of a block becomes 448, the largest number of e4m3. A byte is the place of the number in their order, and
@@ -34,7 +34,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .tensors import dense
+from .tensors import dense,random_below
 
 __all__ = ['Code']
 
@@ -126,7 +126,7 @@ class Code:
         x     = torch.cat([in_blocks(lying_as(x, c), self.block) for x,c in zip(xs, codes)])
         scale = self.scales(x)
         sizes = [*map(self.n_blocks, xs)]
-        q     = self.at_random(x, scale[:,None], torch.randint_like(x, 2**16)*2**-16) if stochastic else self.nearest(x, scale[:,None])
+        q     = self.at_random(x, scale[:,None], random_below(2**16, x)*2**-16) if stochastic else self.nearest(x, scale[:,None])
         return [*map(put, codes, self.as_codes(q).split(sizes))],[*scale.split(sizes)]
     def seen(self, codes: Tensor, scale: Tensor) -> Tensor:
         "The float32 tensor that is stored as `codes` and `scale`, the scales of its blocks. It lies in memory as the codes do"

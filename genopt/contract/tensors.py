@@ -6,8 +6,8 @@ from torch import Tensor
 from numbers import Integral,Real
 from .sharded import local
 
-__all__ = ['compute', 'dense', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'real', 'round_stochastically', 'shared', 'storage',
-           'wide']
+__all__ = ['compute', 'dense', 'describe', 'fit', 'is_finite', 'is_plain', 'number', 'plain', 'random_below', 'real', 'round_stochastically',
+           'shared', 'storage', 'wide']
 
 
 def wide(dtype):
@@ -38,12 +38,17 @@ def is_finite(grad):
     return (x*x.conj()).isfinite()
 
 
+def random_below(n, x):
+    """Random whole numbers, at least 0 and less than `n`, for the elements of the float32 tensor `x`. They come from `torch.rand_like`, so
+    `genopt.run.rounding` can say which they are"""
+    return (torch.rand_like(x)*n).to(torch.int32)
+
 def round_stochastically(x):
     """`x` in bfloat16, rounded up or down with probabilities that make the mean `x`. Rounding to the nearest would lose every change that is smaller
-    than half a unit in the last place. The random bits come from torch's generator"""
-    bits  = x.to(torch.float32).view(torch.int32)
-    noise = torch.randint_like(bits, 2**16)                                # bfloat16 is the upper half of a float32
-    return torch.where(x.isfinite(), ((bits+noise) & -2**16).view(torch.float32), x).to(torch.bfloat16)
+    than half a unit in the last place"""
+    x    = x.to(torch.float32)
+    bits = x.view(torch.int32) + random_below(2**16, x)                    # bfloat16 is the upper half of a float32
+    return torch.where(x.isfinite(), (bits & -2**16).view(torch.float32), x).to(torch.bfloat16)
 
 
 # -- Plain values --

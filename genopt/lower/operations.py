@@ -131,12 +131,6 @@ elementwise = {
     aten.round: named('rint'),
     aten.sign: sign,
     aten.copysign: named('copysign'),
-    # bits of a float32, as an int32 and back
-    aten.view: lambda d, x, dtype: d.bits(x, dtype),
-    aten.bitwise_left_shift: infix('<<'),
-    aten.bitwise_right_shift: infix('>>'),
-    aten.__lshift__: infix('<<'),
-    aten.__rshift__: infix('>>'),
     # choices
     aten.maximum: maximum,
     aten.minimum: minimum,
@@ -173,9 +167,17 @@ elementwise = {
     aten._to_copy: lambda d, x: x,
     aten.copy: lambda d, x, y: y,
 }
-on_bits = {aten.view, aten.add, aten.sub, aten.rsub, aten.mul, aten.neg, aten.clone, aten._to_copy,
-           aten.bitwise_and, aten.bitwise_or, aten.bitwise_left_shift, aten.bitwise_right_shift,
-           aten.__lshift__, aten.__rshift__, aten.where, aten.maximum, aten.minimum,
+
+# The bits of a float32, which are an int32: in codes alone
+of_bits = {
+    aten.view: lambda d, x, dtype: d.bits(x, dtype),
+    aten.bitwise_left_shift: infix('<<'),
+    aten.bitwise_right_shift: infix('>>'),
+    aten.__lshift__: infix('<<'),
+    aten.__rshift__: infix('>>'),
+}
+on_bits = {*of_bits, aten.add, aten.sub, aten.rsub, aten.mul, aten.neg, aten.clone, aten._to_copy,
+           aten.bitwise_and, aten.bitwise_or, aten.where, aten.maximum, aten.minimum,
            aten.clamp, aten.clamp_min, aten.clamp_max}
 compares = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne,
             aten.isnan, aten.isfinite, aten.isinf}
@@ -225,7 +227,8 @@ def write(v, d, text, compute_dtype):
     if v.weight_below_half is not None:
         return lerp(d, *args, below_half=v.weight_below_half)
     keywords = {k: one(1, a) for k, a in v.kwargs.items() if k not in ignored}
-    return elementwise[v.packet](d, *args, **keywords)
+    rule = elementwise.get(v.packet) or of_bits[v.packet]
+    return rule(d, *args, **keywords)
 
 
 def divisor(v):

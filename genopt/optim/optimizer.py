@@ -17,7 +17,7 @@ from ..run.choose import check_asked
 from ..run.memory import is_capturing
 from ..run.offload import Staging,plan_for
 from ..run.plan import Plan,prepared
-from ..run.random import Seed
+from ..run.rounding import Seeds
 from ..run.sort import Inputs
 from ..run.store import StateStore,shared_cell
 from . import watch
@@ -64,8 +64,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
         allowed.
     `store`: how states and parameters are stored, or `None`. A dict from names to dtypes or codes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; one
-        for all states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see
-        `genopt.contract.weights`.
+        for all states, `'int8'`; and for `'p'` a policy by which parameters in bfloat16 or float16 keep what rounding loses, `{'p': 'master'}`, see
+        `genopt.contract.weights`. By default parameters in bfloat16 keep 8 bits more, in a state `p.low` (`'extra_bits'`).
     `offload`: a bool, by default `False`. `True` keeps the states, and what `store` keeps beside the parameters, in the memory of the host, and
         computes the step there: gradients are copied to the host, and new parameters back, while the host computes others. For parameters on a GPU,
         also of a single group. It cannot be with `capturable`.
@@ -85,7 +85,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
     _common = {}                                                        # values that groups with `cbs` of their own have as defaults, too
-    _seed = None                                                        # of the random numbers of a step
+    _seeds = None                                                       # of the random numbers of a step
     _known = ()                                                         # the settings of each group at the last step
     _staging = None                                                     # with `offload`: what moves tensors to the host and back
     _release = None                                                     # the `GradientRelease` that moves the parameters during backward
@@ -102,7 +102,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     def _start(self, params, recipes, defaults, nonfinite, common):
         "`common`: the names of the `defaults` that hold for groups with `cbs` of their own, too"
-        self.nonfinite,self._recipes,self._late = nonfinite,recipes,{}
+        self.nonfinite,self._recipes,self._late,self._seeds = nonfinite,recipes,{},Seeds()
         self._flags  = {k: defaults[k] for k in engine_flags}
         self._common = {k: defaults[k] for k in common}
         super().__init__(as_groups(params), dict(defaults))
@@ -281,6 +281,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         quick = plan is not None and plan.simple and self._steps!=10 and self._planned_for_gate==self._wants_gate() and not scaled_here
         if quick and plan.valid_for(inputs):                            # most steps go this way; it calls nothing of torch
             if plan.gate: self._begin_gated(plan.gate)
+            self._seeds.rounding.begin()
             looks = self._nonfinite!='propagate'
             if plan.aim(inputs, looks) and (plan.gate or not looks or not plan.looks_bad()):
                 plan.commit()
@@ -315,6 +316,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         if gate: self._begin_gated(gate)
         elif self._unscaled(inputs) or looks and self._skips(inputs.grads): return loss
         lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==10 else None
+        self._seeds.rounding.begin()
         plan = prepared(self._plan, inputs, model, self._replan, looks)
         if gate and not plan.gate: return self._long_step(inputs, model)     # it has changed to one whose gradients the host looks at
         plan.commit()
@@ -372,7 +374,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         Call `model.share_memory()`, then this, then start the processes. Counters move too: from then on they are 0-dim tensors. State that a later
         step makes, or that you load later, is not shared until you call this again.
 
-        Raises `ValueError` under `capturable=True`, for a state that grows, and for one that `store` keeps in two tensors."""
+        Raises `ValueError` under `capturable=True`, for a state that grows, and for what is kept in two tensors: a state in codes, and
+        by default a parameter in bfloat16; `store={'p': 'nearest'}` keeps it in one."""
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         self._check_shareable(chains)
         for g,chain in zip(self.param_groups, chains):
@@ -392,7 +395,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self.init_state()
         if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
             raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
-                             "time would mix up the two; leave store out")
+                             "time would mix up the two; leave store out, or for parameters of low precision give store={'p': 'nearest'}")
 
     def _replan(self, inputs, arrived=None):
         "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
@@ -412,8 +415,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         "A plan for `inputs`. `finished`, `gate`: as `Plan` takes them"
         args = inputs,self.state,self.name,self.scratch_bytes,self._late,finished
         if not self._staging and any(s.offload for s in inputs.settings): self._staging = Staging()
-        if self._seed is None: self._seed = Seed()
-        return plan_for(self._staging, *args, **gate) if self._staging else Plan(*args, **gate, seed=self._seed)
+        others = gate | dict(seeds=self._seeds)
+        return plan_for(self._staging, *args, **others) if self._staging else Plan(*args, **others)
 
     @property
     def state(self):
@@ -440,10 +443,15 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
         weights = self._weights()
         self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
-        try: res = super().state_dict() | weights
+        try: res = super().state_dict() | weights | self._rounded()
         finally: self.__dict__['_store'] = store
         for g in res['param_groups']: g['store'] = saved(g['store'])        # functions cannot be loaded with weights_only=True
         return res
+
+    def _rounded(self):
+        "Return the entry `rounding_steps` of a state dict: the number of steps in which something was rounded at random, the seed of the last one"
+        steps = self._seeds.rounding.steps if self._seeds else 0
+        return dict(rounding_steps=steps) if steps else {}
 
     @quietly
     def torch_state_dict(self):
@@ -485,13 +493,15 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     kept = '_recipes','_flags','_common','_nonfinite','_late','_expected'
     def __getstate__(self):
-        of_host = dict(_skipped=self.skipped_steps, _last_skipped=self.last_step_skipped)
+        of_host = dict(_skipped=self.skipped_steps, _last_skipped=self.last_step_skipped) | self._rounded()
         return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept} | of_host
     def __setstate__(self, state):
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)
         self.state = self.__dict__.pop('state')                              # torch puts it there
+        steps = self.__dict__.pop('rounding_steps', 0)
+        if not self._seeds: self._seeds = Seeds(steps)                       # torch's `load_state_dict` comes here, too
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
         self.__dict__.setdefault('_late', {})
         for g in self.param_groups:                                         # a group of an older version, or of torch, may lack values
@@ -512,12 +522,14 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             finally:
                 box.remove()
                 told = self.__dict__.pop('_told', {})
+                steps = self.__dict__.pop('_steps_told', None)
             hosts = {id(p) for g in self.param_groups if g.get('offload') for p in g['params']}
             for p,s in self.state.items():
                 to = 'cpu' if id(p) in hosts else getattr(p, 'device', None)
                 if torch.is_tensor(p): s.update({k: v.to(to) for k,v in s.items() if torch.is_tensor(v)})
         self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
         self._expected,self._untold = told,None
+        if steps is not None: self._seeds.rounding.steps = steps
 
 
 hooked_step = hooked(Optimizer._step)
@@ -529,6 +541,6 @@ class Boxed:
     @classmethod
     def all(cls, opt, state_dict, strict):
         state_dict = checked(opt, state_dict, strict)
-        opt._told  = told_weights(opt.param_groups, state_dict)
+        opt._told,opt._steps_told = told_weights(opt.param_groups, state_dict),state_dict.get('rounding_steps', 0)
         boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
         return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})

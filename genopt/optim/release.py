@@ -69,9 +69,10 @@ class Alone(dict):
 
 
 class One:
-    "A parameter, number `group` of the groups it is in, the `plan` by which it moves alone, and the `hook` that makes it move"
-    def __init__(self, p, group, name):
-        self.p,self.group,self.plan,self.hook = p,group,None,None
+    """A parameter, number `group` of the groups it is in, its `place` among all, the `plan` by which it moves alone, and the `hook` that makes it
+    move"""
+    def __init__(self, p, group, place, name):
+        self.p,self.group,self.place,self.plan,self.hook = p,group,place,None,None
         self.groups = [Alone(params=[p], param_names=[name])]
         self.groups[0].number = group
     @property
@@ -131,6 +132,7 @@ class GradientRelease:
             with quiet(): opt._check_weights()
         self._follow(opt)
         self._settings = opt._settings(opt.param_groups)
+        opt._seeds.rounding.begin()
         self._observed = self._largest_low() if opt._steps==10 else None    # as in `Optimizer`, the 11th step checks low precision
 
     def _largest_low(self):
@@ -178,7 +180,7 @@ class GradientRelease:
     def _move(self, opt, one):
         "Take the step of one parameter, and free its gradient"
         plan   = one.plan
-        inputs = Inputs([one.p], [one.p.grad], [self._settings[one.group]], one.groups)
+        inputs = Inputs([one.p], [one.p.grad], [self._settings[one.group]], one.groups, one.place)
         quick  = plan is not None and plan.simple and plan.store is opt.state and one is not self._observed
         if quick and plan.valid_for(inputs) and plan.aim(inputs, False) and (opt._nonfinite=='propagate' or not plan.looks_bad()): plan.begin()
         else:
@@ -222,9 +224,10 @@ class GradientRelease:
         sizes  = [len(g['params']) for g in groups]
         changed = sizes!=self._sizes or not all(map(is_, params, self._params))
         if changed:
-            old,self._ones = self._ones,{}
+            old,self._ones,place = self._ones,{},0
             for i,g in enumerate(groups):
-                for j,p in enumerate(g['params']): self._ones.setdefault(id(p), new_or_old(old.get(id(p)), p, i, j, g))
+                for j,p in enumerate(g['params']): self._ones.setdefault(id(p), new_or_old(old.get(id(p)), p, i, j, g, place+j))
+                place += len(g['params'])
             for i in old.keys()-self._ones.keys(): old[i].hook and old[i].hook.remove()
             self._params,self._sizes = params,sizes
         for one in self._ones.values():
@@ -240,11 +243,11 @@ class GradientRelease:
                              "gradient that is not finite comes; nonfinite='raise' stops there, clip_grad_value bounds gradients")
 
 
-def new_or_old(old, p, group, i, of):
-    "The `One` of parameter number `i` of the group `of`: `old`, or a new one that takes over its hook"
-    if old is not None and old.group==group: return old
+def new_or_old(old, p, group, i, of, place):
+    "The `One` of parameter number `i` of the group `of`, number `place` of all: `old`, or a new one that takes over its hook"
+    if old is not None and (old.group,old.place)==(group,place): return old
     names = of.get('param_names')
-    one = One(p, group, names[i] if names else f'parameter {i}')
+    one = One(p, group, place, names[i] if names else f'parameter {i}')
     if old is not None: one.hook = old.hook
     return one
 

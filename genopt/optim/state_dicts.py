@@ -116,22 +116,27 @@ def check_state(state, chain, known, p, who, nonfinite):
 
 def with_own_weights(state, chain, p, who):
     "The saved `state` with what `chain` keeps beside the parameter `p`. What another policy kept there is converted, or dropped if `p` has float32"
-    own,kept = chain.weights.beside('p', p.dtype),{}
+    saved = {n: v for n,v in state.items() if n.startswith('p.')}
+    for n in saved: check_beside(n, saved, p, who)
+    res = {n: v for n,v in state.items() if n not in saved}
+    return res | chain.beside(p, saved) if any(n in saved for n in known_beside(p)) else res
+
+def known_beside(p):
+    "What policies put beside the parameter `p`: the dtypes of each name. `p.low` has 8 bits or 16"
+    res = {}
     for policy in policies.values():
-        for n,dtype in policy.beside('p', p.dtype).items():
-            if n in state: kept[policy] = {n: check_beside(n, state[n], dtype, p, who)}
-    res = {n: v for n,v in state.items() if not n.startswith('p.')}
-    if chain.weights in kept: return res | kept[chain.weights]
-    for policy,stored in kept.items():
-        exact = policy.seen('p', {'p': p.detach()} | stored)
-        res |= {n: x for n,x in chain.weights.written('p', exact, {'p': p.detach()}).items() if n in own}
+        for n,dtype in policy.beside('p', p.dtype).items(): res.setdefault(n, []).append(dtype)
     return res
 
-def check_beside(n, v, dtype, p, who):
-    "The tensor `v` that was saved as `n`, if it can be beside the parameter `p`"
-    if not isinstance(v, Tensor) or v.shape!=p.shape or v.is_floating_point()!=dtype.is_floating_point:
-        raise ValueError(f"{who}: {n!r} must be a {str(dtype)[6:]} tensor of shape {tuple(p.shape)}; it is {describe(v)}")
-    return v.to(p.device, dtype)
+def check_beside(n, saved, p, who):
+    "Bring the tensor that was `saved` as `n` to the device of the parameter `p`. Refuses one that cannot be beside it"
+    v,dtypes = saved[n],known_beside(p).get(n)
+    if dtypes is None: return
+    fits = [t for t in dtypes if v.dtype==t or v.is_floating_point() and t.is_floating_point()] if isinstance(v, Tensor) and v.shape==p.shape else []
+    if not fits:
+        raise ValueError(f"{who}: {n!r} must be a tensor of {' or '.join(str(t)[6:] for t in dtypes)}, of shape {tuple(p.shape)}; it is "
+                         f"{describe(v)}{f', of {str(v.dtype)[6:]}' if isinstance(v, Tensor) else ''}")
+    saved[n] = v.to(p.device, fits[0])
 
 def in_own_codes(state, chain, known, p, who):
     """The saved `state` without codes, but for states of which `chain` keeps the same code for the parameter `p`. These stay as they are, so that no

@@ -9,7 +9,8 @@ as `exact(zeros)`: a matrix from which others are computed, for instance, or a s
 policy is a code: it is not an average, and 8 bits are too few for it. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros`
 becomes `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
 
-`p` is the parameter. It has policies of its own, `store={'p': 'extra_bits'}`, which `genopt.contract.weights` describes. No pattern matches it."""
+`p` is the parameter. It has policies of its own, `store={'p': 'master'}`, which `genopt.contract.weights` describes. No pattern matches it. Without
+such an entry it has the default policy, which keeps 24 bits of parameters in bfloat16."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -20,7 +21,7 @@ from ..contract.codes import Code,codes
 from ..contract.messages import did_you_mean
 from ..contract.state import Kept,copy_of_p,first,floats,kept,zeros
 from ..contract.tensors import wide
-from ..contract.weights import nearest,weights_of
+from ..contract.weights import default,nearest,weights_of
 
 __all__ = ['check_matches', 'check_weights', 'codes_in', 'policies', 'saved', 'weights_in', 'with_storage']
 
@@ -71,8 +72,8 @@ def policy_for_p(how):
     except ValueError as e: raise ValueError(f"store, 'p': {e}") from None
 
 def weights_in(store):
-    "The policy for parameters that `store` has, which is as a group keeps it"
-    return next((weights_of(how[0]) for pattern,*how in store or () if pattern=='p'), nearest)
+    "The policy for parameters that `store` has, which is as a group keeps it; the default if it has none"
+    return next((weights_of(how[0]) for pattern,*how in store or () if pattern=='p'), default)
 
 def with_storage(cb, store):
     "The callback `cb` with the dtypes of `store` for the states that it declares"
@@ -97,8 +98,9 @@ def is_tensor(init):
     except Exception: return True                                          # it takes other parameters
 
 def check_weights(group, who):
-    "Refuse a policy that is not for the dtype of a parameter of low precision. What rounding loses would be lost silently"
+    "Refuse a policy of the user's that is not for the dtype of a parameter of low precision. What rounding loses would be lost silently"
     weights = weights_in(group['store'])
+    if all(pattern!='p' for pattern,*_ in group['store'] or ()): return
     for i,p in enumerate(group['params']):
         if weights is nearest or wide(p.dtype)==p.dtype or weights.keeps(p.dtype): continue
         kinds = ' and '.join(str(dtype)[6:] for dtype in weights.dtypes)

@@ -5,7 +5,7 @@ from .._torch import sparse_values
 from ..contract.messages import name_in
 from ..contract.sharded import local
 from ..contract.tensors import is_finite,number,wide
-from ..contract.weights import weights_of
+from ..contract.weights import default
 from .storage import weights_in
 
 __all__ = ['Lost', 'nonfinite']
@@ -43,10 +43,10 @@ class Lost:
         there = (self.grad!=0) & (self.old!=0)
         if lr>0 and there.any() and (few(self.p)!=self.old)[there].float().mean()<.1:
             warnings.warn(f"{who}: hardly an element of {name_in(self.groups, self.i)} has moved in a step with lr={lr}: its updates are smaller "
-                          f"than what {self.p.dtype} can tell apart, and are lost. {advice(self.p.dtype)}rain float32 parameters, under "
+                          f"than what {self.p.dtype} can tell apart, and are lost. {advice(self.p.dtype)}. Or train float32 parameters, under "
                           "torch.autocast, or take a larger lr", stacklevel=5)
 
 def advice(dtype):
-    "The begin of the advice: a policy that keeps what rounding loses of parameters of `dtype`, if there is one"
-    names = [n for n in ('extra_bits', 'master') if weights_of(n).keeps(dtype)]
-    return f"Keep what rounding loses by store={{'p': {names[0]!r}}}, t" if names else 'T'
+    "How to keep what rounding loses of parameters of `dtype`"
+    if default.keeps(dtype): return "Leave out store={'p': 'nearest'}: by default genopt keeps what rounding loses"
+    return "Give store={'p': 'master'}, which keeps what rounding loses"

@@ -55,7 +55,7 @@ INLINE uint32_t salt(int64_t seed, int64_t name, int64_t parameter, int64_t plac
 }
 INLINE bf16 store_bf16_stochastic(float f, uint32_t u) {        /* up or down, so that the mean is f */
   const uint32_t bits = float_as_bits(f), finite = (bits & 0x7f800000) != 0x7f800000;
-  const bf16 r = { (uint16_t)((bits + (finite ? u & 0xffff : 0)) >> 16 | (f != f ? 0x40 : 0)) };
+  const bf16 r = { (uint16_t)((bits + (finite ? u >> 16 : 0)) >> 16 | (f != f ? 0x40 : 0)) };
   return r;
 }
 /* 16 random bits for each of `n` elements, two from a word. A multiple of 2^-16 can be added to a
@@ -107,15 +107,22 @@ INLINE float load_master_##T(T p, float x) { \
 INLINE void store_master_##T(float x, T* p, float* master) { *p = store_##T(x); *master = x; }
 WEIGHTS(bf16)
 WEIGHTS(f16)
-INLINE float load_extra_bits_bf16(bf16 p, int16_t low) {
+INLINE float load_bits(bf16 p, int32_t rest) {
   const uint32_t bits = (uint32_t)p.x << 16;
-  const int32_t rest = (bits & 0x7fffffff) == 0 && low < 0 ? 0 : low;
-  return bits_as_float(bits + (uint32_t)rest);
+  return bits_as_float(bits + (uint32_t)((bits & 0x7fffffff) == 0 && rest < 0 ? 0 : rest));
 }
-INLINE void store_extra_bits_bf16(float x, bf16* p, int16_t* low) {
+INLINE float load_exact_bits_bf16(bf16 p, int16_t low) { return load_bits(p, low); }
+INLINE float load_extra_bits_bf16(bf16 p, int8_t low) { return load_bits(p, low*256); }
+INLINE void store_exact_bits_bf16(float x, bf16* p, int16_t* low) {
   const uint32_t bits = x != x ? 0x7fc00000u : float_as_bits(x);
   p->x = (uint16_t)((bits + 0x8000u) >> 16);
   *low = (int16_t)(uint16_t)bits;
+}
+INLINE void store_extra_bits_bf16(float x, bf16* p, int8_t* low, uint32_t random) {
+  const uint32_t bits = x != x ? 0x7fc00000u : float_as_bits(x);
+  const uint32_t upper = bits + ((bits & 0x7f800000) != 0x7f800000 ? random >> 24 : 0);
+  p->x = (uint16_t)(((upper & 0xffffff00u) + 0x8000u) >> 16);
+  *low = (int8_t)(uint8_t)(upper >> 8);
 }
 #define load_float(x) (x)
 #define store_float(x) (x)
@@ -260,6 +267,7 @@ typedef struct {
   int64_t parallel;                     /* whether threads share the tiles */
   int64_t seed;                         /* of random numbers, in this step */
   const int64_t* keys;                  /* of each parameter, for these */
+  int64_t rounding;                     /* the seed of what is rounded at random */
 } Args;
 
 /* Parallel regions call libgomp, which torch has loaded, by name. So any compiler will do, and there is one pool of threads. */

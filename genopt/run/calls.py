@@ -95,7 +95,9 @@ def drawing(work, batch, c):
     if not c.draws:
         return None
     k, capturable = batch.at[0], work.program.request.capturable
-    return Drawing(work.seed, work.keys[k], c.place, work.tensors.ps[k], capturable)
+    return Drawing(
+        work.seeds.drawn, work.keys[k], c.place, work.tensors.ps[k], capturable
+    )
 
 
 def untaped(work, batch, c, shared, each):
@@ -206,7 +208,9 @@ def write_call_outs(work, batch):
         init = work.program.chain.state[n]
         for k, x in zip(batch.at, new.unbind() if batch.stacked else [new]):
             olds = work.tensors.states[k]
-            for name, y in init.written(n, x, olds).items():
+            with work.rounding(n, [k]):
+                written = init.written(n, x, olds)
+            for name, y in written.items():
                 if not same_memory(y, olds[name]):
                     if work.gate:
                         y = torch.where(work.gate.flag == 0, y, olds[name])

@@ -27,6 +27,7 @@ from .c_codes import CCode
 from .emit_cross import all_stages
 from .names import CNames, operands
 from .random import kind_of
+from .rounding import word_of
 
 __all__ = ['source']
 
@@ -159,20 +160,21 @@ class StageEmitter:
         if self.names.code(n):
             j = self.names.slots[n]
             return f'x{j}[i - b{j}] = (float)({text});'
+        bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
+        random = [bits] * self.names.stochastic(n)
         if self.names.pair(n):
             places = [f'm{self.names.slots[m]} + i' for m in (n, *self.names.beside(n))]
-            return (
-                f'{self.names.pair_function("store", n)}({text}, {", ".join(places)});'
-            )
-        if self.names.stochastic(n):
-            bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
+            given = ', '.join([text, *places, *random])
+            return f'{self.names.pair_function("store", n)}({given});'
+        if random:
             return f'm{self.names.slots[n]}[i] = store_bf16_stochastic({text}, {bits});'
         return f'm{self.names.slots[n]}[i] = store_{self.names.stored(n)}({text});'
 
     def salt(self, n):
         "What the random bits for `n` in this tile come from"
         i = self.names.slots[n]
-        return f'const uint32_t h{i} = salt(a->seed, {i}, a->keys[t], o);'
+        given = f'a->rounding, {word_of(n)}u, a->keys[t], o'
+        return f'const uint32_t h{i} = salt({given});'
 
     # -- States in codes, and random numbers: a loop over blocks around the loop over elements --
 

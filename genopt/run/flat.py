@@ -86,10 +86,10 @@ def bound_launch(work, batch):
     keys = [work.keys[i] for i in batch.at]
     if on_device:
         launch = TritonLaunch(
-            kernel, numels, work.scalars, row_of, work.gate, work.seed, keys
+            kernel, numels, work.scalars, row_of, work.gate, work.seeds, keys
         )
     else:
-        launch = Launch(kernel, numels, work.scalars.array, row_of, work.seed, keys)
+        launch = Launch(kernel, numels, work.scalars.array, row_of, work.seeds, keys)
     for n in dtypes:
         if not moves(n) and work.tensors.has(n):
             launch.point(n, batch.addresses(n))
@@ -162,9 +162,10 @@ def run_part(work, part, kernel, scalars):
     leaves = kernel(wide, scalars, of_part(part, work))
     for n in (*flat.stores, *flat.single_stores):
         if n in split:
-            write_with_beside(stores[n], n, wide[n], part)
+            write_with_beside(work, stores[n], n, wide[n], part)
         elif wide[n] is not stored[n]:
-            foreach_copy(stored[n], rounded(stores.get(n), wide[n], stored[n]))
+            news = rounded(work, stores.get(n), n, wide[n], stored[n], part)
+            foreach_copy(stored[n], news)
     return leaves
 
 
@@ -183,16 +184,25 @@ def joined_with_beside(how, n, part, dtype):
     return [x.to(dtype) for x in found]
 
 
-def write_with_beside(how, n, news, part):
+def write_with_beside(work, how, n, news, part):
     xs = part.tensors(n)
     if code := how.code_of(xs[0].dtype):
-        new_codes, new_scales = code.stored_all(news, xs, how.stochastic)
+        sizes = [code.n_blocks(x) * code.block for x in xs]
+        with work.rounding(n, members(part), sizes):
+            new_codes, new_scales = code.stored_all(news, xs, how.stochastic)
         foreach_copy(xs, new_codes)
         foreach_copy(part.tensors(code.beside(n)), new_scales)
         return
-    for new, olds in zip(news, stored_members(how, n, part)):
-        for name, x in how.written(n, new, olds).items():
+    for k, new, olds in zip(members(part), news, stored_members(how, n, part)):
+        with work.rounding(n, [k]):
+            written = how.written(n, new, olds)
+        for name, x in written.items():
             olds[name].copy_(x)
+
+
+def members(part):
+    "The places of the parameters of `part` in its work"
+    return [part.batch.at[j] for j in part.places]
 
 
 def stored_members(how, n, part):
@@ -201,11 +211,15 @@ def stored_members(how, n, part):
     return [dict(zip(names, xs)) for xs in zip(*map(part.tensors, names))]
 
 
-def rounded(how, news, olds):
+def rounded(work, how, n, news, olds, part):
     "The values `news` for the tensors `olds`. `how` they are stored; None for scratch memory"
     if how is None or not how.stochastic:
         return news
-    return [how.rounded(new, old) for new, old in zip(news, olds)]
+    res = []
+    for k, new, old in zip(members(part), news, olds):
+        with work.rounding(n, [k]):
+            res.append(how.rounded(new, old))
+    return res
 
 
 def widened(xs, dtype):

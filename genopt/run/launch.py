@@ -24,9 +24,9 @@ all_stages = -1
 
 fields = (
     'table n numel tile_parameter tile_place tiles scalars width row '
-    'singles leaves partials sums rows stage parallel seed keys'
+    'singles leaves partials sums rows stage parallel seed keys rounding'
 ).split()
-integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel', 'seed'
+integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel', 'seed', 'rounding'
 
 
 class Args(ctypes.Structure):
@@ -53,21 +53,22 @@ class Kernel:
         self.n_singles = len({v for r in rounds for v in (*r.singles, *r.reduced)})
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
         self.run = compiler.library(source(program, scalars, dtypes), name)
-        rounds_at_random = any(
+        self.draws = program.draws
+        self.rounds_at_random = any(
             how.rounds_at_random(dtypes.get(n))
             for n, how in program.chain.stores.items()
         )
-        self.draws = program.draws or rounds_at_random
 
 
 class Launch:
     """`kernel` for parameters of `numels` elements. `scalars`: the array of all rows of scalars;
-    `row_of`: which row each parameter has. `seed`: of random numbers; `keys`: what tells those of a
-    parameter from those of others. `pointed`: the names whose addresses are in the table"""
+    `row_of`: which row each parameter has. `seeds`: of random numbers, and of rounding at random;
+    `keys`: what tells those of a parameter from those of others. `pointed`: the names whose
+    addresses are in the table"""
 
-    def __init__(self, kernel, numels, scalars, row_of, seed=None, keys=()):
+    def __init__(self, kernel, numels, scalars, row_of, seeds=None, keys=()):
         self.kernel, self.run, self.n = kernel, kernel.run, len(numels)
-        self.seed = seed
+        self.seeds = seeds
         tiles = [
             (t, k) for t, size in enumerate(numels) for k in range(-(-size // block))
         ]
@@ -112,7 +113,9 @@ class Launch:
         self.args.stage = stage
         self.args.parallel = self.parallel and compiler.parallel_may()
         if self.kernel.draws:
-            self.args.seed = self.seed.number()
+            self.args.seed = self.seeds.drawn.number()
+        if self.kernel.rounds_at_random:
+            self.args.rounding = self.seeds.rounding.number()
         self.run(self.at)
 
     def look(self):

@@ -34,9 +34,9 @@ part_bytes = 32 * 2**20
 at_once = 3  # parts under way
 
 
-def plan_for(staging, inputs, store, *args, **gate):
+def plan_for(staging, inputs, store, *args, **others):
     """A plan for `inputs`. It runs parameters on the host where the settings say `offload`.
-    `staging`: the optimizer's; `args`, `gate`: as `Plan` takes them"""
+    `staging`: the optimizer's; `args`, `others`: as `Plan` takes them"""
     group_of = inputs.group_of()
     offloaded = [inputs.settings[g].offload for g in group_of]
     staging.settle(inputs.params, offloaded, store)
@@ -46,8 +46,8 @@ def plan_for(staging, inputs, store, *args, **gate):
         if offloaded[i] and g is not None and is_far(p)
     }
     if not moved:
-        return Plan(inputs, store, *args, **gate)
-    return Offloaded(staging, moved, inputs, store, *args)
+        return Plan(inputs, store, *args, **others)
+    return Offloaded(staging, moved, inputs, store, *args, seeds=others.get('seeds'))
 
 
 def why_not_moved(p):
@@ -199,7 +199,7 @@ class Part:
     def __init__(self, staging, places, loads):
         self.staging, self.places, self.loads = staging, places, loads
 
-    def bind(self, inputs, store, args, is_brought=False):
+    def bind(self, inputs, store, args, is_brought=False, seeds=None):
         """Make the plan. States that are new start from the values of the parameters, so these are
         brought, unless they are there"""
         self.staging.make_room(self)
@@ -211,9 +211,10 @@ class Part:
             for i, x in load.twins.items():
                 self.users[id(x)], params[i] = params[i], x
         none = [None] * len(params)
-        self.inputs = Inputs(params, none, inputs.settings, inputs.groups)
+        self.inputs = Inputs(params, none, inputs.settings, inputs.groups, inputs.first)
         self.take(inputs)
-        self.plan = Plan(self.inputs, StoreOfTwins(store, self.users), *args)
+        twins = StoreOfTwins(store, self.users)
+        self.plan = Plan(self.inputs, twins, *args, seeds=seeds)
 
     def take(self, inputs):
         "Take the settings of this step, and gradients that need not be moved"
@@ -259,7 +260,16 @@ class Offloaded:
     gate, can_have_gate = None, False
 
     def __init__(
-        self, staging, moved, inputs, store, who, scratch_bytes, late, finished=None
+        self,
+        staging,
+        moved,
+        inputs,
+        store,
+        who,
+        scratch_bytes,
+        late,
+        finished=None,
+        seeds=None,
     ):
         for i, p in moved.items():
             if why := why_not_moved(p):
@@ -274,12 +284,12 @@ class Offloaded:
             self.apart(inputs) if not finished else self.together(inputs, staging.last)
         )
         for part in self.parts:
-            part.bind(inputs, store, args, is_brought=finished)
+            part.bind(inputs, store, args, is_brought=finished, seeds=seeds)
         self.simple = not finished and all(part.plan.simple for part in self.parts)
         if not self.simple and len(self.parts) > 1:
             staging.slots.clear()
             self.parts = self.together(inputs)
-            self.parts[0].bind(inputs, store, args)
+            self.parts[0].bind(inputs, store, args, seeds=seeds)
 
     def kinds_of(self, grads):
         "All of each parameter that is moved, and of its gradient, that decides about its twin"

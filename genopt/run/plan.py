@@ -22,9 +22,10 @@ from ..contract.sharded import agree, is_sharded, local
 from ..contract.tensors import is_finite, wide
 from .cross import check_shared_numbers, run_before_commit
 from .prefix import hand_over, late_changes, prefix_items
-from .random import Seed, key_of
+from .random import key_of
 from .reader import reader_of
 from .reference import Item, loop
+from .rounding import Seeds
 from .sort import Inputs, Sort, check_shapes
 from .sparse import Rows
 from .store import SharedClock
@@ -36,7 +37,7 @@ class Plan:
     """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
     optimizer's name, for messages; `late`: what prefixes have been seen to change late, by name;
     `finished`: items of this step that have gone through their chains already; `gate`: that of the
-    optimizer, for steps that may be left out without a wait; `seed`: that of the optimizer"""
+    optimizer, for steps that may be left out without a wait; `seeds`: those of the optimizer"""
 
     def __init__(
         self,
@@ -47,12 +48,12 @@ class Plan:
         late,
         finished=None,
         gate=None,
-        seed=None,
+        seeds=None,
     ):
         refuse_meta(inputs, who)
-        self.seed = seed or Seed()
+        self.seeds = seeds or Seeds()
         finished = finished or {}
-        sort = Sort(inputs, store, who, scratch_bytes, late, finished, gate, self.seed)
+        sort = Sort(inputs, store, who, scratch_bytes, late, finished, gate, self.seeds)
         self.works, self.fallback, self.parts = (
             [*sort.works.values()],
             sort.fallback,
@@ -151,7 +152,7 @@ class Plan:
 
     def draw_anew(self):
         "Begin a step: the next random numbers are from a new seed"
-        self.seed.begin()
+        self.seeds.drawn.begin()
 
     def close_gate_if_bad(self):
         self.looked = [*self.works]  # one may get another program before the step ends
@@ -237,7 +238,7 @@ class Plan:
                 self.who, self.groups, i, p, state, settings.chain, inputs.grads[i]
             )
             make = Rows if i in self.sparse else Item
-            random = self.seed, key_of(i, p)
+            random = self.seeds, key_of(inputs.first + i, p)
             items[i] = make(p, state, settings.chain, settings.numbers, random)
         return items
 

@@ -11,7 +11,6 @@ parameter of a work, and the work takes over what it comes to."""
 from .._torch import foreach_copy
 from ..contract.sharded import local
 from ..contract.tensors import describe, fit
-from .random import key_of
 from .reference import Item
 
 __all__ = ['hand_over', 'late_changes', 'prefix_items']
@@ -28,11 +27,11 @@ class PrefixItem(Item):
 def prefix_items(work, params, store, settings):
     "An item for each parameter of `work`, by the place of the parameter"
     items = {}
-    for i, r in zip(work.indices, work.row_of):
+    for i, r, key in zip(work.indices, work.row_of, work.keys):
         row = work.rows[r]
         state = dict(store.of(params[i])) | row.clock.values
         numbers = row.numbers(settings)
-        random = work.seed, key_of(i, params[i])
+        random = work.seeds, key
         chain = work.program.prefix.chain
         items[i] = PrefixItem(params[i], state, chain, numbers, random)
     return items

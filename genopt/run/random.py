@@ -186,7 +186,7 @@ def of_part(part, work):
             keys = keys if each else [k % shard_step for k in keys]
             sizes = [p.numel() if each else 1 for p in ps]
             part.kept[name] = Numbers(sizes, keys, ps[0].device, capturable)
-        seed = work.seed.on(ps[0].device)
+        seed = work.seeds.drawn.on(ps[0].device)
         found = part.kept[name](kind_of(v), v.draw, seed, dtype)
         return [*map(lying_as, ps, found)] if each else torch.cat(found)
 

@@ -19,6 +19,7 @@ from ..contract.chain import Namespace, fold, learned_of
 from ..contract.state import seen
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 from .random import Drawing
+from .rounding import Rounding
 
 __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
 
@@ -34,8 +35,8 @@ def own(numbers, state):
 
 class Item:
     """One parameter on its way through its chain. `ns` is what callbacks see. It starts with `x`,
-    what they see of the parameter, and `kept`, what they see of its states. `random`: the seed of
-    the step, and the key of the parameter"""
+    what they see of the parameter, and `kept`, what they see of its states. `random`: the seeds
+    of the step, and the key of the parameter"""
 
     def __init__(self, p, state, chain, hypers, random=None):
         self.p, self.chain, self.random = p, chain, random
@@ -54,7 +55,8 @@ class Item:
         "What `block` changes, which is number `at` of the chain and draws random numbers"
         drawing = None
         if self.random:
-            drawing = Drawing(*self.random, self.chain.places[at], self.x)
+            seeds, key = self.random
+            drawing = Drawing(seeds.drawn, key, self.chain.places[at], self.x)
         with drawing or nullcontext():
             return block(self.ns)
 
@@ -102,7 +104,17 @@ class Item:
         olds = {n: real(v.detach()) for n, v in self.stores.items()}
         stores = self.chain.stores
         for n, v in news.items():
-            yield from stores[n].written(n, v, olds).items()
+            with self.rounding(n):
+                written = stores[n].written(n, v, olds)
+            yield from written.items()
+
+    def rounding(self, name):
+        "What is to be on while `name` is rounded"
+        how, dtype = self.chain.stores[name], self.stores[name].dtype
+        if not self.random or not how.rounds_at_random(dtype):
+            return nullcontext()
+        seeds, key = self.random
+        return Rounding(seeds.rounding, name, [key])
 
 
 def stored_as(old, new):

@@ -33,10 +33,12 @@ __all__ = ['Inputs', 'Sort', 'check_shapes']
 
 class Inputs:
     """What a step starts from: parameters and gradients in order; the settings of each group; the
-    groups themselves, for messages. `grads`: None if they are to be looked up, when somebody asks"""
+    groups themselves, for messages. `grads`: None if they are to be looked up, when somebody asks;
+    `first`: the place of the first parameter in the optimizer"""
 
-    def __init__(self, params, grads, settings, groups):
+    def __init__(self, params, grads, settings, groups, first=0):
         self.params, self.settings, self.groups = params, settings, groups
+        self.first = first
         if grads is not None:
             self.grads = grads
 
@@ -59,14 +61,14 @@ class Sort:
     `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
     through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
     the kernels of a GPU are to look at it. Nothing is refused then, because a plan without one may
-    do. `seed`: of the steps"""
+    do. `seeds`: of the steps"""
 
     def __init__(
-        self, inputs, store, who, scratch_bytes, late, finished, gate=None, seed=None
+        self, inputs, store, who, scratch_bytes, late, finished, gate=None, seeds=None
     ):
         self.inputs, self.store, self.who = inputs, store, who
         self.scratch_bytes, self.late, self.finished = scratch_bytes, late, finished
-        self.gate, self.seed = gate, seed
+        self.gate, self.seeds = gate, seeds
         self.group_of = inputs.group_of()
         self.parts = {}
         self.again = False
@@ -155,10 +157,11 @@ class Sort:
         key = program, p.dtype
         if key not in self.works:
             self.works[key] = Work(
-                program, self.scratch_bytes, self.who, self.gate, self.seed
+                program, self.scratch_bytes, self.who, self.gate, self.seeds
             )
         work, row = self.works[key], self.row(group, p, hosts, program.request)
-        work.add(i, x, tensors, local(p), kept, row, key_of(i, p))
+        key = key_of(self.inputs.first + i, p)
+        work.add(i, x, tensors, local(p), kept, row, key)
         return None
 
     def states(self, p, x, settings):

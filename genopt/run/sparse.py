@@ -44,10 +44,12 @@ class Rows(Item):
     def write(self):
         "Write the new rows into the parameter and its state tensors, and return the whole state"
         stores = {n: real(v.detach()) for n, v in self.stores.items()}
-        self.chain.weights.write_at(self.at, 'p', self.ns['new_p'], stores)
+        with self.rounding('p'):
+            self.chain.weights.write_at(self.at, 'p', self.ns['new_p'], stores)
         for n in self.kept:
             if n in stores:
-                self.chain.state[n].write_at(self.at, n, self.ns[n], stores)
+                with self.rounding(n):
+                    self.chain.state[n].write_at(self.at, n, self.ns[n], stores)
         return self.state | {
             n: plain(self.ns[n]) for n in self.state if n not in self.stores
         }

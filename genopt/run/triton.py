@@ -44,9 +44,13 @@ def salt(seed, name, key):
     return mixed(mixed(u + name) + key.to(tl.uint32))
 
 @jit
+def word(h, i):
+    return mixed(h + i.to(tl.uint32) * 0x9e3779b9)
+
+@jit
 def at_random(x, h, i):
     bits = x.to(tl.uint32, bitcast=True)
-    random = mixed(h + i.to(tl.uint32) * 0x9e3779b9) & 0xffff
+    random = word(h, i) >> 16
     finite = (bits & 0x7f800000) != 0x7f800000
     nan = tl.where(x != x, 0x40, 0)
     rounded = ((bits + tl.where(finite, random, 0)) >> 16) | nan
@@ -189,21 +193,48 @@ def rest_master_TYPE(x):
     return x
 
 @jit
-def load_extra_bits_TYPE(p, low):
+def load_bits(p, rest):
     bits = p.to(tl.int32, bitcast=True)
-    rest = low.to(tl.int32)
     rest = tl.where(((bits & 0x7fffffff) == 0) & (rest < 0), 0, rest)
     return (bits + rest).to(tl.float32, bitcast=True)
 
 @jit
-def first_extra_bits_TYPE(x):
-    bits = tl.where(x != x, 0x7fc00000, x.to(tl.int32, bitcast=True)).to(tl.uint32)
+def bits_of(x):
+    return tl.where(x != x, 0x7fc00000, x.to(tl.int32, bitcast=True)).to(tl.uint32)
+
+@jit
+def first_bits(bits):
     return ((bits + 0x8000) & 0xffff0000).to(tl.float32, bitcast=True)
 
 @jit
-def rest_extra_bits_TYPE(x):
-    bits = tl.where(x != x, 0x7fc00000, x.to(tl.int32, bitcast=True))
-    return bits.to(tl.int16)
+def load_exact_bits_TYPE(p, low):
+    return load_bits(p, low.to(tl.int32))
+
+@jit
+def first_exact_bits_TYPE(x):
+    return first_bits(bits_of(x))
+
+@jit
+def rest_exact_bits_TYPE(x):
+    return bits_of(x).to(tl.int16)
+
+@jit
+def upper_bits(x, random):
+    bits = bits_of(x)
+    finite = (bits & 0x7f800000) != 0x7f800000
+    return (bits + tl.where(finite, random >> 24, 0)) & 0xffffff00
+
+@jit
+def load_extra_bits_TYPE(p, low):
+    return load_bits(p, low.to(tl.int32) * 256)
+
+@jit
+def first_extra_bits_TYPE(x, random):
+    return first_bits(upper_bits(x, random))
+
+@jit
+def rest_extra_bits_TYPE(x, random):
+    return (upper_bits(x, random) >> 8).to(tl.int8)
 '''
 rounded = dict(bf16='widened(narrowed(x))', f16='x.to(tl.float16).to(tl.float32)')
 
@@ -241,7 +272,7 @@ joined = dict(
 def prelude(code):
     "The functions that `code` uses"
     lines = conversions if 'narrowed' in code or 'widened' in code else ''
-    lines += rounding if 'at_random' in code else ''
+    lines += rounding if 'salt(' in code else ''
     for name in 'fp32', 'fp64':
         if f'uniform_{name}(' in code or f'normal_{name}(' in code:
             lines += random.replace('TYPE', name)
@@ -258,6 +289,7 @@ def prelude(code):
 arguments = dict(
     table='*i64',  # a row for each name; then numbers of elements, rows of scalars, keys
     seed='*i64',  # of random numbers, in this step
+    rounding='*i64',  # the seed of what is rounded at random
     tiles='*i32',  # pairs: parameter, place in it
     segments='*i32',  # fours: parameter or -1, first tile, tiles, whether it ends a parameter
     scalars='*T',  # scalars[row][width]
@@ -342,7 +374,7 @@ class Triton(Dialect):
 
     def load(self, dtype, pointer, mask=''):
         "What `pointer` points to, which is of `dtype`, in the type of the arithmetic. Bits stay bits"
-        if dtype is torch.int16:
+        if dtype in (torch.int8, torch.int16):
             return f'tl.load({pointer}{mask.replace("0.0", "0")})'
         text = f'tl.load({pointer}{mask})'
         if dtype is torch.bfloat16:

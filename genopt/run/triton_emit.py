@@ -39,6 +39,7 @@ from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
 from .emit_cross import computed, name_of
 from .names import operands
+from .rounding import word_of
 from .triton import arguments, prelude, starts
 from .triton_codes import TritonCode
 from .triton_names import Scope, singles_of_elements
@@ -404,7 +405,7 @@ class Tile:
         # what the random bits for a name come from
         key = names.slot_at(names.key)
         self.salts = [
-            f'h{names.slots[n]} = salt(tl.load(seed), {names.slots[n]}, {key})'
+            f'h{names.slots[n]} = salt(tl.load(rounding), {word_of(n)}, {key})'
             for n in stores
             if names.stochastic(n)
         ]
@@ -483,12 +484,14 @@ class Tile:
 
     def store_pair(self, n, text, mask):
         "The statements that write a parameter and what is beside it"
-        names, x, lines = self.names, f'x{self.names.slots[n]}', []
+        names, i, lines = self.names, self.names.slots[n], []
+        x, random = f'x{i}', [f'r{i}'] * names.stochastic(n)
         for part, m in zip(('first', 'rest'), (n, *names.beside(n))):
-            value = f'{names.pair_function(part, n)}({x})'
+            value = f'{names.pair_function(part, n)}({", ".join([x, *random])})'
             place = f'm{names.slots[m]} + i'
             lines.append(names.d.store(names.dtypes[m], place, value, mask))
-        return [f'{x} = tl.cast({text}, tl.float32)', *lines]
+        words = [f'{r} = word(h{i}, i)' for r in random]
+        return [f'{x} = tl.cast({text}, tl.float32)', *words, *lines]
 
     def store_codes(self, n, text, mask):
         "The statements that write a block of codes in each row, and their scales"

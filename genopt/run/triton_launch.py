@@ -38,7 +38,8 @@ class TritonKernel:
         largest = max((c.block for c in self.names.codes), default=0)
         self.sizes = runtime.sizes_for(self.device, largest)
         self.slots, self.dtypes = self.names.slots, dtypes
-        self.draws = program.draws or any(map(self.names.stochastic, dtypes))
+        self.draws = program.draws
+        self.rounds_at_random = any(map(self.names.stochastic, dtypes))
         self.sequences, self.look = {}, None
 
     def source(self, stage=all_stages):
@@ -96,12 +97,12 @@ def kernel_for(program):
 class TritonLaunch:
     """`kernel` for parameters of `numels` elements. `scalars`: their `ScalarTable`; `row_of`: which
     row each parameter has. `pointed`: the names whose addresses are in the table. `gate`: at which
-    the kernels look. `seed`: of random numbers; `keys`: what tells those of a parameter from those
-    of others"""
+    the kernels look. `seeds`: of random numbers, and of rounding at random; `keys`: what tells those
+    of a parameter from those of others"""
 
-    def __init__(self, kernel, numels, scalars, row_of, gate=None, seed=None, keys=()):
+    def __init__(self, kernel, numels, scalars, row_of, gate=None, seeds=None, keys=()):
         self.kernel, self.scalars, self.n = kernel, scalars, len(numels)
-        self.seed = seed
+        self.seeds = seeds
         self.device, names = kernel.device, kernel.names
         self.block, self.lanes = kernel.sizes.block, kernel.sizes.lanes
         places = segments_of(numels, kernel.sizes) if kernel.names.most_reduced else []
@@ -136,7 +137,9 @@ class TritonLaunch:
         if gate:
             self.values |= dict(flag=gate.flag, scale=gate.scale)
         if kernel.draws:
-            self.values |= dict(seed=seed.on(self.device))
+            self.values |= dict(seed=seeds.drawn.on(self.device))
+        if kernel.rounds_at_random:
+            self.values |= dict(rounding=seeds.rounding.on(self.device))
         self.grids = dict(
             tiles=len(tiles),
             segments=n_segments,
@@ -155,7 +158,9 @@ class TritonLaunch:
 
     def __call__(self, stage=all_stages):
         if self.kernel.draws:
-            self.seed.on(self.device)
+            self.seeds.drawn.on(self.device)
+        if self.kernel.rounds_at_random:
+            self.seeds.rounding.on(self.device)
         self.sent.send()
         runtime.launch(self.steps.get(stage) or self.bind(stage), self.device)
 

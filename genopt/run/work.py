@@ -10,6 +10,7 @@ Where a program is one call of C, there are no stages before `commit`, and `comm
 Where callbacks are called, `commit` takes one batch after the other through them, so that scratch
 memory is needed for one batch only."""
 
+from contextlib import nullcontext
 from copy import copy
 import torch
 from .._torch import foreach_norm
@@ -21,6 +22,7 @@ from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
 from .reader import reader_of
+from .rounding import Rounding, Seeds
 from .scalars import ScalarTable
 from .stacks import read_last
 from .tensors import Tensors, batches
@@ -42,9 +44,9 @@ class Work:
 
     `tensors` has parameters, states and gradients as the backends see them, real and local"""
 
-    def __init__(self, program, scratch_bytes, who, gate=None, seed=None):
+    def __init__(self, program, scratch_bytes, who, gate=None, seeds=None):
         self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
-        self.seed, self.keys = seed, []
+        self.seeds, self.keys = seeds or Seeds(), []
         self.gate = gate if program.request.gated else None
         self.tensors = Tensors()
         self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
@@ -126,6 +128,15 @@ class Work:
             if self.program.holds_whole
             else int(bool(stages[0].cross_reductions))
         )
+
+    def rounding(self, name, places, sizes=None):
+        """What is to be on while `name` of the parameters at `places` is written by operations of
+        torch. `sizes`: as for `Rounding`"""
+        how = self.program.chain.stores[name]
+        if not how.rounds_at_random(self.dtypes[name]):
+            return nullcontext()
+        keys = [self.keys[k] for k in places]
+        return Rounding(self.seeds.rounding, name, keys, sizes)
 
     # -- another program --
 

@@ -48,6 +48,11 @@ def run(row, problem, steps, rates, seeds) -> Outcome:
     best   = [statistics.median(ns) for ns in after if ns and len(ns)==max(counts)]
     return Outcome(counts, int(min(best)) if best else None, raised=raised)
 
+def group(params, lr):
+    "A param group. A task with parameters of low precision is about what rounding loses, so genopt keeps nothing of it"
+    low = any(p.is_floating_point() and p.element_size()<4 for p in params)
+    return dict(params=params, lr=lr) | (dict(store={'p': 'nearest'}) if low else {})
+
 def in_short(e):
     return ' '.join(f'{type(e).__name__}: {e}'.split())[:200]
 
@@ -78,10 +83,10 @@ class Runs:
     def optimizers(self, make, manner):
         "Pairs of an optimizer and the runs that it has, as a slice"
         n,s = len(self.params),len(self.params)//len(self.rates)
-        groups = [dict(params=[p for ps in self.params[i*s:i*s+s] for p in ps], lr=lr) for i,lr in enumerate(self.rates)]
+        groups = [group([p for ps in self.params[i*s:i*s+s] for p in ps], lr) for i,lr in enumerate(self.rates)]
         if not manner.apart:
             return [(make(groups), slice(0, n))]
-        return [(make([dict(params=ps, lr=self.rates[r//s])]), slice(r, r+1)) for r,ps in enumerate(self.params)]
+        return [(make([group(ps, self.rates[r//s])]), slice(r, r+1)) for r,ps in enumerate(self.params)]
 
     # -- Evaluating --
 

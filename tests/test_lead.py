@@ -154,7 +154,7 @@ def reads(grad, table): return grad+table.sum()
     ([average_grad, momentum_step, carried],          "carried asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
     ([keeps, sgd_step],                               "keeps asks the model for 'evaluate'; it keeps 'avg'"),
     ([moves],                                         "moves asks the model for 'evaluate'; it changes 'new_p'"),
-    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it makes 'table' a tensor of another shape"),
+    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it returns 'table' in another shape"),
     ([polyak_rate, sgd_step],                         "polyak_rate asks the model for 'loss'; it makes 'lr' a tensor"),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_cannot_be_compiled_says_why_and_runs_otherwise(cbs, words):

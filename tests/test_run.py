@@ -431,7 +431,7 @@ def test_two_orders_are_refused(kw):
     opt = groups([clip_grad_norm, unit, sgd_step], [unit, clip_grad_norm, sgd_step])(ps, **kw)
     give(ps)
     before = [p.detach().clone() for p in ps]
-    with pytest.raises(ValueError, match='come in different orders in two groups'): opt.step()
+    with pytest.raises(ValueError, match='for all parameters in different orders'): opt.step()
     assert close(ps, before)
 
 

@@ -60,7 +60,7 @@ def growing(chain):
     for b in chain.blocks:
         for n, init in b.state.items():
             if init.grows:
-                return Why(b.name, f"{b.name} keeps {n!r}, which grows")
+                return Why(b.name, f"{b.name} keeps the state {n!r}, which grows")
     return None
 
 
@@ -121,8 +121,8 @@ def decide(chain, prefix, layout, numbers, request, n_known, unknown):
     try:
         if n_known >= most_programs:
             raise NotRecorded(
-                f"{chain} becomes another graph for too many values of a hyper-parameter; "
-                "leave int() and range() of it to a callback without tensors"
+                f"{chain} computes something else for each of {most_programs} values of a hyper-parameter; "
+                "use int() and range() on it in a callback that reads no tensors"
             )
         recording = record(chain, layout, numbers, known_operation)
         program = program_of(recording, chain, prefix, layout, request)

@@ -76,7 +76,7 @@ def terms_of(v):
         return [*v.args[0]]
     if v.packet in cross_reductions and len(v.args) == 2 and not v.kwargs:
         return [term for a in v.args for term in a.terms or [a]]
-    raise NotRecorded(f"joins what it has of the parameters with {v.packet.__name__}")
+    raise NotRecorded(f"combines values of all parameters by {v.packet.__name__}")
 
 
 def merge_terms(v):
@@ -84,8 +84,8 @@ def merge_terms(v):
     the part of a sum become one, which nothing reads"""
     in_turn = [o.family for o in v.terms] == [*range(len(v.terms))]
     if not in_turn or not alike([{0: term} for term in v.terms]):
-        how = f"in a way that is not known ({v.packet.__name__})"
-        raise NotRecorded(f"joins what it has of the parameters {how}")
+        how = f"by {v.packet.__name__} in an unknown order"
+        raise NotRecorded(f"combines values of all parameters {how}")
     v.args, v.kwargs = (v.terms[0],), dict(how=cross_reductions[v.packet])
     v.op = 'cross_reduction'
 

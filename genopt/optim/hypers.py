@@ -54,7 +54,7 @@ class Hypers(MutableMapping):
         if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; choose from {', '.join(self)}")
         key,i = self.place(n, v)
         self.group[key] = v if i is None else (*self.group[key][:i], v, *self.group[key][i+1:])
-    def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
+    def __delitem__(self, n): raise TypeError("del: no hyper-parameter can be removed; set it to another value")
     def __iter__(self):
         for k,v in self.group.items():
             if k in ('params', 'param_names', 'cbs', *engine_flags): continue
@@ -132,17 +132,17 @@ def check_flags(group, who, algorithm=''):
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
     if group['fused'] and group['foreach']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
     if group['capturable'] and group.get('offload'):
-        raise ValueError(f"{who}: offload=True computes the step on the host, which no CUDA graph can record; leave capturable or offload out")
+        raise ValueError(f"{who}: offload=True computes the step on the host, and no CUDA graph can record that; leave capturable or offload out")
     if group['capturable']: check_capturable(group, who)
     elif group['foreach'] and algorithm in no_tensors: check_no_tensors(group, who)
 
 def check_capturable(group, who):
     "Raise unless a captured step can read all tensor hyper-parameters: they must be on the device of the parameters."
-    if group['foreach'] is False: raise ValueError(f"{who}: capturable=True runs the default way or fused=True; leave foreach=False out")
+    if group['foreach'] is False: raise ValueError(f"{who}: capturable=True does not work with foreach=False; leave foreach out")
     for name,x in tensors_in(group):
         for p in group.get('params', ()):
             if p.device!=x.device:
-                raise ValueError(f"{who}: capturable=True reads {name} where the parameters are, on {p.device}; it is on {x.device}, move it there")
+                raise ValueError(f"{who}: capturable=True needs {name} on {p.device}, where the parameters are; it is on {x.device}")
 
 def check_no_tensors(group, who):
     for name,_ in tensors_in(group):

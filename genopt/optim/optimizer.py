@@ -230,7 +230,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         if name in self._recipes: return self._recipes[name]
         if name is None:
             raise ValueError(f"{who} has no cbs: give {self.name} a list of callbacks, or each group its own: dict(params=..., cbs=genopt.AdamW)")
-        raise ValueError(f"{who}: cbs={name!r} is no name of what another group has brought; give a list of callbacks or an algorithm")
+        raise ValueError(f"{who}: cbs={name!r} names no algorithm of another group; give a list of callbacks or an algorithm")
 
     def _new_recipe(self, cbs, group, who):
         "Make a recipe of `cbs`, an algorithm or a list of callbacks that `group` has brought"
@@ -268,7 +268,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     def _step(self, closure=None):
         "Take a step without hooks: the quick way if the last plan still holds, else the long way"
         if not self.training:
-            raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
+            raise RuntimeError(f"{self.name}: the parameters have the weights that opt.eval() sets; call opt.train() before a step")
         if self._untold: self.check_gradients()
         loss = None
         if closure is not None:
@@ -386,9 +386,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     def _check_shareable(self, chains):
         "Refuse a state that cannot lie in memory that processes share. Allocates the state"
         if any(g['capturable'] for g in self.param_groups):
-            raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
+            raise ValueError(f"{self.name}: share_memory() does not work with capturable=True, which keeps counters on the device; leave capturable out")
         if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
-            raise ValueError(f"{self.name}: its state {growing[0]!r} grows, so it cannot stay in memory that processes share")
+            raise ValueError(f"{self.name}: share_memory() does not work with the state {growing[0]!r}, which grows; use another algorithm")
         self.init_state()
         if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
             raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
@@ -428,7 +428,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         """Do nothing, warn that the method is deprecated, and return the optimizer.
 
         A step runs parameters of any size together, and leaves them where they lie."""
-        told = f"{self.name}.adopt() does nothing any more, and will go: parameters are run together wherever they lie"
+        told = f"{self.name}.adopt() does nothing any more, and the next release removes it; leave the call out"
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self
 

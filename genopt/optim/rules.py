@@ -105,5 +105,5 @@ def groups(model: nn.Module, rules) -> Groups:
         res.rules.append('the rest')
     for rule,group in zip(res.rules, res):
         if not group['params']:
-            raise ValueError(f"groups: {rule!r} finds no parameter that a rule before it has not taken:\n{res}")
+            raise ValueError(f"groups: the rule {rule!r} matches no parameter, or earlier rules have taken all that it matches:\n{res}")
     return res

@@ -51,7 +51,7 @@ def check_names(store):
     known = {}
     for _,how,*_ in store:
         if isinstance(how, Code) and known.setdefault(how.name, how)!=how:
-            raise ValueError(f"store has two codes called {how.name!r}; give one another name")
+            raise ValueError(f"store has two codes called {how.name!r}; rename one")
 
 arguments = 'dtype','rounding','smallest'                                  # of `kept`
 
@@ -59,8 +59,8 @@ def policy(pattern, how):
     if not isinstance(pattern, str): raise TypeError(f"store: {pattern!r} must be the name of a state, or a pattern such as '*_avg'")
     if pattern=='p': return pattern,policy_for_p(how)
     how = dict(how) if isinstance(how, Mapping) else dict(dtype=how)
-    if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has {min(bad)!r}; there is {', '.join(arguments)}")
-    if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype")
+    if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has the unknown setting {min(bad)!r}; choose from {', '.join(arguments)}")
+    if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype; give one, such as dict(dtype='bfloat16', ...)")
     try: init = kept(zeros, **how)
     except ValueError as e: raise ValueError(f"store, {pattern!r}: {e}") from None
     return pattern,*init.args[1:]
@@ -112,7 +112,7 @@ def check_matches(store, state, who):
         found = [n for n in names if fnmatchcase(n, pattern)]
         exact = [n for n in found if state[n].exact and n!=pattern]
         if found and found==exact and pattern!='*':
-            raise ValueError(f"{who}: store has {pattern!r}, which matches {', '.join(exact)} alone; such a state must keep its precision, and takes "
-                             "a policy only under its exact name")
+            raise ValueError(f"{who}: store has {pattern!r}, which matches only {', '.join(exact)}, and that state must keep its precision; "
+                             f"to store it otherwise all the same, write its exact name, {exact[0]!r}")
         if pattern=='p' or found: continue
-        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")
+        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; the states are {', '.join(names) or 'none'}")

@@ -91,7 +91,7 @@ def check_asked(chain, numbers, params, who, fused, capturable):
             why = why or program.instead
         if why:
             name = flag.partition('=')[0]
-            raise ValueError(f"{who}: {flag} cannot be: {why}; leave {name} out")
+            raise ValueError(f"{who}: {flag} is not possible: {why}; leave {name} out")
 
 
 def check_compilers(params, who):
@@ -100,7 +100,7 @@ def check_compilers(params, who):
         found = compiler_of.get(dialects.get(kind))
         if found and not found.available():
             raise ValueError(
-                f"{who}: fused=True cannot be: {found.missing()}; or leave fused out"
+                f"{who}: fused=True is not possible: {found.missing()}; or leave fused out"
             )
 
 

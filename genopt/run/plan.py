@@ -311,7 +311,7 @@ def prepared(plan, inputs, model, replan, look=False):
             return plan
         plan = replan(inputs, finished)
     raise RuntimeError(
-        f"{plan.who}: no plan holds for this step; this is a fault of genopt, "
+        f"{plan.who}: genopt cannot find how to run this step. This is a fault of genopt; "
         "please report it with the list of callbacks"
     )
 
@@ -353,13 +353,13 @@ def refuse_meta(inputs, who):
         if p.is_meta and p.requires_grad and g is None:
             raise RuntimeError(
                 f"{who} has parameters on the meta device, without gradients; "
-                "make it after the model has got its memory (to_empty)"
+                "make the optimizer after model.to_empty(device=...)"
             )
 
 
 def not_for_shards(who, items, error):
     chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
     return RuntimeError(
-        f"{who}: {chains}: a callback cannot be run on sharded parameters (DTensor). "
-        f"Nothing has changed. {error}"
+        f"{who}: a callback of {chains} cannot run on sharded parameters (DTensor). "
+        f"The step has changed nothing. {error}"
     )

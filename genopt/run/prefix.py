@@ -61,5 +61,5 @@ def check_handed(prefix, item, who):
     for n in prefix.handed:
         made, expected = item.ns.get(n), prefix.numbers.get(n, item.ns['p'])
         if n not in item.ns or fit(made) != fit(expected):
-            told = f"made {n} {describe(made)}; it was {describe(expected)}"
+            told = f"changed {n} from {describe(expected)} to {describe(made)}; return the same kind and shape in every step"
             raise ValueError(f"{who}: {prefix.chain} {told}")

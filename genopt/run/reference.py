@@ -76,7 +76,10 @@ class Item:
         for n, v in old.items():
             fits = self.chain.state[n].fits if n in self.kept else same_fit
             if not fits(self.ns[n], v):
-                told = f"made {n} {describe(self.ns[n])}; it was {describe(v)}"
+                told = (
+                    f"changed {n} from {describe(v)} to {describe(self.ns[n])}; "
+                    "return the same kind and shape in every step"
+                )
                 raise ValueError(f"{who}: {self.chain} {told}")
 
     def write(self):
@@ -189,5 +192,6 @@ def next_block(waiting):
 
 def out_of_order(block):
     return ValueError(
-        f"{block} and another callback over all parameters come in different orders in two groups"
+        f"two groups run {block} and another callback for all parameters in different orders; "
+        "give both lists one order"
     )

@@ -289,5 +289,6 @@ def not_finite(grads):
 
 def other_names(who, chain):
     return RuntimeError(
-        f"{who}: a callback of {chain} has returned other names than before"
+        f"{who}: a callback of {chain} has returned other names than in earlier steps; "
+        "return the same names in every step"
     )

@@ -68,7 +68,7 @@ def test_a_training_that_diverged_is_still_json():
     (['compare', '--out', 'no/such/folder/c.png'], '--out no/such/folder/c.png: the folder no/such/folder does not exist'),
     (['compare', '--data', 'imagenet'], "no data set 'imagenet'; choose from digits, mnist"),
     (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
-    (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training examples'),
+    (['compare', '--bs', '100000'], '--bs 100000 is not possible with 1437 training examples'),
     (['compare', '--dtype', 'int8'], "no dtype 'int8'; choose from float64, float32"),
     (['gallery', '--functions', 'beal'], "no function 'beal'; choose from rosenbrock, beale"),
     (['gallery', '--functions', ''], 'no function given; choose from rosenbrock'),
@@ -248,7 +248,7 @@ def test_list_shows_bytes_under_a_policy(store, rows, capsys):
 @pytest.mark.parametrize('args,words', [
     (['list', '--store', 'int7'],                       "--store int7: store, '*': dtype='int7' is unknown; choose from float32"),
     (['list', '*', '--store', 'sqr_av: int8'],          "--store sqr_av: int8: "),
-    (['list', 'SGD', '--store', 'int8'],                "--store int8: SGD: store has '*', which matches no state; there is none"),
+    (['list', 'SGD', '--store', 'int8'],                "--store int8: SGD: store has '*', which matches no state; the algorithm keeps none"),
     (['list', 'Nonsense', '--store', 'int8'],           "no algorithm fits 'Nonsense'"),
     (['list', '--store', 'int8', '--page', 'c.md'],     "--page c.md cannot show --store; leave out one of them")])
 def test_policies_that_list_cannot_show(args, words, capsys, tmp_path, monkeypatch):

@@ -657,8 +657,8 @@ def test_a_state_dict_loads_into_another_policy(ours, theirs, tmp_path):
     new.step()
 
 @pytest.mark.parametrize('change,words', [
-    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: it has 'sqr_avg.int8', but no codes as 'sqr_avg'"),
-    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "it has 'sqr_avg.int8', but no codes"),
+    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: the state has the scales 'sqr_avg.int8', but no codes as 'sqr_avg'"),
+    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "the state has the scales 'sqr_avg.int8', but no codes"),
     (lambda s: s.pop('sqr_avg.int8'),                        "'sqr_avg' is stored as codes, but the state lacks their scales, such as 'sqr_avg.int8'"),
     (lambda s: s.update({'sqr_avg.int8': torch.ones(3)}),    "'sqr_avg.int8' must be a float32 tensor of 17 elements, one for each 256 of 'sqr_avg'"),
     (lambda s: s['sqr_avg.int8'].fill_(nan),                 "'sqr_avg' has NaN"),

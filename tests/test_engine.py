@@ -273,8 +273,8 @@ untraceable = dict(
     numpy  = (lambda grad: grad*float(grad.numpy().max()>0),             'reads the values of a tensor on the host'),
     factor = (lambda grad, mom=.5: torch.nn.functional.leaky_relu(grad, mom), 'plain numbers only; use operators'),
     list   = (lambda grad, mom=.5: torch._foreach_add([grad], [grad], alpha=mom)[0], 'plain numbers only; use operators'),
-    sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'through float.. or a function of math'),
-    tap    = (lambda grad: {},                                           'only looks'))
+    sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'with float.. or a function of math'),
+    tap    = (lambda grad: {},                                           'returns nothing'))
 
 @way
 @pytest.mark.parametrize('name', untraceable)

@@ -859,7 +859,7 @@ def test_080_a_checkpoint_with_other_groups_or_more_parameters():
 def test_081_a_checkpoint_of_other_shapes_is_found_at_the_next_step():
     saved,opt = saved_and_fresh()
     saved['state'][1]['grad_avg'] = torch.zeros(5)
-    with unchanged(opt): refused(ValueError, r"Adam, loading a state dict, b in param group 0: 'grad_avg' has shape \(5,\); .* it is \(2,\)", lambda: opt.load_state_dict(saved))
+    with unchanged(opt): refused(ValueError, r"Adam, loading a state dict, b in param group 0: 'grad_avg' has shape \(5,\); .* it must have \(2,\)", lambda: opt.load_state_dict(saved))
     saved,_ = saved_and_fresh()
     swapped = Adam([('b', b := P(2)), ('a', a := P())])                                        # another order: by name
     swapped.load_state_dict(saved)
@@ -1032,7 +1032,7 @@ def test_092_a_parameter_that_changes_its_shape(n, where, kw):
     p.data = torch.ones(n//2) if where=='new memory' else p.data[:n//2]
     give([p, q])
     before = p.detach().clone(),q.detach().clone()
-    words = rf"Adam: p in param group 0 has shape \({n//2},\) now, its state 'grad_avg' is of \({n},\) .*`del opt.state\[p\]`"
+    words = rf"Adam: p in param group 0 has shape \({n//2},\) now, but its state 'grad_avg' has shape \({n},\) .*`del opt.state\[p\]`"
     refused(RuntimeError, words, opt.step)
     assert torch.equal(p, before[0]) and torch.equal(q, before[1]) and same(dict(opt.state[p]), state)
     del opt.state[p]                                                                            # the remedy
@@ -1046,11 +1046,11 @@ def test_092_a_parameter_that_shrinks_among_others(cls, kw):
     ps = q,p,r = P(100_000),P(6),P(4)
     opt = took(ps, cls(ps, lr=.1, **kw))
     p.data = p.data[:3]                                                                         # and the gradient is still of six
-    with unchanged(opt): refused(RuntimeError, r'parameter 1 in param group 0 has shape \(3,\) now, but its gradient has \(6,\)', opt.step)
+    with unchanged(opt): refused(RuntimeError, r'parameter 1 in param group 0 has shape \(3,\) now, but its gradient has shape \(6,\)', opt.step)
     p.grad = None
     give(ps)
     if cls is Adam:
-        with unchanged(opt): refused(RuntimeError, r"now, its state 'grad_avg' is of \(6,\)", opt.step)
+        with unchanged(opt): refused(RuntimeError, r"now, but its state 'grad_avg' has shape \(6,\)", opt.step)
         del opt.state[p]
     opt.step()
     assert all(torch.allclose(x, torch.tensor(.8)) for x in ps)

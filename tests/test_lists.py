@@ -228,7 +228,7 @@ def following(cbs, **kw):
 def better(cbs, error):
     "The list that the error advises, None if it advises nothing"
     def at(name): return next((i for i,cb in enumerate(cbs) if name_of(cb)==name), None)
-    if m := re.search(r"(?:another|its own): (rename\(.*\))$", error):
+    if m := re.search(r"(?:rename that of \w+|its own): (rename\(.*\))$", error):
         renamed = eval(m[1], found)
         i = at(name_of(renamed))
         return [*cbs[:i], renamed, *cbs[i+1:]]
@@ -271,7 +271,7 @@ def test_no_block_takes_the_value_of_an_algorithm(name):
     for n in blocks.__all__:
         for cbs in ([found[n], cls], [cls, found[n]]):
             opt,told = following(cbs)
-            assert opt or not re.search("another: |its own: |: add (?!a callback)|comes later", told[-1]), (n, told)
+            assert opt or not re.search("rename that of |its own: |: add (?!a callback)|comes later", told[-1]), (n, told)
             if not opt: continue
             for k,v in alone.items(): assert opt.hypers[0][k]==v, (n, k, told)
             if not told and found[n] not in own:

@@ -182,7 +182,7 @@ def test_a_number_that_is_needed_itself_is_fixed():
 
 def test_a_number_is_not_taken_through_float():
     r,k = traced(k=4.)
-    with pytest.raises(NotRecorded, match='through float'): math.sqrt(k)
+    with pytest.raises(NotRecorded, match='converts a hyper-parameter with float'): math.sqrt(k)
     with pytest.raises(NotRecorded, match='ZeroDivisionError'): k/0
 
 def test_an_attempt_is_taken_back():
@@ -301,7 +301,7 @@ def test_a_call_reads_what_was_made_since_the_one_before(between, last):
 @pytest.mark.parametrize('cb,words', [
     ([lambda grad: dict(grad=grad*grad.shape[0], k=3.), lambda grad, k: grad*k], "asks for the shape of a tensor, and returns the number 'k'"),
     (lambda grad: grad.T,                                           "the move reads 'update', which has another shape or dtype than the parameter"),
-    (lambda grad, s=Init(lambda p: torch.zeros((), dtype=torch.float64)): dict(update=grad, s=s+1), "'s' is a single torch.float64"),
+    (lambda grad, s=Init(lambda p: torch.zeros((), dtype=torch.float64)): dict(update=grad, s=s+1), "'s' is a number in torch.float64"),
     (lambda grad, k=2.: grad*grad.shape[0]*(2. if k>1 else 1.),     'branches on a number, which capturable=True keeps'),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_no_call_can_be(cb, words):
@@ -485,7 +485,7 @@ def counted(grads): return [g/len(grads) for g in grads]
     (first_weighs_more, 'combines values of all parameters by add in an unknown order'),
     (counted,           'depends on the number of parameters'),
     (lambda grads: [g*torch.special.i0(g.norm()) for g in grads], 'calls i0, which genopt cannot compile'),
-    (lambda grads: {},  'only looks'),
+    (lambda grads: {},  'returns nothing'),
     (lambda grads, steps=count: dict(grads=grads, steps=[s+1 for s in steps]), "reads the numbers 'step' of all parameters as a list"),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_is_not(cb, words):
@@ -616,10 +616,10 @@ def changes_m(grads, evaluate): return dict(grads=grads, lr=1.)
 
 @pytest.mark.parametrize('cbs,words', [
     ([keeps],                        "keeps asks the model for 'evaluate'; it keeps the state 'avg', so genopt calls all callbacks"),
-    ([average_grad, sharpness_aware], "sharpness_aware asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
+    ([average_grad, sharpness_aware], "sharpness_aware asks the model for 'evaluate'; average_grad before it keeps the state 'grad_avg'"),
     ([changes_p],                    "it changes 'p'"),
     ([smaller, reads_them],          "it returns 'ratio' in another shape"),
-    ([tensor_rate, sgd_step],        "tensor_rate asks the model for 'loss'; it makes 'lr' a tensor"),
+    ([tensor_rate, sgd_step],        "tensor_rate asks the model for 'loss'; it returns 'lr' as a tensor"),
     ([doubles_lr, changes_m],        "it changes 'lr'"),
     ([fails],                        "it raises on small random tensors: ValueError: never"),
 ], ids=lambda x: x if isinstance(x, str) else '')
@@ -629,7 +629,7 @@ def test_what_cannot_be_handed_on(cbs, words):
 
 def test_a_rate_is_no_tensor():
     "Also where the parameter is a single number, as it would be"
-    assert "it makes 'lr' a tensor" in str(cut(tensor_rate, sgd_step, shape=()))
+    assert "it returns 'lr' as a tensor" in str(cut(tensor_rate, sgd_step, shape=()))
 
 def test_a_prefix_takes_no_random_numbers_of_the_users():
     def noisy(grads, evaluate): return dict(grads=[g+torch.randn_like(g) for g in grads])

@@ -136,7 +136,7 @@ def test_a_policy_for_a_list_of_blocks():
     assert dtypes(opt, ps[0])==dict(grad_avg='float16', sqr_avg='bfloat16')
 
 refused = [
-    ({'nonsense': 'bfloat16'},               ValueError, "AdamW: store has 'nonsense', which matches no state; the states are grad_avg, sqr_avg"),
+    ({'nonsense': 'bfloat16'},               ValueError, "AdamW: store has 'nonsense', which matches no state; the algorithm keeps grad_avg, sqr_avg"),
     ({'sqr_av': 'bfloat16'},                 ValueError, "'sqr_av', which matches no state, did you mean 'sqr_avg'"),
     ({'step': 'bfloat16'},                   ValueError, "'step', which matches no state"),
     ({'*_avg': 'int9'},                      ValueError, r"store, '\*_avg': dtype='int9' is unknown; choose from float32, bfloat16"),

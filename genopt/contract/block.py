@@ -52,10 +52,12 @@ class Block:
         if a.kind in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
             raise TypeError(f"{self.name} takes {'*' if a.kind==a.VAR_POSITIONAL else '**'}{a.name}; name each value that it reads instead. "
                             "To rewrite a fastai callback, name its arguments and return what it changes")
-        if a.kind==a.POSITIONAL_ONLY: raise TypeError(f"{self.name}: {a.name!r} is positional-only, but genopt passes arguments by name; remove the / from the signature")
+        if a.kind==a.POSITIONAL_ONLY:
+            raise TypeError(f"{self.name}: {a.name!r} is positional-only, but genopt passes arguments by name; remove the / from the signature")
         if range_ := range_of(a.annotation): self.ranges[a.name] = range_
         if a.default is a.empty: return
-        if a.name in given: raise TypeError(f"{self.name}: the optimizer gives {a.name!r}, so it takes no default; got {a.name}={a.default!r}, leave it out")
+        if a.name in given:
+            raise TypeError(f"{self.name}: the optimizer gives {a.name!r}, so it takes no default; got {a.name}={a.default!r}, leave it out")
         if isinstance(a.default, Init): self._declare_state(a.name, a.default)
         elif isinstance(a.default, (bool, int, float, str)): self.hypers[a.name] = a.default
         else: raise TypeError(self._odd_default(a.name, a.default))
@@ -108,7 +110,8 @@ class Block:
 
     def _check_list(self, name, value, n_params):
         "Refuse a returned `value` that is no list of `n_params` members"
-        if not isinstance(value, (list,tuple)): raise TypeError(f"{self.name} returned a {type(value).__name__} for {name}; return a list with one value for each parameter")
+        if not isinstance(value, (list,tuple)):
+            raise TypeError(f"{self.name} returned a {type(value).__name__} for {name}; return a list with one value for each parameter")
         if len(value)!=n_params: raise ValueError(f"{self.name} returned {len(value)} {name} for {n_params} parameters; return one for each")
 
     def _argument(self, name, spaces, model, items):

@@ -29,7 +29,8 @@ def signature(cb):
     if isinstance(cb, partial):
         if cb.args: raise TypeError(f"{name_of(cb)}: partial gives {cb.args[0]!r} by position; name the argument")
         ps = signature(cb.func).parameters
-        if bad := cb.keywords.keys()-ps.keys(): raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}, which is not among its arguments: {', '.join(ps)}")
+        if bad := cb.keywords.keys()-ps.keys():
+            raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}, which is not among its arguments: {', '.join(ps)}")
     return signature_of(cb) if inspect.isfunction(cb) else looked_up(cb)
 
 def looked_up(cb):
@@ -89,7 +90,8 @@ class rename:
     Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""
     def __init__(self, func, **names):
         self.func,self.names = func,names
-        if isinstance(inside(func), type): raise TypeError(f"rename({name_of(func)}): {name_of(func)} is a class; give rename a callback, which is a function")
+        if isinstance(inside(func), type):
+            raise TypeError(f"rename({name_of(func)}): {name_of(func)} is a class; give rename a callback, which is a function")
         ps = signature(func).parameters
         self.old = {new: old for old,new in names.items() if old in ps}     # of what it reads; a result may take an argument's name
         who = f'rename({name_of(func)})'

@@ -153,7 +153,12 @@ class Trial:
             self.refuse(b, f"changes {n!r}")
         x = self.ns[n]
         if isinstance(x, Tensor) and (n == 'lr' or x.shape != self.ns['p'].shape):
-            self.refuse(b, f"returns {n!r} in another shape")
+            self.refuse(
+                b,
+                f"returns {n!r} as a tensor"
+                if n == 'lr'
+                else f"returns {n!r} in another shape",
+            )
 
     def watched(self):
         "The names that the rest reads, but for those that the hosts make anew"

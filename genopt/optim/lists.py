@@ -112,7 +112,8 @@ def check_built(built, again, declared, who):
     `partial` of a callback sets an argument of the algorithm, one of `declared`."""
     who = built.algorithm or who
     for a,b in zip(built.inner, again.inner):
-        if same(a)!=same(b): raise TypeError(f"{who} defines {name_of(a)} anew at each call; define it outside, so that all groups have the same function")
+        if same(a)!=same(b):
+            raise TypeError(f"{who} defines {name_of(a)} anew at each call; define it outside, so that all groups have the same function")
     for cb in built.inner:
         for k in fixed(cb):
             if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")

@@ -386,7 +386,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     def _check_shareable(self, chains):
         "Refuse a state that cannot lie in memory that processes share. Allocates the state"
         if any(g['capturable'] for g in self.param_groups):
-            raise ValueError(f"{self.name}: share_memory() does not work with capturable=True, which keeps counters on the device; leave capturable out")
+            raise ValueError(f"{self.name}: share_memory() does not work with capturable=True, which keeps counters on the device; "
+                             "leave capturable out")
         if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
             raise ValueError(f"{self.name}: share_memory() does not work with the state {growing[0]!r}, which grows; use another algorithm")
         self.init_state()

@@ -106,7 +106,8 @@ def check_complex(chain, p, hypers, name):
         same = (one-other).abs().max()<=1e-6*one.abs().max() if one.numel() else True
     except (ValueError, TypeError, RuntimeError, IndexError): same = False
     if not same:
-        raise ValueError(f"{name} is complex, and {chain} reads its shape, in which real and imaginary part would count as one more dimension; give it a "
+        raise ValueError(f"{name} is complex, and {chain} reads its shape, "
+                         "in which real and imaginary part would count as one more dimension; give it a "
                          "real parameter, torch.view_as_real(p), or put it in a group with another algorithm")
 
 def moves(chain, p, hypers):

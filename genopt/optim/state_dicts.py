@@ -97,7 +97,8 @@ def check_callbacks(opt, group, saved, who):
     "Check that `group` and the `saved` group have the same `cbs`, if they have any of their own"
     ours,theirs = group.get('cbs'),saved.get('cbs')
     if ours!=theirs:
-        raise ValueError(f"{who}: the group runs {ours or opt.name}, and the saved group ran {theirs or 'other callbacks'}; load it into the same algorithm")
+        raise ValueError(f"{who}: the group runs {ours or opt.name}, and the saved group ran {theirs or 'other callbacks'}; "
+                         "load it into the same algorithm")
 
 def check_state(state, chain, known, p, who, nonfinite):
     "The saved `state` of the parameter `p` under the names and in the types of `chain`. `known`: codes by name, in which it may be"
@@ -154,7 +155,8 @@ def saved_code(n, state, init, known, who):
     coded  = isinstance(codes, Tensor) and codes.dtype in (torch.uint8,torch.int8)
     beside = [k for k in state if k.startswith(f'{n}.')]
     if not beside and not coded: return None,None
-    if not beside: raise ValueError(f"{who}: {n!r} is stored as codes, but the state lacks their scales, such as {codes_of_genopt['int8'].beside(n)!r}")
+    if not beside:
+        raise ValueError(f"{who}: {n!r} is stored as codes, but the state lacks their scales, such as {codes_of_genopt['int8'].beside(n)!r}")
     if not coded: raise ValueError(f"{who}: the state has the scales {beside[0]!r}, but no codes as {n!r}")
     name = beside[0].removeprefix(f'{n}.').replace('scale', 'int8')                         # files of before November 2026
     code = (known | ({init.code.name: init.code} if getattr(init, 'code', None) else {})).get(name)
@@ -213,7 +215,7 @@ def check_value(n, v, init, p, who):
     expected = first(init, p)
     v = as_declared(v, init, p)
     if isinstance(v, Tensor)!=isinstance(expected, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
-        raise ValueError(f"{who}: {n!r} is a {type(v).__name__}; it must be a {type(expected).__name__}")
+        raise ValueError(f"{who}: {n!r} is a {type(v).__name__}; it must be of type {type(expected).__name__}")
     if isinstance(v, Tensor) and not init.fits(v, expected):
         raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it must have {tuple(expected.shape)}")
     if isinstance(v, Tensor) and v.is_floating_point() and expected.is_floating_point():
@@ -230,7 +232,8 @@ def from_fastai(opt, saved, who):
     states,hypers = saved['state'],saved['hypers']
     counts = sizes(opt.param_groups)
     if len(states)!=sum(counts) or len(hypers)!=len(counts):
-        raise ValueError(f"{who}: the state is fastai's, of {len(states)} parameters in {len(hypers)} groups; the optimizer has {sum(counts)} in {len(counts)}")
+        raise ValueError(f"{who}: the state is fastai's, of {len(states)} parameters in {len(hypers)} groups; "
+                         f"the optimizer has {sum(counts)} in {len(counts)}")
     numbers = iter(range(len(states)))
     groups  = []
     for group,values in zip(opt.param_groups, hypers):
@@ -250,7 +253,8 @@ def check_fastai(i, state, chain, who):
     for n,v in state.items():
         if isinstance(v, Tensor) and v.ndim and n not in chain.state:
             kept = ', '.join(chain.state) or 'nothing'
-            raise ValueError(f"{who}, parameter {i}: the state of fastai has {n}, and the callbacks keep {kept}; load it into the algorithm that saved it")
+            raise ValueError(f"{who}, parameter {i}: the state of fastai has {n}, and the callbacks keep {kept}; "
+                             "load it into the algorithm that saved it")
 
 
 # -- torch's format --

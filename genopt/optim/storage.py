@@ -115,4 +115,5 @@ def check_matches(store, state, who):
             raise ValueError(f"{who}: store has {pattern!r}, which matches only {', '.join(exact)}, and that state must keep its precision; "
                              f"to store it otherwise all the same, write its exact name, {exact[0]!r}")
         if pattern=='p' or found: continue
-        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; the states are {', '.join(names) or 'none'}")
+        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; "
+                         f"the algorithm keeps {', '.join(names) or 'none'}")

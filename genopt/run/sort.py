@@ -294,10 +294,10 @@ def check_shapes(who, groups, i, p, state, chain, grad):
     "Refuse parameter `i` if it has another shape than its gradient or a state"
     told = None
     if grad.shape != p.shape:
-        told = f"but its gradient has {tuple(grad.shape)}. The step has changed nothing"
+        told = f"but its gradient has shape {tuple(grad.shape)}. The step has changed nothing"
     elif odd := next((n for n, v in state.items() if outgrown(chain, n, v, p)), None):
         told = (
-            f"but its state {odd!r} has {tuple(state[odd].shape)} in place of "
+            f"but its state {odd!r} has shape {tuple(state[odd].shape)} in place of "
             f"{tuple(first(chain.state[odd], p).shape)}. The step has changed nothing; "
             "`del opt.state[p]` gives the parameter a new state"
         )

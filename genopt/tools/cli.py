@@ -43,13 +43,13 @@ def compare(
     seed:int=42,               # Seed of the weights and of the order of the batches
     tune:str=None,             # Compare optimizers with each other, not with torch: tune this hyper-parameter of each, such as lr
     seeds:int=None,            # Compare optimizers with each other, over this number of seeds; 5 with --tune or --store
-    store:str=None,            # Compare each optimizer, with its states stored so, with itself in float32: int8, or "sqr_avg: int8, '*_avg': bfloat16"
+    store:str=None,            # Compare each optimizer, its states stored so, with itself in float32: int8, or "sqr_avg: int8, '*_avg': bfloat16"
     budget:int=8,              # How many trainings each optimizer gets to tune it
     schedule:str='cosine',     # Schedule of the learning rate with --tune, --seeds or --store: cosine, after a warm-up, or constant
     dtype:str=None,            # By default float64, which shows that the algorithms equal torch's; with --tune, --seeds or --store float32
     tol:float=None,            # Largest difference of two losses that counts as equal to torch's (1e-8 in float64, 0.01 in float32)
     out:Path=None,             # File for the picture; by default compare.png
-    results:Path=None,         # File that keeps every training of --tune, --seeds or --store; an interrupted run goes on from it; by default compare.json
+    results:Path=None,         # File that keeps every training of --tune, --seeds or --store, so that a run can go on; by default compare.json
     page:Path=None,            # File for a page with the table of --tune, --seeds or --store; picture and results are written beside it
     root:Path='~/.cache/genopt', # Folder in which torchvision keeps its data sets
     json:bool=False,           # Print all that was measured as JSON instead of the table

@@ -185,7 +185,7 @@ bad = dict(
     hyper_is_result = (lambda: build([average_grad, average_sqr_grad, step_stat, debias, adam_step], debias1=1.), TypeError, "unexpected hyper-parameter 'debias1'"),
     hyper_elsewhere = (lambda: build([sgd_step], wd=.1), TypeError, "unexpected hyper-parameter 'wd'; add l2_reg or weight_decay or fixed_decay or [0-9]+ others, which have it"),
     hyper_inf       = (lambda: build([undeclared_range], k=inf), ValueError, r"k value: inf; Optimizer needs it finite; .*Range\('\(0,inf\]'\)"),
-    group_elsewhere = (lambda: Adam([dict(params=[P()], momentum=.9)]), TypeError, "unexpected key 'momentum'; it has lr, mom, sqr_mom"),
+    group_elsewhere = (lambda: Adam([dict(params=[P()], momentum=.9)]), TypeError, "unexpected key 'momentum'; it has lr, betas, eps"),
     group_module    = (lambda: Adam([dict(params=torch.nn.Linear(2,2))]), TypeError, r'param group 0: params is a module; pass its parameters\(\)'),
     lr_missing_params = (lambda: Adam(lr=.1), TypeError, r"Adam.__init__\(\) missing 1 required positional argument: 'params'"),
     partial_position = (lambda: build([partial(average_grad, .95)]), TypeError, "average_grad: partial gives 0.95 by position; name the argument"),

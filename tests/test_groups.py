@@ -60,6 +60,7 @@ def test_tied_and_frozen_parameters():
     ({3.5: {}},                        TypeError,  'a rule is a pattern of names.*got 3.5'),
     ({True: {}},                       TypeError,  'a rule is a pattern of names.*got True'),
     ({torch.Tensor: {}},               TypeError,  'a rule is a pattern of names.*Tensor'),
+    ({nn.Linear(2, 2): {}},            TypeError,  'a rule is a pattern of names.*Linear'),
 ])
 def test_rules_that_cannot_work(rules, error, words):
     with pytest.raises(error, match=f'(?s){words}'): groups(net(), rules)

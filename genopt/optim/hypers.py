@@ -100,8 +100,8 @@ def assign(hypers, values, who):
     for k,v in values.items():
         try: key,i = hypers.place(k, v)
         except KeyError:
-            known = [n for n in dict.fromkeys([*hypers, *hypers.group]) if n!='params']
-            raise TypeError(f"{who} got an unexpected hyper-parameter {k!r}{did_you_mean(k, known)}; it has {', '.join(known)}") from None
+            near = did_you_mean(k, [n for n in (*hypers, *hypers.group) if n!='params'])
+            raise TypeError(f"{who} got an unexpected hyper-parameter {k!r}{near}; it has {', '.join(spelt(hypers))}") from None
         for j,other in seen.get(key, []):
             if None in (i,j) or i==j: raise TypeError(f"{who} got both {other!r} and {k!r}, which are the same thing; give one")
         seen.setdefault(key, []).append((i,k))
@@ -120,7 +120,11 @@ def misplaced(k, hypers):
     if not isinstance(k, str): return
     near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.76)
     if near and f'_{near[0]}_' not in f'_{k}_': return f', did you mean {near[0]!r}?'
-    if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(hypers)}"
+    if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(spelt(hypers))}"
+
+def spelt(hypers):
+    "The names of hyper-parameters in the group's spelling, which is torch's"
+    return [n for n in hypers.group if n not in reserved]
 
 
 # -- Flags --
@@ -216,7 +220,7 @@ def check_ranges(hypers, declared, chain, who, algorithm):
     for key,i,r,by in ranges(hypers, declared, chain):
         if isinstance(v := at(hypers.group, key, i), Real) and v not in r and not torch_takes(algorithm, key, frozen(hypers.group[key])):
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
-            why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
+            why = f'in {r}' if key=='lr' else f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")
 
 def frozen(v):

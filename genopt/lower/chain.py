@@ -152,7 +152,7 @@ class ChainRecorder:
         if asked := [n for n in block.reads if n in of_model]:
             raise NotRecorded(f"asks the model for {asked[0]!r}")
         if 'rows' in block.reads:
-            raise NotRecorded("reads 'rows', those of a sparse gradient")
+            raise NotRecorded("reads 'rows', the rows of a sparse gradient")
         if listed := [n for n in block.lists.values() if n in self.ns.numbers]:
             raise NotRecorded(
                 f"reads the numbers {listed[0]!r} of all parameters as a list"

@@ -5,7 +5,7 @@ What becomes of a callback:
     its operations can be recorded     values
     it needs a shape                   a call, on parameters of one shape stacked where torch can
     it does what cannot be recorded    a call for each parameter: it asks what a tensor holds,
-                                       keeps a list, or only looks on
+                                       keeps a list, or returns nothing
 
 For AdamW behind `centralize`, which subtracts a mean along dimensions:
 
@@ -39,7 +39,7 @@ def record(chain, layout, numbers, known_operation):
     """The `Recording` of `chain` for parameters of `layout`, and for numbers like `numbers`:
     hyper-parameters, and states that are numbers. Raises `NotRecorded`, with the callback and the
     reason, where no program can hold the chain: a callback over all parameters cannot be recorded,
-    for instance, or one that is called makes a number"""
+    for instance, or a callback that must be called returns a number"""
     over_all, refused = [b.name for b in chain.blocks if b.is_global], {}
 
     def on(n_families):

@@ -1,4 +1,4 @@
-"""Cross reductions: what a callback over all parameters makes of what it has of each.
+"""Cross reductions: how a callback over all parameters combines a value of each into one.
 
 Such a callback is recorded on two parameters at once, the families, whose rows have different
 lengths. If it treats both alike, the first stands for every parameter, and what it made of the two
@@ -9,7 +9,8 @@ is a reduction over all:
     norms = stack([norm0, norm1])       total = norms.norm()            CROSS
     total = norms.norm()
 
-The chain is recorded once more, on three: what differs then counts the parameters and is refused.
+The chain is recorded once more, on three parameters. If the recording differs then, the callback
+depends on the number of parameters, and no program can hold it.
 
 A sum over a list comes as additions, one after the other. `terms` of each has what it adds up:
 
@@ -24,7 +25,7 @@ __all__ = ['form_of', 'merge_families']
 
 ALL = 'all'  # the family of a value of all parameters together
 
-# What is done to the vector that has what each parameter hands in
+# What is done to the vector of the values of all parameters
 cross_reductions = {
     aten.stack: lambda vector: vector,
     aten.cat: lambda vector: vector,

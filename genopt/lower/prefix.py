@@ -1,6 +1,6 @@
 """Prefixes. Some callbacks cannot be part of a program: those that ask the model, and those over
 all parameters that cannot be recorded. They are called first, and with them all callbacks before
-them. The program is of the rest, to which they hand on what they come to. For SAM before SGD:
+them. The rest of the chain becomes the program, and reads what they return. For SAM before SGD:
 
     prefix     sharpness_aware                    is called: it evaluates the model once more,
                                                   and returns other gradients
@@ -56,7 +56,7 @@ most_prefixes = 1000
 
 def prefix_of(chain, layout, numbers, request, late):
     """The prefix of `chain` for parameters of `layout`; None if it needs none; `Why` where what is
-    called cannot be handed on. `late`: what the prefix was seen to change late, name -> value"""
+    called cannot be handed on. `late`: what the prefix has begun to change after it was made, name -> value"""
     last = last_called(chain, request)
     if last is None:
         return None

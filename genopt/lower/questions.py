@@ -1,6 +1,6 @@
 """What a callback may ask of a tensor while it is recorded. A row of elements stands for a
-parameter, and random numbers for what it holds. So the number of dimensions is answered with the
-parameter's; a question for another shape, or for a value, is refused."""
+parameter, and random numbers for what it holds. So a question for the number of dimensions gets
+the parameter's; a question for its shape, or for a value, is refused."""
 
 from torch.overrides import TorchFunctionMode
 from .reasons import NeedsShape, NotRecorded, by_counter

@@ -220,7 +220,8 @@ def check_ranges(hypers, declared, chain, who, algorithm):
     for key,i,r,by in ranges(hypers, declared, chain):
         if isinstance(v := at(hypers.group, key, i), Real) and v not in r and not torch_takes(algorithm, key, frozen(hypers.group[key])):
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
-            why = f'in {r}' if key=='lr' else f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
+            if key=='lr': why = f'in {r}'
+            else: why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")
 
 def frozen(v):

@@ -1,4 +1,4 @@
-"""How a chain is run, before there is a plan: on which backend, and whether as the user asks."""
+"""Choices that come before a plan: the backend of a chain, and whether it can do what the user asks."""
 
 from dataclasses import replace
 import torch
@@ -157,7 +157,7 @@ def kernels(chain, numbers, params, target):
 
 
 def launches_of(program):
-    "How many launches a step takes, in words. Around calls there is one after the other"
+    "How many launches a step takes, in words. A program with calls makes one launch at a time"
     if program.why:
         return 'one launch'
     if program.one_call:

@@ -34,7 +34,7 @@ __all__ = ['Inputs', 'Plan', 'prepared']
 
 class Plan:
     """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
-    optimizer's name, for messages; `late`: what prefixes have been seen to change late, by name;
+    optimizer's name, for messages; `late`: what prefixes have begun to change after they were made, by name;
     `finished`: items of this step that have gone through their chains already; `gate`: that of the
     optimizer, for steps that may be left out without a wait; `seed`: that of the optimizer"""
 
@@ -159,7 +159,7 @@ class Plan:
             w.close_gate_if_bad()
 
     def first_marked(self):
-        "The place of the first parameter for whose gradient that has closed the gate"
+        "The place of the first parameter whose gradient has closed the gate; None if none has"
         found = [i for w in self.looked if (i := w.first_marked()) is not None]
         return min(found, default=None)
 

@@ -1,5 +1,5 @@
 """Prefixes: callbacks that are called before a program, because they ask the model or cannot be
-recorded. The program gets what they come to. SAM, for instance:
+recorded. The program reads what they return. SAM, for instance:
 
     prefix     sharpness_aware                    evaluates the model again
                hands on                           another gradient
@@ -39,13 +39,13 @@ def prefix_items(work, params, store, settings):
 
 
 def late_changes(prefix, items):
-    """What callbacks have changed that they did not change when `prefix` was made: name -> value.
-    The prefix cannot hand that on; a new one can"""
+    """What callbacks have changed now, and did not change when `prefix` was made: name -> value.
+    This prefix cannot hand it on; a new one can"""
     return next((late for it in items if (late := prefix.late(it.begun, it.ns))), {})
 
 
 def hand_over(work, items):
-    """Give `work` the tensors beside the gradients to which its prefix has come. Returns the
+    """Give `work` the tensors that its prefix has returned beside the gradients. Returns the
     gradients, by the place of the parameter, and the numbers, by name"""
     prefix = work.program.prefix
     for it in items:

@@ -69,7 +69,7 @@ class Item:
             self.ns = {n: self.ns[n] for n in ('new_p', *self.kept)}
 
     def check(self, who):
-        "Refuse what the chain has come to, if it cannot be written"
+        "Refuse results of the chain that cannot be written"
         if self.versions != self.versions_now():
             raise wrote_in_place(who, self.chain)
         old = self.kept | ({'new_p': self.x} if self.chain.moves else {})
@@ -183,7 +183,7 @@ def give_loss(item, model):
 
 
 def next_block(waiting):
-    "The callback at which all walks wait that have it before them"
+    "The callback at which all walks that still have to run it are waiting"
     for w in waiting:
         if all(w.block == o.block or not o.comes_to(w.block) for o in waiting):
             return w.block

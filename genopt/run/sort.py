@@ -56,10 +56,10 @@ class Sort:
     A callback over all parameters is called for all of them or for none. If it must be called for
     one, sorting starts again with `call_globals`.
 
-    `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
+    `late`: what prefixes have begun to change after they were made, by name. `finished`: items that have gone
     through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
-    the kernels of a GPU are to look at it. Nothing is refused then, because a plan without one may
-    do. `seed`: of the steps"""
+    the kernels of a GPU are to look at it. Then sorting refuses nothing, because a plan without a
+    gate may work. `seed`: of the steps"""
 
     def __init__(
         self, inputs, store, who, scratch_bytes, late, finished, gate=None, seed=None

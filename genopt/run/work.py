@@ -201,7 +201,7 @@ class Work:
             torch.maximum(self.gate.flag, self.marks.amax(), out=self.gate.flag)
 
     def first_marked(self):
-        "The place of the first parameter for which that has closed the gate; None if none has"
+        "The place of the first parameter whose gradient has closed the gate; None if none has"
         if not self.kernels_read_gradients:
             found = self.marks.nonzero().flatten().tolist()
         else:

@@ -235,8 +235,8 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
     `hypers`: hyper-parameters and flags, as the algorithm takes them. They replace those of the config. A string becomes a value of the kind of the
         declared default: '1e-3', 'true', '0.9,0.95'.
 
-    Raises `ValueError` for a name that is unknown, and suggests the nearest. All else is checked by the optimizer, with the errors that it always
-    raises."""
+    Raises `ValueError` for a name that is unknown, and suggests the nearest. The optimizer checks all else, and
+    raises its usual errors."""
     check_order(algorithm, params)
     config = read(algorithm) | hypers
     rules  = config.pop('groups', None) if groups is None else groups

@@ -87,7 +87,7 @@ def global_names(code):
 
 class rename:
     """`func` under other names: `rename(average_grad, grad_avg='slow_avg')` reads, keeps and returns `slow_avg` instead.
-    Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""
+    So one formula can stand twice in a list. The new names have the defaults and ranges of the old ones."""
     def __init__(self, func, **names):
         self.func,self.names = func,names
         if isinstance(inside(func), type):

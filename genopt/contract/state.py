@@ -155,20 +155,19 @@ def full(v: float) -> Init:
     "A state that starts as a tensor like `p`, filled with `v`"
     return Init(torch.full_like, v)
 def scalar_tensor(v: float) -> Init:
-    "A state that is one number for each parameter, a 0-dim tensor where the parameter is; starts at `v`. What a norm is averaged in"
+    "A state that is one number for each parameter, a 0-dim tensor on the parameter's device; starts at `v`. For example the average of a norm"
     return Init(_scalar_tensor, v)
 def scalar(v: float) -> Init:
     "A state that is one Python number for each parameter, exact, kept on the host; starts at `v`"
     return Init(_scalar, v)
 def history(most: int) -> History:
     """A state of rows like the parameter, of shape `(n, *p.shape)`: none at first. A callback may return more of them, or fewer, up to `most`.
-    A parameter with such a state is run by itself, by the reference"""
+    genopt calls the callbacks for each parameter with such a state, outside of the kernel"""
     return History(most)
 
 def exact(init: Init) -> Init:
-    """The state that `init` makes, which must keep its precision: what `store` has for a pattern, such as `'*'`, does not touch it, and only an entry
-    with its exact name does. For a state whose rounding errors grow in what is computed from it: `left=exact(Init(gram))` for a matrix of which a
-    root is taken.
+    """The state that `init` makes, which must keep its precision. No pattern in `store`, such as `'*'`, matches it, only its exact name. Use it for a
+    state whose rounding errors grow in what is computed from it, such as a matrix whose root is taken: `left=exact(Init(gram))`.
 
     Raises `TypeError` for another initializer."""
     if not isinstance(init, Init) or isinstance(init, Kept): raise TypeError(f"exact takes an initializer such as zeros, got {init!r}")
@@ -183,10 +182,11 @@ def kept(init: Init, dtype: str | torch.dtype | Code, rounding: str | None = Non
 
     `dtype`: `'float32'`, `'bfloat16'`, `'float16'`; the name of a code, `'int8'`: 8 bits for each element, and a float32 scale for each 256; or a
         `Code` of your own. The scales of a state `sqr_avg` are stored beside it, as `sqr_avg.int8`. `genopt.contract.codes` describes the codes.
-    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and codes, and their default. An average moves by less than a bfloat16 or a code
-        can tell in most steps, so it would stand still if it were rounded to the nearest. The random bits come from torch's generator.
-    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64; and in a
-        code sharded tensors, and states that grow.
+    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and codes, and their default. In most steps an average changes by less than
+        the distance of two bfloat16 numbers or codes, so rounding to the nearest would leave it where it is. torch's generator makes the random
+        bits.
+    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64, and under
+        a code also sharded tensors and states that grow.
 
     Raises `TypeError` or `ValueError` for another initializer, dtype, rounding or size."""
     if not isinstance(init, Init): raise TypeError(f"kept takes an initializer such as zeros, got {init!r}")

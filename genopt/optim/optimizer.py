@@ -55,20 +55,20 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         `cbs` of their own.
     `maximize`: a bool, by default `False`. `True` moves the parameters up the gradient.
     `foreach`: a bool or `None`. `False` calls the callbacks for each parameter; this is the reference. `True` runs their operations on lists of
-        parameters; elementwise chains then give the same bits as the reference. `True` is an error beside `fused=True`.
+        parameters; elementwise chains then give the same bits as the reference. `foreach=True` and `fused=True` together are an error.
     `fused`: a bool or `None`. `True` compiles the chain to one C function over all parameters, which needs a C compiler, or on a GPU to a few
         kernels, which need Triton. If both `foreach` and `fused` are left out, genopt compiles where it finds a C compiler, or on a GPU Triton,
         and uses lists elsewhere. `opt.explain()` shows how a chain runs, and why; `opt.explain().kernel()` shows the kernels of a GPU.
     `capturable`: a bool, by default `False`. `True` keeps counters, and hyper-parameters given as tensors, on the device, so that a CUDA graph can
         record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them, and reads
-        gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
-        allowed.
+        gradients at their old addresses, so use `zero_grad(set_to_none=False)`. A callback that branches in Python on a counter raises an error; use
+        `where`.
     `store`: how states and parameters are stored, or `None`. A dict from names to dtypes or codes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; one
         for all states, `'int8'`; or a policy by which bfloat16 parameters keep what rounding loses, `{'p': 'extra_bits'}`, see
         `genopt.contract.weights`.
     `offload`: a bool, by default `False`. `True` keeps the states, and what `store` keeps beside the parameters, in the memory of the host, and
         computes the step there: gradients are copied to the host, and new parameters back, while the host computes others. For parameters on a GPU,
-        also of a single group. It cannot be with `capturable`.
+        also of a single group. It does not work with `capturable`.
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
@@ -505,8 +505,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         no tensor with `state_dict`. It matches parameters by name where both sides know their names (`named_parameters()`). `foreach` and `fused`
         stay as they are.
 
-        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. So it does for the states of
-        another algorithm. With `strict=False` it loads those that have a name and a shape of its own, and starts the others anew."""
+        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. It also raises for the states
+        of another algorithm. With `strict=False` it loads the states whose name and shape fit, and starts the others anew."""
         with quiet():
             box = self.register_load_state_dict_pre_hook(partial(Boxed.all, strict=strict))         # it runs last, after the user's own hooks
             try: super().load_state_dict(state_dict)

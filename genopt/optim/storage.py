@@ -4,10 +4,10 @@
     AdamW(params, store='int8')                                            # the same as {'*': 'int8'}
     AdamW(params, store={'sqr_avg': my_code})                              # a `genopt.Code`
 
-The first pattern that matches a state counts. Some states match nothing but their exact name. One is a state that its callback declares
-as `exact(zeros)`: a matrix from which others are computed, for instance, or a sum. The other is a copy of the weights (`p0`, `eval_p`), where the
-policy is a code: it is not an average, and 8 bits are too few for it. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros`
-becomes `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
+The first pattern that matches a state counts. Two kinds of states match only their exact name. The first is a state that its callback declares
+as `exact(zeros)`, for instance a sum, or a matrix from which others are computed. The second is a copy of the weights (`p0`, `eval_p`) under a code,
+because 8 bits are too few for weights. A policy changes only what the callbacks declare: `grad_avg=zeros` becomes
+`grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
 
 `p` is the parameter. It has policies of its own, `store={'p': 'extra_bits'}`, which `genopt.contract.weights` describes. No pattern matches it."""
 
@@ -97,7 +97,7 @@ def is_tensor(init):
     except Exception: return True                                          # it takes other parameters
 
 def check_weights(group, who):
-    "Refuse a policy that is not for the dtype of a parameter of low precision. What rounding loses would be lost silently"
+    "Refuse a policy that does not work for the dtype of a low-precision parameter. Otherwise rounding would lose updates silently"
     weights = weights_in(group['store'])
     for i,p in enumerate(group['params']):
         if weights is nearest or wide(p.dtype)==p.dtype or weights.keeps(p.dtype): continue

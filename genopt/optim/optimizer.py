@@ -23,7 +23,7 @@ from ..run.store import StateStore,shared_cell
 from . import watch
 from .explain import Explanation
 from .group import Group
-from .hypers import assign,check_flags,engine_flags,lacks,misplaced,reserved,spellings
+from .hypers import assign,check_flags,engine_flags,lacks,misplaced,spellings,spelt
 from .learner import ForLearner
 from .lists import bound_in
 from .model import Model
@@ -114,8 +114,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         for k in self._common:
             views = [self._recipe(g).view(g) for g in self.param_groups]
             if any(k in view for view in views): continue
-            known = [*dict.fromkeys(n for view in views for n in (*view, *view.group) if n not in reserved)]
-            raise TypeError(f"{self.name} got an unexpected hyper-parameter {k!r}{did_you_mean(k, known)}; its groups have {', '.join(known)}")
+            known = [*dict.fromkeys(n for view in views for n in spelt(view))]
+            near  = did_you_mean(k, [*dict.fromkeys([*known, *(n for view in views for n in view)])])
+            raise TypeError(f"{self.name} got an unexpected hyper-parameter {k!r}{near}; its groups have {', '.join(known)}")
 
     def _check_store(self):
         "Refuse a pattern of the optimizer's `store` that matches no state in any group"

@@ -53,7 +53,7 @@ def algorithms_of_torch(group) -> set:
 # -- Spellings --
 
 def spelt_apart(ours, theirs):
-    "The hyper-parameters that two groups have under another name, such as the momentum of SGD, which is the first of Lion's betas"
+    "Pairs of names under which two groups have one hyper-parameter: the `momentum` of SGD is the first of Lion's `betas`"
     for n in dict.fromkeys(n for short in aliases.values() for n in short):
         if n not in ours or n not in theirs: continue
         here,there = ours.find(n)[0],theirs.find(n)[0]

@@ -9,8 +9,8 @@ names     = dict(resnet50='ResNet-50', gpt2='GPT-2', b1='1B parameters', k256='1
                  six='6 small tensors', gpt2_matrices="GPT-2's matrices", groups465='465 groups')
 clocks    = dict(step='device', host='host')                    # whose time a goal is of
 usual     = 'genopt default'
-in_readme = [('Adam', 'resnet50 gpt2 b1', 'torch fused'), ('Adam', 'k256 k10000', 'torch fused'), ('RMSprop Lion LAMB', 'gpt2', goals.peers),
-             ('Muon', 'gpt2_matrices', goals.peers)]            # algorithms, shapes, baseline
+in_readme = 'six k256 k10000 resnet18 resnet50 gpt2 b1'       # columns of its table, Adam over torch fused
+of_peers  = [('RMSprop Lion LAMB', 'gpt2'), ('Muon', 'gpt2_matrices')]
 command   = 'python -m benchmarks --device cuda'
 
 
@@ -191,20 +191,25 @@ All is float32. The command is `{command}`.
 
 # -- README.md --
 
-of_gpu = re.compile(r'(?m)^\| [^|]* on a GPU \(.*\n')
+of_gpu = re.compile(r'(?m)^(\| on a GPU \(|On a GPU \().*\n')
 
 def readme_rows(results):
-    "Rows of README's table: the device time of genopt's default over a baseline's"
+    "What README has of a GPU: a row of its table and a line. Both give the device time of genopt's default over a baseline's"
     device = results[0]['machine']['device'].replace('NVIDIA ', '').split()[0]
-    for algorithms,shapes,over in in_readme:
-        found  = goals.check(results, [goals.Goal('step', algorithms, shapes, usual, over, 1.)])
-        values = '; '.join(number(c['value']) for c in found)
-        what   = f"{'; '.join(algorithms.split())} on a GPU ({device}), {'; '.join(map(name_of, shapes.split()))}"
-        yield f'| {what} | {values} | {over_words(over)} |\n'
+    yield f"| on a GPU ({device}) | {' | '.join(of_default(results, 'Adam', in_readme, 'torch fused'))} |\n\n"
+    shown = []
+    for algorithms,shape in of_peers:
+        values = zip(algorithms.split(), of_default(results, algorithms, shape, goals.peers))
+        shown.append(', '.join(f'{name} {value}' for name,value in values) + f' on {name_of(shape)}')
+    yield f"On a GPU ({device}), the time over that of the fastest other library: {'; '.join(shown)}.\n"
+
+def of_default(results, algorithms, shapes, over):
+    "The device time of genopt's default over that of `over`, for each algorithm and shape, as text"
+    return [number(c['value']) for c in goals.check(results, [goals.Goal('step', algorithms, shapes, usual, over, 1.)])]
 
 def with_rows(readme, results):
-    "The text of README.md with these rows in place of those that it has. Raises `ValueError` if it has none"
+    "The text of README.md with this row and line in place of those that it has. Raises `ValueError` if it has none"
     old = [*of_gpu.finditer(readme)]
     if not old:
-        raise ValueError("README.md has no row '| ... on a GPU (' that could be written anew; put one where these rows are to be")
+        raise ValueError("README.md has no row '| on a GPU (' to write anew; put one where the row is to be")
     return readme[:old[0].start()] + ''.join(readme_rows(results)) + readme[old[-1].end():]

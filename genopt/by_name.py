@@ -167,7 +167,7 @@ def kind_of_module(name):
     kind = getattr(nn, name.removeprefix('nn.'), None)
     if isinstance(kind, type):
         return kind
-    raise ValueError(f"make: there is no kind of module {name!r}{did_you_mean(name, [f'nn.{n}' for n in dir(nn)])}")
+    raise ValueError(f"make: unknown kind of module {name!r}{did_you_mean(name, [f'nn.{n}' for n in dir(nn)])}")
 
 def pair(left, right, model):
     "Rules that give the matrices of `model` the settings `left`, and the rest those of `right`. Raises `ValueError` if there are no matrices"
@@ -235,8 +235,8 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
     `hypers`: hyper-parameters and flags, as the algorithm takes them. They replace those of the config. A string becomes a value of the kind of the
         declared default: '1e-3', 'true', '0.9,0.95'.
 
-    Raises `ValueError` for a name that is unknown, and suggests the nearest. All else is checked by the optimizer, with the errors that it always
-    raises."""
+    Raises `ValueError` for a name that is unknown, and suggests the nearest. The optimizer checks all else, and
+    raises its usual errors."""
     check_order(algorithm, params)
     config = read(algorithm) | hypers
     rules  = config.pop('groups', None) if groups is None else groups
@@ -260,9 +260,9 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
 def paired(named, params, rules, config):
     "The rules for two algorithms, as 'Muon+AdamW' names them, and what of `config` is for the optimizer and not for its groups"
     if rules:
-        raise ValueError(f"make: {named!r} makes groups, so there can be no other groups; write both as groups, each with its algorithm")
+        raise ValueError(f"make: {named!r} makes groups itself; leave groups out, or write all groups, each with its algorithm")
     if named.count('+')>1:
-        raise ValueError(f"make: {named!r} has more than two algorithms; write groups, each with its algorithm")
+        raise ValueError(f"make: {named!r} has more than two algorithms; use groups, each with its algorithm")
     whole = {k: v for k,v in config.items() if k in engine_flags or k=='nonfinite'}
     own   = {k: v for k,v in config.items() if k not in whole}
     return pair(*(dict(algorithm=n.strip(), **own) for n in named.split('+')), params),whole
@@ -275,6 +275,6 @@ def check_order(algorithm, params):
 def grouped(params, rules, items):
     "The groups that `rules` of a config make of the model `params`"
     if not isinstance(params, nn.Module):
-        raise TypeError(f"make: groups need the model, whose names and modules they are about; params is {type(params).__name__}")
+        raise TypeError(f"make: groups need the model, because their rules match its names and modules; got a {type(params).__name__}")
     pairs = rules.items() if isinstance(rules, Mapping) else rules
     return groups_of(params, [(rule(key), group(settings, items)) for key,settings in pairs])

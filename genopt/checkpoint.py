@@ -36,7 +36,7 @@ def save_checkpoint(path: str|os.PathLike, **objects):
     Only one process may write: in a distributed run, rank 0. Use `torch.distributed.checkpoint` for sharded state."""
     path = Path(path).resolve()                                 # a symbolic link stays: its target is replaced
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"save_checkpoint: path is {path}, but there is no folder {path.parent}; make it first")
+        raise FileNotFoundError(f"save_checkpoint: path is {path}, but the folder {path.parent} does not exist; make it first")
     if not objects:
         raise TypeError("save_checkpoint: nothing to save; give objects by name: model=model, opt=opt, step=step")
     if bad := objects.keys()&reserved:
@@ -236,4 +236,4 @@ def restore(objects, states, path):
         except Exception as e:
             for d in reversed(done):
                 put(d, before[d])
-            raise ValueError(f"load_checkpoint: {n}, a {type(o).__name__}, does not take its state from {path}: {e}; all are as they were") from e
+            raise ValueError(f"load_checkpoint: {n}, a {type(o).__name__}, does not take its state from {path}: {e}. No object has changed") from e

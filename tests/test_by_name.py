@@ -159,7 +159,7 @@ def test_errors_are_those_of_code(strings, values):
     ((['AdamW', 'Lion'],),                    TypeError,  "AdamW and Lion in one list would each move every parameter"),
     ((['cautious'],),                         TypeError,  "needs a learning rate: lr=..."),
     (('muon',),                               ValueError, "it takes matrices"),
-    ((dict(algorithm='adamw', groups={'nn.Layernorm': dict(lr=0)}),), ValueError, "no kind of module 'nn.Layernorm', did you mean 'nn.LayerNorm'?"),
+    ((dict(algorithm='adamw', groups={'nn.Layernorm': dict(lr=0)}),), ValueError, "unknown kind of module 'nn.Layernorm', did you mean 'nn.LayerNorm'?"),
     ((dict(algorithm='adamw', groups={'*.bias': dict(algorithm='lionn')}),), ValueError, "no algorithm 'lionn', did you mean 'Lion'"),
     ((dict(groups={'*.bias': dict(algorithm='lion')}),),              ValueError, "has no cbs"),
 ])
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_told(args, error, words):
 @pytest.mark.parametrize('args,words', [
     ((network(), 'adamw'),                                              "make takes the algorithm first"),
     (('adamw', dict(lr=1)),                                             "make takes the algorithm first"),
-    ((dict(algorithm='adamw', groups={1: {}}), [torch.ones(2)]),        "groups need the model, whose names and modules they are about; params is list"),
+    ((dict(algorithm='adamw', groups={1: {}}), [torch.ones(2)]),        "groups need the model, because their rules match its names and modules; got a list"),
 ])
 def test_wrong_order_and_groups_without_a_model(args, words):
     with pytest.raises(TypeError) as e: make(*args)
@@ -289,7 +289,7 @@ def test_two_algorithms_for_one_model():
     assert (a['cbs'],b['cbs'])==('Muon', 'AdamW') and [*a['param_names'], *b['param_names']]==['hidden.weight', 'embed.weight', 'hidden.bias']
     assert a['lr']==b['lr']==1e-3 and opt.nonfinite=='skip'
     assert len(make('Muon+AdamW', Small(False), lr=1e-3).param_groups)==1
-    with pytest.raises(ValueError, match='there can be no other groups'): make('Muon+AdamW', m, groups={'*': {}})
+    with pytest.raises(ValueError, match='makes groups itself; leave groups out'): make('Muon+AdamW', m, groups={'*': {}})
     with pytest.raises(ValueError, match='more than two'): make('Muon+AdamW+Lion', m)
     with pytest.raises(ValueError, match="no algorithm 'Muoon'"): make('Muoon+AdamW', m)
     ours = make({'groups': {'matrices': dict(algorithm='Muon'), '*': dict(algorithm='AdamW')}}, m)

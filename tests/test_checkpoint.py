@@ -83,12 +83,12 @@ damaged = dict(
     fewer_groups    = (lambda sd: sd['param_groups'].clear(),                        'different number of parameter groups'),
     fewer_params    = (lambda sd: group(sd)['params'].pop(),                         "doesn't match the size"),
     more_params     = (lambda sd: group(sd)['params'].append(7),                     "doesn't match the size"),
-    shape           = (lambda sd: state(sd).update(grad_avg=torch.zeros(4)),         r"a in param group 0: 'grad_avg' has shape \(4,\); .* it is \(3,\)"),
+    shape           = (lambda sd: state(sd).update(grad_avg=torch.zeros(4)),         r"a in param group 0: 'grad_avg' has shape \(4,\); .* it must have \(3,\)"),
     transposed      = (lambda sd: state(sd, 1).update(sqr_avg=torch.zeros(3, 1)),    r"b in param group 0: 'sqr_avg' has shape \(3, 1\)"),
     swapped         = (lambda sd: state(sd).update(sqr_avg=torch.zeros(0)),          "'sqr_avg' has shape"),
     torch_shape     = (lambda sd: sd['state'].update({0: dict(step=torch.tensor(3.), exp_avg=torch.zeros(2), exp_avg_sq=torch.zeros(3))}), "'grad_avg' has shape"),
-    number          = (lambda sd: state(sd).update(grad_avg=0.),                     "'grad_avg' is a float, where a Tensor is kept"),
-    tensor          = (lambda sd: state(sd).update(step=torch.zeros(3)),             "'step' is a Tensor, where a int is kept"),
+    number          = (lambda sd: state(sd).update(grad_avg=0.),                     "'grad_avg' is a float; it must be of type Tensor"),
+    tensor          = (lambda sd: state(sd).update(step=torch.zeros(3)),             "'step' is a Tensor; it must be of type int"),
     text            = (lambda sd: state(sd).update(step='7'),                        "'step' is a str"),
     nothing         = (lambda sd: state(sd).update(grad_avg=None),                   "'grad_avg' is a NoneType"),
     list_of_states  = (lambda sd: sd['state'].update({1: [1, 2]}),                   'b in param group 0: its state is a list'),
@@ -186,9 +186,9 @@ def own_lion(grad, mom=.9, sqr_mom=.99, grad_avg=genopt.zeros):
 
 @pytest.mark.parametrize('saved,ours,words', [
     (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [genopt.Lion], lr=.1),            "torch.optim.SGD has saved it, and the optimizer is Lion"),
-    (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [own_lion], lr=.1), "it has 'mom' in 'momentum', and own_lion has it in 'betas'"),
+    (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [own_lion], lr=.1), "the saved group has 'momentum', where own_lion has 'betas'"),
     (of_torch('Adam'),            lambda ps: genopt.Optimizer(ps, [genopt.blocks.sgd_step], lr=.1),  "has the states step, exp_avg, exp_avg_sq, and Optimizer keeps none"),
-    (of_torch('Adagrad'),         lambda ps: genopt.Optimizer([dict(params=ps, cbs=genopt.Adam)]),   "it runs Adam, and the saved one the cbs of its optimizer"),
+    (of_torch('Adagrad'),         lambda ps: genopt.Optimizer([dict(params=ps, cbs=genopt.Adam)]),   "the group runs Adam, and the saved group ran other callbacks"),
 ])
 def test_lists_refuse_the_state_of_another_algorithm_too(saved, ours, words):
     opt = ours([torch.nn.Parameter(torch.ones(3))])
@@ -201,9 +201,9 @@ def test_genopt_s_own_files_tell_by_the_names_of_their_numbers():
         opt = cls([p], lr=.1, **kw)
         opt.step()
         return opt.state_dict()
-    assert "it has 'mom' in 'momentum', and Lion has it in 'betas'" in told(saved(genopt.SGD, momentum=.9), genopt.Lion)
-    assert "it has 'mom' in 'betas', and Signum has it in 'momentum'" in told(saved(genopt.Lion), genopt.Signum)
-    assert "it has 'mom' in 'momentum', and Adam has it in 'betas'" in told(saved(genopt.RMSprop), genopt.Adam)
+    assert "the saved group has 'momentum', where Lion has 'betas'" in told(saved(genopt.SGD, momentum=.9), genopt.Lion)
+    assert "the saved group has 'betas', where Signum has 'momentum'" in told(saved(genopt.Lion), genopt.Signum)
+    assert "the saved group has 'momentum', where Adam has 'betas'" in told(saved(genopt.RMSprop), genopt.Adam)
 
 def test_a_class_of_one_s_own_loads_what_its_base_loads():
     class Mine(genopt.Adam): pass

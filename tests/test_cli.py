@@ -65,16 +65,16 @@ def test_a_training_that_diverged_is_still_json():
     (['compare', '--opts', 'Adam(lr=nan)'], "'Adam(lr=nan)': cannot read lr=nan; a setting is a plain value"),
     (['compare', '--opts', ','], "cannot read ','"),
     (['compare', '--opts', ''], 'no algorithm given'),
-    (['compare', '--out', 'no/such/folder/c.png'], '--out no/such/folder/c.png: there is no folder'),
+    (['compare', '--out', 'no/such/folder/c.png'], '--out no/such/folder/c.png: the folder no/such/folder does not exist'),
     (['compare', '--data', 'imagenet'], "no data set 'imagenet'; choose from digits, mnist"),
     (['compare', '--epochs', '0'], 'epochs must be 1 or more'),
-    (['compare', '--bs', '100000'], 'batch size 100000 for 1437 training examples'),
+    (['compare', '--bs', '100000'], '--bs 100000 is not possible with 1437 training examples'),
     (['compare', '--dtype', 'int8'], "no dtype 'int8'; choose from float64, float32"),
     (['gallery', '--functions', 'beal'], "no function 'beal'; choose from rosenbrock, beale"),
     (['gallery', '--functions', ''], 'no function given; choose from rosenbrock'),
     (['gallery', '--algorithms', 'Nonsense'], "no algorithm 'Nonsense'; choose from SGD"),
     (['gallery', '--steps', '1'], 'steps must be 2 or more, got 1'),
-    (['gallery', '--out', 'no/such/folder/g.png'], '--out no/such/folder/g.png: there is no folder'),
+    (['gallery', '--out', 'no/such/folder/g.png'], '--out no/such/folder/g.png: the folder no/such/folder does not exist'),
     (['explain', 'Nonsense'], "no algorithm 'Nonsense'"),
 ])
 def test_bad_arguments_are_told(args, words, capsys):
@@ -117,7 +117,7 @@ def test_list_writes_the_page(tmp_path, capsys):
     (tmp_path/'parity.json').write_text(json.dumps(parity))
     assert main(['list', '--page', str(tmp_path/'c.md')])==0
     assert '| 8 B | 28 B | another | to 8 digits |' in (tmp_path/'c.md').read_text(encoding='utf-8')
-    assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'there is no folder no/such/folder' in capsys.readouterr().err
+    assert main(['list', '--page', 'no/such/folder/c.md'])==2 and 'the folder no/such/folder does not exist' in capsys.readouterr().err
 
 def test_specs():
     a,b,c,d = parse_specs('SGD(lr=0.1, momentum=0.9),Adam , rmsprop(lr=1), adam(lr=.1, betas=(.5,.9))')
@@ -175,7 +175,7 @@ def test_gallery_names_what_it_leaves_out(tmp_path, capsys, monkeypatch):
     args = ['gallery', '--functions', 'valley', '--steps', '4', '--out', str(tmp_path/'g.png')]
     assert main([*args, '--algorithms', 'SGD, RMSprop, Adam'])==0
     out = capsys.readouterr().out
-    assert 'SGD on valley: SGD: only_volumes fails on a parameter of rank 1' in out and 'only volumes' in out
+    assert 'SGD on valley: SGD: only_volumes fails in a trial on a small 1-dimensional parameter' in out and 'only volumes' in out
     assert 'RMSprop on valley: every rate leads beyond all numbers' in out and 'Adam  ' in out
     assert main([*args, '--algorithms', 'SGD'])==2
     assert 'nothing to draw: SGD on valley' in capsys.readouterr().err
@@ -247,11 +247,11 @@ def test_list_shows_bytes_under_a_policy(store, rows, capsys):
     assert 'AdamW' in found and f'as {store}' in ' '.join(lines[0])
 
 @pytest.mark.parametrize('args,words', [
-    (['list', '--store', 'int7'],                       "--store int7: store, '*': a state cannot be kept as 'int7'; choose from float32"),
+    (['list', '--store', 'int7'],                       "--store int7: store, '*': dtype='int7' is unknown; choose from float32"),
     (['list', '*', '--store', 'sqr_av: int8'],          "--store sqr_av: int8: "),
-    (['list', 'SGD', '--store', 'int8'],                "--store int8: SGD: store has '*', which matches no state; there is none"),
+    (['list', 'SGD', '--store', 'int8'],                "--store int8: SGD: store has '*', which matches no state; the algorithm keeps none"),
     (['list', 'Nonsense', '--store', 'int8'],           "no algorithm fits 'Nonsense'"),
-    (['list', '--store', 'int8', '--page', 'c.md'],     "--page c.md: the catalogue has no bytes under a policy; leave out --store or --page")])
+    (['list', '--store', 'int8', '--page', 'c.md'],     "--page c.md cannot show --store; leave out one of them")])
 def test_policies_that_list_cannot_show(args, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(args)==2 and words in capsys.readouterr().err and not [*tmp_path.iterdir()]

@@ -168,9 +168,9 @@ def test_trying_a_code_draws_no_number():
     assert torch.equal(before, torch.get_rng_state())
 
 @pytest.mark.parametrize('kw,words', [
-    (dict(dtype=of_tables, rounding='stochastic'), "not for of_tables; its encode gives whole numbers alone"),
-    (dict(dtype=Code('int8', linear.scale, linear.encode, linear.decode, dtype=torch.int8)), "the code int8 has the name of one that comes with genopt"),
-    (dict(dtype='int4'), "cannot be kept as 'int4'; choose from float32, bfloat16, float16, int8, fp8, or give a genopt.Code of your own"),
+    (dict(dtype=of_tables, rounding='stochastic'), "not for of_tables; the encode of this code returns whole numbers"),
+    (dict(dtype=Code('int8', linear.scale, linear.encode, linear.decode, dtype=torch.int8)), "genopt has another code called 'int8'; give yours a name of its own"),
+    (dict(dtype='int4'), "dtype='int4' is unknown; choose from float32, bfloat16, float16, int8, fp8, or give a genopt.Code"),
 ], ids=range(3))
 def test_policies_that_are_refused(kw, words):
     with pytest.raises(ValueError, match=words): kept(zeros, **kw)
@@ -188,10 +188,10 @@ def test_what_no_kernel_can_do():
     p = torch.ones(100, 100, requires_grad=True)
     sorts = Code('sorts', lambda x: x.abs().sort(-1)[0][:,-1], linear.encode, linear.decode, dtype=torch.int8)
     cubes = Code('cubes', linear.scale, lambda x,scale: (x/scale).asin()*80, lambda code,scale: (code/80).sin()*scale, dtype=torch.int8)
-    for code,words in ((of_tables, 'uses a tensor of its own, of shape (254,)'), (sorts, 'calls sort, which makes several tensors'),
-                       (cubes, 'calls asin, which the table of operations lacks')):
+    for code,words in ((of_tables, 'uses a tensor of its own, of shape (254,)'), (sorts, 'calls sort, which returns several tensors'),
+                       (cubes, 'calls asin, which genopt cannot compile')):
         assert f"(foreach), because the code '{code}' {words}" in repr(AdamW([p], store=code).explain())
-        with pytest.raises(ValueError, match=f"fused=True cannot be: the code '{code}'"): AdamW([p], store=code, fused=True)
+        with pytest.raises(ValueError, match=f"fused=True is not possible: the code '{code}'"): AdamW([p], store=code, fused=True)
     assert 'one launch' in repr(AdamW([p], store=linear).explain())
 
 
@@ -643,7 +643,7 @@ def test_a_state_dict_loads_into_another_policy(ours, theirs, tmp_path):
     qs,new = train(partial(AdamW, store=ours), 1)
     if 'linear' in str(theirs) and 'linear' not in str(ours):
         with pytest.raises(ValueError, match=r"parameter 0 in param group 0: 'grad_avg' was saved in the code 'linear', which the optimizer does not know; "
-                                              r"give it the code, with a pattern that may come after all others: store=\{..., '\*': linear\}"):
+                                              r"give it that code: store=\{..., '\*': linear\}, as the last pattern"):
             new.load_state_dict(saved)
         qs,new = train(partial(AdamW, store=(ours or {'*': 'float32'})|{'*_*': dict(dtype=linear, smallest=10**9)}), 1)
     before = [{n: v.dtype for n,v in new.state[q].items() if torch.is_tensor(v)} for q in qs]
@@ -657,9 +657,9 @@ def test_a_state_dict_loads_into_another_policy(ours, theirs, tmp_path):
     new.step()
 
 @pytest.mark.parametrize('change,words', [
-    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: it has 'sqr_avg.int8', but no codes as 'sqr_avg'"),
-    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "it has 'sqr_avg.int8', but no codes"),
-    (lambda s: s.pop('sqr_avg.int8'),                        "'sqr_avg' is in codes, but it has no scales, such as 'sqr_avg.int8'"),
+    (lambda s: s.pop('sqr_avg'),                              "parameter 0 in param group 0: the state has the scales 'sqr_avg.int8', but no codes as 'sqr_avg'"),
+    (lambda s: s.update(sqr_avg=s['sqr_avg'].float()),        "the state has the scales 'sqr_avg.int8', but no codes"),
+    (lambda s: s.pop('sqr_avg.int8'),                        "'sqr_avg' is stored as codes, but the state lacks their scales, such as 'sqr_avg.int8'"),
     (lambda s: s.update({'sqr_avg.int8': torch.ones(3)}),    "'sqr_avg.int8' must be a float32 tensor of 17 elements, one for each 256 of 'sqr_avg'"),
     (lambda s: s['sqr_avg.int8'].fill_(nan),                 "'sqr_avg' has NaN"),
 ], ids=range(5))

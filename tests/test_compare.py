@@ -255,11 +255,11 @@ def test_what_is_worse_is_told():
     assert ranking.verdict(res)=='WORSE than in float32: b; d' and ranking.verdict(dict(seeds=4, optimizers=[])) == ''
 
 @pytest.mark.parametrize('args,words', [
-    (['--store', 'int7'],                                       "--store int7: store, '*': a state cannot be kept as 'int7'; choose from float32"),
+    (['--store', 'int7'],                                       "--store int7: store, '*': dtype='int7' is unknown; choose from float32"),
     (['--store', 'sqr_avg:int8'],                               "write a dtype such as int8, or names and dtypes as in \"sqr_avg: int8, '*_avg': bfloat16\""),
     (['--store', 'sqr_avg: int8:'],                             "--store sqr_avg: int8:: cannot read 'sqr_avg: int8:'; write names"),
     (['--store', 'sqr_av: int8', '--opts', 'Adam'],             "--store sqr_av: int8: Adam: store has 'sqr_av', which matches no state, did you mean 'sqr_avg'"),
-    (['--store', 'int8', '--opts', 'Adam, SGD'],                "matches no state; there is none; name another state, or leave SGD out of --opts"),
+    (['--store', 'int8', '--opts', 'Adam, SGD'],                "matches no state; the algorithm keeps none; name another state, or leave SGD out of --opts"),
     (['--store', 'p: int8', '--opts', 'Adam'],                  "a parameter cannot be kept as 'int8'; choose from nearest"),
     (['--store', "*: {dtype: int8, smallest: 5000}"],           "in fewer bytes: those of fewer than 4096 elements stay as they are. Give a larger --model"),
     (['--store', 'int8', '--dtype', 'float64'],                 "--dtype float64: --store compares with float32; leave --dtype out"),
@@ -358,12 +358,12 @@ def test_compare_json(tmp_path, capsys, no_picture):
     (['--budget', '0'],                                 "budget must be 1 or more, got 0"),
     (['--schedule', 'linear'],                          "no schedule 'linear'; choose from constant, cosine"),
     (['--dtype', 'float16'],                            "no dtype 'float16'; choose from float32, float64"),
-    (['--data', 'text', '--model', 'mlp'],              "model 'mlp' is not for text; use transformer"),
-    (['--model', 'transformer'],                        "model 'transformer' is not for images; use mlp"),
+    (['--data', 'text', '--model', 'mlp'],              "--model mlp does not work on text; use transformer"),
+    (['--model', 'transformer'],                        "--model transformer does not work on images; use mlp"),
     (['--epochs', '0'],                                 "epochs must be 1 or more"),
-    (['--bs', '1400'],                                  "batch size 1400 for 1197 training examples"),
-    (['--page', 'no/such/p.md'],                        "there is no folder no/such"),
-    (['--results', 'no/such/r.json'],                   "--results no/such/r.json: there is no folder"),
+    (['--bs', '1400'],                                  "--bs 1400 is not possible with 1197 training examples"),
+    (['--page', 'no/such/p.md'],                        "the folder no/such does not exist"),
+    (['--results', 'no/such/r.json'],                   "--results no/such/r.json: the folder no/such does not exist"),
 ])
 def test_bad_arguments_are_told(args, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -332,10 +332,10 @@ def test_what_cannot_be_written_changes_nothing():
     opt = Optimizer([p, q], [grows], lr=.1)
     ready.append(1)
     p.grad,q.grad = torch.ones(5),torch.ones(20)
-    with pytest.raises(ValueError, match=r'Optimizer: grows made s of shape \(3,\); it was of shape \(20,\)'): opt.step()
+    with pytest.raises(ValueError, match=r'Optimizer: grows changed s from a tensor of shape \(20,\) to a tensor of shape \(3,\)'): opt.step()
     assert torch.equal(p, torch.ones(5)) and torch.equal(q, torch.ones(20)) and not opt.state
 
-@pytest.mark.parametrize('init,value,words', [(zeros, 0., 'a float; it was of shape'), (scalar(0.), torch.zeros(1), 'of shape .1,.; it was a float')])
+@pytest.mark.parametrize('init,value,words', [(zeros, 0., 'from a tensor of shape .1,. to a float'), (scalar(0.), torch.zeros(1), 'from a float to a tensor of shape .1,.')])
 def test_a_late_change_of_kind_changes_nothing(init, value, words):
     ready = []
     def turns(grad, s=init): return dict(s=value if ready else s, update=grad)
@@ -549,7 +549,7 @@ def test_global_callbacks_in_two_orders_are_told():
     def Orders(lr=1., turn=False): return [two, one] if turn else [one, two]
     opt = Orders([dict(params=[p := param(1.)]), dict(params=[q := param(1.)], turn=True)])
     p.grad = q.grad = tensor([1.]).double()
-    with pytest.raises(ValueError, match='come in different orders in two groups'): opt.step()
+    with pytest.raises(ValueError, match='for all parameters in different orders'): opt.step()
 
 def test_flags_are_read_from_the_group():
     "As in torch: a group may have its own flags, and turn them on later; the chain follows"
@@ -633,7 +633,7 @@ def test_a_global_callback_reads_lists_of_any_name():
         assert [opt.state[p]['t'] for p in ps]==[1., 1.] and opt.state[ps[1]]['travelled']==2.
     assert torch.equal(res[0][0], res[1][0]) and res[0][0].item()==2.-1/3*3. and res[1][1].tolist()==[2.-2/3*3.]*4
 
-@pytest.mark.parametrize('out,words', [(dict(parts=1.), 'returned a float for parts; it must be a list'), (dict(parts=[1.]), 'returned 1 parts for 2 parameters')])
+@pytest.mark.parametrize('out,words', [(dict(parts=1.), 'returned a float for parts; return a list'), (dict(parts=[1.]), 'returned 1 parts for 2 parameters')])
 def test_a_list_that_is_none_is_refused(out, words):
     def share(grads, parts=scalar(0.)): return out
     ps = [torch.ones(n, requires_grad=True) for n in (2, 3)]
@@ -666,7 +666,7 @@ def test_what_a_global_callback_returns_for_all(kw):
 
 def test_a_state_of_a_global_callback_is_in_the_plural():
     def f(grads, total=scalar(0.)): return {}
-    with pytest.raises(TypeError, match="the state 'total' is declared over all parameters, and comes as a list: call it 'totals'"): Optimizer([torch.ones(1)], [f], lr=.1)
+    with pytest.raises(TypeError, match="it runs once for all parameters, so the state 'total' comes as a list; call it 'totals'"): Optimizer([torch.ones(1)], [f], lr=.1)
 
 @pytest.mark.parametrize('way', [dict(foreach=False), {}, pytest.param(dict(fused=True), marks=pytest.mark.slow)])
 def test_states_of_any_name(way):

@@ -268,13 +268,13 @@ def test_a_callback_that_needs_a_number_itself(kw):
     assert p.tolist()==[3.-4-16-4]*3 and not called(opt)
 
 untraceable = dict(
-    item   = (lambda grad: grad*grad.norm().item(),                      'takes a value out of a tensor'),
-    branch = (lambda grad: grad if grad.sum()>0 else -grad,              'takes a value out of a tensor.*use torch.where'),
-    numpy  = (lambda grad: grad*float(grad.numpy().max()>0),             'takes values out of a tensor'),
-    factor = (lambda grad, mom=.5: torch.nn.functional.leaky_relu(grad, mom), 'plain numbers only; write it with operators'),
-    list   = (lambda grad, mom=.5: torch._foreach_add([grad], [grad], alpha=mom)[0], 'plain numbers only; write it with operators'),
-    sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'through float.. or a function of math'),
-    tap    = (lambda grad: {},                                           'only looks'))
+    item   = (lambda grad: grad*grad.norm().item(),                      'reads a value of a tensor on the host'),
+    branch = (lambda grad: grad if grad.sum()>0 else -grad,              'reads a value of a tensor on the host.*use torch.where'),
+    numpy  = (lambda grad: grad*float(grad.numpy().max()>0),             'reads the values of a tensor on the host'),
+    factor = (lambda grad, mom=.5: torch.nn.functional.leaky_relu(grad, mom), 'plain numbers only; use operators'),
+    list   = (lambda grad, mom=.5: torch._foreach_add([grad], [grad], alpha=mom)[0], 'plain numbers only; use operators'),
+    sqrt   = (lambda grad, mom=.5: grad*math.sqrt(mom),                  'with float.. or a function of math'),
+    tap    = (lambda grad: {},                                           'returns nothing'))
 
 @way
 @pytest.mark.parametrize('name', untraceable)
@@ -622,9 +622,9 @@ def half_of(step): return dict(half=.5 if step>3 else 1.)
 def use(grad, half): return grad*half
 def mean_row(grad): return grad.mean(dim=-1, keepdim=True).expand_as(grad) if grad.ndim else grad
 
-@pytest.mark.parametrize('cbs,kw,words', [([step_stat, by_half], {}, 'by_half decides by the value of a number, which capturable=True keeps on the device'),
-                                          ([step_stat, half_of, use], dict(fused=True), 'half_of decides by the value of a number'),
-                                          ([sgd_step], dict(foreach=False), 'leave foreach=False out')])
+@pytest.mark.parametrize('cbs,kw,words', [([step_stat, by_half], {}, 'by_half branches on a number, which capturable=True keeps on the device'),
+                                          ([step_stat, half_of, use], dict(fused=True), 'half_of branches on a number'),
+                                          ([sgd_step], dict(foreach=False), 'leave foreach out')])
 def test_what_cannot_be_captured_is_refused_when_made(cbs, kw, words):
     with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, requires_grad=True)], cbs, lr=.1, capturable=True, **kw)
 
@@ -632,7 +632,7 @@ def test_what_cannot_be_captured_is_refused_when_made(cbs, kw, words):
 def test_what_is_not_captured_says_why(a):
     "Those which the tests above leave out"
     for kw in ({}, dict(fused=True)):
-        with pytest.raises(ValueError, match='capturable=True cannot be'): a.cls([torch.ones(3, 4, requires_grad=True)], capturable=True, **kw)
+        with pytest.raises(ValueError, match='capturable=True is not possible'): a.cls([torch.ones(3, 4, requires_grad=True)], capturable=True, **kw)
 
 def halved(step, lr): return dict(lr=where(step>3, lr/2, lr))
 def first_kept(grad, step, first=zeros): return dict(update=where(step==1, grad, first), first=where(step==1, grad, first))
@@ -748,7 +748,7 @@ def test_no_compiler_is_told_and_the_default_does_without(monkeypatch, empty_cac
     for env in (dict(CC='no-such-compiler'), dict(CC='false'), dict(GENOPT_COMPILE='0')):
         with monkeypatch.context() as m:
             for k,v in env.items(): m.setenv(k, v)
-            with pytest.raises(ValueError, match='fused=True cannot be: .*(install gcc or clang|GENOPT_COMPILE=0 is set).* leave fused out'):
+            with pytest.raises(ValueError, match='fused=True is not possible: .*(install gcc or clang|GENOPT_COMPILE=0 is set).* leave fused out'):
                 Optimizer([torch.ones(3, requires_grad=True)], [average_grad, another], lr=.1, fused=True)
             opt = Optimizer([p := torch.ones(3, requires_grad=True)], [average_grad, another], lr=.1)
             p.grad = torch.ones(3)

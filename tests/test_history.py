@@ -68,10 +68,10 @@ def test_resumes(how, tmp_path):
     assert torch.equal(p, q)
 
 refused = [
-    (one_too_many,  {}, ValueError, r"one_too_many returned 'last' of shape \(3, 2\), where \(2, 2\) is kept"),
-    (another_shape, {}, ValueError, r"another_shape returned 'last' of shape \(2,\), where \(0, 2\) is kept"),
-    (mean_of_last,  dict(fused=True), ValueError, "fused=True cannot be: mean_of_last keeps 'last', which grows; leave fused out"),
-    (mean_of_last,  dict(capturable=True), ValueError, "capturable=True cannot be: mean_of_last keeps 'last', which grows"),
+    (one_too_many,  {}, ValueError, r"one_too_many returned 'last' of shape \(3, 2\) in place of \(2, 2\)"),
+    (another_shape, {}, ValueError, r"another_shape returned 'last' of shape \(2,\) in place of \(0, 2\)"),
+    (mean_of_last,  dict(fused=True), ValueError, "fused=True is not possible: mean_of_last keeps the state 'last', which grows; leave fused out"),
+    (mean_of_last,  dict(capturable=True), ValueError, "capturable=True is not possible: mean_of_last keeps the state 'last', which grows"),
 ]
 @pytest.mark.parametrize('cb,kw,error,message', refused, ids=lambda x: getattr(x, '__name__', None))
 def test_refused(cb, kw, error, message):
@@ -80,7 +80,7 @@ def test_refused(cb, kw, error, message):
 
 def test_shared_memory_is_refused():
     opt = Optimizer([torch.zeros(2, requires_grad=True)], [mean_of_last], lr=1.)
-    with pytest.raises(ValueError, match="its state 'last' grows"): opt.share_memory()
+    with pytest.raises(ValueError, match="does not work with the state 'last', which grows"): opt.share_memory()
     assert not opt.state
 
 def test_a_state_dict_with_too_many_rows_is_refused():
@@ -163,5 +163,5 @@ def test_rows_in_bfloat16():
     assert new.state[p]['last'].dtype==torch.float32 and torch.equal(new.state[p]['last'], opt.state[p]['last'].float())
 
 def test_at_least_one_row():
-    with pytest.raises(ValueError, match='history keeps at least one row, got 0'): history(0)
+    with pytest.raises(ValueError, match='history must keep at least 1 row, got 0'): history(0)
     with pytest.raises(ValueError, match='history_size must be at least 1, got 0'): genopt.LBFGS([torch.ones(2, requires_grad=True)], history_size=0)

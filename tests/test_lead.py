@@ -151,11 +151,11 @@ def reads(grad, table): return grad+table.sum()
 
 @pytest.mark.parametrize('cbs,words', [
     ([weight_decay, sharpness_aware, sgd_step],       "sharpness_aware asks the model for 'evaluate'; weight_decay before it changes 'p'"),
-    ([average_grad, momentum_step, carried],          "carried asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
-    ([keeps, sgd_step],                               "keeps asks the model for 'evaluate'; it keeps 'avg'"),
+    ([average_grad, momentum_step, carried],          "carried asks the model for 'evaluate'; average_grad before it keeps the state 'grad_avg'"),
+    ([keeps, sgd_step],                               "keeps asks the model for 'evaluate'; it keeps the state 'avg'"),
     ([moves],                                         "moves asks the model for 'evaluate'; it changes 'new_p'"),
-    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it makes 'table' a tensor of another shape"),
-    ([polyak_rate, sgd_step],                         "polyak_rate asks the model for 'loss'; it makes 'lr' a tensor"),
+    ([reshapes, reads],                               "reshapes asks the model for 'evaluate'; it returns 'table' in another shape"),
+    ([polyak_rate, sgd_step],                         "polyak_rate asks the model for 'loss'; it returns 'lr' as a tensor"),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_cannot_be_compiled_says_why_and_runs_otherwise(cbs, words):
     with pytest.raises(ValueError, match=words): train(of_list(*cbs), fused=True)
@@ -177,7 +177,7 @@ def test_a_callback_that_errs_leaves_all_as_it_was():
     before = ps[0].detach().clone(),opt.state[ps[0]]['grad_avg'].clone()
     assert before[1].all()
     ready.append(1)
-    with pytest.raises(ValueError, match=r"late made grad of shape \(1, 2\); it was of shape \(3, 2\)"): opt.step(closure)
+    with pytest.raises(ValueError, match=r"late changed grad from a tensor of shape \(3, 2\) to a tensor of shape \(1, 2\)"): opt.step(closure)
     assert torch.equal(ps[0], before[0]) and torch.equal(opt.state[ps[0]]['grad_avg'], before[1])
 
 def test_explain_says_what_is_called():

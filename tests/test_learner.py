@@ -38,7 +38,7 @@ def test_layers_are_frozen_and_what_is_forced_goes_on():
     opt.state[ps[0]]['force_train'] = False
     opt.freeze_to(-1); opt.unfreeze()
     assert all(p.requires_grad for p in ps)
-    with pytest.warns(UserWarning, match='all 3 groups are frozen'): opt.freeze_to(3)
+    with pytest.warns(UserWarning, match='freeze_to.3. freezes all 3 groups'): opt.freeze_to(3)
     with pytest.raises(ValueError, match='Adam has one group'): genopt.Adam(ps).freeze()
 
 @ways

@@ -126,17 +126,17 @@ def test_an_object_outside_may_change(kw):
     assert torch.allclose(p, torch.full((3,), .6))
 
 @pytest.mark.parametrize('cb,words', [
-    (Scale.method,              r'method is a method without its object; give that of an object: Scale\(\.\.\.\)\.method'),
+    (Scale.method,              r'method is a method without an object; give the method of an object: Scale\(\.\.\.\)\.method'),
     (by_position(twice),        r'twice takes \*args; name each value'),
     (nn.Linear(2, 2),           r'Linear takes \*args'),
     (torch.mul,                 'mul: no signature found'),
     (Scale,                     'Scale is a class'),
-    (partial(torch.optim.SGD, lr=.1), 'SGD is a class, and no algorithm of genopt'),
+    (partial(torch.optim.SGD, lr=.1), 'SGD is a class; give a function, or an algorithm of genopt'),
 ], ids=called)
 def test_what_cannot_be_called_by_names_is_refused_by_name(cb, words): refused(TypeError, words, lambda: Optimizer([P()], [cb], lr=.1))
 
 def test_a_class_is_not_renamed():
-    refused(TypeError, r'rename\(SGD\): SGD is a class; only a callback can be renamed', lambda: rename(torch.optim.SGD, lr='rate'))
+    refused(TypeError, r'rename\(SGD\): SGD is a class; give rename a callback', lambda: rename(torch.optim.SGD, lr='rate'))
 
 
 # -- An algorithm among blocks --
@@ -228,7 +228,7 @@ def following(cbs, **kw):
 def better(cbs, error):
     "The list that the error advises, None if it advises nothing"
     def at(name): return next((i for i,cb in enumerate(cbs) if name_of(cb)==name), None)
-    if m := re.search(r"(?:another|its own): (rename\(.*\))$", error):
+    if m := re.search(r"(?:rename that of \w+|its own): (rename\(.*\))$", error):
         renamed = eval(m[1], found)
         i = at(name_of(renamed))
         return [*cbs[:i], renamed, *cbs[i+1:]]
@@ -243,7 +243,7 @@ found = vars(genopt)|vars(blocks)|dict(partial=partial)
 def test_two_things_of_one_name_are_refused(name):
     "Also where a value is given, which would be that of both; and the remedy keeps them apart"
     make,block,n,mine,alg,theirs = shared_names[name]
-    words = rf"{block} has {n}={mine} and {alg} has {n}={theirs}, which are two things of one name; give that of {block} another: rename\("
+    words = rf"{block} has {n}={mine} and {alg} has {n}={theirs}: two hyper-parameters with one name; rename that of {block}: rename\("
     for given in ({}, {n: .5}): refused(ValueError, words, lambda: Optimizer([P(4, 3)], make(), lr=.1, **given))
     refused(ValueError, words, lambda: Optimizer([dict(params=[P(4, 3)], cbs=make(), lr=.1)]))
     opt,told = following(make())
@@ -271,7 +271,7 @@ def test_no_block_takes_the_value_of_an_algorithm(name):
     for n in blocks.__all__:
         for cbs in ([found[n], cls], [cls, found[n]]):
             opt,told = following(cbs)
-            assert opt or not re.search("another: |its own: |: add (?!a callback)|comes later", told[-1]), (n, told)
+            assert opt or not re.search("rename that of |its own: |: add (?!a callback)|comes later", told[-1]), (n, told)
             if not opt: continue
             for k,v in alone.items(): assert opt.hypers[0][k]==v, (n, k, told)
             if not told and found[n] not in own:
@@ -295,14 +295,14 @@ def counts(step=count): return dict(step=step+2)
 def looks_at(step=count): return dict(steps_seen=step)
 
 @pytest.mark.parametrize('cbs,words', [
-    ([blocks.average_grad, blocks.clip_grad_value, genopt.AdamW], r"average_grad stands twice in the list, and clip_grad_value changes 'grad' in between, so it would advance "
+    ([blocks.average_grad, blocks.clip_grad_value, genopt.AdamW], r"the list has average_grad twice, and clip_grad_value changes 'grad' in between, so each step would update "
                                                                   r"'grad_avg' twice; leave one out, or give one a state of its own: rename\(average_grad, grad_avg='average_grad_grad_avg'\)"),
-    ([genopt.SGD, blocks.lookahead, blocks.lookahead],            r"lookahead stands twice in the list, and it changes 'new_p' in between"),
-    ([blocks.sgd_step, blocks.heavy_ball, blocks.heavy_ball],     r"heavy_ball stands twice in the list, and it changes 'update' in between"),
-    ([counts, genopt.AdamW],                                      r"counts and step_stat both advance the state 'step', which would be advanced twice a step; .* rename\(counts, step='counts_step'\)"),
-    ([genopt.AdamW, counts],                                      r"counts and step_stat both advance the state 'step'"),
-    ([blocks.average_grad, rename(blocks.average_grad, mom='slow_mom'), blocks.momentum_step], r"average_grad and average_grad both advance the state 'grad_avg'"),
-    ([blocks.average_sqr_grad, blocks.average_grad, partial(blocks.average_belief, sqr_mom=.99), blocks.momentum_step], r"average_belief and average_sqr_grad both advance the state 'sqr_avg'|average_sqr_grad and average_belief both"),
+    ([genopt.SGD, blocks.lookahead, blocks.lookahead],            r"the list has lookahead twice, and it changes 'new_p' in between"),
+    ([blocks.sgd_step, blocks.heavy_ball, blocks.heavy_ball],     r"the list has heavy_ball twice, and it changes 'update' in between"),
+    ([counts, genopt.AdamW],                                      r"counts and step_stat both update the state 'step', so each step would update it twice; .* rename\(counts, step='counts_step'\)"),
+    ([genopt.AdamW, counts],                                      r"counts and step_stat both update the state 'step'"),
+    ([blocks.average_grad, rename(blocks.average_grad, mom='slow_mom'), blocks.momentum_step], r"average_grad and average_grad both update the state 'grad_avg'"),
+    ([blocks.average_sqr_grad, blocks.average_grad, partial(blocks.average_belief, sqr_mom=.99), blocks.momentum_step], r"average_belief and average_sqr_grad both update the state 'sqr_avg'|average_sqr_grad and average_belief both"),
 ], ids='clipped lookahead heavy_ball before behind renamed belief'.split())
 def test_two_that_advance_one_state_are_refused(cbs, words):
     refused(ValueError, words, lambda: Optimizer([P(4, 3)], cbs, lr=.1))
@@ -359,7 +359,7 @@ def test_no_decay_for_an_algorithm_that_has_none(name, kw):
     "As every helper sets for biases and norms; what it lacks, it cannot be given"
     cls,ps = getattr(genopt, name),starts()
     if name in ('LBFGS','SparseAdam') and kw.get('fused'):
-        return refused(ValueError, 'fused=True cannot be', lambda: like_first(ps, kw, cls, n=1, lr=.01))
+        return refused(ValueError, 'fused=True is not possible', lambda: like_first(ps, kw, cls, n=1, lr=.01))
     halves = lambda more: lambda qs, **h: cls([dict(params=qs[:1]), dict(params=qs[1:], **more)], **h)
     for more in (dict(weight_decay=0.), dict(wd=0), dict(weight_decay=torch.tensor(0.))):
         assert torch.equal(like_first(ps, kw, halves(more), n=3, lr=.01), like_first(ps, kw, halves({}), n=3, lr=.01))
@@ -381,7 +381,7 @@ def test_what_torch_takes_is_taken(name, hypers, kw):
     "By torch's own algorithms, and by them in a list; with torch's numbers"
     ps = [nn.Parameter(p.detach().double()) for p in starts()[:1]]
     if name=='LBFGS' and kw.get('fused'):
-        return refused(ValueError, 'fused=True cannot be', lambda: like_first(ps, kw, genopt.LBFGS, n=1, lr=.01, **hypers))
+        return refused(ValueError, 'fused=True is not possible', lambda: like_first(ps, kw, genopt.LBFGS, n=1, lr=.01, **hypers))
     wanted = like_first(ps, {}, getattr(torch.optim, name), n=5, lr=.01, **hypers)
     torch.testing.assert_close(like_first(ps, kw, getattr(genopt, name), n=5, lr=.01, **hypers), wanted)
     torch.testing.assert_close(like_first(ps, kw, [partial(blocks.clip_grad_value, max_value=1e6), getattr(genopt, name)], n=5, lr=.01, **hypers), wanted)
@@ -412,7 +412,7 @@ in_common = dict(
 def test_values_that_must_be_common_are_refused_at_once(name, kw):
     "At construction, and when a group is added, which leaves the optimizer as it was"
     cls,one,other,words = in_common[name]
-    if cls is genopt.LBFGS and kw.get('fused'): return refused(ValueError, 'fused=True cannot be', lambda: cls([P()], **kw))
+    if cls is genopt.LBFGS and kw.get('fused'): return refused(ValueError, 'fused=True is not possible', lambda: cls([P()], **kw))
     if kw.get('foreach') and torch.is_tensor(other.get('max_norm')): other = dict(max_norm=.1)
     refused(ValueError, words, lambda: cls([dict(params=[P()], **one), dict(params=[P()], **other)], **kw))
     opt = cls([dict(params=[P()], **one)], **kw)

@@ -290,6 +290,6 @@ def test_checkpoints_of_fastais_own_optimizers(digits, tmp_path):
         assert all(torch.equal(opt.state[p][k], v) for p,s in zip(ps, state['state']) for k,v in s.items() if torch.is_tensor(v))
     ps,state = saved(optimizer.RMSProp, mom=.9)
     opt = genopt.RMSprop([[p] for p in ps])
-    with pytest.raises(ValueError, match="parameter 0: fastai's keeps grad_avg, the callbacks sqr_avg, update_avg; was it saved by another"): opt.load_state_dict(state)
-    with pytest.raises(ValueError, match="fastai's, of 2 parameters in 2 groups; here are 2 in 1"): genopt.Adam(ps).load_state_dict(state)
+    with pytest.raises(ValueError, match="parameter 0: the state of fastai has grad_avg, and the callbacks keep sqr_avg, update_avg; load it into the algorithm that saved it"): opt.load_state_dict(state)
+    with pytest.raises(ValueError, match="fastai's, of 2 parameters in 2 groups; the optimizer has 2 in 1"): genopt.Adam(ps).load_state_dict(state)
     assert not opt.state and opt.param_groups[0]['momentum']==0

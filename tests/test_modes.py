@@ -65,7 +65,7 @@ def test_a_step_needs_the_weights_to_train():
     opt = trained(genopt.AdamWScheduleFree(ps.values()), ps)
     opt.eval()
     before,state = values(ps),copy.deepcopy(opt.state_dict())
-    with pytest.raises(RuntimeError, match=r'AdamWScheduleFree: the parameters hold the weights to evaluate; call opt.train\(\)'): opt.step()
+    with pytest.raises(RuntimeError, match=r'AdamWScheduleFree: the parameters have the weights that opt.eval.. sets; call opt.train\(\)'): opt.step()
     opt.eval()                                                             # twice is once
     assert all(torch.equal(ps[n], before[n]) for n in ps) and not opt.training
     for k,s in state['state'].items():
@@ -123,8 +123,8 @@ def two_things(p, mom=.9): return dict(eval_p=p, other=p)
 def wrong_shape(p): return dict(eval_p=p.sum())
 def average_of_grads(grad, eval_p=copy_of_p): return dict(eval_p=eval_p+grad)
 
-@pytest.mark.parametrize('cb,words', [(looks_at_grad, "looks_at_grad returns eval_p, so it is run by opt.eval.. and not in a step, where there is no 'grad'"),
-                                      (two_things, 'two_things returned eval_p, other'), (wrong_shape, "wrong_shape returned eval_p; opt.eval.. takes eval_p alone")])
+@pytest.mark.parametrize('cb,words', [(looks_at_grad, "looks_at_grad returns eval_p, so opt.eval.. runs it, outside of a step, and it cannot read 'grad'"),
+                                      (two_things, 'two_things returned eval_p, other'), (wrong_shape, "wrong_shape returned eval_p; opt.eval.. needs eval_p alone")])
 def test_what_cannot_be_evaluated_is_refused(cb, words):
     with pytest.raises(ValueError, match=words): Optimizer([torch.ones(3, requires_grad=True)], [sgd_step, cb], lr=.1)
 
@@ -231,7 +231,7 @@ def test_a_file_of_other_weights_goes_by_names():
     other.load_state_dict(opt.state_dict())
     opt.eval()
     for n in 'ab': qs[n].data.copy_(ps[n].data)
-    with pytest.raises(RuntimeError, match='b in param group 0 .and 1 more. holds the weights to evaluate'): other.step()
+    with pytest.raises(RuntimeError, match='b in param group 0 .and 1 more. has the weights that opt.eval.. sets'): other.step()
 
 @pytest.mark.parametrize('first', ['model','optimizer'])
 @pytest.mark.parametrize('model,optimizer', [('eval','train'), ('train','eval'), ('eval','eval'), ('train','train')])
@@ -254,8 +254,8 @@ def test_a_model_and_an_optimizer_that_were_saved_in_different_modes(name, model
     if first!='model': load_model()
     if (model,optimizer)==('eval','train'):
         for again in (other, copy.deepcopy(other)):
-            with pytest.raises(RuntimeError, match='parameter 0 in param group 0 .and 1 more. holds the weights to evaluate.*saved in training'): again.step()
-            with pytest.raises(RuntimeError, match='holds the weights to evaluate'): again.eval()
+            with pytest.raises(RuntimeError, match='parameter 0 in param group 0 .and 1 more. has the weights that opt.eval.. sets.*saved in training'): again.step()
+            with pytest.raises(RuntimeError, match='has the weights that opt.eval.. sets'): again.eval()
         assert all(map(torch.equal, qs, weights))
         other.train(written='keep')
         steps_of(qs, other, 1)

@@ -616,14 +616,14 @@ def test_explain_counts_copies(late_device):
 
 class Odd(nn.Parameter): pass
 
-refused = [(dict(capturable=True), ValueError, 'offload=True computes the step on the host, which no CUDA graph can record; leave capturable or offload out'),
+refused = [(dict(capturable=True), ValueError, 'offload=True computes the step on the host, and no CUDA graph can record that; leave capturable or offload out'),
            (dict(offload='yes'), TypeError, "offload must be True or False, got 'yes'")]
 @pytest.mark.parametrize('kw,error,message', refused, ids=lambda x: '')
 def test_errors(kw, error, message):
     with pytest.raises(error, match=message): AdamW(params(), **dict(offload=True)|kw)
 
 def test_errors_of_parameters(late_device):
-    with pytest.raises(ValueError, match='parameter 0 is a Odd, and offload=True moves plain tensors only'): AdamW([Odd(torch.ones(3))], offload=True)
+    with pytest.raises(ValueError, match='parameter 0 is a Odd, but offload=True moves plain tensors only'): AdamW([Odd(torch.ones(3))], offload=True)
 
 
 # -- On a card --

@@ -65,16 +65,16 @@ def of_rank(grad): return grad*grad.ndim
     (lambda grad: grad*grad.norm().reshape(1),                 'tensors of one shape, stacked',  'calls mul, which is not elementwise'),
     (lambda grad: grad*grad.shape[0],                          'tensors of one shape, stacked',  'asks for the shape of a tensor'),
     (lambda grad: grad*len(grad),                              'tensors of one shape, stacked',  'asks for the len of a tensor'),
-    (lambda grad: torch.frexp(grad)[0],                        'tensors of one shape, stacked',  'calls frexp, which makes several tensors'),
+    (lambda grad: torch.frexp(grad)[0],                        'tensors of one shape, stacked',  'calls frexp, which returns several tensors'),
     (lambda grad: grad*torch.ones(3),                          'tensors of one shape, stacked',  'uses a tensor of its own, of shape (3,)'),
-    (lambda grad: torch.special.i0(grad),                      'tensors of one shape, stacked',  'calls i0, which the table of operations lacks'),
-    (lambda grad, k=.5: torch.nn.functional.leaky_relu(grad, k), 'tensors of one shape, stacked', 'gives a hyper-parameter to an argument of torch that takes plain'),
-    (lambda grad, k=.5: torch.ops.aten.rsub(grad, grad, alpha=k), 'tensors of one shape, stacked', 'gives a hyper-parameter to an argument of torch that takes plain'),
-    (lambda grad: grad*torch.special.i0(grad.norm()),          'tensors of one shape, stacked',  'calls i0, which the table of operations lacks'),
-    (lambda grad: grad*grad.norm().item(),                     'each tensor',                    'takes a value out of a tensor'),
+    (lambda grad: torch.special.i0(grad),                      'tensors of one shape, stacked',  'calls i0, which genopt cannot compile'),
+    (lambda grad, k=.5: torch.nn.functional.leaky_relu(grad, k), 'tensors of one shape, stacked', 'passes a hyper-parameter to an argument of a torch function that takes plain'),
+    (lambda grad, k=.5: torch.ops.aten.rsub(grad, grad, alpha=k), 'tensors of one shape, stacked', 'passes a hyper-parameter to an argument of a torch function that takes plain'),
+    (lambda grad: grad*torch.special.i0(grad.norm()),          'tensors of one shape, stacked',  'calls i0, which genopt cannot compile'),
+    (lambda grad: grad*grad.norm().item(),                     'each tensor',                    'reads a value of a tensor on the host'),
     (lambda grad: grad + torch.randn_like(grad),               'elements',                       ''),
     (lambda grad: grad + torch.poisson(grad.abs()),            'each tensor',                    'draws random numbers with poisson; write it with rand_like'),
-    (lambda grad: {},                                          'each tensor',                    'only looks at what it is given'),
+    (lambda grad: {},                                          'each tensor',                    'returns nothing, so it is called'),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_becomes_of_a_callback(cb, runs_on, reason):
     program = lowered(cb)
@@ -88,7 +88,7 @@ def test_what_becomes_of_a_callback(cb, runs_on, reason):
 ], ids=['@', 'matmul', 'largest singular value', 'largest row sum'])
 def test_what_is_another_function_of_a_matrix(cb, name):
     "A row stands for a parameter. A product of rows is a number, and a product of matrices is not"
-    assert f'calls {name}, which is another function of a matrix' in why(lowered(cb, shape=(4,4)))
+    assert f'calls {name}, which does something else with a matrix' in why(lowered(cb, shape=(4,4)))
     assert not why(lowered(lambda grad: grad/torch.linalg.norm(grad), shape=(4,4)))
     results = []
     for kw in ({}, dict(foreach=True), dict(foreach=False)):
@@ -182,7 +182,7 @@ def test_a_number_that_is_needed_itself_is_fixed():
 
 def test_a_number_is_not_taken_through_float():
     r,k = traced(k=4.)
-    with pytest.raises(NotRecorded, match='through float'): math.sqrt(k)
+    with pytest.raises(NotRecorded, match='converts a hyper-parameter with float'): math.sqrt(k)
     with pytest.raises(NotRecorded, match='ZeroDivisionError'): k/0
 
 def test_an_attempt_is_taken_back():
@@ -244,13 +244,13 @@ def test_counters_are_what_the_program_returns():
 
 def test_what_numbers_may_not_be():
     assert 'reads \'q\', which is a tuple, not a number' in why(lowered(lambda grad: dict(grad=grad, q=(1., 2.)), lambda grad, q: grad*q[0]))
-    assert 'changes between tensor and number' in why(lowered(lambda grad, s=zeros: dict(grad=grad, s=1.)))
+    assert 'to be a tensor in every step' in why(lowered(lambda grad, s=zeros: dict(grad=grad, s=1.)))
     for made in (lambda n=2.: dict(q=torch.ones(3)*n), lambda n=2.: dict(q=torch.tensor(2.)*n)):
-        assert 'makes a tensor without reading one' in why(lowered(made, scaled))
+        assert 'returns a tensor but reads none' in why(lowered(made, scaled))
     numbers = dict(lr=.1, n=torch.tensor(2.))                               # on the device a single number is a tensor
     for made,falls_back in ((lambda n=2.: dict(q=torch.ones(3)*n), True), (lambda n=2.: dict(q=n*2), False)):
         program = lower(Chain([made, scaled]), layout((3,)), numbers, Request('foreach', capturable=True))
-        assert program.falls_back==falls_back==('makes a tensor without reading one' in why(program))
+        assert program.falls_back==falls_back==('returns a tensor but reads none' in why(program))
 
 def held_scale(scale): return lambda grad: grad*scale
 
@@ -299,10 +299,10 @@ def test_a_call_reads_what_was_made_since_the_one_before(between, last):
     assert [len(s.calls) for s in program.stages if s.calls] in ([1, 1], [2]) and not program.falls_back
 
 @pytest.mark.parametrize('cb,words', [
-    ([lambda grad: dict(grad=grad*grad.shape[0], k=3.), lambda grad, k: grad*k], "asks for the shape of a tensor, and makes the number 'k'"),
-    (lambda grad: grad.T,                                           "the move reads 'update', which is not of the parameter's shape and dtype"),
-    (lambda grad, s=Init(lambda p: torch.zeros((), dtype=torch.float64)): dict(update=grad, s=s+1), "'s' is a single torch.float64"),
-    (lambda grad, k=2.: grad*grad.shape[0]*(2. if k>1 else 1.),     'decides by the value of a number, which capturable=True keeps'),
+    ([lambda grad: dict(grad=grad*grad.shape[0], k=3.), lambda grad, k: grad*k], "asks for the shape of a tensor, and returns the number 'k'"),
+    (lambda grad: grad.T,                                           "the move reads 'update', which has another shape or dtype than the parameter"),
+    (lambda grad, s=Init(lambda p: torch.zeros((), dtype=torch.float64)): dict(update=grad, s=s+1), "'s' is a number in torch.float64"),
+    (lambda grad, k=2.: grad*grad.shape[0]*(2. if k>1 else 1.),     'branches on a number, which capturable=True keeps'),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_no_call_can_be(cb, words):
     chain   = Chain(cb if isinstance(cb, list) else [cb])
@@ -314,7 +314,7 @@ def test_a_number_that_nobody_reads_is_left_out():
     assert not lowered(lambda grad: dict(grad=grad*grad.shape[0], k=3.)).falls_back
 
 def test_a_result_of_another_shape_needs_the_shape():
-    assert "makes 'q', which is not of the parameter's shape" in why(lowered(lambda grad: dict(grad=grad, q=grad.norm().reshape(1))))
+    assert "returns 'q' in another shape than the parameter's" in why(lowered(lambda grad: dict(grad=grad, q=grad.norm().reshape(1))))
 
 def test_a_callback_that_keeps_account_is_not_run():
     "If a rehearsal has seen what it returns"
@@ -395,10 +395,10 @@ def moved(new_p): return dict(new_p=new_p*1.)
 def doubled(grad): return dict(grad=grad*2)
 
 @pytest.mark.parametrize('step,returns,cbs,words', [
-    (2, ['new_p', 'update'], (pushed,),                  "pushed returns 'new_p' in some steps only; in the others the move is made later"),
-    (2, ['update', 'grad'],  (either,),                  "either returns 'update' in some steps only; in the others it is the gradient, which it changes"),
+    (2, ['new_p', 'update'], (pushed,),                  "pushed returns 'new_p' in some steps only; return it in every step"),
+    (2, ['update', 'grad'],  (either,),                  "either returns 'update' in some steps only; in the others the update is the gradient, which it changes"),
     (1, ['update', 'grad'],  (either,),                  "either returns 'update' in some steps only"),
-    (2, ['update'],          (kept_update, doubled),     "in the others it is the gradient, which doubled changes"),
+    (2, ['update'],          (kept_update, doubled),     "in the others the update is the gradient, which doubled changes"),
     (2, ['update'],          (kept_update,),             ''),
     (2, ['new_p'],           (kept_move,),               "kept_move returns 'new_p' in some steps only"),
     (2, ['new_p'],           (moved, kept_move),         ''),
@@ -475,18 +475,18 @@ def counted(grads): return [g/len(grads) for g in grads]
     (others_alone,      'does not treat all parameters alike'),
     (other_constants,   'does not treat all parameters alike'),
     (by_the_first,      'does not treat all parameters alike'),
-    (by_another,        'joins what it has of the parameters in a way that is not known (stack)'),
-    (swapped,           "makes 'update', which is not of the parameter's shape"),
-    (differences,       'joins what it has of the parameters with sub'),
-    (turned_around,     'joins what it has of the parameters in a way that is not known (stack)'),
-    (other_terms,       'joins what it has of the parameters in a way that is not known (stack)'),
+    (by_another,        'combines values of all parameters by stack in an unknown order'),
+    (swapped,           "returns 'update' in another shape than the parameter's"),
+    (differences,       'combines values of all parameters by sub'),
+    (turned_around,     'combines values of all parameters by stack in an unknown order'),
+    (other_terms,       'combines values of all parameters by stack in an unknown order'),
     (other_results,     'does not treat all parameters alike'),
     (with_scales((torch.tensor(2.), torch.tensor(3.))), 'does not treat all parameters alike'),
-    (first_weighs_more, 'joins what it has of the parameters in a way that is not known (add)'),
-    (counted,           'counts the parameters'),
-    (lambda grads: [g*torch.special.i0(g.norm()) for g in grads], 'calls i0, which the table of operations lacks'),
-    (lambda grads: {},  'only looks'),
-    (lambda grads, steps=count: dict(grads=grads, steps=[s+1 for s in steps]), "asks for 'step' of each parameter, which is a number"),
+    (first_weighs_more, 'combines values of all parameters by add in an unknown order'),
+    (counted,           'depends on the number of parameters'),
+    (lambda grads: [g*torch.special.i0(g.norm()) for g in grads], 'calls i0, which genopt cannot compile'),
+    (lambda grads: {},  'returns nothing'),
+    (lambda grads, steps=count: dict(grads=grads, steps=[s+1 for s in steps]), "reads the numbers 'step' of all parameters as a list"),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_is_not(cb, words):
     program = lowered(cb, **dict(step=0) if 'step' in Chain([cb]).state else {})
@@ -615,13 +615,13 @@ def fails(grads, evaluate): raise ValueError('never')
 def changes_m(grads, evaluate): return dict(grads=grads, lr=1.)
 
 @pytest.mark.parametrize('cbs,words', [
-    ([keeps],                        "keeps asks the model for 'evaluate'; it keeps 'avg', so all are called"),
-    ([average_grad, sharpness_aware], "sharpness_aware asks the model for 'evaluate'; average_grad before it keeps 'grad_avg'"),
+    ([keeps],                        "keeps asks the model for 'evaluate'; it keeps the state 'avg', so genopt calls all callbacks"),
+    ([average_grad, sharpness_aware], "sharpness_aware asks the model for 'evaluate'; average_grad before it keeps the state 'grad_avg'"),
     ([changes_p],                    "it changes 'p'"),
-    ([smaller, reads_them],          "it makes 'ratio' a tensor of another shape"),
-    ([tensor_rate, sgd_step],        "tensor_rate asks the model for 'loss'; it makes 'lr' a tensor"),
+    ([smaller, reads_them],          "it returns 'ratio' in another shape"),
+    ([tensor_rate, sgd_step],        "tensor_rate asks the model for 'loss'; it returns 'lr' as a tensor"),
     ([doubles_lr, changes_m],        "it changes 'lr'"),
-    ([fails],                        "it fails on small values: ValueError: never"),
+    ([fails],                        "it raises on small random tensors: ValueError: never"),
 ], ids=lambda x: x if isinstance(x, str) else '')
 def test_what_cannot_be_handed_on(cbs, words):
     why = cut(*cbs)
@@ -629,7 +629,7 @@ def test_what_cannot_be_handed_on(cbs, words):
 
 def test_a_rate_is_no_tensor():
     "Also where the parameter is a single number, as it would be"
-    assert "it makes 'lr' a tensor" in str(cut(tensor_rate, sgd_step, shape=()))
+    assert "it returns 'lr' as a tensor" in str(cut(tensor_rate, sgd_step, shape=()))
 
 def test_a_prefix_takes_no_random_numbers_of_the_users():
     def noisy(grads, evaluate): return dict(grads=[g+torch.randn_like(g) for g in grads])
@@ -644,4 +644,4 @@ def test_a_prefix_takes_no_random_numbers_of_the_users():
 def test_too_many_programs_are_one_for_each_parameter():
     def powers(grad, k=2): return grad**int(k)
     found = [lowered(powers, k=k) for k in range(20)]
-    assert len({*map(id, found)})==17 and 'too many values of a hyper-parameter' in why(found[-1]) and found[3] is lowered(powers, k=3)
+    assert len({*map(id, found)})==17 and 'computes something else for each of 16 values of a hyper-parameter' in why(found[-1]) and found[3] is lowered(powers, k=3)

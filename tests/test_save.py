@@ -212,7 +212,7 @@ def test_what_would_not_load_is_refused_before_anything_is_written(name, two):
 def test_arguments_that_cannot_be(path):
     with pytest.raises(TypeError, match='nothing to save'):                   save_checkpoint(path)
     with pytest.raises(TypeError, match="cannot be called 'map_location'"):   save_checkpoint(path, map_location=1)
-    with pytest.raises(FileNotFoundError, match='no folder .*nowhere; make'): save_checkpoint(path.parent/'nowhere'/'a', x=1)
+    with pytest.raises(FileNotFoundError, match='the folder .*nowhere does not exist; make'): save_checkpoint(path.parent/'nowhere'/'a', x=1)
     assert not names(path)
 
 def test_other_objects_than_saved_are_an_error_and_nothing_changes(path):
@@ -243,7 +243,7 @@ def test_a_state_that_does_not_fit_changes_no_object(bad, path):
     if bad=='sched': o['sched'].load_state_dict = refuse
     if bad=='rng':   o['rng'] = Refusing()
     before = states(o)
-    with pytest.raises(ValueError, match=f'(?s)load_checkpoint: {bad}, a .*, does not take its state from .*; all are as they were'): load_checkpoint(path, **o)
+    with pytest.raises(ValueError, match=f'(?s)load_checkpoint: {bad}, a .*, does not take its state from .*[.] No object has changed'): load_checkpoint(path, **o)
     assert equal(states(o), before)
     train(o, 1)
 

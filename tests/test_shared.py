@@ -104,7 +104,7 @@ def test_a_shared_state_goes_to_torch(kw):
     assert ref.state[qs[0]]['step'].dtype==torch.float32
 
 def test_what_cannot_be_shared_is_told():
-    with pytest.raises(ValueError, match='capturable=True keeps counters on the device'): genopt.Adam([P()], capturable=True).share_memory()
+    with pytest.raises(ValueError, match='capturable=True, which keeps counters on the device'): genopt.Adam([P()], capturable=True).share_memory()
 
 @ways
 def test_fractions_and_several_counters_are_kept_exactly(kw):

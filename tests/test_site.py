@@ -84,7 +84,7 @@ def test_row_of_the_trials_is_shown():
 
 def test_site_is_built_in_a_clone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(['site'])==2 and 'run this in a clone' in capsys.readouterr().err
+    assert main(['site'])==2 and 'run the command in a clone' in capsys.readouterr().err
 
 def test_links_of_the_repository_lead_to_pages():
     from genopt.tools.site.repository import Repository

@@ -42,8 +42,8 @@ def test_rows_without_gradient_are_not_touched():
     moved = (m['e'].weight!=before).any(1).nonzero().flatten().tolist()
     assert moved==[3,7] and opt.state[m['e'].weight]['grad_avg'].any(1).nonzero().flatten().tolist()==[3,7]
 
-@pytest.mark.parametrize('cbs,words', [(Adam, 'sqr_avg changes where the gradient is zero; SparseAdam'), ([SGD, scale_by_trust_ratio], 'a callback looks at more than one element'),
-                                       ([lazy_rows, SGD, scale_by_trust_ratio], 'a callback looks at more than one element')])
+@pytest.mark.parametrize('cbs,words', [(Adam, 'sqr_avg changes where the gradient is zero; SparseAdam'), ([SGD, scale_by_trust_ratio], 'a callback needs more than one element'),
+                                       ([lazy_rows, SGD, scale_by_trust_ratio], 'a callback needs more than one element')])
 def test_what_cannot_be_is_refused_and_nothing_moves(cbs, words):
     m = net()
     opt = Optimizer(m.parameters(), cbs if isinstance(cbs, list) else [cbs], lr=.1)

@@ -136,18 +136,18 @@ def test_a_policy_for_a_list_of_blocks():
     assert dtypes(opt, ps[0])==dict(grad_avg='float16', sqr_avg='bfloat16')
 
 refused = [
-    ({'nonsense': 'bfloat16'},               ValueError, "AdamW: store has 'nonsense', which matches no state; there is grad_avg, sqr_avg"),
+    ({'nonsense': 'bfloat16'},               ValueError, "AdamW: store has 'nonsense', which matches no state; the algorithm keeps grad_avg, sqr_avg"),
     ({'sqr_av': 'bfloat16'},                 ValueError, "'sqr_av', which matches no state, did you mean 'sqr_avg'"),
     ({'step': 'bfloat16'},                   ValueError, "'step', which matches no state"),
-    ({'*_avg': 'int9'},                      ValueError, r"store, '\*_avg': a state cannot be kept as 'int9'; choose from float32, bfloat16"),
-    ({'*': dict(dtype='float16', rounding='stochastic')}, ValueError, "rounding='stochastic' is for bfloat16 and codes, and not for float16"),
+    ({'*_avg': 'int9'},                      ValueError, r"store, '\*_avg': dtype='int9' is unknown; choose from float32, bfloat16"),
+    ({'*': dict(dtype='float16', rounding='stochastic')}, ValueError, "rounding='stochastic' works for bfloat16 and codes, not for float16"),
     ({'*': dict(dtype='bfloat16', rounding='up')}, ValueError, "rounding must be 'nearest' or 'stochastic', got 'up'"),
-    ({'*': dict(dtype='bfloat16', smallest=-1)},   ValueError, "smallest must be a number of elements, got -1"),
-    ({'*': dict(dtype='bfloat16', least=1)}, TypeError,  "'least'; there is dtype, rounding, smallest"),
+    ({'*': dict(dtype='bfloat16', smallest=-1)},   ValueError, "smallest must be a number of elements, 0 or more; got -1"),
+    ({'*': dict(dtype='bfloat16', least=1)}, TypeError,  "'least'; choose from dtype, rounding, smallest"),
     ({'*': dict(smallest=1)},                TypeError,  "has no dtype"),
     ({3: 'bfloat16'},                        TypeError,  "3 must be the name of a state"),
     (3,                                      TypeError,  "store must be a dict of states and dtypes"),
-    ('int9',                                 ValueError, r"store, '\*': a state cannot be kept as 'int9'; choose from float32, bfloat16, float16, int8"),
+    ('int9',                                 ValueError, r"store, '\*': dtype='int9' is unknown; choose from float32, bfloat16, float16, int8"),
 ]
 @pytest.mark.parametrize('store,error,words', refused, ids=[r[2] for r in refused])
 def test_refused(store, error, words):

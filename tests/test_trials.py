@@ -259,7 +259,7 @@ def test_an_optimizer_of_ones_own_takes_settings(tmp_path, monkeypatch):
     (['torch:pi'], "'torch:pi' is no optimizer class"),
     (['SGD', '--tasks', 'clif'], "no task 'clif'; choose from ill_conditioning"),
     (['SGD', '--processes', '0'], 'processes must be 1 or more'),
-    (['SGD', '--out', 'no/such/folder/t.json'], '--out no/such/folder/t.json: there is no folder')])
+    (['SGD', '--out', 'no/such/folder/t.json'], '--out no/such/folder/t.json: the folder no/such/folder does not exist')])
 def test_bad_arguments_are_told(args, words, capsys):
     assert main(['trials', *args])==2 and words in capsys.readouterr().err
 

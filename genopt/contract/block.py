@@ -44,42 +44,44 @@ class Block:
         except ValueError as e: raise TypeError(f"{self.name}: {e}; wrap it in a function whose arguments say what it reads") from None
         if isfunction(cb) and arguments and arguments[0].name=='self':
             cls = cb.__qualname__.split('.')[-2:-1] or ['its_class']
-            raise TypeError(f"{self.name} is a method without its object; give that of an object: {cls[0]}(...).{self.name}")
+            raise TypeError(f"{self.name} is a method without an object; give the method of an object: {cls[0]}(...).{self.name}")
         return arguments
 
     def _declare(self, a):
         "Record what one argument of the signature declares, or refuse it"
         if a.kind in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
-            raise TypeError(f"{self.name} takes {'*' if a.kind==a.VAR_POSITIONAL else '**'}{a.name}; name each value it reads instead. "
-                            "A fastai callback is rewritten by naming its arguments and returning what it changes")
-        if a.kind==a.POSITIONAL_ONLY: raise TypeError(f"{self.name}: {a.name!r} is positional-only; callbacks are called by name")
+            raise TypeError(f"{self.name} takes {'*' if a.kind==a.VAR_POSITIONAL else '**'}{a.name}; name each value that it reads instead. "
+                            "To rewrite a fastai callback, name its arguments and return what it changes")
+        if a.kind==a.POSITIONAL_ONLY:
+            raise TypeError(f"{self.name}: {a.name!r} is positional-only, but genopt passes arguments by name; remove the / from the signature")
         if range_ := range_of(a.annotation): self.ranges[a.name] = range_
         if a.default is a.empty: return
-        if a.name in given: raise TypeError(f"{self.name}: {a.name!r} is given by the optimizer and takes no default; got {a.name}={a.default!r}")
+        if a.name in given:
+            raise TypeError(f"{self.name}: the optimizer gives {a.name!r}, so it takes no default; got {a.name}={a.default!r}, leave it out")
         if isinstance(a.default, Init): self._declare_state(a.name, a.default)
         elif isinstance(a.default, (bool, int, float, str)): self.hypers[a.name] = a.default
         else: raise TypeError(self._odd_default(a.name, a.default))
 
     def _declare_state(self, name, init):
-        if name=='lr': raise TypeError(f"{self.name}: 'lr' is a hyper-parameter, it cannot be a state")
+        if name=='lr': raise TypeError(f"{self.name}: 'lr' is a hyper-parameter, so no state can have this name; rename the state")
         if self.is_global:
             if len(name)<2 or name[-1]!='s':
-                raise TypeError(f"{self.name}: the state {name!r} is declared over all parameters, and comes as a list: call it '{name}s'")
+                raise TypeError(f"{self.name}: it runs once for all parameters, so the state {name!r} comes as a list; call it '{name}s'")
             self.lists[name] = name[:-1]
         self.state[self.lists.get(name, name)] = init
 
     def _odd_default(self, name, default):
-        hint = "; Init(f) makes an initializer of a function, full and scalar are given their value" if callable(default) else ''
+        hint = "; Init(f) makes an initializer of a function f, full(v) and scalar(v) of a value" if callable(default) else ''
         return (f"{self.name}: the default of {name!r} is {default!r}; a state has an initializer (zeros, ones, full(v), count, copy_of_p ...), "
                 f"a hyper-parameter a number, bool or string{hint}")
 
     def _check_reads(self):
         "Refuse a global callback that reads what belongs to one parameter, and a callback of one parameter that asks for what takes all"
         if self.is_global and (bad := [n for n in self.reads if n in given-of_model and n not in plurals]):
-            raise TypeError(f"{self.name} reads {bad[0]!r} beside lists over all parameters; such a callback reads "
-                            f"{', '.join(plurals)}, lists of other names, and hyper-parameters")
+            raise TypeError(f"{self.name} reads {bad[0]!r} of one parameter, and lists of all parameters; beside lists it can read "
+                            f"{', '.join(plurals)}, other lists, and hyper-parameters")
         if not self.is_global and (bad := [n for n in self.reads if n in ('evaluate','hvp')]):
-            raise TypeError(f"{self.name} reads {bad[0]!r}, which takes all parameters; ask for the lists params, grads")
+            raise TypeError(f"{self.name} reads {bad[0]!r}, which works on all parameters; read the lists params and grads, not p and grad")
 
     @property
     def names(self):
@@ -108,8 +110,9 @@ class Block:
 
     def _check_list(self, name, value, n_params):
         "Refuse a returned `value` that is no list of `n_params` members"
-        if not isinstance(value, (list,tuple)): raise TypeError(f"{self.name} returned a {type(value).__name__} for {name}; it must be a list")
-        if len(value)!=n_params: raise ValueError(f"{self.name} returned {len(value)} {name} for {n_params} parameters")
+        if not isinstance(value, (list,tuple)):
+            raise TypeError(f"{self.name} returned a {type(value).__name__} for {name}; return a list with one value for each parameter")
+        if len(value)!=n_params: raise ValueError(f"{self.name} returned {len(value)} {name} for {n_params} parameters; return one for each")
 
     def _argument(self, name, spaces, model, items):
         "Return the value of the argument `name` of a global callback: a list, or a value that all parameters share"
@@ -119,7 +122,7 @@ class Block:
         for v in values:
             if v is values[0]: continue
             if isinstance(v, Tensor) or isinstance(values[0], Tensor):
-                raise TypeError(f"{self.name} reads {name!r}, of which each parameter has its own; ask for {name}s")
+                raise TypeError(f"{self.name} reads {name!r}, which each parameter has for itself; read the list {name}s")
             if v!=values[0]: raise ValueError(self.one_value(name, values[0], v))
         return values[0]
 
@@ -131,8 +134,8 @@ class Block:
         "Return what a callback has returned as a `dict`. A bare value of the type `bare` is the new `name`"
         if isinstance(out, dict): return out
         if isinstance(out, bare): return {name: out}
-        raise TypeError(f"{self.name} returned {type(out).__name__}; return the new {name} ({bare.__name__}) or a dict of what it "
-                        "changes, {} for a callback that only looks")
+        raise TypeError(f"{self.name} returned {type(out).__name__}; return the new {name} (a {bare.__name__}), or a dict of what it "
+                        "changes; if it changes nothing, return {}")
 
     def __eq__(self, o): return isinstance(o, Block) and same(self.cb)==same(o.cb)
     def __hash__(self): return hash(self.name)
@@ -156,6 +159,6 @@ def is_plural(name, known):
 def no_callback(cb):
     "Say what `cb` is instead of a callback"
     if isinstance(cb, Init): return f"{cb} is an initializer, the default of a state: def f(grad, s={cb})"
-    if isinstance(cb, type): return f"{cb.__name__} is a class, and no algorithm of genopt"
-    if isinstance(cb, (int,float)): return f"got {cb!r}, a number; does an argument hide the callback of its name? say transforms.weight_decay"
+    if isinstance(cb, type): return f"{cb.__name__} is a class; give a function, or an algorithm of genopt"
+    if isinstance(cb, (int,float)): return f"got {cb!r}, a number; if a variable hides the callback of that name, write genopt.blocks.weight_decay"
     return f"got {cb!r}"

@@ -17,8 +17,8 @@ def where(condition, a, b):
     return torch.zeros_like(tensors[0]) + res if tensors and not isinstance(res, Tensor) else res
 
 def maximum(a, b):
-    "The larger of two numbers, on the host or on the device, where Python's `max` would look at them"
+    "The larger of two numbers, on the host or on the device. Python's `max` would wait for the device"
     return where(a>b, a, b)
 def minimum(a, b):
-    "The smaller, likewise"
+    "The smaller of two numbers, on the host or on the device"
     return where(a<b, a, b)

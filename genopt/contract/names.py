@@ -29,7 +29,8 @@ def signature(cb):
     if isinstance(cb, partial):
         if cb.args: raise TypeError(f"{name_of(cb)}: partial gives {cb.args[0]!r} by position; name the argument")
         ps = signature(cb.func).parameters
-        if bad := cb.keywords.keys()-ps.keys(): raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}; it has {', '.join(ps)}")
+        if bad := cb.keywords.keys()-ps.keys():
+            raise TypeError(f"{name_of(cb)}: partial gives {min(bad)!r}, which is not among its arguments: {', '.join(ps)}")
     return signature_of(cb) if inspect.isfunction(cb) else looked_up(cb)
 
 def looked_up(cb):
@@ -86,17 +87,18 @@ def global_names(code):
 
 class rename:
     """`func` under other names: `rename(average_grad, grad_avg='slow_avg')` reads, keeps and returns `slow_avg` instead.
-    Lets one formula serve twice in a chain. Stays a declaration: signature, defaults and ranges follow."""
+    So one formula can stand twice in a list. The new names have the defaults and ranges of the old ones."""
     def __init__(self, func, **names):
         self.func,self.names = func,names
-        if isinstance(inside(func), type): raise TypeError(f"rename({name_of(func)}): {name_of(func)} is a class; only a callback can be renamed")
+        if isinstance(inside(func), type):
+            raise TypeError(f"rename({name_of(func)}): {name_of(func)} is a class; give rename a callback, which is a function")
         ps = signature(func).parameters
         self.old = {new: old for old,new in names.items() if old in ps}     # of what it reads; a result may take an argument's name
         who = f'rename({name_of(func)})'
         for old,new in names.items():
             if not isinstance(new, str): raise TypeError(f"{who}: the new name of {old!r} must be a string, got {new!r}")
             if new in self.old and new in ps and new not in names:
-                raise TypeError(f"{who}: {new!r} is a name that it reads already; give {old!r} another")
+                raise TypeError(f"{who}: it reads {new!r} already; give {old!r} another name")
         self.__signature__ = inspect.Signature([p.replace(name=names.get(n,n), kind=p.KEYWORD_ONLY) for n,p in ps.items()])
     def __call__(self, **kw):
         out = self.func(**{self.old.get(k,k):v for k,v in kw.items()})

@@ -9,7 +9,7 @@ class Range:
     "Values a hyper-parameter may take, written as an interval: `mom:Range('[0,1)')=0.9`"
     def __init__(self, s: str) -> None:
         try: self.s,(self.lo,self.hi) = s,map(float, s[1:-1].split(','))
-        except ValueError: raise ValueError(f"a Range is written as an interval, '[0,1)' or '(0,inf)'; got {s!r}") from None
+        except ValueError: raise ValueError(f"write a Range as an interval, '[0,1)' or '(0,inf)'; got {s!r}") from None
         self.lo_closed,self.hi_closed = s[0]=='[',s[-1]==']'
     def __contains__(self, v: float) -> bool:
         return (self.lo<=v if self.lo_closed else self.lo<v) and (v<=self.hi if self.hi_closed else v<self.hi)

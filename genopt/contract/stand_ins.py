@@ -36,7 +36,8 @@ def add_states(ns, chain, rank, who):
         if n in ns: continue
         try: ns[n] = compute(s) if isinstance(s := init(ns['p']), Tensor) else s
         except Exception as e:
-            raise ValueError(f"{who}: the initializer of state {n!r} fails on a parameter of rank {rank}: {type(e).__name__}: {e}") from e
+            raise ValueError(f"{who}: the initializer of state {n!r} fails in a trial on a small {rank}-dimensional parameter: "
+                             f"{type(e).__name__}: {e}") from e
 
 
 class StandIn:

@@ -55,7 +55,7 @@ class Init(Stored):
         res = self.make(p, *self.args)
         if isinstance(res, Tensor): return res.clone()           # a view of `p` would follow it, an expanded one cannot be written
         if isinstance(res, (bool,int,float)): return res
-        raise TypeError(f"the initializer {self} made a {type(res).__name__}; a state is a tensor or a number")
+        raise TypeError(f"the initializer {self} made a {type(res).__name__}; it must make a tensor or a number")
     def __eq__(self, o: object) -> bool: return isinstance(o, Init) and (self.make,self.args,self.exact)==(o.make,o.args,o.exact)
     def __hash__(self) -> int: return hash((self.make, self.args))
     def __repr__(self) -> str:
@@ -88,7 +88,7 @@ class History(Init):
     grows = True
     def __init__(self, most: int) -> None:
         super().__init__(_history, most := int(most))
-        if most<1: raise ValueError(f"history keeps at least one row, got {most}")
+        if most<1: raise ValueError(f"history must keep at least 1 row, got {most}")
         self.most = most
     def fits(self, new: Any, old: Any) -> bool:
         return isinstance(new, Tensor) and isinstance(old, Tensor) and new.shape[1:]==old.shape[1:] and 0<new.ndim==old.ndim and len(new)<=self.most
@@ -155,20 +155,19 @@ def full(v: float) -> Init:
     "A state that starts as a tensor like `p`, filled with `v`"
     return Init(torch.full_like, v)
 def scalar_tensor(v: float) -> Init:
-    "A state that is one number for each parameter, a 0-dim tensor where the parameter is; starts at `v`. What a norm is averaged in"
+    "A state that is one number for each parameter, a 0-dim tensor on the parameter's device; starts at `v`. For example the average of a norm"
     return Init(_scalar_tensor, v)
 def scalar(v: float) -> Init:
     "A state that is one Python number for each parameter, exact, kept on the host; starts at `v`"
     return Init(_scalar, v)
 def history(most: int) -> History:
     """A state of rows like the parameter, of shape `(n, *p.shape)`: none at first. A callback may return more of them, or fewer, up to `most`.
-    A parameter with such a state is run by itself, by the reference"""
+    genopt calls the callbacks for each parameter with such a state, outside of the kernel"""
     return History(most)
 
 def exact(init: Init) -> Init:
-    """The state that `init` makes, which must keep its precision: what `store` has for a pattern, such as `'*'`, does not touch it, and only an entry
-    with its exact name does. For a state whose rounding errors grow in what is computed from it: `left=exact(Init(gram))` for a matrix of which a
-    root is taken.
+    """The state that `init` makes, which must keep its precision. No pattern in `store`, such as `'*'`, matches it, only its exact name. Use it for a
+    state whose rounding errors grow in what is computed from it, such as a matrix whose root is taken: `left=exact(Init(gram))`.
 
     Raises `TypeError` for another initializer."""
     if not isinstance(init, Init) or isinstance(init, Kept): raise TypeError(f"exact takes an initializer such as zeros, got {init!r}")
@@ -183,15 +182,16 @@ def kept(init: Init, dtype: str | torch.dtype | Code, rounding: str | None = Non
 
     `dtype`: `'float32'`, `'bfloat16'`, `'float16'`; the name of a code, `'int8'`: 8 bits for each element, and a float32 scale for each 256; or a
         `Code` of your own. The scales of a state `sqr_avg` are stored beside it, as `sqr_avg.int8`. `genopt.contract.codes` describes the codes.
-    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and codes, and their default. An average moves by less than a bfloat16 or a code
-        can tell in most steps, so it would stand still if it were rounded to the nearest. The random bits come from torch's generator.
-    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64; and in a
-        code sharded tensors, and states that grow.
+    `rounding`: `'nearest'`, or `'stochastic'`, which is for bfloat16 and codes, and their default. In most steps an average changes by less than
+        the distance of two bfloat16 numbers or codes, so rounding to the nearest would leave it where it is. torch's generator makes the random
+        bits.
+    `smallest`: states with fewer elements stay as `init` makes them, since they save little. So do single numbers, integers and float64, and under
+        a code also sharded tensors and states that grow.
 
     Raises `TypeError` or `ValueError` for another initializer, dtype, rounding or size."""
     if not isinstance(init, Init): raise TypeError(f"kept takes an initializer such as zeros, got {init!r}")
     if isinstance(smallest, bool) or not isinstance(smallest, int) or smallest<0:
-        raise ValueError(f"smallest must be a number of elements, got {smallest!r}")
+        raise ValueError(f"smallest must be a number of elements, 0 or more; got {smallest!r}")
     stored = name_or_code(dtype)
     return Kept(init, stored, checked_rounding(stored, rounding), smallest)
 
@@ -199,11 +199,11 @@ def name_or_code(dtype: str | torch.dtype | Code) -> str | Code:
     "The name of a dtype or code that comes with genopt, or a `Code` of the user's. Raises `ValueError` for another"
     if isinstance(dtype, Code):
         if dtype.name not in dtypes: return dtype
-        if codes.get(dtype.name)!=dtype: raise ValueError(f"the code {dtype} has the name of one that comes with genopt; give it another")
+        if codes.get(dtype.name)!=dtype: raise ValueError(f"genopt has another code called {dtype.name!r}; give yours a name of its own")
         return dtype.name
     name = str(dtype).removeprefix('torch.')
     if name not in dtypes:
-        raise ValueError(f"a state cannot be kept as {dtype!r}; choose from {', '.join(dtypes)}, or give a genopt.Code of your own")
+        raise ValueError(f"dtype={dtype!r} is unknown; choose from {', '.join(dtypes)}, or give a genopt.Code")
     return name
 
 def checked_rounding(stored: str | Code, rounding: str | None) -> str:
@@ -213,8 +213,8 @@ def checked_rounding(stored: str | Code, rounding: str | None) -> str:
     rounding  = rounding or ('stochastic' if at_random else 'nearest')
     if rounding not in ('nearest','stochastic'): raise ValueError(f"rounding must be 'nearest' or 'stochastic', got {rounding!r}")
     if rounding=='stochastic' and not at_random:
-        why = "; its encode gives whole numbers alone, and should give 41.3 for an element between those of 41 and 42" if code else ''
-        raise ValueError(f"rounding='stochastic' is for bfloat16 and codes, and not for {stored}{why}")
+        why = "; the encode of this code returns whole numbers, but must return 41.3 for a value between those of 41 and 42" if code else ''
+        raise ValueError(f"rounding='stochastic' works for bfloat16 and codes, not for {stored}{why}; leave rounding out")
     return rounding
 
 

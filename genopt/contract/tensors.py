@@ -87,7 +87,7 @@ def number(v):
 def fit(x):
     "What is equal for two values of which one can take the place of the other: tensors of one shape, or two numbers"
     return x.shape if isinstance(x, Tensor) else None
-def describe(x): return f'of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
+def describe(x): return f'a tensor of shape {tuple(x.shape)}' if isinstance(x, Tensor) else f'a {type(x).__name__}'
 def storage(x):
     "The address of the memory that `x` lies in, or its local part. Two views of one tensor have the same"
     return local(x).untyped_storage().data_ptr()

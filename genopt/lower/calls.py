@@ -111,7 +111,7 @@ def record_call(ns, example, block, why, stack, place):
     returned = {n: x for n, x in returned.items() if n in of_use}
     gives, old_values = what_is_given(ns, small, block, returned, of_use)
     if number := next((n for n, v in gives.items() if not isinstance(v, Tensor)), None):
-        raise NotRecorded(f"{why}, and makes the number {number!r}")
+        raise NotRecorded(f"{why}, and returns the number {number!r}")
     stacked = stack and bool(gives) and example.can_stack(block, gives, of_use)
     values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
     small.update(gives)
@@ -155,9 +155,7 @@ def refuse_to_keep(ns, block, names):
     """Raise `NotRecorded` if one of `names` that `block` may leave out has no old value to keep:
     without it `new_p` follows the update to come, and `update` the gradient to come"""
     if 'new_p' in names and not ns.has_value('new_p'):
-        raise NotRecorded(
-            "returns 'new_p' in some steps only; in the others the move is made later"
-        )
+        raise NotRecorded("returns 'new_p' in some steps only; return it in every step")
     if 'update' not in names or 'update' in ns.tensors[0] or 'update' in ns.own_shape:
         return
     returns = learned_of(ns.chain).returns
@@ -167,8 +165,10 @@ def refuse_to_keep(ns, block, names):
     ]
     if 'grad' in names or later:
         who = 'it' if 'grad' in names else later[0]
-        what = f"in the others it is the gradient, which {who} changes"
-        raise NotRecorded(f"returns 'update' in some steps only; {what}")
+        what = f"in the others the update is the gradient, which {who} changes"
+        raise NotRecorded(
+            f"returns 'update' in some steps only; {what}. Return it in every step"
+        )
 
 
 class Watch(TorchDispatchMode):

@@ -5,7 +5,7 @@ What becomes of a callback:
     its operations can be recorded     values
     it needs a shape                   a call, on parameters of one shape stacked where torch can
     it does what cannot be recorded    a call for each parameter: it asks what a tensor holds,
-                                       keeps a list, or only looks on
+                                       keeps a list, or returns nothing
 
 For AdamW behind `centralize`, which subtracts a mean along dimensions:
 
@@ -39,7 +39,7 @@ def record(chain, layout, numbers, known_operation):
     """The `Recording` of `chain` for parameters of `layout`, and for numbers like `numbers`:
     hyper-parameters, and states that are numbers. Raises `NotRecorded`, with the callback and the
     reason, where no program can hold the chain: a callback over all parameters cannot be recorded,
-    for instance, or one that is called makes a number"""
+    for instance, or a callback that must be called returns a number"""
     over_all, refused = [b.name for b in chain.blocks if b.is_global], {}
 
     def on(n_families):
@@ -49,7 +49,9 @@ def record(chain, layout, numbers, known_operation):
     with set_apart(layout.device):
         recording = on(2 if over_all else 1)
         if over_all and on(3).form != recording.form:
-            raise NotRecorded(f"{', '.join(over_all)} counts the parameters")
+            raise NotRecorded(
+                f"{', '.join(over_all)} depends on the number of parameters"
+            )
     return recording
 
 
@@ -93,7 +95,9 @@ class ChainRecorder:
         except NotRecorded as e:
             raise type(e)(f"{self.here} {e}") from e
         except Exception as e:
-            text = f"{self.here} fails on small values: {type(e).__name__}: {e}"
+            text = (
+                f"{self.here} raises on small random tensors: {type(e).__name__}: {e}"
+            )
             raise NotRecorded(text) from e
         self.merge(outs)
         for_one_shape = (
@@ -148,16 +152,18 @@ class ChainRecorder:
         if asked := [n for n in block.reads if n in of_model]:
             raise NotRecorded(f"asks the model for {asked[0]!r}")
         if 'rows' in block.reads:
-            raise NotRecorded("asks for the rows of a sparse gradient")
+            raise NotRecorded("reads 'rows', the rows of a sparse gradient")
         if listed := [n for n in block.lists.values() if n in self.ns.numbers]:
             raise NotRecorded(
-                f"asks for {listed[0]!r} of each parameter, which is a number"
+                f"reads the numbers {listed[0]!r} of all parameters as a list"
             )
 
     def why_untried(self, block, changeable):
         "Why the callback is called without an attempt to record it; None if there is to be one"
         if changeable:
-            text = f"holds {changeable!r}, which may change outside of the step (a tuple cannot)"
+            text = (
+                f"holds {changeable!r}, which may change between steps (a tuple cannot)"
+            )
             return NotRecorded(text)
         if {*block.names} & self.ns.own_shape.keys():
             return NeedsShape("reads a tensor that is not of the parameter's shape")
@@ -196,7 +202,7 @@ class ChainRecorder:
         if any(
             isinstance(v, Tensor) and (v.ndim or not on_device) for v in out.values()
         ):
-            raise NotRecorded("makes a tensor without reading one")
+            raise NotRecorded("returns a tensor but reads none")
         return out
 
     def inlined(self, block):
@@ -224,12 +230,12 @@ class ChainRecorder:
                 else [block(ns) for ns in spaces]
             )
         if not outs[0] and self.scalars.guarded == decided:  # no number has told it to
-            raise NotRecorded("only looks at what it is given")
+            raise NotRecorded("returns nothing, so it is called for what else it does")
         for out, size in zip(outs, self.ns.sizes):
             for n, v in out.items():
                 if isinstance(v, Tensor) and tuple(v.shape) not in ((), (size,)):
                     raise NeedsShape(
-                        f"makes {n!r}, which is not of the parameter's shape"
+                        f"returns {n!r} in another shape than the parameter's"
                     )
         return outs, spaces
 

@@ -1,5 +1,5 @@
 """`lower` decides how a chain is run. Nobody else does: the optimizer's checks, `explain()` and the
-plan read the program that it returns. Where something cannot be, the program has a `Why`."""
+plan read the program that it returns. Where something is not possible, the program says why."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -16,18 +16,18 @@ from .stages import program_of
 
 __all__ = ['lower', 'note_change', 'programs']
 
-# Of all optimizers of the process: what decides -> the programs for it
+# For all optimizers of the process: a key, which has all that decides -> its programs
 programs = defaultdict(list)
 
-# Recordings of one chain: one that needs more takes a number into its Python code
+# Recordings of one chain. A chain that needs more uses a number in Python, as `range(k)` does
 most_programs = 16
-most_keys = 10_000  # a process that makes callbacks without end keeps these
+most_keys = 10_000  # a bound for a process that makes new callbacks without end
 
 
 def lower(chain, layout, numbers, request, late=None, handed=None):
     """The program of `chain` for parameters of `layout` that is right for `numbers`:
-    hyper-parameters, and states that are numbers. `late`: what the prefix was seen to change late,
-    by name. `handed`: the numbers to which it has come in this step"""
+    hyper-parameters, and states that are numbers. `late`: what the prefix has begun to change after
+    it was made, by name. `handed`: the numbers that it has computed in this step"""
     if why := growing(chain):
         return fallback(chain, layout, request, why)
     prefix = None
@@ -50,7 +50,7 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
         chain, prefix, layout, numbers, request, len(known)
     )
     if len(programs) > most_keys:
-        del programs[next(iter(programs))]  # the oldest; who runs them keeps them
+        del programs[next(iter(programs))]  # the oldest; plans keep those that they run
     programs[of_shape if for_one_shape else key].append(program)
     return program
 
@@ -60,13 +60,13 @@ def growing(chain):
     for b in chain.blocks:
         for n, init in b.state.items():
             if init.grows:
-                return Why(b.name, f"{b.name} keeps {n!r}, which grows")
+                return Why(b.name, f"{b.name} keeps the state {n!r}, which grows")
     return None
 
 
 def key_of(chain, prefix, layout, numbers, request):
-    """All that decides, except two things: the shape class, which matters for some chains only, and
-    the values of `numbers`, for which a program has guards"""
+    """All that decides which program a chain gets, except two things: the shape class, which matters
+    for some chains only, and the values of `numbers`, for which a program has guards"""
     counters = tuple(n for n in chain.state if n in numbers)
     on_device = tuple(n for n, v in numbers.items() if isinstance(v, Tensor))
     of_layout = layout.dtype, layout.grad_dtype, layout.state_dtypes, layout.device
@@ -74,9 +74,9 @@ def key_of(chain, prefix, layout, numbers, request):
 
 
 def decide_or_use_lists(chain, prefix, layout, numbers, request, n_known):
-    """A new program, and whether it holds for this shape class alone. It is one for operations on
-    lists, if a state is in a code that no kernel can do; on a GPU also if a callback has an operation
-    that the table lacks: to call the callback for each parameter would take longer"""
+    """A new program, and whether it holds for this shape class alone. The program uses operations on
+    lists if a state is in a code that no kernel can read. On a GPU it also does so if the table lacks
+    an operation of a callback, because calling that callback for each parameter would take longer"""
     unknown = []
     if request.launches and (why := why_no_kernel(chain, layout)):
         on_lists = replace(request, backend='foreach')
@@ -121,8 +121,8 @@ def decide(chain, prefix, layout, numbers, request, n_known, unknown):
     try:
         if n_known >= most_programs:
             raise NotRecorded(
-                f"{chain} becomes another graph for too many values of a hyper-parameter; "
-                "leave int() and range() of it to a callback without tensors"
+                f"{chain} computes something else for each of {most_programs} values of a hyper-parameter; "
+                "use int() and range() on it in a callback that reads no tensors"
             )
         recording = record(chain, layout, numbers, known_operation)
         program = program_of(recording, chain, prefix, layout, request)

@@ -71,7 +71,7 @@ ignored = 'layout', 'pin_memory', 'memory_format', 'generator'
 
 def is_drawn(func, args, kwargs):
     """Whether the random operation `func` is made of draws: the table has it, the result is float32
-    or float64, and the numbers are to come from no generator of the user"""
+    or float64, and the callback passes no generator"""
     if func.overloadpacket not in table:
         return False
     named = arguments(func, args, kwargs)

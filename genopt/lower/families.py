@@ -1,4 +1,4 @@
-"""Cross reductions: what a callback over all parameters makes of what it has of each.
+"""Cross reductions: how a callback over all parameters combines a value of each into one.
 
 Such a callback is recorded on two parameters at once, the families, whose rows have different
 lengths. If it treats both alike, the first stands for every parameter, and what it made of the two
@@ -9,7 +9,8 @@ is a reduction over all:
     norms = stack([norm0, norm1])       total = norms.norm()            CROSS
     total = norms.norm()
 
-The chain is recorded once more, on three: what differs then counts the parameters and is refused.
+The chain is recorded once more, on three parameters. If the recording differs then, the callback
+depends on the number of parameters, and no program can hold it.
 
 A sum over a list comes as additions, one after the other. `terms` of each has what it adds up:
 
@@ -24,7 +25,7 @@ __all__ = ['form_of', 'merge_families']
 
 ALL = 'all'  # the family of a value of all parameters together
 
-# What is done to the vector that has what each parameter hands in
+# What is done to the vector of the values of all parameters
 cross_reductions = {
     aten.stack: lambda vector: vector,
     aten.cat: lambda vector: vector,
@@ -76,7 +77,7 @@ def terms_of(v):
         return [*v.args[0]]
     if v.packet in cross_reductions and len(v.args) == 2 and not v.kwargs:
         return [term for a in v.args for term in a.terms or [a]]
-    raise NotRecorded(f"joins what it has of the parameters with {v.packet.__name__}")
+    raise NotRecorded(f"combines values of all parameters by {v.packet.__name__}")
 
 
 def merge_terms(v):
@@ -84,8 +85,8 @@ def merge_terms(v):
     the part of a sum become one, which nothing reads"""
     in_turn = [o.family for o in v.terms] == [*range(len(v.terms))]
     if not in_turn or not alike([{0: term} for term in v.terms]):
-        how = f"in a way that is not known ({v.packet.__name__})"
-        raise NotRecorded(f"joins what it has of the parameters {how}")
+        how = f"by {v.packet.__name__} in an unknown order"
+        raise NotRecorded(f"combines values of all parameters {how}")
     v.args, v.kwargs = (v.terms[0],), dict(how=cross_reductions[v.packet])
     v.op = 'cross_reduction'
 

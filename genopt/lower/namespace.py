@@ -74,7 +74,9 @@ class SymbolicNamespace:
         if x is None or not same_kind(x, p, first, example):
             self.own_shape[n] = Value('input', name=n, kind=OWN_SHAPE, example=first)
         elif not x.ndim and (dtype := self.stored_dtype(n, x)) != p.dtype:
-            raise NotRecorded(f"{n!r} is a single {dtype}, where {p.dtype} is computed")
+            raise NotRecorded(
+                f"{n!r} is a number in {dtype}, but the parameter is computed in {p.dtype}"
+            )
         else:
             names[n] = self.stand_ins.like(x)
 
@@ -135,7 +137,7 @@ class SymbolicNamespace:
             return
         if odd := [n for n in ('p', 'update', 'lr') if n in self.own_shape]:
             raise NotRecorded(
-                f"reads {odd[0]!r}, which is not of the parameter's shape and dtype"
+                f"reads {odd[0]!r}, which has another shape or dtype than the parameter"
             )
         lr = self.read_numbers(['lr'])
         for names in self.tensors:
@@ -148,7 +150,9 @@ class SymbolicNamespace:
         "For each family the values that are to be written, by name"
         for n in self.chain.state:
             if (n in self.numbers) != (n in self.counters):
-                raise NotRecorded(f"the state {n!r} changes between tensor and number")
+                raise NotRecorded(
+                    f"needs the state {n!r} to be a tensor in every step, or a number in every step"
+                )
         written = [n for n in ('new_p', *self.chain.state) if n not in self.counters]
         return [self.changed(written, family) for family in range(len(self.sizes))]
 

@@ -1,6 +1,6 @@
 """Prefixes. Some callbacks cannot be part of a program: those that ask the model, and those over
 all parameters that cannot be recorded. They are called first, and with them all callbacks before
-them. The program is of the rest, to which they hand on what they come to. For SAM before SGD:
+them. The rest of the chain becomes the program, and reads what they return. For SAM before SGD:
 
     prefix     sharpness_aware                    is called: it evaluates the model once more,
                                                   and returns other gradients
@@ -56,7 +56,7 @@ most_prefixes = 1000
 
 def prefix_of(chain, layout, numbers, request, late):
     """The prefix of `chain` for parameters of `layout`; None if it needs none; `Why` where what is
-    called cannot be handed on. `late`: what the prefix was seen to change late, name -> value"""
+    called cannot be handed on. `late`: what the prefix has begun to change after it was made, name -> value"""
     last = last_called(chain, request)
     if last is None:
         return None
@@ -109,11 +109,11 @@ class Trial:
         of_tensors = any(isinstance(self.ns.get(n), Tensor) for n in b.names)
         host = not {*b.names} & of_model and not of_tensors
         if not host and b.state:
-            self.refuse(b, f"keeps {next(iter(b.state))!r}")
+            self.refuse(b, f"keeps the state {next(iter(b.state))!r}")
         try:
             out = b.call_all([self.ns], StandIn())[0] if b.is_global else b(self.ns)
         except Exception as e:
-            self.refuse(b, f"fails on small values: {type(e).__name__}: {e}")
+            self.refuse(b, f"raises on small random tensors: {type(e).__name__}: {e}")
         self.ns.update(out)
         if host:
             self.hosts.append(b)
@@ -127,7 +127,7 @@ class Trial:
             what = f'asks the model for {asked[0]!r}'
         who = 'it' if b is self.last else f'{b} before it'
         raise NotRecorded(
-            f"{self.last} {what}; {who} {why}, so all are called for each parameter"
+            f"{self.last} {what}; {who} {why}, so genopt calls all callbacks for each parameter"
         )
 
     def prefix(self, late):
@@ -153,7 +153,12 @@ class Trial:
             self.refuse(b, f"changes {n!r}")
         x = self.ns[n]
         if isinstance(x, Tensor) and (n == 'lr' or x.shape != self.ns['p'].shape):
-            self.refuse(b, f"makes {n!r} a tensor of another shape")
+            self.refuse(
+                b,
+                f"returns {n!r} as a tensor"
+                if n == 'lr'
+                else f"returns {n!r} in another shape",
+            )
 
     def watched(self):
         "The names that the rest reads, but for those that the hosts make anew"

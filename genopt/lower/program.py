@@ -4,7 +4,7 @@
 A program is a sequence of stages. A stage runs three parts, in this order:
 
     flat                operations on elements, and reductions of them, over all parameters
-    cross_reductions    what joins all parameters, and the arithmetic on that
+    cross_reductions    reductions over all parameters, and the arithmetic on their results
     calls               of callbacks that cannot be part of a launch
 
 The flat part of the last stage writes the parameters and their states. So all that can fail comes
@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Layout:
-    """All that matters of a parameter. `shape` is its shape class. The dtypes are those of the
+    """What decides how a parameter is run. `shape` is its shape class. The dtypes are those of the
     parameter, its gradient, its states and what is stored beside it, all of them real"""
 
     shape: tuple

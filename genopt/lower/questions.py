@@ -1,6 +1,6 @@
 """What a callback may ask of a tensor while it is recorded. A row of elements stands for a
-parameter, and random numbers for what it holds. So the number of dimensions is answered with the
-parameter's; a question for another shape, or for a value, is refused."""
+parameter, and random numbers for what it holds. So a question for the number of dimensions gets
+the parameter's; a question for its shape, or for a value, is refused."""
 
 from torch.overrides import TorchFunctionMode
 from .reasons import NeedsShape, NotRecorded, by_counter
@@ -52,12 +52,12 @@ class QuestionMode(FactorMode):
         if name in shape_questions:
             raise NeedsShape(f"asks for the {name.strip('_')} of a tensor")
         if name in memory_questions:
-            raise NotRecorded(f"takes values out of a tensor ({name})")
+            raise NotRecorded(f"reads the values of a tensor on the host ({name})")
         if (
             takes_matrices(name, args, kwargs or {})
             and self.recorder.rank_of(args[0]) != 1
         ):
-            raise NeedsShape(f"calls {name}, which is another function of a matrix")
+            raise NeedsShape(f"calls {name}, which does something else with a matrix")
         return super().__torch_function__(func, types, args, kwargs)
 
 

@@ -29,19 +29,20 @@ class MustBeCalled(Exception):
 
 
 plain_number_only = (
-    "gives a hyper-parameter to an argument of torch that takes plain numbers only; "
-    "write it with operators"
+    "passes a hyper-parameter to an argument of a torch function that takes plain numbers only; "
+    "use operators"
 )
 by_value = (
-    "takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; "
-    "use torch.where"
+    "reads a value of a tensor on the host, by item(), if, min or max; use torch.where"
 )
-by_counter = "decides by the value of a number, which capturable=True keeps on the device; use genopt.where"
+by_counter = (
+    "branches on a number, which capturable=True keeps on the device; use genopt.where"
+)
 by_float = (
-    "takes a hyper-parameter through float() or a function of math, which would fix it; "
-    "use operators, or a callback without tensors"
+    "converts a hyper-parameter with float() or a function of math, which would fix its value; "
+    "use operators, or compute the number in a callback that reads no tensors"
 )
 by_sizes = (
-    "computes with a hyper-parameter and a number made of sizes; bring the tensor in first: "
+    "multiplies a hyper-parameter by a number made of sizes; multiply the tensor first: "
     "(update*scale)*(m/n)**.5, not update*(scale*(m/n)**.5)"
 )

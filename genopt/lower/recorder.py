@@ -150,7 +150,7 @@ class Recorder(TorchDispatchMode):
             result = args[0].copy_(result)
         if not isinstance(result, Tensor):
             raise NeedsShape(
-                f"calls {func.overloadpacket.__name__}, which makes several tensors"
+                f"calls {func.overloadpacket.__name__}, which returns several tensors"
             )
         if key not in self.recorded:
             kind = kind_of(pure, args, kwargs, tensors, result, self.sizes)
@@ -189,14 +189,16 @@ class Recorder(TorchDispatchMode):
         family = x.numel() if len(self.sizes) > 1 else 0
         if x.ndim and (x.ndim > 1 or x.numel() not in self.sizes):
             raise NeedsShape(
-                "draws random numbers that are not of the parameter's shape"
+                "draws random numbers in another shape than the parameter's"
             )
         if family and not x.ndim:
             raise NotRecorded(
-                "draws a single random number beside a callback over all parameters"
+                "draws a single random number, in a list with a callback for all parameters"
             )
         if self.n_draws[family] == most_draws:
-            raise NotRecorded(f"draws random numbers more than {most_draws} times")
+            raise NotRecorded(
+                f"draws random numbers more than {most_draws} times in a step"
+            )
         like = torch.rand_like if kind == UNIFORM else torch.randn_like
         with outside_of_modes():
             example = like(x, dtype=dtype)
@@ -226,14 +228,14 @@ class Recorder(TorchDispatchMode):
         pure = getattr(aten, name.removesuffix('_'), None)
         into_first = len(written) == 1 and written[0] is args[0]
         if not (pure and into_first):
-            raise NotRecorded(f"writes in place ({name})")
+            raise NotRecorded(f"writes in place ({name}); return the new value")
         self.check_written(args[0], name)
         return getattr(pure, func._overloadname)
 
     def check_written(self, x, name):
         "Refuse to write into `x`, unless the callback has made it"
         if not self.was_made_here(x):
-            raise NotRecorded(f"writes in place ({name})")
+            raise NotRecorded(f"writes in place ({name}); return the new value")
 
     def was_made_here(self, x):
         "Whether an operation of the recording has made `x`"
@@ -286,4 +288,4 @@ def starts_a_sum(func, args):
 
 def lacking(func):
     "Say that the backend cannot do the operation `func`"
-    return f"calls {func.overloadpacket.__name__}, which the table of operations lacks"
+    return f"calls {func.overloadpacket.__name__}, which genopt cannot compile"

@@ -48,7 +48,8 @@ def check_arguments(f, arguments):
     bare = [n for n,a in arguments.items() if a.default is a.empty]
     if bare: raise TypeError(f"{f.__name__}: {bare[0]!r} needs a default, as in torch.optim")
     if 'lr' not in arguments: raise TypeError(f"{f.__name__} needs an argument lr with a default")
-    if bad := arguments.keys()&reserved: raise TypeError(f"{f.__name__}: every algorithm has {min(bad)!r}; leave it out")
+    if bad := arguments.keys()&reserved:
+        raise TypeError(f"{f.__name__}: every algorithm has the argument {min(bad)!r} already; leave it out of the signature")
 
 def signature_of_class(arguments):
     "Return the signature of `__init__`: `self`, `params`, the algorithm's arguments, and the flags that every optimizer has."

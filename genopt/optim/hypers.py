@@ -54,7 +54,7 @@ class Hypers(MutableMapping):
         if n not in self: raise KeyError(f"no hyper-parameter {n!r}{did_you_mean(n, self)}; choose from {', '.join(self)}")
         key,i = self.place(n, v)
         self.group[key] = v if i is None else (*self.group[key][:i], v, *self.group[key][i+1:])
-    def __delitem__(self, n): raise TypeError("a hyper-parameter cannot be removed")
+    def __delitem__(self, n): raise TypeError("del: no hyper-parameter can be removed; set it to another value")
     def __iter__(self):
         for k,v in self.group.items():
             if k in ('params', 'param_names', 'cbs', *engine_flags): continue
@@ -100,8 +100,8 @@ def assign(hypers, values, who):
     for k,v in values.items():
         try: key,i = hypers.place(k, v)
         except KeyError:
-            known = [n for n in dict.fromkeys([*hypers, *hypers.group]) if n!='params']
-            raise TypeError(f"{who} got an unexpected hyper-parameter {k!r}{did_you_mean(k, known)}; it has {', '.join(known)}") from None
+            near = did_you_mean(k, [n for n in (*hypers, *hypers.group) if n!='params'])
+            raise TypeError(f"{who} got an unexpected hyper-parameter {k!r}{near}; it has {', '.join(spelt(hypers))}") from None
         for j,other in seen.get(key, []):
             if None in (i,j) or i==j: raise TypeError(f"{who} got both {other!r} and {k!r}, which are the same thing; give one")
         seen.setdefault(key, []).append((i,k))
@@ -120,7 +120,11 @@ def misplaced(k, hypers):
     if not isinstance(k, str): return
     near = difflib.get_close_matches(k, [*hypers.group, *hypers], 1, cutoff=0.76)
     if near and f'_{near[0]}_' not in f'_{k}_': return f', did you mean {near[0]!r}?'
-    if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(hypers)}"
+    if k in aliases or any(k in short for short in aliases.values()): return f"; it has {', '.join(spelt(hypers))}"
+
+def spelt(hypers):
+    "The names of hyper-parameters in the group's spelling, which is torch's"
+    return [n for n in hypers.group if n not in reserved]
 
 
 # -- Flags --
@@ -132,17 +136,17 @@ def check_flags(group, who, algorithm=''):
     if group['differentiable']: raise ValueError(f"{who}: differentiable=True is not available yet; leave it out")
     if group['fused'] and group['foreach']: raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
     if group['capturable'] and group.get('offload'):
-        raise ValueError(f"{who}: offload=True computes the step on the host, which no CUDA graph can record; leave capturable or offload out")
+        raise ValueError(f"{who}: offload=True computes the step on the host, and no CUDA graph can record that; leave capturable or offload out")
     if group['capturable']: check_capturable(group, who)
     elif group['foreach'] and algorithm in no_tensors: check_no_tensors(group, who)
 
 def check_capturable(group, who):
     "Raise unless a captured step can read all tensor hyper-parameters: they must be on the device of the parameters."
-    if group['foreach'] is False: raise ValueError(f"{who}: capturable=True runs the default way or fused=True; leave foreach=False out")
+    if group['foreach'] is False: raise ValueError(f"{who}: capturable=True does not work with foreach=False; leave foreach out")
     for name,x in tensors_in(group):
         for p in group.get('params', ()):
             if p.device!=x.device:
-                raise ValueError(f"{who}: capturable=True reads {name} where the parameters are, on {p.device}; it is on {x.device}, move it there")
+                raise ValueError(f"{who}: capturable=True needs {name} on {p.device}, where the parameters are; it is on {x.device}")
 
 def check_no_tensors(group, who):
     for name,_ in tensors_in(group):
@@ -216,7 +220,8 @@ def check_ranges(hypers, declared, chain, who, algorithm):
     for key,i,r,by in ranges(hypers, declared, chain):
         if isinstance(v := at(hypers.group, key, i), Real) and v not in r and not torch_takes(algorithm, key, frozen(hypers.group[key])):
             what = dict(lr='learning rate', eps='epsilon value', betas=f'beta parameter at index {i}').get(key, f'{key} value')
-            why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
+            if key=='lr': why = f'in {r}'
+            else: why = f'in {r}, as {by} declares' if by else "finite; a callback that takes infinity declares it: Range('(0,inf]')"
             raise ValueError(f"Invalid {what}: {v}; {who} needs it {why}")
 
 def frozen(v):

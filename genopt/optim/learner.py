@@ -48,7 +48,7 @@ class ForLearner:
         count = len(self.param_groups)
         self.frozen_idx = n if n>=0 else count+n
         if self.frozen_idx>=count:
-            warnings.warn(f"all {count} groups are frozen", stacklevel=2)
+            warnings.warn(f"freeze_to({n}) freezes all {count} groups, so nothing will train", stacklevel=2)
         for i,g in enumerate(self.param_groups):
             for p in g['params']:
                 p.requires_grad_(i>=self.frozen_idx or self.state[p].get('force_train', False))
@@ -56,7 +56,7 @@ class ForLearner:
     def freeze(self):
         "Freeze all groups but the last. Raises `ValueError` where there is one group"
         if len(self.param_groups)<2:
-            raise ValueError(f"{self.name} has one group; to freeze the rest, give more: a list of lists of parameters")
+            raise ValueError(f"{self.name} has one group, so there is no rest to freeze; give the parameters as a list of lists")
         self.freeze_to(-1)
 
     def unfreeze(self):

@@ -52,7 +52,7 @@ def build(cls, values):
     "Call the algorithm `cls` with its arguments, and return its callbacks."
     cbs = cls.build(**{n: values[n] for n in cls.arguments})
     if callable(cbs) or is_iter(cbs) and not isinstance(cbs, (str,dict)): return flatten(cbs)
-    raise TypeError(f"{cls.__name__} returned {type(cbs).__name__}; an algorithm returns the list of its callbacks, another's are Adam.build()")
+    raise TypeError(f"{cls.__name__} returned {type(cbs).__name__}; it must return a list of callbacks. Adam.build() is the list of Adam")
 
 
 # -- The callbacks of a list --
@@ -112,7 +112,8 @@ def check_built(built, again, declared, who):
     `partial` of a callback sets an argument of the algorithm, one of `declared`."""
     who = built.algorithm or who
     for a,b in zip(built.inner, again.inner):
-        if same(a)!=same(b): raise TypeError(f"{who} makes {name_of(a)} anew at each call; define it outside, so that it is the same for all groups")
+        if same(a)!=same(b):
+            raise TypeError(f"{who} defines {name_of(a)} anew at each call; define it outside, so that all groups have the same function")
     for cb in built.inner:
         for k in fixed(cb):
             if k in declared: raise TypeError(f"{who}: partial({name_of(cb)}, {k}=...) gives {k!r}, which {who} has as an argument; leave one out")
@@ -134,8 +135,8 @@ def check_apart(inner, outer, arguments, algorithm, who):
         for n,v in b.hypers.items():
             others = [arguments[n]] if n in arguments else further.get(n, [])
             for other in others:
-                if other!=v: raise ValueError(f"{who}: {b} has {n}={v!r} and {algorithm} has {n}={other!r}, which are two things of one name; "
-                                              f"give that of {b} another: {apart(b.cb, n)}")
+                if other!=v: raise ValueError(f"{who}: {b} has {n}={v!r} and {algorithm} has {n}={other!r}: two hyper-parameters with one name; "
+                                              f"rename that of {b}: {apart(b.cb, n)}")
 
 def check_repeats(chain, repeats, returns, who):
     """Raise if a callback stands twice in the list and what it reads changes between the two places. It would then advance its state twice.
@@ -146,7 +147,7 @@ def check_repeats(chain, repeats, returns, who):
         for o in chain.every[i:j]:
             if changed := reads&{*returns.get(o, ())}:
                 by = 'it' if o==b else o
-                raise ValueError(f"{who}: {b} stands twice in the list, and {by} changes {min(changed)!r} in between, so it would advance "
+                raise ValueError(f"{who}: the list has {b} twice, and {by} changes {min(changed)!r} in between, so each step would update "
                                  f"{min(b.state)!r} twice; leave one out, or give one a state of its own: {apart(b.cb, min(b.state))}")
 
 def what_makes(names):
@@ -163,7 +164,7 @@ def check_advances(chain, advances, built, who):
         if len(both)<2: continue
         b = next((b for b in both if built and not built.has_inside(b.cb)), both[-1])
         other = next(o for o in both if o is not b)
-        raise ValueError(f"{who}: {b} and {other} both advance the state {n!r}, which would be advanced twice a step; leave one out, or give one a "
+        raise ValueError(f"{who}: {b} and {other} both update the state {n!r}, so each step would update it twice; leave one out, or give one a "
                          f"state of its own: {apart(b.cb, n)}")
 
 def apart(cb, n):

@@ -45,8 +45,8 @@ class Model:
         A gradient without a graph, beside others that have one, is a constant: the loss is linear in that parameter."""
         ps = [it.p for it in items]
         if not any(p.grad.requires_grad for p in ps):
-            raise RuntimeError(f"{self.who}: {by} asks for the curvature, and no gradient has a graph; call loss.backward(create_graph=True). "
-                               "A loss that is linear in every parameter has no graph either, and no curvature")
+            raise RuntimeError(f"{self.who}: {by} needs second derivatives, but no gradient has a graph; call loss.backward(create_graph=True). "
+                               "A loss that is linear in every parameter has no graph either: its second derivatives are zero")
         def hvp(vectors):
             curved = [(p.grad, torch.view_as_complex(v.contiguous()) if p.is_complex() else v.to(p.grad.dtype))
                       for p,v in zip(ps, vectors, strict=True) if p.grad.requires_grad]

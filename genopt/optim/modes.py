@@ -102,8 +102,9 @@ class Modes:
         "Refuse a step if the state was saved in training, but the parameters hold the weights to evaluate"
         bad = [p for p,(train,other) in self._expected.items() if train!=other and bits(p)==other]
         if bad:
-            raise RuntimeError(f"{self.name}: {self._names(bad)} holds the weights to evaluate, but the state that was loaded was saved in training: "
-                               f"save model and optimizer both after opt.eval(), or both in training. Nothing has changed. {both_ways}")
+            raise RuntimeError(f"{self.name}: {self._names(bad)} has the weights that opt.eval() sets, "
+                               "but the loaded optimizer state was saved in training: "
+                               f"save model and optimizer both after opt.eval(), or both in training. The step has changed nothing. {both_ways}")
         self._expected = {}
 
 def told_weights(groups, state_dict):

@@ -23,7 +23,7 @@ from ..run.store import StateStore,shared_cell
 from . import watch
 from .explain import Explanation
 from .group import Group
-from .hypers import assign,check_flags,engine_flags,lacks,misplaced,reserved,spellings
+from .hypers import assign,check_flags,engine_flags,lacks,misplaced,spellings,spelt
 from .learner import ForLearner
 from .lists import bound_in
 from .model import Model
@@ -55,20 +55,20 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         `cbs` of their own.
     `maximize`: a bool, by default `False`. `True` moves the parameters up the gradient.
     `foreach`: a bool or `None`. `False` calls the callbacks for each parameter; this is the reference. `True` runs their operations on lists of
-        parameters; elementwise chains then give the same bits as the reference. `True` is an error beside `fused=True`.
+        parameters; elementwise chains then give the same bits as the reference. `foreach=True` and `fused=True` together are an error.
     `fused`: a bool or `None`. `True` compiles the chain to one C function over all parameters, which needs a C compiler, or on a GPU to a few
         kernels, which need Triton. If both `foreach` and `fused` are left out, genopt compiles where it finds a C compiler, or on a GPU Triton,
         and uses lists elsewhere. `opt.explain()` shows how a chain runs, and why; `opt.explain().kernel()` shows the kernels of a GPU.
     `capturable`: a bool, by default `False`. `True` keeps counters, and hyper-parameters given as tensors, on the device, so that a CUDA graph can
         record the step. Between replays you may change these tensors (`fill_`); the graph keeps plain numbers as it recorded them, and reads
-        gradients where they lay, so use `zero_grad(set_to_none=False)`. genopt refuses a callback that branches in Python on a counter; `where` is
-        allowed.
+        gradients at their old addresses, so use `zero_grad(set_to_none=False)`. A callback that branches in Python on a counter raises an error; use
+        `where`.
     `store`: how states and parameters are stored, or `None`. A dict from names to dtypes or codes: `{'*_avg': 'bfloat16'}`, see `genopt.kept`; one
         for all states, `'int8'`; and for `'p'` a policy by which parameters in bfloat16 or float16 keep what rounding loses, `{'p': 'master'}`, see
         `genopt.contract.weights`. By default parameters in bfloat16 keep 8 bits more, in a state `p.low` (`'extra_bits'`).
     `offload`: a bool, by default `False`. `True` keeps the states, and what `store` keeps beside the parameters, in the memory of the host, and
         computes the step there: gradients are copied to the host, and new parameters back, while the host computes others. For parameters on a GPU,
-        also of a single group. It cannot be with `capturable`.
+        also of a single group. It does not work with `capturable`.
     `differentiable`: a bool. genopt does not support `True` yet and raises `ValueError`.
     `nonfinite`: what a step does about a gradient with a value that is not finite, or whose square is not. `'propagate'`, the default, uses the
         gradient as it is. `'raise'` raises `FloatingPointError`, which names the parameter. `'skip'` leaves out the whole step, sets
@@ -114,8 +114,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         for k in self._common:
             views = [self._recipe(g).view(g) for g in self.param_groups]
             if any(k in view for view in views): continue
-            known = [*dict.fromkeys(n for view in views for n in (*view, *view.group) if n not in reserved)]
-            raise TypeError(f"{self.name} got an unexpected hyper-parameter {k!r}{did_you_mean(k, known)}; its groups have {', '.join(known)}")
+            known = [*dict.fromkeys(n for view in views for n in spelt(view))]
+            near  = did_you_mean(k, [*dict.fromkeys([*known, *(n for view in views for n in view)])])
+            raise TypeError(f"{self.name} got an unexpected hyper-parameter {k!r}{near}; its groups have {', '.join(known)}")
 
     def _check_store(self):
         "Refuse a pattern of the optimizer's `store` that matches no state in any group"
@@ -230,7 +231,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         if name in self._recipes: return self._recipes[name]
         if name is None:
             raise ValueError(f"{who} has no cbs: give {self.name} a list of callbacks, or each group its own: dict(params=..., cbs=genopt.AdamW)")
-        raise ValueError(f"{who}: cbs={name!r} is no name of what another group has brought; give a list of callbacks or an algorithm")
+        raise ValueError(f"{who}: cbs={name!r} names no algorithm of another group; give a list of callbacks or an algorithm")
 
     def _new_recipe(self, cbs, group, who):
         "Make a recipe of `cbs`, an algorithm or a list of callbacks that `group` has brought"
@@ -268,7 +269,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     def _step(self, closure=None):
         "Take a step without hooks: the quick way if the last plan still holds, else the long way"
         if not self.training:
-            raise RuntimeError(f"{self.name}: the parameters hold the weights to evaluate; call opt.train() before a step")
+            raise RuntimeError(f"{self.name}: the parameters have the weights that opt.eval() sets; call opt.train() before a step")
         if self._untold: self.check_gradients()
         loss = None
         if closure is not None:
@@ -389,9 +390,10 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
     def _check_shareable(self, chains):
         "Refuse a state that cannot lie in memory that processes share. Allocates the state"
         if any(g['capturable'] for g in self.param_groups):
-            raise ValueError(f"{self.name}: capturable=True keeps counters on the device, which share_memory() is not for; leave capturable out")
+            raise ValueError(f"{self.name}: share_memory() does not work with capturable=True, which keeps counters on the device; "
+                             "leave capturable out")
         if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
-            raise ValueError(f"{self.name}: its state {growing[0]!r} grows, so it cannot stay in memory that processes share")
+            raise ValueError(f"{self.name}: share_memory() does not work with the state {growing[0]!r}, which grows; use another algorithm")
         self.init_state()
         if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
             raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
@@ -431,7 +433,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         """Do nothing, warn that the method is deprecated, and return the optimizer.
 
         A step runs parameters of any size together, and leaves them where they lie."""
-        told = f"{self.name}.adopt() does nothing any more, and will go: parameters are run together wherever they lie"
+        told = f"{self.name}.adopt() does nothing any more, and the next release removes it; leave the call out"
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self
 
@@ -514,8 +516,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         no tensor with `state_dict`. It matches parameters by name where both sides know their names (`named_parameters()`). `foreach` and `fused`
         stay as they are.
 
-        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. So it does for the states of
-        another algorithm. With `strict=False` it loads those that have a name and a shape of its own, and starts the others anew."""
+        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. It also raises for the states
+        of another algorithm. With `strict=False` it loads the states whose name and shape fit, and starts the others anew."""
         with quiet():
             box = self.register_load_state_dict_pre_hook(partial(Boxed.all, strict=strict))         # it runs last, after the user's own hooks
             try: super().load_state_dict(state_dict)

@@ -20,8 +20,8 @@ def check_origin(recipe, group, saved: dict, who: str):
     ours   = next(filter(None, map(algorithm_of, recipe.items)), None)
     if ours and theirs and theirs.isdisjoint(c.__name__ for c in ours.__mro__):
         raise ValueError(f"{who}: torch.optim.{' or '.join(sorted(theirs))} has saved it, and the optimizer is {ours.__name__}. {remedy}")
-    for n,here,there in spelt_apart(recipe.view(group), Hypers(saved, recipe.own or ())):
-        raise ValueError(f"{who}: it has {n!r} in {there!r}, and {recipe!r} has it in {here!r}: another algorithm has saved it. {remedy}")
+    for here,there in spelt_apart(recipe.view(group), Hypers(saved, recipe.own or ())):
+        raise ValueError(f"{who}: the saved group has {there!r}, where {recipe!r} has {here!r}: another algorithm has saved it. {remedy}")
 
 
 # -- torch's algorithms --
@@ -53,8 +53,8 @@ def algorithms_of_torch(group) -> set:
 # -- Spellings --
 
 def spelt_apart(ours, theirs):
-    "The hyper-parameters that two groups have under another name, such as the momentum of SGD, which is the first of Lion's betas"
+    "Pairs of names under which two groups have one hyper-parameter: the `momentum` of SGD is the first of Lion's `betas`"
     for n in dict.fromkeys(n for short in aliases.values() for n in short):
         if n not in ours or n not in theirs: continue
         here,there = ours.find(n)[0],theirs.find(n)[0]
-        if here!=there and here in aliases and there in aliases: yield n,here,there
+        if here!=there and here in aliases and there in aliases: yield here,there

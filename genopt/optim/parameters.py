@@ -72,9 +72,9 @@ def fault_of(p):
     if p.layout!=torch.strided or p.is_nested:
         what = 'nested' if p.is_nested else f'of layout {p.layout}'
         return f"is {what}, and no step can write it; pass p.to_dense(), or a list of tensors. Its gradient may be sparse"
-    if p.is_inference(): return "was made in inference mode and cannot be written; clone it outside"
+    if p.is_inference(): return "was made in inference mode, so no step can write it; pass p.clone(), made outside of that mode"
     if p.is_conj() or p.is_neg(): return "is a lazy conjugate or negative; pass p.resolve_conj().resolve_neg()"
-    if is_expanded(p): return "is expanded, its elements share memory and cannot be written one by one; clone it"
+    if is_expanded(p): return "is expanded: its elements share memory, so no step can write them one by one; pass p.clone()"
     return None
 
 def check_moves(group, who):
@@ -106,8 +106,9 @@ def check_complex(chain, p, hypers, name):
         same = (one-other).abs().max()<=1e-6*one.abs().max() if one.numel() else True
     except (ValueError, TypeError, RuntimeError, IndexError): same = False
     if not same:
-        raise ValueError(f"{name} is complex, and {chain} looks at its shape: it would take real and imaginary part for a dimension; give it a real "
-                         "parameter, as torch.view_as_real makes it, or another algorithm in a group of its own")
+        raise ValueError(f"{name} is complex, and {chain} reads its shape, "
+                         "in which real and imaginary part would count as one more dimension; give it a "
+                         "real parameter, torch.view_as_real(p), or put it in a group with another algorithm")
 
 def moves(chain, p, hypers):
     """Return by how much `chain` moves the elements of a stand-in of `p` in three steps.

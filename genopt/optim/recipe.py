@@ -79,7 +79,7 @@ class Recipe:
         given = {k: v for k,v in hypers.items() if k not in engine_flags}
         if self.arguments: declared = self._declared(given)
         else: declared,given = of_callbacks(self.cbs, given, self.name)
-        if bad := declared.keys()&reserved: raise TypeError(f"{self.name} has {min(bad)!r} itself; a callback cannot declare it")
+        if bad := declared.keys()&reserved: raise TypeError(f"{self.name} has an argument {min(bad)!r} of its own; rename that of the callback")
         return self._settle_own(declared, given|flags)
 
     def _settle_own(self, declared, given):

@@ -53,7 +53,7 @@ def rehearse_on(shape, chain, p, hypers, who):
         chain = watched_step(chain, ns, hypers, who)
         for b in chain.evals: watched_eval(chain, b, ns, hypers, who)
         if ns['new_p'].shape!=ns['p'].shape:
-            raise ValueError(f"{who}: the move made {tuple(ns['new_p'].shape)} of a parameter of shape {tuple(ns['p'].shape)}; is lr a tensor?")
+            raise ValueError(f"{who}: p - lr*update has shape {tuple(ns['new_p'].shape)}, and the parameter {tuple(ns['p'].shape)}; is lr a tensor?")
         grad = ns['p'].flip(0) if ns['p'].ndim else ns['p']
         ns   = Namespace(hypers, rows=None, loss=ns['loss'], p=ns['new_p'], grad=grad, **{n: ns[n] for n in chain.state})
     for b in chain.every: check_renamed(b, learned_of(chain).returns.get(b, ()), who)
@@ -107,7 +107,7 @@ def attempt(b, ns, who):
     except Exception as e:
         own = str(e).startswith(b.name)                                     # a complaint of `Block` itself
         if b.is_global and not own: return {}                               # it may need more parameters than this one
-        what = str(e) if own else f"{b} fails on a parameter of rank {ns['p'].ndim}, tried on small values: {type(e).__name__}: {e}"
+        what = str(e) if own else f"{b} fails in a trial on a small {ns['p'].ndim}-dimensional parameter: {type(e).__name__}: {e}"
         raise (type(e) if own else ValueError)(f"{who}: {what}") from e
 
 def differ(a, b):
@@ -120,11 +120,11 @@ def differs(new, old): return new is not old if isinstance(new, Tensor) or isins
 def watched_eval(chain, b, ns, hypers, who):
     "Run `b`, which returns the weights to evaluate, as `opt.eval()` does"
     if bad := [n for n in b.reads if n not in {'p'}|chain.state.keys()|hypers.keys()]:
-        raise ValueError(f"{who}: {b} returns eval_p, so it is run by opt.eval() and not in a step, where there is no {bad[0]!r}; it reads p, "
-                         "states and hyper-parameters (or declare eval_p a state: eval_p=copy_of_p)")
+        raise ValueError(f"{who}: {b} returns eval_p, so opt.eval() runs it, outside of a step, and it cannot read {bad[0]!r}. Read p, states and "
+                         "hyper-parameters, or declare eval_p as a state: eval_p=copy_of_p")
     out = attempt(b, Namespace(hypers, p=ns['new_p'], **{n: ns[n] for n in chain.state}), who)
     if out.keys()!={'eval_p'} or not isinstance(out['eval_p'], Tensor) or out['eval_p'].shape!=ns['p'].shape:
-        raise ValueError(f"{who}: {b} returned {', '.join(out) or 'nothing'}; opt.eval() takes eval_p alone, a tensor of the parameter's shape")
+        raise ValueError(f"{who}: {b} returned {', '.join(out) or 'nothing'}; opt.eval() needs eval_p alone, a tensor of the parameter's shape")
 
 
 # -- What is refused --
@@ -156,7 +156,7 @@ def misspelt(n, b, out):
 def check_in_time(chain, i, out, n, ns, later, wrong):
     "Refuse what comes too late to have an effect"
     b = chain.every[i]
-    if n in plurals: raise ValueError(f"{wrong}{n!r}, but reads no lists; one that changes all parameters asks for {', '.join(plurals)}")
+    if n in plurals: raise ValueError(f"{wrong}{n!r}, but reads no lists; a callback that changes all parameters reads {', '.join(plurals)}")
     moved = any('new_p' in o.reads for o in chain.every[:i+1])
     if moved and n in ('p', 'update', 'lr'):
         raise ValueError(f"{wrong}{n!r} after the parameter has moved, where it has no effect; return new_p, or put {b} before the move")
@@ -170,7 +170,7 @@ def check_value(n, v, old, shape, wrong, init=None):
     if isinstance(v, Tensor)!=isinstance(old, Tensor) or not isinstance(v, (Tensor,Real)):
         raise TypeError(f"{wrong}a {type(v).__name__} for {n!r}, which is a {type(old).__name__}")
     if isinstance(v, Tensor) and not (init.fits(v, old) if init else fit(v)==fit(old)):
-        raise ValueError(f"{wrong}{n!r} of shape {tuple(v.shape)}, where {tuple(old.shape)} is kept, for a parameter of shape {tuple(shape)}")
+        raise ValueError(f"{wrong}{n!r} of shape {tuple(v.shape)} in place of {tuple(old.shape)}, for a parameter of shape {tuple(shape)}")
 
 def check_renamed(b, returned, who):
     "Refuse a `rename` of a name that the callback neither reads nor returns, if it looks like a misspelling"

@@ -239,8 +239,8 @@ class GradientRelease:
     def _check_policy(self, opt):
         "Refuse to leave out steps as a whole"
         if opt._nonfinite=='skip':
-            raise ValueError(f"{opt.name}: nonfinite='skip' leaves out a whole step, but with release_gradients some parameters have moved when a "
-                             "gradient that is not finite comes; nonfinite='raise' stops there, clip_grad_value bounds gradients")
+            raise ValueError(f"{opt.name}: nonfinite='skip' does not work with release_gradients: some parameters have moved when a gradient "
+                             "that is not finite arrives. Use nonfinite='raise', which stops there, or clip_grad_value")
 
 
 def new_or_old(old, p, group, i, of, place):
@@ -266,11 +266,11 @@ def finish(opt):
 
 def check_alone(chain, capturable, who):
     "Refuse a chain that cannot run for one parameter while others have no gradient yet"
-    if capturable: raise ValueError(f"{who}: capturable=True cannot be with release_gradients; leave it out")
+    if capturable: raise ValueError(f"{who}: capturable=True does not work with release_gradients; leave capturable out")
     for b in chain.blocks:
         if asked := [n for n in b.reads if n in of_model]:
-            raise ValueError(f"{who}: {b} asks for {asked[0]!r}, which belongs to a whole step, but with release_gradients each parameter moves "
-                             "before the next one has its gradient")
+            raise ValueError(f"{who}: {b} reads {asked[0]!r}, which belongs to a whole step, but with release_gradients each parameter moves "
+                             "before the next one has its gradient; leave release_gradients out")
         if b.is_global:
             raise ValueError(f"{who}: {b} reads {next(iter(b.lists))!r}, of all parameters, but with release_gradients each one moves before the "
                              "next one has its gradient. clip_grad_value clips each element, and clip_tensor_norm each gradient by its own norm")
@@ -281,4 +281,4 @@ second = ("has moved in this step already, and now backward has another gradient
           "release_gradients(opt, every=n), or accumulate(). After a backward that has failed, call opt.zero_grad() and opt.step()")
 after_hooks = ("has moved during backward, and has got another gradient since. DistributedDataParallel does that: it keeps the gradients of all "
                "parameters in its buckets, so release_gradients could free nothing; shard the model with fully_shard instead")
-moved  = "It has not moved; others whose gradients came before have"
+moved  = "This parameter has not moved; those with earlier gradients have"

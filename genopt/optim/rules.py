@@ -30,7 +30,7 @@ def matcher(rule):
             return lambda name,p,owner: isinstance(owner, rule)
     elif isinstance(rule, int) and not isinstance(rule, bool):
         return lambda name,p,owner: p.ndim==rule
-    elif callable(rule):
+    elif callable(rule) and not isinstance(rule, nn.Module):
         return rule if takes_module(rule) else lambda name,p,owner: rule(name, p)
     raise TypeError(f"groups: a rule is a pattern of names ('*.bias'), a compiled regular expression, a kind of module (nn.LayerNorm), a number of "
                     f"dimensions, a function of name and parameter, or a tuple of these; got {rule!r}")
@@ -105,5 +105,5 @@ def groups(model: nn.Module, rules) -> Groups:
         res.rules.append('the rest')
     for rule,group in zip(res.rules, res):
         if not group['params']:
-            raise ValueError(f"groups: {rule!r} finds no parameter that a rule before it has not taken:\n{res}")
+            raise ValueError(f"groups: the rule {rule!r} matches no parameter, or earlier rules have taken all that it matches:\n{res}")
     return res

@@ -90,14 +90,15 @@ def check_names(ours, theirs, who):
     missing = [n for n in ours if n not in theirs]
     unknown = [n for n in theirs if n not in ours]
     if missing or unknown:
-        raise ValueError(f"{who}: it has no state for {', '.join(missing[:5]) or 'nothing'} but has one for {', '.join(unknown[:5])}; "
+        raise ValueError(f"{who}: the state dict has no state for {', '.join(missing[:5]) or 'nothing'} but has one for {', '.join(unknown[:5])}; "
                          "load it into a model with the same names, or drop 'param_names' from its groups to go by order")
 
 def check_callbacks(opt, group, saved, who):
     "Check that `group` and the `saved` group have the same `cbs`, if they have any of their own"
     ours,theirs = group.get('cbs'),saved.get('cbs')
     if ours!=theirs:
-        raise ValueError(f"{who}: it runs {ours or opt.name}, and the saved one {theirs or 'the cbs of its optimizer'}")
+        raise ValueError(f"{who}: the group runs {ours or opt.name}, and the saved group ran {theirs or 'other callbacks'}; "
+                         "load it into the same algorithm")
 
 def check_state(state, chain, known, p, who, nonfinite):
     "The saved `state` of the parameter `p` under the names and in the types of `chain`. `known`: codes by name, in which it may be"
@@ -159,13 +160,14 @@ def saved_code(n, state, init, known, who):
     coded  = isinstance(codes, Tensor) and codes.dtype in (torch.uint8,torch.int8)
     beside = [k for k in state if k.startswith(f'{n}.')]
     if not beside and not coded: return None,None
-    if not beside: raise ValueError(f"{who}: {n!r} is in codes, but it has no scales, such as {codes_of_genopt['int8'].beside(n)!r}")
-    if not coded: raise ValueError(f"{who}: it has {beside[0]!r}, but no codes as {n!r}")
+    if not beside:
+        raise ValueError(f"{who}: {n!r} is stored as codes, but the state lacks their scales, such as {codes_of_genopt['int8'].beside(n)!r}")
+    if not coded: raise ValueError(f"{who}: the state has the scales {beside[0]!r}, but no codes as {n!r}")
     name = beside[0].removeprefix(f'{n}.').replace('scale', 'int8')                         # files of before November 2026
     code = (known | ({init.code.name: init.code} if getattr(init, 'code', None) else {})).get(name)
     if code is None:
-        raise ValueError(f"{who}: {n!r} was saved in the code {name!r}, which the optimizer does not know; give it the code, with a pattern that may "
-                         f"come after all others: store={{..., '*': {name}}}")
+        raise ValueError(f"{who}: {n!r} was saved in the code {name!r}, which the optimizer does not know; give it that code: "
+                         f"store={{..., '*': {name}}}, as the last pattern")
     scale,size = state[beside[0]],code.n_blocks(codes)
     if not isinstance(scale, Tensor) or scale.dtype!=torch.float32 or scale.shape!=(size,):
         raise ValueError(f"{who}: {beside[0]!r} must be a float32 tensor of {size} elements, one for each {code.block} of {n!r}; it is "
@@ -201,8 +203,8 @@ def check_missing(found, chain, p, who):
     "Warn where the file has some states of the chain and not others"
     missing = lacking(found, chain, p)
     if found and missing:
-        warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which start{'s'*(len(missing)==1)} anew: "
-             "right if a callback was added since, else the file lacks a part")
+        warn(f"{who}: the state has {', '.join(found)} but no {', '.join(missing)}, which start{'s'*(len(missing)==1)} anew. "
+             "That is right if you have added a callback since; otherwise the file lacks a part")
 
 def check_nan(state, who, nonfinite):
     "Warn of NaN in a state, or in its scales; refuse it where the optimizer refuses gradients that are not finite"
@@ -218,9 +220,9 @@ def check_value(n, v, init, p, who):
     expected = first(init, p)
     v = as_declared(v, init, p)
     if isinstance(v, Tensor)!=isinstance(expected, Tensor) or not isinstance(v, (Tensor,bool,int,float)):
-        raise ValueError(f"{who}: {n!r} is a {type(v).__name__}, where a {type(expected).__name__} is kept")
+        raise ValueError(f"{who}: {n!r} is a {type(v).__name__}; it must be of type {type(expected).__name__}")
     if isinstance(v, Tensor) and not init.fits(v, expected):
-        raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it is {tuple(expected.shape)}")
+        raise ValueError(f"{who}: {n!r} has shape {tuple(v.shape)}; for a parameter of shape {tuple(p.shape)} it must have {tuple(expected.shape)}")
     if isinstance(v, Tensor) and v.is_floating_point() and expected.is_floating_point():
         return v.to(init.largest(p).dtype)
     return v
@@ -235,7 +237,8 @@ def from_fastai(opt, saved, who):
     states,hypers = saved['state'],saved['hypers']
     counts = sizes(opt.param_groups)
     if len(states)!=sum(counts) or len(hypers)!=len(counts):
-        raise ValueError(f"{who}: it is fastai's, of {len(states)} parameters in {len(hypers)} groups; here are {sum(counts)} in {len(counts)}")
+        raise ValueError(f"{who}: the state is fastai's, of {len(states)} parameters in {len(hypers)} groups; "
+                         f"the optimizer has {sum(counts)} in {len(counts)}")
     numbers = iter(range(len(states)))
     groups  = []
     for group,values in zip(opt.param_groups, hypers):
@@ -255,7 +258,8 @@ def check_fastai(i, state, chain, who):
     for n,v in state.items():
         if isinstance(v, Tensor) and v.ndim and n not in chain.state:
             kept = ', '.join(chain.state) or 'nothing'
-            raise ValueError(f"{who}, parameter {i}: fastai's keeps {n}, the callbacks {kept}; was it saved by another algorithm?")
+            raise ValueError(f"{who}, parameter {i}: the state of fastai has {n}, and the callbacks keep {kept}; "
+                             "load it into the algorithm that saved it")
 
 
 # -- torch's format --
@@ -281,7 +285,7 @@ def torch_state_dict(opt) -> dict:
     Raises `ValueError` where torch has no such algorithm."""
     cls = getattr(torch.optim, opt.name, None)
     if not opt.arguments or not isinstance(cls, type) or any('cbs' in g for g in opt.param_groups):
-        raise ValueError(f"torch.optim has no {opt!r}; state_dict() is what genopt itself loads")
+        raise ValueError(f"torch.optim has no {opt!r}; save state_dict(), which genopt loads")
     res = opt.state_dict()
     for group,saved in zip(opt.param_groups, res['param_groups']):
         chain    = opt._recipe(group).chain(group)

@@ -4,10 +4,10 @@
     AdamW(params, store='int8')                                            # the same as {'*': 'int8'}
     AdamW(params, store={'sqr_avg': my_code})                              # a `genopt.Code`
 
-The first pattern that matches a state counts. Some states match nothing but their exact name. One is a state that its callback declares
-as `exact(zeros)`: a matrix from which others are computed, for instance, or a sum. The other is a copy of the weights (`p0`, `eval_p`), where the
-policy is a code: it is not an average, and 8 bits are too few for it. A policy changes what the callbacks declare, and nothing else: `grad_avg=zeros`
-becomes `grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
+The first pattern that matches a state counts. Two kinds of states match only their exact name. The first is a state that its callback declares
+as `exact(zeros)`, for instance a sum, or a matrix from which others are computed. The second is a copy of the weights (`p0`, `eval_p`) under a code,
+because 8 bits are too few for weights. A policy changes only what the callbacks declare: `grad_avg=zeros` becomes
+`grad_avg=kept(zeros, 'bfloat16')`. So a step runs in the same ways as before, and callbacks see float32.
 
 `p` is the parameter. It has policies of its own, `store={'p': 'master'}`, which `genopt.contract.weights` describes. No pattern matches it. Without
 such an entry it has the default policy, which keeps 24 bits of parameters in bfloat16."""
@@ -52,7 +52,7 @@ def check_names(store):
     known = {}
     for _,how,*_ in store:
         if isinstance(how, Code) and known.setdefault(how.name, how)!=how:
-            raise ValueError(f"store has two codes called {how.name!r}; give one another name")
+            raise ValueError(f"store has two codes called {how.name!r}; rename one")
 
 arguments = 'dtype','rounding','smallest'                                  # of `kept`
 
@@ -60,8 +60,8 @@ def policy(pattern, how):
     if not isinstance(pattern, str): raise TypeError(f"store: {pattern!r} must be the name of a state, or a pattern such as '*_avg'")
     if pattern=='p': return pattern,policy_for_p(how)
     how = dict(how) if isinstance(how, Mapping) else dict(dtype=how)
-    if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has {min(bad)!r}; there is {', '.join(arguments)}")
-    if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype")
+    if bad := how.keys()-{*arguments}: raise TypeError(f"store: {pattern!r} has the unknown setting {min(bad)!r}; choose from {', '.join(arguments)}")
+    if 'dtype' not in how: raise TypeError(f"store: {pattern!r} has no dtype; give one, such as dict(dtype='bfloat16', ...)")
     try: init = kept(zeros, **how)
     except ValueError as e: raise ValueError(f"store, {pattern!r}: {e}") from None
     return pattern,*init.args[1:]
@@ -98,7 +98,7 @@ def is_tensor(init):
     except Exception: return True                                          # it takes other parameters
 
 def check_weights(group, who):
-    "Refuse a policy of the user's that is not for the dtype of a parameter of low precision. What rounding loses would be lost silently"
+    "Refuse a policy that does not work for the dtype of a low-precision parameter. Otherwise rounding would lose updates silently"
     weights = weights_in(group['store'])
     if all(pattern!='p' for pattern,*_ in group['store'] or ()): return
     for i,p in enumerate(group['params']):
@@ -114,7 +114,8 @@ def check_matches(store, state, who):
         found = [n for n in names if fnmatchcase(n, pattern)]
         exact = [n for n in found if state[n].exact and n!=pattern]
         if found and found==exact and pattern!='*':
-            raise ValueError(f"{who}: store has {pattern!r}, which matches {', '.join(exact)} alone; such a state must keep its precision, and takes "
-                             "a policy only under its exact name")
+            raise ValueError(f"{who}: store has {pattern!r}, which matches only {', '.join(exact)}, and that state must keep its precision; "
+                             f"to store it otherwise all the same, write its exact name, {exact[0]!r}")
         if pattern=='p' or found: continue
-        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; there is {', '.join(names) or 'none'}")
+        raise ValueError(f"{who}: store has {pattern!r}, which matches no state{did_you_mean(pattern, names)}; "
+                         f"the algorithm keeps {', '.join(names) or 'none'}")

@@ -42,8 +42,8 @@ class Lost:
         lr    = next(number(g['lr']) for g in self.groups if any(p is self.p for p in g['params']))
         there = (self.grad!=0) & (self.old!=0)
         if lr>0 and there.any() and (few(self.p)!=self.old)[there].float().mean()<.1:
-            warnings.warn(f"{who}: hardly an element of {name_in(self.groups, self.i)} has moved in a step with lr={lr}: its updates are smaller "
-                          f"than what {self.p.dtype} can tell apart, and are lost. {advice(self.p.dtype)}. Or train float32 parameters, under "
+            warnings.warn(f"{who}: a step with lr={lr} has changed hardly any element of {name_in(self.groups, self.i)}: rounding to "
+                          f"{self.p.dtype} loses such small updates. {advice(self.p.dtype)}. Or train float32 parameters under "
                           "torch.autocast, or take a larger lr", stacklevel=5)
 
 def advice(dtype):

@@ -169,8 +169,10 @@ def expected_shape(work, batch, n, v):
 
 def misfit(work, batch, c, n, v, x):
     shape = expected_shape(work, batch, n, v)
-    was = 'a tensor' if shape is None else f'of shape {tuple(shape)}'
-    return ValueError(f"{work.who}: {c.block} made {n} {describe(x)}; it was {was}")
+    was = 'a tensor' if shape is None else f'a tensor of shape {tuple(shape)}'
+    return ValueError(
+        f"{work.who}: {c.block} changed {n} from {was} to {describe(x)}; return the same kind and shape in every step"
+    )
 
 
 def give(work, batch, v):

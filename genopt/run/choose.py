@@ -1,4 +1,4 @@
-"""How a chain is run, before there is a plan: on which backend, and whether as the user asks."""
+"""Choices that come before a plan: the backend of a chain, and whether it can do what the user asks."""
 
 from dataclasses import replace
 import torch
@@ -91,7 +91,7 @@ def check_asked(chain, numbers, params, who, fused, capturable):
             why = why or program.instead
         if why:
             name = flag.partition('=')[0]
-            raise ValueError(f"{who}: {flag} cannot be: {why}; leave {name} out")
+            raise ValueError(f"{who}: {flag} is not possible: {why}; leave {name} out")
 
 
 def check_compilers(params, who):
@@ -100,7 +100,7 @@ def check_compilers(params, who):
         found = compiler_of.get(dialects.get(kind))
         if found and not found.available():
             raise ValueError(
-                f"{who}: fused=True cannot be: {found.missing()}; or leave fused out"
+                f"{who}: fused=True is not possible: {found.missing()}; or leave fused out"
             )
 
 
@@ -157,7 +157,7 @@ def kernels(chain, numbers, params, target):
 
 
 def launches_of(program):
-    "How many launches a step takes, in words. Around calls there is one after the other"
+    "How many launches a step takes, in words. A program with calls makes one launch at a time"
     if program.why:
         return 'one launch'
     if program.one_call:

@@ -108,8 +108,8 @@ def missing():
     if off():
         return "GENOPT_COMPILE=0 is set; unset it"
     if not sys.platform.startswith('linux'):
-        return f"compiling has been tried on Linux only, not on {sys.platform}"
-    return "it needs a C compiler: install gcc or clang (CC names another)"
+        return f"genopt compiles on Linux only, and this is {sys.platform}"
+    return "genopt finds no C compiler: install gcc or clang, or name another in CC"
 
 
 @functools.cache

@@ -7,7 +7,7 @@ for each parameter. It needs no compiler, and runs on any device. SGD with momen
                                      _foreach_copy_(grad_avg, v7)
 
 An operation writes in place where the old value is not needed again (`schedule.py`). On an
-accelerator the operations are put together otherwise first (`rewrite.py`)."""
+accelerator `rewrite.py` first replaces the operations by others that move less memory."""
 
 import sys
 from operator import is_not
@@ -100,7 +100,7 @@ def on_accelerator(program):
 
 
 def rewrites(program):
-    """Whether operations are put together otherwise. Not on a CPU, where the bits are those of the
+    """Whether `rewrite.py` replaces the operations. Not on a CPU, where the bits are those of the
     reference; nor where scalars are on the device, because the host computes factors"""
     return on_accelerator(program) and not program.request.capturable
 

@@ -54,11 +54,11 @@ def why_not_moved(p):
     "Why `p` cannot be brought to the host, in words; None if it can"
     if is_sharded(p):
         return (
-            "is sharded (DTensor); use fully_shard(..., offload_policy=CPUOffloadPolicy()) "
+            "is sharded (DTensor), which offload=True cannot move; use fully_shard(..., offload_policy=CPUOffloadPolicy()) "
             "and leave offload out"
         )
     if type(p) not in plain_types:
-        return f"is a {type(p).__name__}, and offload=True moves plain tensors only"
+        return f"is a {type(p).__name__}, but offload=True moves plain tensors only; leave offload out"
     return None
 
 

@@ -35,7 +35,7 @@ __all__ = ['Inputs', 'Plan', 'prepared']
 
 class Plan:
     """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
-    optimizer's name, for messages; `late`: what prefixes have been seen to change late, by name;
+    optimizer's name, for messages; `late`: what prefixes have begun to change after they were made, by name;
     `finished`: items of this step that have gone through their chains already; `gate`: that of the
     optimizer, for steps that may be left out without a wait; `seeds`: those of the optimizer"""
 
@@ -160,7 +160,7 @@ class Plan:
             w.close_gate_if_bad()
 
     def first_marked(self):
-        "The place of the first parameter for whose gradient that has closed the gate"
+        "The place of the first parameter whose gradient has closed the gate; None if none has"
         found = [i for w in self.looked if (i := w.first_marked()) is not None]
         return min(found, default=None)
 
@@ -312,7 +312,7 @@ def prepared(plan, inputs, model, replan, look=False):
             return plan
         plan = replan(inputs, finished)
     raise RuntimeError(
-        f"{plan.who}: no plan holds for this step; this is a fault of genopt, "
+        f"{plan.who}: genopt cannot find how to run this step. This is a fault of genopt; "
         "please report it with the list of callbacks"
     )
 
@@ -354,13 +354,13 @@ def refuse_meta(inputs, who):
         if p.is_meta and p.requires_grad and g is None:
             raise RuntimeError(
                 f"{who} has parameters on the meta device, without gradients; "
-                "make it after the model has got its memory (to_empty)"
+                "make the optimizer after model.to_empty(device=...)"
             )
 
 
 def not_for_shards(who, items, error):
     chains = ', '.join(dict.fromkeys(str(it.chain) for it in items if is_sharded(it.p)))
     return RuntimeError(
-        f"{who}: {chains}: a callback cannot be run on sharded parameters (DTensor). "
-        f"Nothing has changed. {error}"
+        f"{who}: a callback of {chains} cannot run on sharded parameters (DTensor). "
+        f"The step has changed nothing. {error}"
     )

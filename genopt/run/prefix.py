@@ -1,5 +1,5 @@
 """Prefixes: callbacks that are called before a program, because they ask the model or cannot be
-recorded. The program gets what they come to. SAM, for instance:
+recorded. The program reads what they return. SAM, for instance:
 
     prefix     sharpness_aware                    evaluates the model again
                hands on                           another gradient
@@ -38,13 +38,13 @@ def prefix_items(work, params, store, settings):
 
 
 def late_changes(prefix, items):
-    """What callbacks have changed that they did not change when `prefix` was made: name -> value.
-    The prefix cannot hand that on; a new one can"""
+    """What callbacks have changed now, and did not change when `prefix` was made: name -> value.
+    This prefix cannot hand it on; a new one can"""
     return next((late for it in items if (late := prefix.late(it.begun, it.ns))), {})
 
 
 def hand_over(work, items):
-    """Give `work` the tensors beside the gradients to which its prefix has come. Returns the
+    """Give `work` the tensors that its prefix has returned beside the gradients. Returns the
     gradients, by the place of the parameter, and the numbers, by name"""
     prefix = work.program.prefix
     for it in items:
@@ -60,5 +60,5 @@ def check_handed(prefix, item, who):
     for n in prefix.handed:
         made, expected = item.ns.get(n), prefix.numbers.get(n, item.ns['p'])
         if n not in item.ns or fit(made) != fit(expected):
-            told = f"made {n} {describe(made)}; it was {describe(expected)}"
+            told = f"changed {n} from {describe(expected)} to {describe(made)}; return the same kind and shape in every step"
             raise ValueError(f"{who}: {prefix.chain} {told}")

@@ -71,14 +71,17 @@ class Item:
             self.ns = {n: self.ns[n] for n in ('new_p', *self.kept)}
 
     def check(self, who):
-        "Refuse what the chain has come to, if it cannot be written"
+        "Refuse results of the chain that cannot be written"
         if self.versions != self.versions_now():
             raise wrote_in_place(who, self.chain)
         old = self.kept | ({'new_p': self.x} if self.chain.moves else {})
         for n, v in old.items():
             fits = self.chain.state[n].fits if n in self.kept else same_fit
             if not fits(self.ns[n], v):
-                told = f"made {n} {describe(self.ns[n])}; it was {describe(v)}"
+                told = (
+                    f"changed {n} from {describe(v)} to {describe(self.ns[n])}; "
+                    "return the same kind and shape in every step"
+                )
                 raise ValueError(f"{who}: {self.chain} {told}")
 
     def write(self):
@@ -192,7 +195,7 @@ def give_loss(item, model):
 
 
 def next_block(waiting):
-    "The callback at which all walks wait that have it before them"
+    "The callback at which all walks that still have to run it are waiting"
     for w in waiting:
         if all(w.block == o.block or not o.comes_to(w.block) for o in waiting):
             return w.block
@@ -201,5 +204,6 @@ def next_block(waiting):
 
 def out_of_order(block):
     return ValueError(
-        f"{block} and another callback over all parameters come in different orders in two groups"
+        f"two groups run {block} and another callback for all parameters in different orders; "
+        "give both lists one order"
     )

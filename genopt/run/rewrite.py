@@ -1,4 +1,4 @@
-"""The operations of a flat part, put together otherwise for lists on an accelerator. Every operation
+"""The operations of a flat part, rewritten for lists on an accelerator. Every operation
 on lists reads and writes memory there, so the time of a step is the number of elements that it
 moves. Identities of arithmetic lead from what a callback has written to the operations of which
 torch builds its own optimizers. The move of Adam, for instance:

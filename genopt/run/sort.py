@@ -58,10 +58,10 @@ class Sort:
     A callback over all parameters is called for all of them or for none. If it must be called for
     one, sorting starts again with `call_globals`.
 
-    `late`: what prefixes have been seen to change late, by name. `finished`: items that have gone
+    `late`: what prefixes have begun to change after they were made, by name. `finished`: items that have gone
     through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
-    the kernels of a GPU are to look at it. Nothing is refused then, because a plan without one may
-    do. `seeds`: of the steps"""
+    the kernels of a GPU are to look at it. Then sorting refuses nothing, because a plan without a
+    gate may work. `seeds`: of the steps"""
 
     def __init__(
         self, inputs, store, who, scratch_bytes, late, finished, gate=None, seeds=None
@@ -106,15 +106,17 @@ class Sort:
         )
         if grad.is_sparse:
             self.check_sparse(i, p, settings)
-            why = "its gradient is sparse"
+            why = f"the gradient of {name_in(self.inputs.groups, i)} is sparse"
         elif settings.asked == 'reference':
-            why = 'foreach=False'
+            why = 'foreach=False is set'
         else:
             why = self.place(i, p, grad, group, settings)
         if why is None:
             return
         if settings.capturable and self.gate is None:
-            raise ValueError(f"{self.who}: capturable=True cannot be: {why}")
+            raise ValueError(
+                f"{self.who}: capturable=True is not possible: {why}; leave capturable out"
+            )
         self.fallback.append((i, group))
 
     def check_sparse(self, i, p, settings):
@@ -122,24 +124,25 @@ class Sort:
         if not p.ndim:
             raise RuntimeError(
                 f"{self.who} does not support sparse gradients of {name_in(self.inputs.groups, i)}: it has no dimensions, "
-                "and so no rows. Let p.grad = p.grad.to_dense()"
+                "so it has no rows. Set p.grad = p.grad.to_dense()"
             )
         if why := why_not_sparse(settings.chain, settings.numbers, p):
             name = name_in(self.inputs.groups, i)
             raise RuntimeError(
                 f"{self.who} does not support sparse gradients of {name}: {why}. "
-                "Or use a dense layer (sparse=False), or p.grad = p.grad.to_dense()"
+                "Or use a dense layer (sparse=False), or set p.grad = p.grad.to_dense()"
             )
         if settings.capturable:
             raise RuntimeError(
-                f"{self.who}: capturable=True cannot take sparse gradients"
+                f"{self.who}: capturable=True does not work with sparse gradients; "
+                "leave it out, or use a dense layer (sparse=False)"
             )
 
     def place(self, i, p, grad, group, settings):
         "Give parameter `i` to the work of its program. Returns why no program can take it, or None"
         kind = kind_of(p, grad)
         if kind is None:
-            return f"it is a {type(p).__name__}"
+            return f"{name_in(self.inputs.groups, i)} is a {type(p).__name__}"
         x = real(local(p).detach())
         hosts, kept = self.states(p, x, settings)
         if kind == 'sharded' and not all(
@@ -219,7 +222,7 @@ class Sort:
             self.again = True
         elif settings.asked == 'launch' and self.gate is None:
             raise ValueError(
-                f"{self.who}: fused=True cannot be: {why}; leave fused out"
+                f"{self.who}: fused=True is not possible: {why}; leave fused out"
             )
         return str(why)
 
@@ -294,12 +297,12 @@ def check_shapes(who, groups, i, p, state, chain, grad):
     "Refuse parameter `i` if it has another shape than its gradient or a state"
     told = None
     if grad.shape != p.shape:
-        told = f"its gradient is of {tuple(grad.shape)}. Nothing has changed"
+        told = f"but its gradient has shape {tuple(grad.shape)}. The step has changed nothing"
     elif odd := next((n for n, v in state.items() if outgrown(chain, n, v, p)), None):
         told = (
-            f"its state {odd!r} is of {tuple(state[odd].shape)} and would be of "
-            f"{tuple(first(chain.state[odd], p).shape)}. Nothing has changed; "
-            "`del opt.state[p]` gives it a new state"
+            f"but its state {odd!r} has shape {tuple(state[odd].shape)} in place of "
+            f"{tuple(first(chain.state[odd], p).shape)}. The step has changed nothing; "
+            "`del opt.state[p]` gives the parameter a new state"
         )
     if told:
         raise RuntimeError(

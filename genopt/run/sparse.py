@@ -60,7 +60,7 @@ def why_not(chain, numbers, elementwise, p):
 
     `elementwise` says whether the chain computes each element from that element alone."""
     if not elementwise:
-        return "a callback looks at more than one element of it"
+        return "a callback needs more than one element of the gradient at a time"
     if any('rows' in b.reads for b in chain.blocks):
         return None
     x = torch.linspace(0.5, 1.5, 7, dtype=torch.float64)
@@ -81,5 +81,5 @@ def why_not(chain, numbers, elementwise, p):
     what = 'the parameter' if moved == ['new_p'] else moved[-1]
     return (
         f"{what} changes where the gradient is zero; "
-        "SparseAdam, or `lazy` in the list, lets such rows rest"
+        "SparseAdam, or `lazy` in the list, leaves such rows as they are"
     )

@@ -285,7 +285,7 @@ class StateStore(dict):
         if isinstance(p, Tensor) and not isinstance(s, dict):
             raise TypeError(
                 f"the state of a parameter is a dict, got {s!r}; "
-                "a note of yours goes under a name: opt.state['note']"
+                "keep a note of your own under a name: opt.state['note'] = ..."
             )
         self.writes.bump()
         if isinstance(s, dict):

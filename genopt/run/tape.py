@@ -1,4 +1,4 @@
-"""A callback on a stack of parameters, or on one, as the operations that it comes to. `vmap` finds these anew
+"""A callback on a stack of parameters, or on one, as a list of its operations. `vmap` finds these anew
 in each step, which takes longer than the arithmetic on small matrices. So a `Tape` writes them down
 once, as a Python function of the tensors that the callback reads. The numbers that it read are
 constants there. grad - grad.mean(-1, keepdim=True), for instance, becomes
@@ -112,7 +112,7 @@ class Tape(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Line:
-    "A line of the function: the names that it `reads` and `makes`. `acts`: it is of use anyway"
+    "A line of the function: the names that it `reads` and `makes`. `acts`: it is kept even if nobody reads what it makes"
 
     text: str
     reads: set

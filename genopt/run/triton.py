@@ -3,8 +3,8 @@ with which every source starts, and how elements are read and written. `triton_e
 kernels.
 
 In float32, `/` and `tl.sqrt` of Triton are approximations. The dialect takes the operations that
-round as IEEE 754 says, as the reference does. Kernels are limited by memory, so this costs no time
-that anybody has predicted. Other functions come from `libdevice`, CUDA's or ROCm's."""
+round as IEEE 754 says, as the reference does. Kernels are limited by memory, so this should cost no
+time. Other functions come from `libdevice`, CUDA's or ROCm's."""
 
 import math
 import torch

@@ -51,9 +51,9 @@ def compile_for(kernel, target, stage=-1):
     Raises `ValueError` for another, `RuntimeError` without Triton, or with an old one"""
     if target not in targets:
         known = ', '.join(targets)
-        raise ValueError(f"kernel: there is no target {target!r}; there are {known}")
+        raise ValueError(f"kernel: unknown target {target!r}; choose from {known}")
     if runtime.installed() < runtime.oldest:
-        raise RuntimeError(f"kernels cannot be compiled: {runtime.missing()}")
+        raise RuntimeError(f"kernel: {runtime.missing()}")
     source, calls = kernel.source(stage)
     found = runtime.functions(source, [c.name for c in calls])
     single = kernel.names.d.single

@@ -97,8 +97,8 @@ def missing():
     if compiler.off():
         return "GENOPT_COMPILE=0 is set; unset it"
     wanted, here = ('.'.join(map(str, v)) for v in (oldest, installed()))
-    found = f", and here is {here}" if installed() > (0, 0) else ''
-    return f"it needs Triton {wanted} or newer{found}: pip install -U triton"
+    found = f"finds Triton {here}" if installed() > (0, 0) else "finds no Triton"
+    return f"genopt {found}, and needs {wanted} or newer: pip install -U triton"
 
 
 # -- From source to functions --

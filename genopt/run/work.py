@@ -212,7 +212,7 @@ class Work:
             torch.maximum(self.gate.flag, self.marks.amax(), out=self.gate.flag)
 
     def first_marked(self):
-        "The place of the first parameter for which that has closed the gate; None if none has"
+        "The place of the first parameter whose gradient has closed the gate; None if none has"
         if not self.kernels_read_gradients:
             found = self.marks.nonzero().flatten().tolist()
         else:
@@ -300,5 +300,6 @@ def not_finite(grads):
 
 def other_names(who, chain):
     return RuntimeError(
-        f"{who}: a callback of {chain} has returned other names than before"
+        f"{who}: a callback of {chain} has returned other names than in earlier steps; "
+        "return the same names in every step"
     )

@@ -43,14 +43,14 @@ def compare(
     seed:int=42,               # Seed of the weights and of the order of the batches
     tune:str=None,             # Compare optimizers with each other, not with torch: tune this hyper-parameter of each, such as lr
     seeds:int=None,            # Compare optimizers with each other, over this number of seeds; 5 with --tune or --store
-    store:str=None,            # Compare each optimizer that stores states so with itself in float32: int8, or "sqr_avg: int8, '*_avg': bfloat16"
-    budget:int=8,              # Trainings of each optimizer to tune it
-    schedule:str='cosine',     # Of the learning rate, with --tune, --seeds or --store: cosine, which warms up, or constant
-    dtype:str=None,            # float64 shows that the algorithms are equal to torch's; with --tune, --seeds or --store float32
+    store:str=None,            # Compare each optimizer, its states stored so, with itself in float32: int8, or "sqr_avg: int8, '*_avg': bfloat16"
+    budget:int=8,              # How many trainings each optimizer gets to tune it
+    schedule:str='cosine',     # Schedule of the learning rate with --tune, --seeds or --store: cosine, after a warm-up, or constant
+    dtype:str=None,            # By default float64, which shows that the algorithms equal torch's; with --tune, --seeds or --store float32
     tol:float=None,            # Largest difference of two losses that counts as equal to torch's (1e-8 in float64, 0.01 in float32)
     out:Path=None,             # File for the picture; by default compare.png
-    results:Path=None,         # File for every training of --tune, --seeds or --store, from which an interrupted run goes on; by default compare.json
-    page:Path=None,            # File for a page with the table and the picture of --tune, --seeds or --store; these are then beside it
+    results:Path=None,         # File that keeps every training of --tune, --seeds or --store, so that a run can go on; by default compare.json
+    page:Path=None,            # File for a page with the table of --tune, --seeds or --store; picture and results are written beside it
     root:Path='~/.cache/genopt', # Folder in which torchvision keeps its data sets
     json:bool=False,           # Print all that was measured as JSON instead of the table
 ):
@@ -89,7 +89,7 @@ def bench(
     algorithms:str='Adam',     # Names of algorithms, as `genopt list` shows them
     contenders:str='genopt, torch, memory', # Libraries or contenders, as in "genopt, torch fused, torch compiled"
     rounds:int=None,           # Steps of each contender; by default as many as the shape needs
-    device:str='cpu',          # cpu or cuda, where the table has the times of the device and of the host
+    device:str='cpu',          # cpu, or cuda, for which the table has the times of the device and of the host
     patience:int=60,           # Seconds that a contender may take for its first ten steps
     out:Path=None,             # File for all measurements, as JSON
 ):
@@ -124,9 +124,9 @@ def gallery(
 def trials(
     opts:str=None,             # Algorithms, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer(momentum=0.9); by default all
     tasks:str=None,            # Names of tasks, as the table shows them, with _ for a space; by default all
-    out:Path='trials.json',    # File for the results, from which an interrupted run goes on; the picture and the page are written beside it
-    processes:int=None,        # How many run side by side; by default as many as there are cores
-    fresh:bool=False,          # Run again what the file has already
+    out:Path='trials.json',    # File that keeps the results; an interrupted run goes on from it; the picture and the page are written beside it
+    processes:int=None,        # How many processes run side by side; by default one for each core
+    fresh:bool=False,          # Run everything again, also what the file has already
 ):
     "Run optimizers on small tasks that isolate one difficulty each, and show which they pass and at which rates"
     check_folder('--out', out)
@@ -141,12 +141,12 @@ def trials(
 
 def list_(
     pattern:str=None,          # Names to show, with * for any letters, as in '*adam*'; by default all
-    store:str=None,            # Show bytes for each element, in float32 and where states are stored so: int8, or "sqr_avg: int8, '*_avg': bfloat16"
+    store:str=None,            # Show bytes for each element, in float32 and with states stored so: int8, or "sqr_avg: int8, '*_avg': bfloat16"
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
     "Show algorithms by family, with their callbacks at the default settings"
     if store and page:
-        raise ValueError(f"--page {page}: the catalogue has no bytes under a policy; leave out --store or --page")
+        raise ValueError(f"--page {page} cannot show --store; leave out one of them")
     if store:
         return print(catalogue.sizes(store, pattern or '*'))
     if not page:
@@ -175,7 +175,7 @@ def site(
 ):
     "Build the documentation, from a clone of the repository, with warnings as errors"
     if not Path('mkdocs.yml').exists():
-        raise OSError("there is no mkdocs.yml here; run this in a clone of genopt's repository")
+        raise OSError("this folder has no mkdocs.yml; run the command in a clone of genopt's repository")
     if not find_spec('mkdocs'):
         raise RuntimeError("mkdocs is not installed; pip install '.[docs]' brings what the site needs")
     task = ['serve'] if serve else ['build', '--strict', '--site-dir', out.absolute()]

@@ -105,7 +105,7 @@ def make_model(name: str, x: torch.Tensor, n_out: int=10) -> nn.Module:
     not take such inputs, `RuntimeError` where torchvision is missing."""
     of_text = not x.is_floating_point()
     if of_text!=(name=='transformer'):
-        raise ValueError(f"model {name!r} is not for {'text; use transformer' if of_text else 'images; use mlp or one of torchvision.models'}")
+        raise ValueError(f"--model {name} does not work on {'text; use transformer' if of_text else 'images; use mlp or one of torchvision.models'}")
     if of_text:
         return Transformer(n_out, x.shape[1])
     if name=='mlp':

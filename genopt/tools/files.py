@@ -9,7 +9,7 @@ __all__ = ['check_folder', 'dumps', 'write']
 def check_folder(option: str, path: Path):
     "Raise `ValueError` if there is no folder in which `path`, the value of `option`, could be"
     if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
+        raise ValueError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
 
 def dumps(o, indent: int|None=1) -> str:
     "`o` as JSON, with null for NaN and infinity, which JSON does not have"

@@ -23,7 +23,7 @@ def arguments(data, model, epochs, bs):
 def check_sizes(n, epochs, bs):
     "Raise `ValueError` for numbers with which there is nothing to train on"
     if not 0<bs<=n:
-        raise ValueError(f"batch size {bs} for {n} training examples")
+        raise ValueError(f"--bs {bs} is not possible with {n} training examples; give 1 to {n}")
     at_least(1, epochs=epochs)
 
 def batches(n, bs, epochs, seed):

@@ -260,7 +260,7 @@ def test_what_is_worse_is_told():
     (['--store', 'sqr_avg: int8:'],                             "--store sqr_avg: int8:: cannot read 'sqr_avg: int8:'; write names"),
     (['--store', 'sqr_av: int8', '--opts', 'Adam'],             "--store sqr_av: int8: Adam: store has 'sqr_av', which matches no state, did you mean 'sqr_avg'"),
     (['--store', 'int8', '--opts', 'Adam, SGD'],                "matches no state; the algorithm keeps none; name another state, or leave SGD out of --opts"),
-    (['--store', 'p: int8', '--opts', 'Adam'],                  "a parameter cannot be kept as 'int8'; choose from nearest"),
+    (['--store', 'p: int8', '--opts', 'Adam'],                  "the policy of a parameter must be one of extra_bits, "),
     (['--store', "*: {dtype: int8, smallest: 5000}"],           "in fewer bytes: those of fewer than 4096 elements stay as they are. Give a larger --model"),
     (['--store', 'int8', '--dtype', 'float64'],                 "--dtype float64: --store compares with float32; leave --dtype out"),
 ])

@@ -1,7 +1,7 @@
 """Lists as people write them: any callable as a callback, an algorithm among blocks, a name that two of them have. Such a list comes to the right
 values in all ways of running, or is refused by name, and the remedy that the error gives is one that works."""
 
-import functools,math,re
+import functools,math,re,warnings
 from functools import partial
 import pytest,torch
 from torch import nn
@@ -432,3 +432,18 @@ def test_values_of_other_callbacks_may_differ():
 def test_an_alias_of_what_an_algorithm_has_is_not_taken():
     refused(TypeError, "Adam got an unexpected hyper-parameter 'momentum'", lambda: genopt.Adam([P()], momentum=.9))
     refused(TypeError, "unexpected hyper-parameter 'alpha'", lambda: genopt.Adam([P()], alpha=.9))
+
+# -- States that nobody moves --
+
+def forgets(grad, mom=.9, avg=zeros): return avg*mom + grad
+def forgets_to_count(grad, steps=count): return grad/(steps+1)
+def returns_some(grad, avg=zeros): return dict(update=avg+grad, avg=avg+grad)
+def masked(grad, mask=genopt.ones): return grad*mask
+
+@pytest.mark.parametrize('cb,name', [(forgets, 'avg=zeros'), (forgets_to_count, 'steps=count'), (returns_some, None), (masked, None)])
+def test_a_state_that_is_never_returned_is_told(cb, name):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        for _ in range(2): Optimizer([torch.ones(3, requires_grad=True)], [cb], lr=.1)
+    told = [str(w.message) for w in told if 'has not returned it' in str(w.message)]
+    assert len(told)==(name is not None) and all(f'{cb.__name__} declares the state {name}' in t for t in told)

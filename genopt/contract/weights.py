@@ -131,7 +131,7 @@ policies = {w.name: w for w in (default, ExactBits('exact_bits', torch.bfloat16)
 
 def weights_of(name: str) -> Weights:
     "The policy called `name`. Raises `ValueError` for another name"
-    if name not in policies: raise ValueError(f"a parameter cannot be kept as {name!r}; choose from {', '.join(policies)}")
+    if name not in policies: raise ValueError(f"the policy of a parameter must be one of {', '.join(policies)}; got {name!r}")
     return policies[name]
 
 def value_in(p: Tensor, state: Mapping[str, Any]) -> Tensor | None:

@@ -1,15 +1,18 @@
 """This module reads lists of callbacks. A list holds callbacks, nested lists, and at most one algorithm: its class or a `partial` of the class."""
 
+import warnings
 from functools import partial
 from fastcore.basics import is_iter
 from ..blocks.transforms import maximize
 from ..contract.block import Block
 from ..contract.chain import hashable,key_of
 from ..contract.names import inside,name_of,rename,same,shown
+from ..contract.state import count,zeros
 from .hypers import Hypers,assign,check_kinds
 from .storage import weights_in,with_storage
 
-__all__ = ['Built', 'algorithm_of', 'arguments_of', 'bound_in', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once']
+__all__ = ['Built', 'algorithm_of', 'arguments_of', 'bound_in', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once',
+           'warn_of_idle']
 
 
 def flatten(cbs):
@@ -166,6 +169,15 @@ def check_advances(chain, advances, built, who):
         other = next(o for o in both if o is not b)
         raise ValueError(f"{who}: {b} and {other} both update the state {n!r}, so each step would update it twice; leave one out, or give one a "
                          f"state of its own: {apart(b.cb, n)}")
+
+def warn_of_idle(chain, returns, who):
+    "Warn of a state that starts at zero, and that no callback has returned in the rehearsal."
+    returned = {n for names in returns.values() for n in names}
+    for b in chain.every:
+        for n,init in b.state.items():
+            if n in returned or init not in (zeros, count): continue
+            warnings.warn(f"{who}: {b} declares the state {n}={init} and has not returned it in three trial steps, so it stays 0. A state changes only "
+                          f"if a callback returns it: return dict({n}=...) with the rest", stacklevel=2)
 
 def apart(cb, n):
     "Return the `rename` with which a user gives the `n` of `cb` a name of its own."

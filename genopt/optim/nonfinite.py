@@ -15,7 +15,7 @@ __all__ = ['Nonfinite', 'of_one_gpu']
 
 
 policies = 'propagate','raise','skip'                                   # the values that `nonfinite` takes
-scaled   = ("a GradScaler cannot be with release_gradients: the parameters have moved during backward, by gradients that were scaled. Train under "
+scaled   = ("release_gradients does not work with a GradScaler: the parameters have moved during backward, by scaled gradients. Train under "
             "torch.autocast with bfloat16, which needs no scaler, or give GradScaler enabled=False")
 captured = "cannot look at gradients, which nonfinite={!r} does{}; leave one out"
 
@@ -41,7 +41,7 @@ class Nonfinite:
         for g in self.__dict__.get('param_groups', ()):
             if g['capturable'] and (why := self._cannot_look(g['params'])):
                 self._nonfinite = before
-                raise ValueError(f"{self.name}: nonfinite={v!r} cannot be: capturable=True {why}")
+                raise ValueError(f"{self.name}: nonfinite={v!r} does not work here: capturable=True {why}")
 
     def check_gradients(self):
         """Raise the `FloatingPointError` of `nonfinite='raise'` for the last step now, if a gradient was not finite, and not at the next step.

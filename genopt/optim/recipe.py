@@ -10,7 +10,7 @@ from ..contract.names import name_of,same
 from ..contract.tensors import is_plain,number,shared
 from .hypers import (Hypers,aliases,ambiguous,assign,at,check_flags,check_kinds,check_ranges,engine_flags,frozen,names_in,ranges,reserved,
                      to_short,to_torch)
-from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten
+from .lists import Built,algorithm_of,arguments_of,check_advances,check_apart,check_built,check_repeats,flatten,warn_of_idle
 from .rehearsal import Unprovided,rehearse,remedy,unexpected
 from .settings import Settings,Shortcut,looked_at
 from .storage import policies
@@ -171,13 +171,14 @@ class Recipe:
     def rehearse(self, chain, params, hypers, built):
         "Try the callbacks on each kind of parameter on which they have not been tried."
         kind    = tuple((n, v) for n,v in hypers.items() if not isinstance(v, float))              # a rehearsal holds for all floats
-        learned = learned_of(chain)
+        learned,tried = learned_of(chain),bool(learned_of(chain).rehearsed)
         for p in params:
             if is_lazy(p) or (p.shape, p.dtype, p.device, kind) in learned.rehearsed: continue
             try: rehearse(chain, p, hypers, kind, self.name)
             except Unprovided as e: raise ValueError(f"{e}{remedy(e, built, self.of_algorithm)}") from None
         check_repeats(chain, built.repeats, learned.returns, self.name)
         check_advances(chain, learned.advances, built, self.name)
+        if learned.rehearsed and not tried: warn_of_idle(chain, learned.returns, self.name)
     def hypers(self, group, chain, read=number):
         "The values of `group` that `chain` reads. `read` converts each value that the group holds."
         hypers = Hypers(group, self.own|chain.asks&ambiguous)

@@ -332,6 +332,28 @@ def test_each_group_of_a_file_names_its_algorithm(make, names):
     assert other.state_dict()['param_groups']==saved['param_groups'] and not any('saved_by' in g for g in other.param_groups)
     for again in copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)): assert again.state_dict()['param_groups']==saved['param_groups']
 
+@pytest.mark.filterwarnings('ignore:torch.distributed is ')
+def test_torch_s_distributed_checkpoints_keep_the_name(tmp_path):
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict,set_optimizer_state_dict
+    def new(cls):
+        model = torch.nn.Linear(2, 1)
+        opt   = cls(model.parameters())
+        model(torch.ones(1, 2)).sum().backward()
+        opt.step()
+        return model,opt
+    def load(theirs, ours):
+        folder = tmp_path/f'{theirs.__name__}-{ours.__name__}'
+        dcp.save(dict(opt=get_optimizer_state_dict(*new(theirs))), checkpoint_id=folder)
+        model,opt = new(ours)
+        saved = dict(opt=get_optimizer_state_dict(model, opt))
+        dcp.load(saved, checkpoint_id=folder)
+        set_optimizer_state_dict(model, opt, saved['opt'])
+        assert 'saved_by' not in opt.param_groups[0]
+    load(genopt.Adam, genopt.Adam)
+    load(genopt.Adam, genopt.AdamW)
+    with pytest.raises(ValueError, match='AdaBelief has saved it, and the optimizer is Adam'): load(genopt.AdaBelief, genopt.Adam)
+
 def test_what_is_written_for_torch_has_no_name():
     assert 'saved_by' not in group(genopt.Adam([torch.nn.Parameter(torch.ones(3))]).torch_state_dict())
 

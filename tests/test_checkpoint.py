@@ -1,9 +1,10 @@
 """State dicts: torch.optim's own, there and back; parameters by name; and what cannot be loaded, which changes nothing."""
 
-import copy,re,warnings
+import copy,functools,io,pickle,re,warnings
 import pytest,torch
 import genopt
 from catalogue import catalogue
+from genopt import fastai
 from genopt.optim.origin import hypers_in_torch
 from helpers import awkward,difference,gradients,two_groups
 
@@ -148,23 +149,70 @@ torch_s = {n: of_torch(n, torch.ones(3, 2)) for n,cls in vars(torch.optim).items
 with_settings = [('SGD', momentum), ('SGD', dict(momentum=.9, nesterov=True)), ('RMSprop', momentum), ('RMSprop', dict(centered=True)),
                  ('Adam', dict(amsgrad=True)), ('NAdam', dict(decoupled_weight_decay=True))]
 torch_s |= {f"{n}({', '.join(kw)})": of_torch(n, torch.ones(3, 2), **kw) for n,kw in with_settings}
-alike = {'Adam': {'Adam','AdamW'}, 'AdamW': {'Adam','AdamW'}}                           # their groups have the same names
+
+# Which algorithms load the file of another, by what they keep
+averages = 'Adam AdamW NAdamW RAdam SparseAdam SAdam QHAdam StableAdamW LAMB AdamP'             # of gradients and of their squares, and the step
+average  = 'QHM Signum Muon Scion'                                                              # of gradients
+sums     = 'SGD SGDW SGDP'                                                                      # of gradients
+loaders  = {n: f for f in (averages, average) for n in f.split()} | {
+    **{f'{n}({how})': sums for n in sums.split() for how in ('momentum', 'weight_decay')}, 'SGD(momentum, nesterov)': sums, 'SGD(dampening)': 'SGD SGDW',
+    **{f'{n}(amsgrad)': 'Adam AdamW AMSGrad' for n in ('Adam', 'AdamW')}, 'Adam(weight_decay)': averages}
+without_decay = 'Adam RAdam SAdam QHAdam LAMB AdamP Adam(amsgrad)'                              # AdamC loads these. With decay it keeps its largest rate
+loaders |= {n: loaders[n]+' AdamC' for n in without_decay.split()}
+
+decay,momentum = dict(weight_decay=.1),dict(momentum=.9)
+configured = {n: dict(amsgrad=True) for n in ('Adam(amsgrad)', 'AdamW(amsgrad)', 'AdamC(amsgrad)', 'AdaBelief(amsgrad)')} | {
+    **{f'{n}(momentum)': momentum for n in ('SGD', 'SGDW', 'SGDP', 'LARS', 'SAM', 'RMSprop')}, 'SGD(weight_decay)': momentum|decay, 'Adam(weight_decay)': decay,
+    'SGD(dampening)': dict(momentum=.9, dampening=.5), 'LAMB(max_grad_norm)': dict(max_grad_norm=1.)}
+
+def bare(name): return name.partition('(')[0]
+
+def loading(name): return {bare(name), *loaders.get(name, '').split()}
+
+def own_file(name):
+    "The state dict of genopt's algorithm `name` after a step"
+    p   = torch.nn.Parameter(torch.tensor([[.5,-.3],[.2,.7],[1.,2.]]))
+    opt = getattr(genopt, bare(name))([p], **configured.get(name, {}))
+    def closure():
+        opt.zero_grad()
+        loss = (p**4).sum()
+        loss.backward(create_graph=opt.is_second_order)
+        return loss
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        opt.step(closure)
+    return opt.state_dict()
 
 @pytest.fixture(scope='module')
 def others(): return {n: getattr(genopt, n)([torch.nn.Parameter(torch.ones(3, 2))]) for n in genopt.algorithms.__all__}
 
+def refusals(saved, same, others):
+    "What each algorithm says if it loads `saved`, by name. Those in `same` should load it, which changes them, so they are made anew"
+    return {n: told(saved, getattr(genopt, n)) if n in same else told_by(o, saved) for n,o in others.items()}
+
+@pytest.mark.parametrize('fresh', [False, True], ids=['stepped','fresh'])
+@pytest.mark.parametrize('theirs', [*genopt.algorithms.__all__, *configured])
+def test_a_file_of_genopt_is_loaded_by_algorithms_that_make_the_same_states(theirs, fresh, others):
+    "Every algorithm beside every other, before and after a step"
+    saved = own_file(theirs)
+    if fresh: saved = saved | dict(state={})
+    same   = loading(theirs)
+    errors = refusals(saved, same, others)
+    assert {n for n,e in errors.items() if not e}==same
+    assert all(re.search(rf'{bare(theirs)} has saved it, and the optimizer is {n}\b.*\. Load .*strict=False', e) for n,e in errors.items() if e)
+
 @pytest.mark.parametrize('fresh', [False, True], ids=['stepped','fresh'])
 @pytest.mark.parametrize('theirs', [*torch_s])
-def test_a_state_of_torch_is_loaded_by_the_algorithm_of_that_name_alone(theirs, fresh, others):
+def test_a_file_of_torch_is_loaded_by_algorithms_that_make_the_same_states(theirs, fresh, others):
     "Every algorithm of torch beside every algorithm of genopt, before and after a step. torch loads most of these in silence"
-    name,saved = theirs.partition('(')[0],torch_s[theirs].state_dict()
+    name,saved = bare(theirs),torch_s[theirs].state_dict()
     if fresh: saved = saved | dict(state={})
-    same   = alike.get(name, {name})
-    errors = {n: told(saved, getattr(genopt, n)) if n in same else told_by(o, saved) for n,o in others.items()}
+    same   = loading(theirs)
+    errors = refusals(saved, same, others)
     assert {n for n,e in errors.items() if names_both(e, name, n)}==errors.keys()-same
     assert not any(errors[n] for n in same) or name=='LBFGS' and not fresh and 'has the states' in errors[name]   # torch keeps one state for all
 
-def names_both(e, theirs, ours): return re.search(rf'torch.optim.*\b{theirs}\b.* has saved it, and the optimizer is {ours}\. Load .*strict=False', e)
+def names_both(e, theirs, ours): return re.search(rf'torch.optim.*\b{theirs}\b.* has saved it, and the optimizer is {ours}\b.*\. Load .*strict=False', e)
 
 @pytest.mark.parametrize('theirs,ours', [('Adam', 'Adam'), ('AdamW', 'AdamW'), ('Adam', 'AdamW'), ('NAdam', 'NAdam'), ('SGD(momentum)', 'SGD'),
                                          ('RMSprop(momentum)', 'RMSprop'), ('Adagrad', 'Adagrad'), ('Adafactor', 'Adafactor')])
@@ -194,20 +242,139 @@ def test_lists_refuse_the_state_of_another_algorithm_too(saved, ours, words):
     opt = ours([torch.nn.Parameter(torch.ones(3))])
     with pytest.raises(ValueError, match=words): opt.load_state_dict(saved.state_dict())
 
-def test_genopt_s_own_files_tell_by_the_names_of_their_numbers():
-    def saved(cls, **kw):
-        p = torch.nn.Parameter(torch.ones(3, 2))
-        p.grad = torch.ones(3, 2)
-        opt = cls([p], lr=.1, **kw)
-        opt.step()
-        return opt.state_dict()
-    assert "the saved group has 'momentum', where Lion has 'betas'" in told(saved(genopt.SGD, momentum=.9), genopt.Lion)
-    assert "the saved group has 'betas', where Signum has 'momentum'" in told(saved(genopt.Lion), genopt.Signum)
-    assert "the saved group has 'momentum', where Adam has 'betas'" in told(saved(genopt.RMSprop), genopt.Adam)
+def test_files_without_a_name_tell_by_the_names_of_their_numbers():
+    def saved(name):
+        res = own_file(name)
+        drop(group(res), 'saved_by')
+        return res
+    assert "the saved group has 'momentum', where Lion has 'betas'" in told(saved('SGD(momentum)'), genopt.Lion)
+    assert "the saved group has 'betas', where Signum has 'momentum'" in told(saved('Lion'), genopt.Signum)
+    assert "the saved group has 'momentum', where Adam has 'betas'" in told(saved('RMSprop'), genopt.Adam)
+    assert told(saved('AdaBelief'), genopt.Adam)==''                        # nothing tells; an older genopt wrote such files
+
+def test_an_error_says_which_states_differ():
+    assert "AdaBelief has saved it, and the optimizer is Adam, which makes sqr_avg in another way. Load it" in told(own_file('AdaBelief'), genopt.Adam)
+    assert "torch.optim.Adam or AdamW has saved it, and the optimizer is Lion, which makes grad_avg in another way" in told(torch_s['Adam'].state_dict(), genopt.Lion)
+    assert "Adam has saved it, and the optimizer is AMSGrad, which keeps other states. Load it" in told(own_file('Adam'), genopt.AMSGrad)
+    assert "SGD has saved it, and the optimizer is SGDW. Load it" in told(own_file('SGD'), genopt.SGDW)                 # neither keeps any
 
 def test_a_class_of_one_s_own_loads_what_its_base_loads():
     class Mine(genopt.Adam): pass
-    assert told(torch_s['Adam'].state_dict(), Mine)=='' and "the optimizer is Mine" in told(torch_s['RAdam'].state_dict(), Mine)
+    assert told(torch_s['Adam'].state_dict(), Mine)=='' and "the optimizer is Mine" in told(torch_s['NAdam'].state_dict(), Mine)
+    assert told(own_file('Adam'), Mine)=='' and "the optimizer is Mine" in told(own_file('AdaBelief'), Mine)
+
+def saved_by(cls, **kw):
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    p.grad = torch.ones(3, 2)
+    opt = cls([p], **kw)
+    opt.step()
+    return opt.state_dict()
+
+def test_a_class_of_one_s_own_saves_the_name_of_the_algorithm_that_it_runs():
+    "So its file goes on with the class renamed, or gone"
+    class Mine(genopt.Adam):
+        def log(self): pass
+    class Other(Mine):
+        @staticmethod
+        def build(**hypers): return genopt.AdaBelief.build(**{k: v for k,v in hypers.items() if k!='decoupled_weight_decay'})
+    assert group(saved_by(Mine))['saved_by']=='Adam' and told(saved_by(Mine), genopt.Adam)==''
+    assert group(saved_by(Other))['saved_by']=='Other' and 'Other has saved it, and the optimizer is Adam' in told(saved_by(Other), genopt.Adam)
+
+def looks(grad, grad_avg=genopt.zeros): return {}
+def looks_too(grad, grad_avg=genopt.zeros): return {}
+average_update = genopt.rename(genopt.blocks.average_grad, grad='update')
+
+@genopt.algorithm
+def Alike(lr=1e-3, betas=(.9,.99), eps=1e-8): return genopt.Adam.build(lr, betas, eps)
+@genopt.algorithm
+def Looks(lr=1e-3, betas=(.9,.99), eps=1e-8): return [looks, genopt.Adam.build(lr, betas, eps), looks_too]
+@genopt.algorithm
+def OfUpdates(lr=1e-3, betas=(.9,.99), eps=1e-8): return [average_update, genopt.Adam.build(lr, betas, eps)[2:]]       # nothing has changed the update
+@genopt.algorithm
+def Clipped(lr=1e-3, betas=(.9,.99), eps=1e-8): return [genopt.blocks.clip_tensor_norm, genopt.Adam.build(lr, betas, eps)]
+@genopt.algorithm
+def Later(lr=1e-3, betas=(.9,.99), eps=1e-8): return [genopt.blocks.scale_by_trust_ratio, average_update, genopt.Adam.build(lr, betas, eps)[2:]]
+
+@pytest.mark.parametrize('cls,differ', [(Alike, ''), (Looks, ''), (OfUpdates, ''), (Clipped, 'grad_avg, sqr_avg'), (Later, 'grad_avg')])
+def test_an_algorithm_of_one_s_own_is_compared_by_its_callbacks(cls, differ):
+    there,back = told(saved_by(cls), genopt.Adam),told(own_file('Adam'), cls)
+    assert bool(there)==bool(back)==bool(differ)
+    assert not differ or f'which makes {differ} in another way' in there and f'which makes {differ} in another way' in back
+
+def test_an_algorithm_that_this_process_does_not_have_is_another_one():
+    saved = own_file('Adam')
+    group(saved)['saved_by'] = 'Gone'
+    assert 'Gone has saved it, and the optimizer is Adam, and this process has no Gone to compare it with. Load' in told(saved, genopt.Adam)
+    opt = genopt.Adam([torch.nn.Parameter(torch.ones(3, 2))])
+    opt.load_state_dict(saved, strict=False)
+    assert torch.equal(opt.state_dict()['state'][0]['sqr_avg'], saved['state'][0]['sqr_avg']) and 'saved_by' not in opt.param_groups[0]
+    assert group(opt.state_dict())['saved_by']=='Adam'
+
+@pytest.mark.parametrize('make,names', [
+    (lambda a,b: genopt.Adam([a, b]),                                                                        ['Adam']),
+    (lambda a,b: genopt.Optimizer([a, b], [genopt.blocks.clip_grad_norm, genopt.AdamW], max_norm=1.),        ['AdamW']),
+    (lambda a,b: genopt.Optimizer([a, b], [functools.partial(genopt.AdamW, eps=1e-6)]),                      ['AdamW']),
+    (lambda a,b: genopt.Optimizer([a, b], [genopt.blocks.sgd_step], lr=.1),                                  [None]),
+    (lambda a,b: fastai.Adam([a, b], lr=.1),                                                          [None]),
+    (lambda a,b: genopt.Optimizer([dict(params=[a], cbs=genopt.Lion), dict(params=[b], cbs=genopt.AdamW)]),  ['Lion','AdamW']),
+    (lambda a,b: genopt.AdamW([dict(params=[a], cbs=[genopt.blocks.sgd_step], lr=.1), dict(params=[b])]),    [None,'AdamW']),
+], ids=['algorithm','list','partial','no_algorithm','fastai','groups','own_list'])
+def test_each_group_of_a_file_names_its_algorithm(make, names):
+    new = lambda: make(*(torch.nn.Parameter(torch.ones(3)) for _ in 'ab'))
+    opt = new()
+    saved = opt.state_dict()
+    assert [g.get('saved_by') for g in saved['param_groups']]==names and not any('saved_by' in g for g in opt.param_groups)
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    other = new()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.state_dict()['param_groups']==saved['param_groups'] and not any('saved_by' in g for g in other.param_groups)
+    for again in copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)): assert again.state_dict()['param_groups']==saved['param_groups']
+
+@pytest.mark.filterwarnings('ignore:torch.distributed is ')
+def test_torch_s_distributed_checkpoints_keep_the_name(tmp_path):
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict,set_optimizer_state_dict
+    def new(cls):
+        model = torch.nn.Linear(2, 1)
+        opt   = cls(model.parameters())
+        model(torch.ones(1, 2)).sum().backward()
+        opt.step()
+        return model,opt
+    def load(theirs, ours):
+        folder = tmp_path/f'{theirs.__name__}-{ours.__name__}'
+        dcp.save(dict(opt=get_optimizer_state_dict(*new(theirs))), checkpoint_id=folder)
+        model,opt = new(ours)
+        saved = dict(opt=get_optimizer_state_dict(model, opt))
+        dcp.load(saved, checkpoint_id=folder)
+        set_optimizer_state_dict(model, opt, saved['opt'])
+        assert 'saved_by' not in opt.param_groups[0]
+    load(genopt.Adam, genopt.Adam)
+    load(genopt.Adam, genopt.AdamW)
+    with pytest.raises(ValueError, match='AdaBelief has saved it, and the optimizer is Adam'): load(genopt.AdaBelief, genopt.Adam)
+
+def test_what_is_written_for_torch_has_no_name():
+    assert 'saved_by' not in group(genopt.Adam([torch.nn.Parameter(torch.ones(3))]).torch_state_dict())
+
+@pytest.mark.parametrize('note', ['Adam', 'me', 7])
+def test_a_user_s_own_note_of_that_key_stays(note):
+    new = lambda: genopt.Lion([dict(params=[torch.nn.Parameter(torch.ones(3))], saved_by=note, algorithm='mine')])
+    opt = new()
+    opt.load_state_dict(new().state_dict())
+    assert (opt.param_groups[0]['saved_by'], opt.param_groups[0]['algorithm'])==(note, 'mine')==(group(opt.state_dict())['saved_by'], 'mine')
+
+def test_amsgrad_is_torch_s_adam_with_a_flag():
+    "A file of either goes on as AMSGrad, with the steps of torch"
+    saved = torch_s['Adam(amsgrad)']
+    p,q = [torch.nn.Parameter(torch.full((3, 2), .5)) for _ in 'pq']
+    ref,opt = torch.optim.Adam([p], amsgrad=True),genopt.AMSGrad([q])
+    for o in ref,opt: o.load_state_dict(copy.deepcopy(saved.state_dict()))
+    for i in range(5):
+        p.grad,q.grad = torch.full((3, 2), 1.-i/2),torch.full((3, 2), 1.-i/2)
+        ref.step(); opt.step()
+    assert torch.allclose(p, q, rtol=1e-6)
+    assert told(opt.state_dict(), lambda ps: genopt.Adam(ps, amsgrad=True))==''
 
 @pytest.mark.parametrize('saved,ours', [('Adam', lambda ps: genopt.SGD(ps, **momentum)), ('SGD(momentum)', genopt.Adam), ('Adam', genopt.Lion),
                                         ('NAdam', genopt.Adam), ('Adam', genopt.RAdam)])

@@ -29,6 +29,7 @@ from .lists import bound_in
 from .model import Model
 from .modes import Modes,told_weights
 from .nonfinite import Nonfinite
+from .origin import sign
 from .parameters import as_groups,check_complex,check_form,check_moves,check_params,home,homes
 from .recipe import Recipe,entered,flatten,keep_plain,taken
 from .storage import check_matches,check_weights,saved
@@ -447,7 +448,9 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
         try: res = super().state_dict() | weights | self._rounded()
         finally: self.__dict__['_store'] = store
-        for g in res['param_groups']: g['store'] = saved(g['store'])        # functions cannot be loaded with weights_only=True
+        for g,s in zip(self.param_groups, res['param_groups']):
+            s['store'] = saved(s['store'])                                  # functions cannot be loaded with weights_only=True
+            sign(self._recipe(g), g, s)
         return res
 
     def _rounded(self):

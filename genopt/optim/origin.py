@@ -1,27 +1,114 @@
-"""Which algorithm has saved a param group. The names of its hyper-parameters tell: torch's SGD has `dampening`, its Adam `amsgrad`."""
+"""Which algorithm has saved a param group, and whether another one may load it. genopt's files name the algorithm. In a file of torch.optim the names
+of the hyper-parameters tell: torch's SGD has `dampening`, its Adam `amsgrad`.
+
+An algorithm loads the file of another if both keep the same states, made in the same way. `made` finds this in the callbacks:
+
+    made(AdamW, group)['sqr_avg']          # (average_sqr_grad, 'grad', 'sqr_mom')
+    made(AdaBelief, group)['sqr_avg']      # (average_belief, 'grad', (average_grad, 'grad', 'mom', 'dampening=True'), 'sqr_mom', 'eps')"""
 
 import inspect
 from functools import cache
 import torch
-from .hypers import Hypers,aliases
+from ..contract.names import inside
+from .hypers import Hypers,aliases,engine_flags,to_torch
 from .lists import algorithm_of
+from .recipe import Recipe,keep_plain
 
-__all__ = ['check_origin']
+__all__ = ['check_origin', 'sign', 'unsign']
 
 remedy = ("Load it into that algorithm. Or give strict=False, which loads the states of the same name and starts the others anew")
+key    = 'saved_by'                                                         # of a saved group: the name of the algorithm
 
+
+def sign(recipe, group, saved: dict):
+    "Write the name of the algorithm in `recipe` into `saved`, which is a copy of `group`. A note of this key that `group` itself has stays"
+    cls = algorithm_in(recipe)
+    if cls and key not in group: saved[key] = builder(cls).__name__
+
+def unsign(group, saved: dict):
+    "Remove what `sign` wrote for `group`"
+    if key not in group: saved.pop(key, None)
 
 def check_origin(recipe, group, saved: dict, who: str):
-    """Refuse the group `saved` if another algorithm has saved it than `group` runs, which `recipe` makes. Where the names of hyper-parameters do not
-    tell, it does nothing.
+    """Refuse the group `saved` if another algorithm has saved it than `group` runs, which `recipe` makes, unless both keep the same states. Where
+    neither a name nor the names of hyper-parameters tell, it does nothing.
 
     Raises `ValueError`, which names both algorithms."""
-    theirs = algorithms_of_torch(saved)
-    ours   = next(filter(None, map(algorithm_of, recipe.items)), None)
-    if ours and theirs and theirs.isdisjoint(c.__name__ for c in ours.__mro__):
-        raise ValueError(f"{who}: torch.optim.{' or '.join(sorted(theirs))} has saved it, and the optimizer is {ours.__name__}. {remedy}")
+    if ours := algorithm_in(recipe):
+        name = saved.get(key) if key not in group else None
+        if isinstance(name, str): check_same({name}, name, ours, group, saved, who)
+        if names := algorithms_of_torch(saved): check_same(names, f"torch.optim.{' or '.join(sorted(names))}", ours, group, saved, who)
     for here,there in spelt_apart(recipe.view(group), Hypers(saved, recipe.own or ())):
         raise ValueError(f"{who}: the saved group has {there!r}, where {recipe!r} has {here!r}: another algorithm has saved it. {remedy}")
+
+def check_same(names, shown, ours, group, saved, who):
+    "Refuse the group `saved` of an algorithm with one of `names`, if `ours` keeps other states. `shown`: the names in words"
+    if not names.isdisjoint(c.__name__ for c in ours.__mro__): return
+    args   = to_torch(ours.arguments).keys()
+    mine   = made(ours, group | {k: v for k,v in saved.items() if k in args})
+    theirs = [made(cls, saved | dict(params=group['params'])) for cls in algorithms() if cls.__name__ in names]
+    if mine and mine in theirs: return
+    why = difference(mine, theirs[0]) if theirs else f", and this process has no {shown} to compare it with"
+    raise ValueError(f"{who}: {shown} has saved it, and the optimizer is {ours.__name__}{why}. {remedy}")
+
+def difference(mine, theirs):
+    "In words how states differ, each as `made` gives them"
+    if apart := [n for n in mine if n in theirs and mine[n]!=theirs[n]]: return f", which makes {', '.join(apart)} in another way"
+    return ', which keeps other states' if mine.keys()!=theirs.keys() else ''
+
+
+# -- Algorithms --
+
+def algorithm_in(recipe):
+    "The algorithm that `recipe` has; None for a list without one"
+    return next(filter(None, map(algorithm_of, recipe.items)), None)
+
+def builder(cls):
+    "The class from which the algorithm `cls` has its callbacks. A user's subclass of Adam has them from Adam, if it does not make its own"
+    return next(c for c in cls.__mro__ if 'build' in vars(c))
+
+def algorithms(base=torch.optim.Optimizer):
+    "All algorithms of this process: genopt's and the user's"
+    for cls in base.__subclasses__():
+        if algorithm_of(cls): yield cls
+        yield from algorithms(cls)
+
+
+# -- How states are made --
+
+def made(cls, group) -> dict:
+    """How the algorithm `cls` makes each of its states with the values of `group`: the function of the callback that returns it, and what it reads.
+    That is a name, a name with the value of a flag, or, where a callback before it has made the value, how that one did. None for a state that no
+    callback changes.
+
+    Weight decay may add to the gradient, which does not change what the states mean. So the ways are those without it. Empty for values with which
+    `cls` cannot run."""
+    try:
+        recipe = Recipe(cls.__name__, cls, {})
+        values = recipe.defaults | {k: group[k] for k in recipe.defaults.keys()&group.keys()-engine_flags.keys()} | dict(params=group['params'])
+        keep_plain(values, recipe.defaults)
+        kept   = recipe.check(values, recipe.name).state
+        if 'wd' in (view := recipe.view(values)): view['wd'] = 0.
+        chain  = recipe.chain(values)
+        ways   = ways_in(chain, recipe.hypers(values, chain))
+    except (TypeError, ValueError):
+        return {}
+    return {n: ways.get(n) for n in kept}
+
+def ways_in(chain, hypers):
+    "How the callbacks of `chain` make each state, by name"
+    made,states = {},{}
+    for b,returned in zip(chain.every, chain.returned):
+        how = inside(b.cb),*(way(n, made, hypers) for n in b.names if n not in b.state)
+        states |= {n: how for n in returned if n in chain.state}
+        made   |= dict.fromkeys(returned, how)
+    return states
+
+def way(n, made, hypers):
+    "How the value `n` is made that a callback reads. `made`: values of callbacks before it"
+    if n=='update' and n not in made: n = 'grad'
+    if n in made: return made[n]
+    return f'{n}={hypers[n]}' if isinstance(hypers.get(n), (bool,str)) else n
 
 
 # -- torch's algorithms --

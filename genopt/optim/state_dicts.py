@@ -11,7 +11,7 @@ from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import describe,plain
 from ..contract.weights import policies
-from .origin import check_origin,remedy
+from .origin import check_origin,remedy,unsign
 from .recipe import keep_plain
 from .storage import codes_in
 
@@ -39,6 +39,7 @@ def checked(opt, state_dict: dict, strict: bool=True) -> dict:
         check_callbacks(opt, group, old, where)
         if strict: check_origin(recipe, group, old, where)
         old = old | {k: group[k] for k in ('foreach', 'fused', 'store', 'offload')}  # the file does not choose how steps run, and where states are
+        unsign(group, old)
         keep_plain(old, recipe.defaults.keys()&old.keys())
         chain = recipe.check(group | old | dict(params=group['params']), where)
         if strict: check_algorithm(opt, [*zip(names_of(group, n), old['params'], group['params'])], states, chain, who)
@@ -288,6 +289,7 @@ def torch_state_dict(opt) -> dict:
         raise ValueError(f"torch.optim has no {opt!r}; save state_dict(), which genopt loads")
     res = opt.state_dict()
     for group,saved in zip(opt.param_groups, res['param_groups']):
+        unsign(group, saved)
         chain    = opt._recipe(group).chain(group)
         to_ours  = names_in_torch(chain)
         examples = {ndim: after_a_step(cls, group, ndim) for ndim in {p.ndim for p in group['params']}}

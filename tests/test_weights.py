@@ -360,7 +360,7 @@ def test_a_checkpoint_that_does_not_fit():
     ps,opt = train(partial(AdamW, store={'p': 'extra_bits'}))
     sd = copy.deepcopy(opt.state_dict())
     sd['state'][0]['p.low'] = torch.zeros(3)
-    with pytest.raises(ValueError, match=r"'p.low' must be a tensor of int8 or int16, of shape \(70, 60\); it is of shape \(3,\), of float32"): opt.load_state_dict(sd)
+    with pytest.raises(ValueError, match=r"'p.low' must be a tensor of int8 or int16, of shape \(70, 60\); it is a tensor of shape \(3,\), of float32"): opt.load_state_dict(sd)
 
 def test_float32_parameters_drop_what_was_beside():
     _,opt  = train(partial(AdamW, store={'p': 'master'}))

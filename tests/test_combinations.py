@@ -88,7 +88,7 @@ def ways_agree(names, shapes, *ways):
     for way in ways:
         res,reason = tried(names, 4, shapes, **way)
         flag = next((f for f in ('capturable','fused') if way.get(f)), None)
-        if flag and reason and not why: assert f'{flag}=True cannot be' in reason and told(reason, names), (names, way, reason)
+        if flag and reason and not why: assert f'{flag}=True is not possible' in reason and told(reason, names), (names, way, reason)
         else:
             assert bool(reason)==bool(why), (names, way, why, reason)
             if finite: assert difference(res, loop)<1e-9, (names, way)

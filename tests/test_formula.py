@@ -93,7 +93,7 @@ def test_formula_says_what_it_takes_for_granted_and_what_it_cannot_write():
     line = formula_of_block(genopt.blocks.newton_schulz)
     assert line.matrix and line.when==[r'\text{rows} \leq \text{columns}', r'\text{ns\_steps} = 5']
     line = formula_of_block(genopt.blocks.lbfgs_step)
-    assert "lbfgs_step takes a value out of a tensor" in line.why and not line.tex
+    assert "lbfgs_step reads a value of a tensor on the host" in line.why and not line.tex
 
 def test_formula_of_a_loop_whose_numbers_change():
     lines = formula_of_block(genopt.blocks.polar_express).tex
@@ -188,7 +188,7 @@ def own_kinds():
     kinds.inits['own','left'] = kinds.inits['sum_shampoo_factors','left']
     return kinds
 
-without = {'LBFGS': {'lbfgs_step': 'lbfgs_step takes a value out of a tensor: item(), or an if, min or max on what a tensor holds; use torch.where'}}
+without = {'LBFGS': {'lbfgs_step': 'lbfgs_step reads a value of a tensor on the host, by item(), if, min or max; use torch.where'}}
 
 def test_only_these_have_no_formula(kinds):
     "An algorithm that lacks one is listed here, with the callback that cannot be written out and the reason"

@@ -95,7 +95,7 @@ def test_what_an_algorithm_looks_at_decides(cls):
         opt.param_groups[0]['lr'] = lr
         assert same(opt), lr
         built = opt._recipe(opt.param_groups[0]).build(opt.param_groups[0])
-        assert setting(opt).chain is chain_of(built.cbs)
+        assert setting(opt).chain is chain_of(built.cbs, built.weights)
 
 def test_a_member_of_a_tuple_decides_by_itself(monkeypatch):
     opt,calls = made(ByPair),[]

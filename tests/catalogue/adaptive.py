@@ -117,7 +117,7 @@ rows = [
         Peer('optimi', other(optimi.RAdam, po, decoupled_weight_decay='decouple_wd'), 'eps is added after debiasing',
              swapped(genopt.RAdam, {steps.radam_step: late_eps_step}))]),
     Algorithm(genopt.SparseAdam, sparse_ref, sparse_adam, lr=.1, own=[{}], names=('matrix','bias','strided','late'), second=dict(eps=1e-6),
-              alone='asks for the rows', patched='its gradients made sparse'),
+              alone="lazy_rows reads 'rows', the rows of a sparse gradient", patched='its gradients made sparse'),
     Algorithm(genopt.SAdam,    SAdam,               sadam, own=[{}], source='paper'),
     Algorithm(genopt.QHAdam,   other(qhoptim.pyt.QHAdam, decoupled_weight_decay='decouple_weight_decay'), qhadam, own=[{}], source='qhoptim',
               peers=[Peer('pytorch_optimizer', other(pytorch_optimizer.QHAdam, po, **decoupled), tol=1e-6)]),       # it counts in float32

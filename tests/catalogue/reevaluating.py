@@ -54,5 +54,5 @@ rows = [
     Algorithm(genopt.AdaHessian, adahessian_ref, adahessian, lr=1., more=dict(betas=(.9,.99)), near=.3, graph=True, **tied, **peer),
     Algorithm(genopt.Sophia, sophia_ref, sophia, lr=.1, more=dict(weight_decay=0.), graph=True, digits=.95, **tied, **peer),
     Algorithm(genopt.LBFGS, torch.optim.LBFGS, lbfgs, lr=1., more=dict(line_search_fn='strong_wolfe'), fused=False,
-              batch=1437, alone="lbfgs_step keeps 'y_hist', which grows", names=('matrix','bias','scalar','empty','late'), **tied),
+              batch=1437, alone="lbfgs_step keeps the state 'y_hist', which grows", names=('matrix','bias','scalar','empty','late'), **tied),
 ]

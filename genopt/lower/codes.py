@@ -49,10 +49,6 @@ class RecordedCode:
     at_random: RecordedFunction
     decode: RecordedFunction
 
-    def rounded(self, stochastic):
-        "The function that makes codes"
-        return self.at_random if stochastic else self.nearest
-
 
 @lru_cache(1000)
 def recorded_code(code):

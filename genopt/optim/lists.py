@@ -177,7 +177,7 @@ def warn_of_idle(chain, returns, who):
         for n,init in b.state.items():
             if n in returned or init not in (zeros, count): continue
             warnings.warn(f"{who}: {b} declares the state {n}={init} and has not returned it in three trial steps, so it stays 0. A state changes "
-                          f"only if a callback returns it: return dict({n}=...) with the rest", stacklevel=2)
+                          f"only if a callback returns it: let {b} return dict({n}=...) as well, or add a callback that does", stacklevel=10)   # the line that makes the optimizer
 
 def apart(cb, n):
     "Return the `rename` with which a user gives the `n` of `cb` a name of its own."

@@ -379,9 +379,19 @@ def each_outcome(flags, call):
     return branch(0, [])
 
 
-def folded(total, x, sign):
-    "The statement that takes `x` into the result `total` of a reduction. NaN stays"
+better = dict(max='>', min='<')
+
+
+def joined(total, x, sign):
+    """The statement of a vectorized loop that takes `x` into the result `total` of a reduction. A NaN is
+    lost in a maximum; who wants to keep it looks for it"""
     if sign == '+':
         return f'{total} += {x};'
-    better = '>' if sign == 'max' else '<'
-    return f'{total} = ({x} {better} {total}) | ({x} != {x}) ? {x} : {total};'
+    return f'{total} = {x} {better[sign]} {total} ? {x} : {total};'
+
+
+def folded(total, x, sign):
+    "The same in other loops, where NaN stays"
+    if sign == '+':
+        return joined(total, x, sign)
+    return f'{total} = ({x} {better[sign]} {total}) | ({x} != {x}) ? {x} : {total};'

@@ -23,7 +23,7 @@ import torch
 from ..lower.codes import recorded_code
 from ..lower.operations import reduction, write
 from ..lower.values import ELEMENTS, SCALAR, SINGLE
-from .c import C, each_outcome, function, starts, types
+from .c import C, each_outcome, function, joined, starts, types
 from .names import as_operand, numbered, operands
 
 __all__ = ['CCode']
@@ -81,34 +81,34 @@ class CCode:
 
     def reduce(self, left, known):
         "The loop for those reductions of `left` whose elements are made of `known` numbers"
-        ready = []
-        for v in left:
-            if v.reduces and all(is_known(e, known) for e in elements_of([v])):
-                ready.append(v)
+        ready = [v for v in left if v.reduces and can_start(v, known)]
         if not ready:
             left[:] = [v for v in left if v.kind != ELEMENTS]
             return []
-        texts = {v: element_text(v) for v in ready}
-        bad = numbered(t for v, t in texts.items() if reduction(v).sign != '+')
-        lines = [f'int bad{k} = 0;' for k in bad.values()]
-        body = ['const float e = x[i]; (void)e;', *map(define, elements_of(ready))]
-        body += [f'bad{k} |= {t} != {t};' for t, k in bad.items()]
-        clauses = [f'reduction(|:bad{k})' for k in bad.values()]
-        for v, t in texts.items():
-            sign, total = reduction(v).sign, f'sum_{name(v)}'
-            lines.append(f'float {total} = {starts[sign]};')
-            body.append(f'{total} = {joined(sign, total, t)};')
-            clauses.append(f'reduction({sign}:{total})')
-        lines.append(f'#pragma omp simd {" ".join(clauses)}')
-        lines += function(f'for (int i = 0; i < {self.code.block}; i++)', body)
-        for v, t in texts.items():
-            end = reduction(v).end(single, f'sum_{name(v)}', f'{self.code.block}.0f')
-            if t in bad and reduction(v).sign != '+':
-                end = single.choose(f'bad{bad[t]}', 'NAN', end)
-            lines.append(f'const float {name(v)} = {end};')
+        for v in ready:
             left.remove(v)
             known.add(v)
-        return lines
+        return self.reducing_loop({v: element_text(v) for v in ready})
+
+    def reducing_loop(self, texts):
+        "The loop for reductions, whose elements have these `texts`. It looks for NaN once for each text"
+        bad = numbered(t for v, t in texts.items() if reduction(v).sign != '+')
+        before = [f'int bad{k} = 0;' for k in bad.values()]
+        body = ['const float e = x[i]; (void)e;', *map(define, elements_of(texts))]
+        body += [f'bad{k} |= {t} != {t};' for t, k in bad.items()]
+        clauses, after = [f'reduction(|:bad{k})' for k in bad.values()], []
+        for v, t in texts.items():
+            red, total = reduction(v), f'sum_{name(v)}'
+            before.append(f'float {total} = {starts[red.sign]};')
+            body.append(joined(total, t, red.sign))
+            clauses.append(f'reduction({red.sign}:{total})')
+            end = red.end(single, total, f'{self.code.block}.0f')
+            if red.sign != '+':
+                end = single.choose(f'bad{bad[t]}', 'NAN', end)
+            after.append(f'const float {name(v)} = {end};')
+        head = f'for (int i = 0; i < {self.code.block}; i++)'
+        pragma = f'#pragma omp simd {" ".join(clauses)}'
+        return [*before, pragma, *function(head, body), *after]
 
     # -- The codes of a block --
 
@@ -172,17 +172,14 @@ def element_text(v):
     return reduction(v).element(single, *(text(o, torch.float32) for o in v.operands))
 
 
-def joined(sign, total, x):
-    "What `total` becomes with one more element `x`"
-    if sign == '+':
-        return f'{total} + {x}'
-    better = '>' if sign == 'max' else '<'
-    return f'{x} {better} {total} ? {x} : {total}'
-
-
 def is_known(v, known):
     "Whether the single numbers that `v` is made of are `known`"
     return all(o.kind == ELEMENTS or o.kind == SCALAR or o in known for o in v.operands)
+
+
+def can_start(v, known):
+    "Whether the elements that `v` reduces are made of `known` numbers"
+    return all(is_known(e, known) for e in elements_of([v]))
 
 
 def elements_of(values):

@@ -22,7 +22,17 @@ reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
-from .c import C, block, each_parameter, folded, function, prelude, starts, types
+from .c import (
+    C,
+    block,
+    each_parameter,
+    folded,
+    function,
+    joined,
+    prelude,
+    starts,
+    types,
+)
 from .c_codes import CCode
 from .emit_cross import all_stages
 from .names import CNames, operands
@@ -245,12 +255,11 @@ class StageEmitter:
             names.d, *(names.text(o, names.compute_dtype) for o in v.operands)
         )
         if red.sign == '+':
-            return [f'a{j} += {x};']
-        better = '>' if red.sign == 'max' else '<'
+            return [joined(f'a{j}', x, '+')]
         return [
             f'const T x{j} = {x};',
             f'bad{j} |= x{j} != x{j};',
-            f'a{j} = x{j} {better} a{j} ? x{j} : a{j};',
+            joined(f'a{j}', f'x{j}', red.sign),
         ]
 
     def reducing_loop(self, size, reduced, body, before):

@@ -58,8 +58,7 @@ def at_random(x, h, i):
 
 @jit
 def random_part(h, i):
-    bits = mixed(h + i.to(tl.uint32) * 0x9e3779b9) >> 16
-    return bits.to(tl.float32) * 1.52587890625e-05
+    return (word(h, i) >> 16).to(tl.float32) * 1.52587890625e-05
 '''
 
 # Random numbers in callbacks; `random.py` says which. `circle` is the cosine and the sine of `t` turns.

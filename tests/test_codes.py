@@ -264,6 +264,16 @@ def test_other_codes_round_at_random(code, way):
     low,top = rest.min().item(),rest.max().item()
     assert len(rest.unique())==2 and low<-.31<top and abs(rest.double().mean().item()+.31)<(top-low)*.05
 
+above = Code('above', lambda x: x.abs().amax(-1), lambda x,scale: x/scale*127.4, lambda code,scale: code/127.4*scale, dtype=torch.int8)
+def test_the_largest_code_is_not_passed(way):
+    "The largest element is at 127.4. Rounded up it would be 128, which as an int8 is -128"
+    def keeps(grad, last=kept(zeros, above, smallest=0)): return dict(last=grad, update=grad)
+    p   = torch.zeros(30, 256, requires_grad=True)
+    opt = Optimizer([p], [keeps], lr=0., **way)
+    p.grad = torch.ones_like(p)
+    opt.step()
+    assert above.straight and (opt.state[p]['last']==127).all()
+
 curved = Code('curved', lambda x: x.abs().amax(-1), lambda x,scale: x.sign()*(x.abs()/scale).sqrt()*6, lambda code,scale: code*code.abs()/36*scale, dtype=torch.int8, error=.2)
 @pytest.mark.parametrize('code,straight', [(int8, True), (codes['fp8'], True), (linear, True), (curved, False)], ids=str)
 def test_codes_on_straight_lines_are_rounded_as_they_are(code, straight):

@@ -176,8 +176,9 @@ def warn_of_idle(chain, returns, who):
     for b in chain.every:
         for n,init in b.state.items():
             if n in returned or init not in (zeros, count): continue
+            # stacklevel: the line that makes the optimizer
             warnings.warn(f"{who}: {b} declares the state {n}={init} and has not returned it in three trial steps, so it stays 0. A state changes "
-                          f"only if a callback returns it: let {b} return dict({n}=...) as well, or add a callback that does", stacklevel=10)   # the line that makes the optimizer
+                          f"only if a callback returns it: let {b} return dict({n}=...) as well, or add a callback that does", stacklevel=10)
 
 def apart(cb, n):
     "Return the `rename` with which a user gives the `n` of `cb` a name of its own."

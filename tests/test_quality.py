@@ -86,6 +86,7 @@ def test_a_run_goes_on(quality, tmp_path, monkeypatch, capsys):
     ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  False, 2 + 1 + 2 + 2*(1 + 4/256)),
     ("genopt AdamW, `store={'p': 'extra_bits', '*': 'int8'}`",  True,  2 + 1 + 2*(1 + 4/256))])
 def test_bytes_are_those_of_the_tensors(name, release, kept, memory):
+    memory.measure(name, release, Shape('a matrix', [(256,256)], 0))        # what a process keeps once: a recorded code has examples of 40 KB
     shape = Shape('8 matrices', [(256,256)]*8, 0)
     found = memory.measure(name, release, shape)
     width = memory.kinds[name].dtype.itemsize/8                            # of one gradient of eight

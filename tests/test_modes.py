@@ -34,6 +34,15 @@ def test_evaluation_weights_are_those_of_the_authors_package(name, kw):
     trained(opt, ps, range(8, 12)); ref.train(); trained(ref, qs, range(8, 12))
     for n in ps: torch.testing.assert_close(ps[n], qs[n], rtol=1e-12, atol=1e-12)
 
+@pytest.mark.parametrize('kw', [dict(foreach=False), dict(foreach=True), dict(fused=True)])
+def test_the_step_after_an_evaluation_needs_no_new_plan(kw):
+    ps  = params()
+    opt = trained(genopt.AdamWScheduleFree(ps.values(), lr=.1, **kw), ps)
+    plan = opt._plan
+    opt.eval(); opt.train()
+    trained(opt, ps, [8])
+    assert opt._plan is plan
+
 def test_average_is_that_of_torchs_averaged_model():
     model = torch.nn.Linear(3, 2)
     opt   = Optimizer(model.parameters(), [SGD, ema_weights], lr=.1, decay=.9)

@@ -35,9 +35,9 @@ class Modes:
         if self._expected: self._check_weights()
         news = self._to_evaluate()
         for p,state,value in news:
-            state['train_p'] = p.detach().clone().to(value.device)
+            state.put_aside(train_p=p.detach().clone().to(value.device))
             real(p.detach()).copy_(value)
-            if has_bits(p): state['eval_bits'] = bits(p)
+            if has_bits(p): state.put_aside(eval_bits=bits(p))
         self.training = not news
 
     @without_dynamo
@@ -116,8 +116,8 @@ def told_weights(groups, state_dict):
 def put_back(put_aside, changed):
     "Put the weights to train back into their parameters, but for those whose ids are in `changed`, and drop them from the states"
     for p,state in put_aside.items():
-        value = state.pop('train_p')
-        state.pop('eval_bits', None)
+        value = state.take_back('train_p')
+        state.take_back('eval_bits')
         if id(p) not in changed: p.detach().copy_(value)
 
 def was_written(p, state):

@@ -191,6 +191,14 @@ class ParameterState(dict):
             self.clock.parameters -= 1
         self.clock = None
 
+    def put_aside(self, **values):
+        "Keep `values` here that no chain reads, for the optimizer alone; `version` stays"
+        dict.update(self, values)
+
+    def take_back(self, n):
+        "Remove and return what was put aside as `n`, or None; `version` stays"
+        return dict.pop(self, n, None)
+
     def __missing__(self, n):
         known = f'; here are {", ".join(map(repr, self))}' if len(self) else ''
         ours = torch_names.get(n)

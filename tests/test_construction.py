@@ -282,3 +282,22 @@ def for_all_others(grads): return dict(grads=grads, grads2=[g.square() for g in 
 
 @pytest.mark.parametrize('cb', [for_others, for_a_look, for_all_others], ids=lambda f: f.__name__)
 def test_what_nobody_reads_may_be_returned(cb): Optimizer([torch.ones(3, 2, requires_grad=True)], [cb], lr=.1)
+
+made = Lion([P()])
+@pytest.mark.parametrize('cbs,words', [
+    (lambda: Lion(lr=.1),             r"^Lion: params is missing; an optimizer takes the parameters first, Lion\(model.parameters\(\), lr=0.1\)\. .* partial\(Lion, lr=0.1\)$"),
+    (lambda: Lion(),                  r"params is missing.*Lion\(model.parameters\(\)\)\. .* give Lion itself$"),
+    (lambda: made,                    r"^Optimizer: cbs must be a list of callbacks or an algorithm of genopt, got the optimizer Lion\(\.\.\.\); give the algorithm, genopt.Lion, or partial"),
+    (lambda: [made, sgd_step],        r"^Optimizer: cbs has the optimizer Lion\(\.\.\.\), which is no callback; give the algorithm, genopt.Lion"),
+    (lambda: torch.optim.AdamW,       r"cbs has the class torch.optim.adamw.AdamW, which is no callback; give the algorithm, genopt.AdamW"),
+    (lambda: [torch.optim.AdamW],     r"cbs has the class torch.optim.adamw.AdamW, which is no callback; give the algorithm, genopt.AdamW"),
+    (lambda: torch.optim.SGD([P()]),  r"got the optimizer SGD\(\.\.\.\); give the algorithm, genopt.SGD"),
+    (lambda: 'adamw',                 r"got 'adamw'; give the algorithm, genopt.AdamW"),
+    (lambda: ['nadamw'],              r"cbs has 'nadamw', which is no callback; give the algorithm, genopt.NAdamW"),
+    (lambda: 'adamax2',               r"got 'adamax2'; genopt.list_algorithms\(\)"),
+    (lambda: build([sgd_step]),       r"got the optimizer Optimizer\(\.\.\.\); give its callbacks, opt.cbs"),
+    (lambda: Optimizer,               r"cbs has the class genopt.optim.optimizer.Optimizer, which is no callback; genopt.list_algorithms"),
+    (lambda: dict(cbs=sgd_step),      r"cbs must be a list of callbacks or an algorithm of genopt, got \{'cbs'"),
+], ids=str)
+def test_what_is_no_algorithm_says_what_to_give(cbs, words):
+    with pytest.raises(TypeError, match=words): Optimizer([P()], cbs(), lr=.1)

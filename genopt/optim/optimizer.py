@@ -4,7 +4,6 @@ import copy
 import warnings
 from functools import partial
 from operator import is_
-from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
 from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
@@ -25,13 +24,13 @@ from .explain import Explanation
 from .group import Group
 from .hypers import assign,check_flags,engine_flags,lacks,misplaced,spellings,spelt
 from .learner import ForLearner
-from .lists import bound_in
+from .lists import algorithm_of,bound_in,callbacks_in
 from .model import Model
 from .modes import Modes,told_weights
 from .nonfinite import Nonfinite
 from .origin import sign
 from .parameters import as_groups,check_complex,check_form,check_moves,check_params,home,homes
-from .recipe import Recipe,entered,flatten,keep_plain,taken
+from .recipe import Recipe,entered,keep_plain,taken
 from .storage import check_matches,check_weights,saved
 from .state_dicts import checked,torch_state_dict
 from .tables import plural
@@ -97,8 +96,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             defaults = engine_flags | {k: entered(k, v) for k,v in hypers.items()}
             check_flags(defaults, self.name)
             return self._start(params, {}, defaults, nonfinite, hypers.keys()-engine_flags.keys())
-        if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
-        recipe = Recipe(self.name, flatten(cbs), hypers)
+        recipe = Recipe(self.name, callbacks_in(cbs, self.name), hypers)
         self._start(params, {None: recipe}, recipe.defaults, nonfinite, hypers.keys()&{'lr'})
 
     def _start(self, params, recipes, defaults, nonfinite, common):
@@ -236,11 +234,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     def _new_recipe(self, cbs, group, who):
         "Make a recipe of `cbs`, an algorithm or a list of callbacks that `group` has brought"
-        is_class = isinstance(cbs, type)
-        if is_class and issubclass(cbs, Optimizer) and cbs.arguments: return Recipe(cbs.__name__, cbs, {})
-        if is_class or not callable(cbs) and not is_iter(cbs):
-            raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
-        items = flatten(cbs)
+        if isinstance(cbs, type) and algorithm_of(cbs): return Recipe(cbs.__name__, cbs, {})
+        items = callbacks_in(cbs, who)
         names = ' > '.join(map(name_of, items))
         given = spellings(group)|spellings(bound_in(items))
         common = {k: v for k,v in self._common.items() if given.isdisjoint(spellings([k]))}

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from ..contract.names import inside
 from .hypers import Hypers,aliases,engine_flags,to_torch
-from .lists import algorithm_of
+from .lists import algorithm_of,algorithms
 from .recipe import Recipe,keep_plain
 
 __all__ = ['check_origin', 'sign', 'unsign']
@@ -49,7 +49,8 @@ def check_same(names, shown, ours, group, saved, who):
     theirs = [made(cls, saved | dict(params=group['params'])) for cls in algorithms() if cls.__name__ in names]
     if mine and mine in theirs: return
     why = difference(mine, theirs[0]) if theirs else f", and this process has no {shown} to compare it with"
-    raise ValueError(f"{who}: {shown} has saved it, and the optimizer is {ours.__name__}{why}. {remedy}")
+    runs = 'the group runs' if 'cbs' in group else 'the optimizer is'
+    raise ValueError(f"{who}: {shown} has saved it, and {runs} {ours.__name__}{why}. {remedy}")
 
 def difference(mine, theirs):
     "In words how states differ, each as `made` gives them"
@@ -66,12 +67,6 @@ def algorithm_in(recipe):
 def builder(cls):
     "The class from which the algorithm `cls` has its callbacks. A user's subclass of Adam has them from Adam, if it does not make its own"
     return next(c for c in cls.__mro__ if 'build' in vars(c))
-
-def algorithms(base=torch.optim.Optimizer):
-    "All algorithms of this process: genopt's and the user's"
-    for cls in base.__subclasses__():
-        if algorithm_of(cls): yield cls
-        yield from algorithms(cls)
 
 
 # -- How states are made --

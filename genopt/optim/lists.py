@@ -12,8 +12,8 @@ from ..contract.state import count,zeros
 from .hypers import Hypers,assign,check_kinds
 from .storage import weights_in,with_storage
 
-__all__ = ['Built', 'algorithm_of', 'algorithms', 'arguments_of', 'bound_in', 'callbacks_in', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once',
-           'warn_of_idle']
+__all__ = ['Built', 'algorithm_of', 'algorithms', 'arguments_of', 'bound_in', 'callbacks_in', 'check_advances', 'check_apart', 'check_built',
+           'check_repeats', 'flatten', 'once', 'warn_of_idle']
 
 
 def callbacks_in(cbs, who):

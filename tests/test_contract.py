@@ -583,7 +583,7 @@ def test_repr_is_short_and_true():
 def test_explain_has_a_table_for_each_chain():
     ps = [torch.ones(2, requires_grad=True) for _ in range(3)]
     text = repr(Adam([dict(params=ps[:1], amsgrad=True), dict(params=ps[1:2]), dict(params=ps[2:], lr=.5)]).explain())
-    assert ', groups 0;' in text and ', groups 1, 2;' in text and text.count('the move')==2 and 'lr=0.001 | 0.5' in text
+    assert ', group 0;' in text and ', groups 1, 2;' in text and text.count('the move')==2 and 'lr=0.001 | 0.5' in text
 
 def test_explain():
     m = torch.nn.Linear(100, 10)

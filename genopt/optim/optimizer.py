@@ -248,11 +248,17 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
         return Explanation(self)
 
     def __repr__(self):
-        g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
-        recipe = self._recipe(g)
-        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in recipe.declared and v is not False and v is not None)
-        what   = f'{recipe.chain(g)}; {hypers}' if len(self._recipes)==1 else '; '.join(map(repr, self._recipes.values()))
-        return f"{self.name}({what}; {plural(n, 'tensor')} in {plural(len(self.param_groups), 'group')})"
+        groups  = self.param_groups
+        g,n     = groups[0],sum(len(g['params']) for g in groups)
+        recipes = self._recipes.values()
+        what    = f'{self._recipe(g).chain(g)}; {self._hypers_shown()}' if len(recipes)==1 else '; '.join(map(repr, recipes))
+        return f"{self.name}({what}; {plural(n, 'tensor')} in {plural(len(groups), 'group')})"
+
+    def _hypers_shown(self):
+        "Return the hyper-parameters of the groups, which have one recipe: `lr=0.1 | 0.01, momentum=0.9` where they differ in `lr`. What is off is left out"
+        groups = self.param_groups
+        values = {k: dict.fromkeys(str(g[k]) for g in groups if k in g) for k in groups[0] if k in self._recipe(groups[0]).declared}
+        return ', '.join(f"{k}={' | '.join(vs)}" for k,vs in values.items() if not {*vs}<={'False','None'})
 
 
 hooked_step = hooked(Optimizer._step)

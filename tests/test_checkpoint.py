@@ -381,11 +381,14 @@ def test_amsgrad_is_torch_s_adam_with_a_flag():
 def test_the_state_of_another_algorithm_is_loaded_if_asked_for(saved, ours):
     p   = torch.nn.Parameter(torch.ones(3, 2))
     opt = ours([p])
+    names = opt.param_groups[0].keys()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         opt.load_state_dict(torch_s[saved].state_dict(), strict=False)
     p.grad = torch.ones(3, 2)
     opt.step()
+    opt.set_hyper('mom', .5)                                                # the group has not both spellings, momentum and betas
+    assert opt.hypers[0]['mom']==.5 and not {'betas','momentum','amsgrad'}&opt.param_groups[0].keys()-names
 
 def test_what_fits_of_another_algorithm_can_be_loaded():
     opt = genopt.Adam([torch.nn.Parameter(torch.ones(3))])

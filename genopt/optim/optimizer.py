@@ -255,7 +255,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
         return f"{self.name}({what}; {plural(n, 'tensor')} in {plural(len(groups), 'group')})"
 
     def _hypers_shown(self):
-        "Return the hyper-parameters of the groups, which have one recipe: `lr=0.1 | 0.01, momentum=0.9` where they differ in `lr`. What is off is left out"
+        "Return the hyper-parameters of groups of one recipe: `lr=0.1 | 0.01, momentum=0.9` where they differ in `lr`. What is off is left out"
         groups = self.param_groups
         values = {k: dict.fromkeys(str(g[k]) for g in groups if k in g) for k in groups[0] if k in self._recipe(groups[0]).declared}
         return ', '.join(f"{k}={' | '.join(vs)}" for k,vs in values.items() if not {*vs}<={'False','None'})

@@ -14,7 +14,7 @@ from .hypers import Hypers,aliases,engine_flags,to_torch
 from .lists import algorithm_of,algorithms
 from .recipe import Recipe,keep_plain
 
-__all__ = ['check_origin', 'sign', 'unsign']
+__all__ = ['check_origin', 'sign', 'unsign', 'without_foreign']
 
 remedy = ("Load it into that algorithm. Or give strict=False, which loads the states of the same name and starts the others anew")
 key    = 'saved_by'                                                         # of a saved group: the name of the algorithm
@@ -40,6 +40,13 @@ def check_origin(recipe, group, saved: dict, who: str):
         if names := algorithms_of_torch(saved): check_same(names, f"torch.optim.{' or '.join(sorted(names))}", ours, group, saved, who)
     for here,there in spelt_apart(recipe.view(group), Hypers(saved, recipe.own or ())):
         raise ValueError(f"{who}: the saved group has {there!r}, where {recipe!r} has {here!r}: another algorithm has saved it. {remedy}")
+
+def without_foreign(group, saved: dict) -> dict:
+    """The group `saved` without those hyper-parameters of the algorithm that has saved it which `group` lacks. Otherwise Muon, which loads what AdamW
+    has saved, would have `betas` beside its `momentum`."""
+    names  = {saved.get(key)} | algorithms_of_torch(saved)
+    theirs = {n for cls in algorithms() if cls.__name__ in names for n in to_torch(cls.arguments)}
+    return {k: v for k,v in saved.items() if k in group or k not in theirs}
 
 def check_same(names, shown, ours, group, saved, who):
     "Refuse the group `saved` of an algorithm with one of `names`, if `ours` keeps other states. `shown`: the names in words"

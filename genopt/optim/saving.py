@@ -87,7 +87,9 @@ class Saving:
     def state_dict(self):
         """Return the state as a dict, as torch's optimizers do.
 
-        The dict leaves out the state of a parameter that no group has any more; `del opt.state[p]` frees that state."""
+        Its tensors are those of the state, which later steps write, and its counters are of now. So copy the dict (`copy.deepcopy`) if you keep it in
+        memory while the training goes on. The dict leaves out the state of a parameter that no group has any more; `del opt.state[p]` frees that
+        state."""
         store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
         for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
         weights = self._weights()
@@ -117,7 +119,8 @@ class Saving:
         stay as they are.
 
         Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. It also raises for the states
-        of another algorithm. With `strict=False` it loads the states whose name and shape fit, and starts the others anew."""
+        of another algorithm. With `strict=False` it loads the states whose name and shape fit, and starts the others anew; of
+        the hyper-parameters it loads those that the group has."""
         with quiet():
             hook = self.register_load_state_dict_pre_hook(partial(Boxed.all, strict=strict))        # it runs last, after the user's own hooks
             try: super().load_state_dict(state_dict)

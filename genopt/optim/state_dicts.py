@@ -11,7 +11,7 @@ from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import describe,plain
 from ..contract.weights import policies
-from .origin import check_origin,remedy,unsign
+from .origin import check_origin,remedy,unsign,without_foreign
 from .recipe import keep_plain
 from .storage import codes_in
 
@@ -40,6 +40,7 @@ def checked(opt, state_dict: dict, strict: bool=True) -> dict:
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
         where,recipe = f"{who}, param group {n}",opt._recipe(group)
         if strict: check_origin(recipe, group, old, where)
+        else: old = without_foreign(group, old)
         old = {k: v for k,v in old.items() if k!='cbs'} | {k: group[k] for k in of_optimizer if k in group}
         unsign(group, old)
         keep_plain(old, recipe.defaults.keys()&old.keys())

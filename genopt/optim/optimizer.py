@@ -1,18 +1,22 @@
 """`Optimizer` is a `torch.optim.Optimizer` that runs a list of callbacks at each step.
 
-It is made of parts. This file has the step and what a user looks at. `param_groups` adds groups, `saving` keeps the state, `modes` has the weights to
-evaluate, `nonfinite` the steps that are left out, and `learner` what fastai calls."""
+This file has the step, and what a user looks at. The other parts of the class: `param_groups` adds groups, `saving` saves and loads, `modes` has the
+weights to evaluate, `nonfinite` the steps that are left out, `learner` what fastai calls."""
 
 import warnings
 from functools import partial
 from operator import is_
 import torch
-from .._torch import hooked,quiet,quietly,watched_from_outside,without_dynamo
+from torch.nn.parameter import is_lazy
+from .._torch import hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
+from ..contract.sharded import agree,local
+from ..contract.tensors import number
 from ..run.memory import is_capturing
 from ..run.offload import Staging,plan_for
 from ..run.plan import Plan,prepared
 from ..run.rounding import Seeds
 from ..run.sort import Inputs
+from ..run.store import shared_cell
 from . import watch
 from .explain import Explanation
 from .hypers import check_flags,engine_flags
@@ -22,9 +26,10 @@ from .model import Model
 from .modes import Modes
 from .nonfinite import Nonfinite
 from .param_groups import ParamGroups
-from .parameters import as_groups
+from .parameters import as_groups,home
 from .recipe import Recipe,entered
 from .saving import Saving
+from .state_dicts import torch_state_dict
 from .tables import plural
 
 __all__ = ['Optimizer']
@@ -222,6 +227,63 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
         told = f"{self.name}.adopt() does nothing any more, and the next release removes it; leave the call out"
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self
+
+    # -- the state --
+
+    def _allocates(self, grads):
+        """Tell whether this step only asks for the state: `torch.distributed.checkpoint` takes a first step with `lr=0` and zero gradients.
+
+        Such a step must not count. If it did, the bias correction of every later step would be one step ahead."""
+        given = [g for g in grads if g is not None]
+        if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
+        return not agree(any((sparse_values(g) if g.is_sparse else local(g)).any() for g in given), given)
+
+    @without_dynamo
+    @quietly
+    def init_state(self):
+        "Allocate the state of each parameter that requires a gradient, with its initial values. State that exists stays as it is"
+        for g in self.param_groups:
+            chain = self._recipe(g).chain(g)
+            for p in g['params']:
+                if not p.requires_grad or is_lazy(p): continue
+                state = self.state.of(p)
+                if new := {n: v for n,v in chain.stored(home(p, g), state).items() if n not in state}: self.state[p].update(new)
+
+    @quietly
+    def share_memory(self):
+        """Move the state into memory that processes share, so that they train one model together (Hogwild, A3C).
+
+        Call `model.share_memory()`, then this, then start the processes. Counters move too: from then on they are 0-dim tensors. State that a later
+        step makes, or that you load later, is not shared until you call this again.
+
+        Raises `ValueError` under `capturable=True`, for a state that grows, and for what is kept in two tensors: a state in codes, and
+        by default a parameter in bfloat16; `store={'p': 'nearest'}` keeps it in one."""
+        chains = [self._recipe(g).chain(g) for g in self.param_groups]
+        self._check_shareable(chains)
+        for g,chain in zip(self.param_groups, chains):
+            for p in g['params']:
+                state = self.state.of(p)
+                for v in state.values():
+                    if torch.is_tensor(v): v.share_memory_()
+                counters = {n: v for n,v in state.items() if n in chain.state and not torch.is_tensor(v)}
+                if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
+
+    def _check_shareable(self, chains):
+        "Refuse a state that cannot lie in memory that processes share. Allocates the state"
+        if any(g['capturable'] for g in self.param_groups):
+            raise ValueError(f"{self.name}: share_memory() does not work with capturable=True, which keeps counters on the device; "
+                             "leave capturable out")
+        if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
+            raise ValueError(f"{self.name}: share_memory() does not work with the state {growing[0]!r}, which grows; use another algorithm")
+        self.init_state()
+        if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
+            raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
+                             "time would mix up the two; leave store out, or for parameters of low precision give store={'p': 'nearest'}")
+
+    @quietly
+    def torch_state_dict(self):
+        "Return a state dict that torch.optim's algorithm of the same name can load. Raises `ValueError` if torch has no such algorithm"
+        return torch_state_dict(self)
 
     # -- what a user looks at --
 

@@ -1,26 +1,23 @@
-"""State: how an optimizer allocates it, shares it between processes, saves it and loads it."""
+"""How an optimizer saves its state, loads it, and is copied and pickled."""
 
 import copy
 from functools import partial
 import torch
-from torch.nn.parameter import is_lazy
-from .._torch import quiet,quietly,sparse_values,without_dynamo
-from ..contract.sharded import agree,local
-from ..contract.tensors import number,plain
+from .._torch import quiet
+from ..contract.tensors import plain
 from ..run.rounding import Seeds
-from ..run.store import StateStore,shared_cell
+from ..run.store import StateStore
 from .modes import told_weights
 from .origin import sign
-from .parameters import home
 from .recipe import keep_plain
-from .state_dicts import checked,torch_state_dict
+from .state_dicts import checked
 from .storage import saved
 
 __all__ = ['Saving']
 
 
 class Saving:
-    "The part of `Optimizer` that keeps the state: it allocates, shares, saves and loads it"
+    "The part of `Optimizer` that saves and loads its state"
     _seeds = None                                                       # of the random numbers of a step
 
     @property
@@ -31,58 +28,6 @@ class Saving:
     def state(self, v):
         self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
         if 'param_groups' in self.__dict__: self._wrap_groups()
-
-    def _allocates(self, grads):
-        """Tell whether this step only asks for the state: `torch.distributed.checkpoint` takes a first step with `lr=0` and zero gradients.
-
-        Such a step must not count. If it did, the bias correction of every later step would be one step ahead."""
-        given = [g for g in grads if g is not None]
-        if not given or any(number(g['lr'])!=0 for g in self.param_groups): return False
-        return not agree(any((sparse_values(g) if g.is_sparse else local(g)).any() for g in given), given)
-
-    @without_dynamo
-    @quietly
-    def init_state(self):
-        "Allocate the state of each parameter that requires a gradient, with its initial values. State that exists stays as it is"
-        for g in self.param_groups:
-            chain = self._recipe(g).chain(g)
-            for p in g['params']:
-                if not p.requires_grad or is_lazy(p): continue
-                state = self.state.of(p)
-                if new := {n: v for n,v in chain.stored(home(p, g), state).items() if n not in state}: self.state[p].update(new)
-
-    @quietly
-    def share_memory(self):
-        """Move the state into memory that processes share, so that they train one model together (Hogwild, A3C).
-
-        Call `model.share_memory()`, then this, then start the processes. Counters move too: from then on they are 0-dim tensors. State that a later
-        step makes, or that you load later, is not shared until you call this again.
-
-        Raises `ValueError` under `capturable=True`, for a state that grows, and for what is kept in two tensors: a state in codes, and
-        by default a parameter in bfloat16; `store={'p': 'nearest'}` keeps it in one."""
-        chains = [self._recipe(g).chain(g) for g in self.param_groups]
-        self._check_shareable(chains)
-        for g,chain in zip(self.param_groups, chains):
-            for p in g['params']:
-                state = self.state.of(p)
-                for v in state.values():
-                    if torch.is_tensor(v): v.share_memory_()
-                counters = {n: v for n,v in state.items() if n in chain.state and not torch.is_tensor(v)}
-                if counters: state.update({n: shared_cell(v) for n,v in counters.items()})
-
-    def _check_shareable(self, chains):
-        "Refuse a state that cannot lie in memory that processes share. Allocates the state"
-        if any(g['capturable'] for g in self.param_groups):
-            raise ValueError(f"{self.name}: share_memory() does not work with capturable=True, which keeps counters on the device; "
-                             "leave capturable out")
-        if growing := [n for chain in chains for n,init in chain.state.items() if init.grows]:
-            raise ValueError(f"{self.name}: share_memory() does not work with the state {growing[0]!r}, which grows; use another algorithm")
-        self.init_state()
-        if beside := [n for g in self.param_groups for p in g['params'] for n in dict.keys(self.state.of(p)) if '.' in n]:
-            raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
-                             "time would mix up the two; leave store out, or for parameters of low precision give store={'p': 'nearest'}")
-
-    # -- state dicts --
 
     def state_dict(self):
         """Return the state as a dict, as torch's optimizers do.
@@ -105,11 +50,6 @@ class Saving:
         "Return the entry `rounding_steps` of a state dict: the number of steps in which something was rounded at random, the seed of the last one"
         steps = self._seeds.rounding.steps if self._seeds else 0
         return dict(rounding_steps=steps) if steps else {}
-
-    @quietly
-    def torch_state_dict(self):
-        "Return a state dict that torch.optim's algorithm of the same name can load. Raises `ValueError` if torch has no such algorithm"
-        return torch_state_dict(self)
 
     def load_state_dict(self, state_dict, strict=True):
         """Load a state dict that an optimizer of genopt has saved, or fastai, or torch.optim's algorithm of the same name.

@@ -279,6 +279,9 @@ def for_all_others(grads): return dict(grads=grads, grads2=[g.square() for g in 
 @pytest.mark.parametrize('cb', [for_others, for_a_look, for_all_others], ids=lambda f: f.__name__)
 def test_what_nobody_reads_may_be_returned(cb): Optimizer([torch.ones(3, 2, requires_grad=True)], [cb], lr=.1)
 
+def test_parameters_that_were_not_asked_for():
+    with pytest.raises(TypeError, match=r"but got method: call it, as in model.parameters\(\)"): Lion(torch.nn.Linear(2, 2).parameters)
+
 made = Lion([P()])
 @pytest.mark.parametrize('cbs,words', [
     (lambda: Lion(lr=.1),             r"^Lion: params is missing; an optimizer takes the parameters first, Lion\(model.parameters\(\), lr=0.1\)\. .* partial\(Lion, lr=0.1\)$"),
@@ -293,6 +296,8 @@ made = Lion([P()])
     (lambda: 'adamax2',               r"got 'adamax2'; genopt.list_algorithms\(\)"),
     (lambda: build([sgd_step]),       r"got the optimizer Optimizer\(\.\.\.\); give its callbacks, opt.cbs"),
     (lambda: Optimizer,               r"cbs has the class genopt.optim.optimizer.Optimizer, which is no callback; genopt.list_algorithms"),
+    (lambda: [P(), P(2, 2)],          r"cbs has a tensor of shape \(3,\), which is no callback; the parameters come first, and then the callbacks"),
+    (lambda: P(2),                    r"cbs has a tensor of shape \(2,\), which is no callback"),
     (lambda: dict(cbs=sgd_step),      r"cbs must be a list of callbacks or an algorithm of genopt, got \{'cbs'"),
 ], ids=str)
 def test_what_is_no_algorithm_says_what_to_give(cbs, words):

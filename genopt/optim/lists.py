@@ -29,19 +29,21 @@ def callbacks_in(cbs, who):
 
 def flatten(cbs):
     "Return the callbacks of a nested list, in order. It leaves out falsy items, so that users can write `flag and callback`."
-    if callable(cbs) or isinstance(cbs, str): return cbs,
+    if callable(cbs) or isinstance(cbs, (str,torch.Tensor)): return cbs,
     if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
 
 def described(o):
     "What `o` is, in few words: an optimizer's own `repr` has many lines"
     if isinstance(o, torch.optim.Optimizer): return f"the optimizer {type(o).__name__}(...)"
+    if isinstance(o, torch.Tensor): return f"a tensor of shape {tuple(o.shape)}"
     return f"the class {o.__module__}.{o.__name__}" if isinstance(o, type) else repr(o)
 
 def instead_of(o):
-    """The words that advise what to give instead of `o`: an optimizer that is made already, a class of torch.optim, or the name of an algorithm.
-    Empty for anything else, so for a callback."""
+    """The words that advise what to give instead of `o`: an optimizer that is made already, a class of torch.optim, the name of an algorithm, or a
+    parameter. Empty for anything else, so for a callback."""
     if algorithm_of(o): return ''
+    if isinstance(o, torch.Tensor): return '; the parameters come first, and then the callbacks'
     cls = o if isinstance(o, type) else type(o)
     if not isinstance(o, str) and not issubclass(cls, torch.optim.Optimizer): return ''
     name  = o if isinstance(o, str) else cls.__name__

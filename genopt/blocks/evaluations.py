@@ -70,16 +70,16 @@ def flat(xs): return torch.cat([x.reshape(-1) for x in xs])
 def parts(v, like): return [x.reshape(p.shape) for x,p in zip(v.split([p.numel() for p in like]), like)]
 
 def remembered(hists, n, params, rested):
-    "The last `n` vectors of a history, oldest first. Zeros stand for what a parameter lacks that had no gradient in the last step or before"
+    "The last `n` vectors of a history, oldest first. Zeros stand for a parameter that `rested`, and for one whose own history is shorter"
     def member(p, hist, rests, i): return torch.zeros_like(p) if rests or len(hist)<-i else hist[i]
     return [flat([member(*of_p, i) for of_p in zip(params, hists, rested)]) for i in range(-n, 0)]
 
 def to_remember(vectors, params, hists):
-    "The history of each parameter with these `vectors`; `hists`, the old ones, if there are none"
+    "The history of each parameter that holds these `vectors`. If there are none, the old `hists`"
     return [torch.stack(rows) for rows in zip(*(parts(v, params) for v in vectors))] if vectors else hists
 
 def with_pair(ys, ss, h_diag, y, s, size):
-    "The last `size` pairs with `y`, `s` behind them, and the scale `y's / y'y` of H. All stays as it was if the curvature `y's` is not positive"
+    "The last `size` pairs, with `y` and `s` at the end, and `y's / y'y`, the scale of H. If the curvature `y's` is not positive, all as it was"
     if not (y_s := y.dot(s))>1e-10: return ys,ss,h_diag
     return [*ys, y][-size:],[*ss, s][-size:],(y_s/y.dot(y)).item()
 
@@ -95,7 +95,7 @@ def two_loops(grad, ys, ss, h_diag):
     return r
 
 def wolfe(at, x, d, t, f, g, left):
-    "A length near `t` that meets the strong Wolfe conditions along `d`, loss and gradient there, and how many of the evaluations are `left` then"
+    "A length that meets the strong Wolfe conditions along `d`, searched from `t`; loss and gradient there; and how many evaluations are `left`"
     f,g,t,n = strong_wolfe(lambda x, t, d: at(x.add(d, alpha=float(t))), x, t, d, f, g, g.dot(d), max_ls=left)
     return float(t),f,g,left-n
 

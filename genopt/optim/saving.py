@@ -93,7 +93,7 @@ class Saving:
         return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept} | of_host
 
     def __setstate__(self, state):
-        "torch's `load_state_dict` comes here, too"
+        "Take on what `__getstate__` has returned. torch's `load_state_dict` calls this, too"
         for s in state.get('state', {}).values():
             if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
         super().__setstate__(state)

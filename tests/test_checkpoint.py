@@ -387,6 +387,7 @@ def test_the_state_of_another_algorithm_is_loaded_if_asked_for(saved, ours):
         opt.load_state_dict(torch_s[saved].state_dict(), strict=False)
     p.grad = torch.ones(3, 2)
     opt.step()
+    assert opt.param_groups[0].get('dampening') in (0, True) and (opt.param_groups[0].get('dampening')==0)==(opt.name=='SGD')
     opt.set_hyper('mom', .5)                                                # the group has not both spellings, momentum and betas
     assert opt.hypers[0]['mom']==.5 and not {'betas','momentum','amsgrad'}&opt.param_groups[0].keys()-names
 

@@ -41,12 +41,14 @@ def check_origin(recipe, group, saved: dict, who: str):
     for here,there in spelt_apart(recipe.view(group), Hypers(saved, recipe.own or ())):
         raise ValueError(f"{who}: the saved group has {there!r}, where {recipe!r} has {here!r}: another algorithm has saved it. {remedy}")
 
-def without_foreign(group, saved: dict) -> dict:
-    """The group `saved` without those hyper-parameters of the algorithm that has saved it which `group` lacks. Otherwise Muon, which loads what AdamW
-    has saved, would have `betas` beside its `momentum`."""
+def without_foreign(recipe, group, saved: dict) -> dict:
+    """The group `saved` without those hyper-parameters of the algorithm that has saved it which are none of the algorithm that `group` runs. Otherwise
+    Muon, which loads what AdamW has saved, would have `betas` beside its `momentum`, and Adam would sum gradients with the `dampening` of SGD."""
     names  = {saved.get(key)} | algorithms_of_torch(saved)
     theirs = {n for cls in algorithms() if cls.__name__ in names for n in to_torch(cls.arguments)}
-    return {k: v for k,v in saved.items() if k in group or k not in theirs}
+    ours   = algorithm_in(recipe)
+    own    = to_torch(ours.arguments) if ours else group
+    return {k: v for k,v in saved.items() if k in own or k not in theirs}
 
 def check_same(names, shown, ours, group, saved, who):
     "Refuse the group `saved` of an algorithm with one of `names`, if `ours` keeps other states. `shown`: the names in words"

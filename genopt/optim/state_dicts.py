@@ -40,7 +40,7 @@ def checked(opt, state_dict: dict, strict: bool=True) -> dict:
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
         where,recipe = f"{who}, param group {n}",opt._recipe(group)
         if strict: check_origin(recipe, group, old, where)
-        else: old = without_foreign(group, old)
+        else: old = without_foreign(recipe, group, old)
         old = {k: v for k,v in old.items() if k!='cbs'} | {k: group[k] for k in of_optimizer if k in group}
         unsign(group, old)
         keep_plain(old, recipe.defaults.keys()&old.keys())

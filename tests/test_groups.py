@@ -80,7 +80,7 @@ def test_tied_and_frozen_parameters():
     ({True: {}},                       TypeError,  'a rule is a pattern of names.*got True'),
     ({torch.Tensor: {}},               TypeError,  'a rule is a pattern of names.*Tensor'),
     ({nn.Linear(2, 2): {}},            ValueError, "the rule 'Linear' matches no parameter, or earlier"),
-    ({'4': {}},                        ValueError, r"the rule '4' matches no parameter, for '4' is a module; write '4\.\*'"),
+    ({'4': {}},                        ValueError, r"the rule '4' matches no parameter, because '4' is a module; write '4\.\*'"),
     ({'*': AdamW},                     TypeError,  r"the settings of '\*' must be a dict, such as dict\(cbs=AdamW\)"),
 ])
 def test_rules_that_cannot_work(rules, error, words):

@@ -60,7 +60,7 @@ class Saving:
 
         Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. It also raises for the states
         of another algorithm. With `strict=False` it loads the states whose name and shape fit, and starts the others anew; of
-        the hyper-parameters it loads those that the group has."""
+        the hyper-parameters it loads those that the algorithm has."""
         with quiet():
             hook = self.register_load_state_dict_pre_hook(partial(Boxed.all, strict=strict))        # it runs last, after the user's own hooks
             try: super().load_state_dict(state_dict)

@@ -116,6 +116,6 @@ def groups(model: nn.Module, rules) -> Groups:
     for (rule,_),name,group in zip(rules, labels, res):
         if not group['params']:
             why = 'or earlier rules have taken all that it matches'
-            if isinstance(rule, str) and rule in modules: why = f"because {rule!r} is a module; write '{rule}.*' for the parameters inside of it"
+            if isinstance(rule, str) and rule in modules: why = f"because {rule!r} is a module; write '{rule}.*' for its parameters"
             raise ValueError(f"groups: the rule {name!r} matches no parameter, {why}:\n{res}")
     return res

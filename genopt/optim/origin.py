@@ -42,8 +42,8 @@ def check_origin(recipe, group, saved: dict, who: str):
         raise ValueError(f"{who}: the saved group has {there!r}, where {recipe!r} has {here!r}: another algorithm has saved it. {remedy}")
 
 def without_foreign(recipe, group, saved: dict) -> dict:
-    """The group `saved` without hyper-parameters of the algorithm that has saved it which the algorithm of `group` does not have. Otherwise Muon, which
-    loads what AdamW has saved, would have `betas` beside its `momentum`, and Adam would sum gradients with the `dampening` of SGD."""
+    """The group `saved` without the hyper-parameters that only the algorithm has which saved it, and not that of `group`. Otherwise Muon, which loads
+    what AdamW has saved, would have `betas` beside its `momentum`, and Adam would sum gradients with the `dampening` of SGD."""
     names  = {saved.get(key)} | algorithms_of_torch(saved)
     theirs = {n for cls in algorithms() if cls.__name__ in names for n in to_torch(cls.arguments)}
     ours   = algorithm_in(recipe)

@@ -236,7 +236,7 @@ def own_lion(grad, mom=.9, sqr_mom=.99, grad_avg=genopt.zeros):
     (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [genopt.Lion], lr=.1),            "torch.optim.SGD has saved it, and the optimizer is Lion"),
     (of_torch('SGD', **momentum), lambda ps: genopt.Optimizer(ps, [own_lion], lr=.1), "the saved group has 'momentum', where own_lion has 'betas'"),
     (of_torch('Adam'),            lambda ps: genopt.Optimizer(ps, [genopt.blocks.sgd_step], lr=.1),  "has the states step, exp_avg, exp_avg_sq, and Optimizer keeps none"),
-    (of_torch('Adagrad'),         lambda ps: genopt.Optimizer([dict(params=ps, cbs=genopt.Adam)]),   "the group runs Adam, and the saved group ran other callbacks"),
+    (of_torch('Adagrad'),         lambda ps: genopt.Optimizer([dict(params=ps, cbs=genopt.Adam)]),   "torch.optim.Adagrad has saved it, and the group runs Adam"),
 ])
 def test_lists_refuse_the_state_of_another_algorithm_too(saved, ours, words):
     opt = ours([torch.nn.Parameter(torch.ones(3))])
@@ -381,11 +381,15 @@ def test_amsgrad_is_torch_s_adam_with_a_flag():
 def test_the_state_of_another_algorithm_is_loaded_if_asked_for(saved, ours):
     p   = torch.nn.Parameter(torch.ones(3, 2))
     opt = ours([p])
+    names = opt.param_groups[0].keys()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         opt.load_state_dict(torch_s[saved].state_dict(), strict=False)
     p.grad = torch.ones(3, 2)
     opt.step()
+    assert opt.param_groups[0].get('dampening') in (0, True) and (opt.param_groups[0].get('dampening')==0)==(opt.name=='SGD')
+    opt.set_hyper('mom', .5)                                                # the group has not both spellings, momentum and betas
+    assert opt.hypers[0]['mom']==.5 and not {'betas','momentum','amsgrad'}&opt.param_groups[0].keys()-names
 
 def test_what_fits_of_another_algorithm_can_be_loaded():
     opt = genopt.Adam([torch.nn.Parameter(torch.ones(3))])

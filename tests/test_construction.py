@@ -132,8 +132,6 @@ bad = dict(
     differentiable  = (lambda: SGD([P()], differentiable=True), ValueError, 'differentiable=True is not available yet'),
     # callbacks
     cb_none         = (lambda: build(None), ValueError, "param group 0 has no cbs: give Optimizer a list of callbacks, or each group its own"),
-    cb_string       = (lambda: build(['adam']), TypeError, "a callback is a function.*'adam'"),
-    cb_class        = (lambda: build([torch.optim.Adam]), TypeError, 'a callback is a function'),
     cb_no_signature = (lambda: build([dict.fromkeys]), TypeError, 'fromkeys'),
     cb_fastai       = (lambda: build([fastai_style]), TypeError, r'fastai_style takes \*\*kwargs; name each value that it reads'),
     cb_varargs      = (lambda: build([many]), TypeError, r'many takes \*args'),
@@ -187,14 +185,12 @@ bad = dict(
     hyper_inf       = (lambda: build([undeclared_range], k=inf), ValueError, r"k value: inf; Optimizer needs it finite; .*Range\('\(0,inf\]'\)"),
     group_elsewhere = (lambda: Adam([dict(params=[P()], momentum=.9)]), TypeError, "unexpected key 'momentum'; it has lr, betas, eps"),
     group_module    = (lambda: Adam([dict(params=torch.nn.Linear(2,2))]), TypeError, r'param group 0: params is a module; pass its parameters\(\)'),
-    lr_missing_params = (lambda: Adam(lr=.1), TypeError, r"Adam.__init__\(\) missing 1 required positional argument: 'params'"),
     partial_position = (lambda: build([partial(average_grad, .95)]), TypeError, "average_grad: partial gives 0.95 by position; name the argument"),
     partial_unknown = (lambda: build([partial(average_grad, mon=.9)]), TypeError, "average_grad: partial gives 'mon', which is not among its arguments: grad, mom"),
     partial_beaten  = (lambda: Beaten([P()]), TypeError, r"Beaten: partial\(average_grad, mom=...\) gives 'mom', which Beaten has as an argument"),
     made_anew       = (lambda: Anew([P()]), TypeError, "Anew defines clip anew at each call; define it outside"),
     no_return       = (lambda: NoReturn([P()]), TypeError, 'NoReturn returned NoneType; it must return a list of callbacks'),
     algorithm_object = (lambda: Wrapped([P()]), TypeError, 'Wrapped returned Adam; it must return a list of callbacks'),
-    foreign_class   = (lambda: build([torch.optim.Adam]), TypeError, 'Adam is a class; give a function, or an algorithm of genopt'),
     two_algorithms  = (lambda: build([Adam, Lion]), TypeError, 'Optimizer: Adam and Lion in one list would each move every parameter; give each a group'),
     algorithms_hyper = (lambda: build([Adam, clip_grad_norm], max_nrm=1.), TypeError, "unexpected hyper-parameter 'max_nrm', did you mean 'max_norm'"),
     number_as_callback = (lambda: build([.1]), TypeError, 'got 0.1, a number; if a variable hides the callback'),
@@ -282,3 +278,27 @@ def for_all_others(grads): return dict(grads=grads, grads2=[g.square() for g in 
 
 @pytest.mark.parametrize('cb', [for_others, for_a_look, for_all_others], ids=lambda f: f.__name__)
 def test_what_nobody_reads_may_be_returned(cb): Optimizer([torch.ones(3, 2, requires_grad=True)], [cb], lr=.1)
+
+def test_parameters_that_were_not_asked_for():
+    with pytest.raises(TypeError, match=r"but got method: call it, as in model.parameters\(\)"): Lion(torch.nn.Linear(2, 2).parameters)
+
+made = Lion([P()])
+@pytest.mark.parametrize('cbs,words', [
+    (lambda: Lion(lr=.1),             r"^Lion: params is missing; an optimizer takes the parameters first, Lion\(model.parameters\(\), lr=0.1\)\. .* partial\(Lion, lr=0.1\)$"),
+    (lambda: Lion(),                  r"params is missing.*Lion\(model.parameters\(\)\)\. .* give Lion itself$"),
+    (lambda: made,                    r"^Optimizer: cbs must be a list of callbacks or an algorithm of genopt, got the optimizer Lion\(\.\.\.\); give the algorithm, genopt.Lion, or partial"),
+    (lambda: [made, sgd_step],        r"^Optimizer: cbs has the optimizer Lion\(\.\.\.\), which is no callback; give the algorithm, genopt.Lion"),
+    (lambda: torch.optim.AdamW,       r"cbs has the class torch.optim.adamw.AdamW, which is no callback; give the algorithm, genopt.AdamW"),
+    (lambda: [torch.optim.AdamW],     r"cbs has the class torch.optim.adamw.AdamW, which is no callback; give the algorithm, genopt.AdamW"),
+    (lambda: torch.optim.SGD([P()]),  r"got the optimizer SGD\(\.\.\.\); give the algorithm, genopt.SGD"),
+    (lambda: 'adamw',                 r"got 'adamw'; give the algorithm, genopt.AdamW"),
+    (lambda: ['nadamw'],              r"cbs has 'nadamw', which is no callback; give the algorithm, genopt.NAdamW"),
+    (lambda: 'adamax2',               r"got 'adamax2'; genopt.list_algorithms\(\)"),
+    (lambda: build([sgd_step]),       r"got the optimizer Optimizer\(\.\.\.\); give its callbacks, opt.cbs"),
+    (lambda: Optimizer,               r"cbs has the class genopt.optim.optimizer.Optimizer, which is no callback; genopt.list_algorithms"),
+    (lambda: [P(), P(2, 2)],          r"cbs has a tensor of shape \(3,\), which is no callback; the parameters come first, and then the callbacks"),
+    (lambda: P(2),                    r"cbs has a tensor of shape \(2,\), which is no callback"),
+    (lambda: dict(cbs=sgd_step),      r"cbs must be a list of callbacks or an algorithm of genopt, got \{'cbs'"),
+], ids=str)
+def test_what_is_no_algorithm_says_what_to_give(cbs, words):
+    with pytest.raises(TypeError, match=words): Optimizer([P()], cbs(), lr=.1)

@@ -580,10 +580,15 @@ def test_algorithm_from_an_expression_of_blocks():
 def test_repr_is_short_and_true():
     assert repr(SGD([param(1.)], lr=.1, momentum=.9))=='SGD(average_grad > momentum_step; lr=0.1, momentum=0.9, dampening=0, weight_decay=0; 1 tensor in 1 group)'
 
+def test_repr_shows_where_groups_differ():
+    p,q,r = [torch.ones(2, requires_grad=True) for _ in range(3)]
+    opt = Adam([dict(params=[p]), dict(params=[q], lr=.5, amsgrad=True), dict(params=[r], lr=.5)], betas=(.8,.9))
+    assert repr(opt).endswith('; lr=0.001 | 0.5, betas=(0.8, 0.9), eps=1e-08, weight_decay=0, amsgrad=False | True; 3 tensors in 3 groups)')
+
 def test_explain_has_a_table_for_each_chain():
     ps = [torch.ones(2, requires_grad=True) for _ in range(3)]
     text = repr(Adam([dict(params=ps[:1], amsgrad=True), dict(params=ps[1:2]), dict(params=ps[2:], lr=.5)]).explain())
-    assert ', groups 0;' in text and ', groups 1, 2;' in text and text.count('the move')==2 and 'lr=0.001 | 0.5' in text
+    assert ', group 0;' in text and ', groups 1, 2;' in text and text.count('the move')==2 and 'lr=0.001 | 0.5' in text
 
 def test_explain():
     m = torch.nn.Linear(100, 10)

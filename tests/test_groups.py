@@ -31,10 +31,29 @@ names = lambda gs: [[n for n,_ in g['params']] for g in gs]
     (2,                                ['0.weight','3.weight','4.weight']),
     (lambda n, p: p.numel()==256,      ['3.weight']),
     ((nn.LayerNorm, '4.*'),            ['1.weight','1.bias','4.weight','4.bias']),
-], ids=['glob','regex','module','ndim','function','any of'])
+    ([nn.LayerNorm, '4.*'],            ['1.weight','1.bias','4.weight','4.bias']),
+], ids=['glob','regex','module','ndim','function','any of','any of a list'])
 def test_what_a_rule_finds(rule, found):
     gs = groups(net(), [(rule, dict(lr=.1))])
     assert names(gs)[0]==found and gs[0]['lr']==.1 and len(gs)==2 and sum(map(len, names(gs)))==7
+
+@pytest.mark.parametrize('rule,found,label', [
+    (lambda m: m[3],                   ['3.weight'],                                '3'),
+    (lambda m: m[4],                   ['4.weight','4.bias'],                       '4'),
+    (lambda m: m[1:4],                 ['1.weight','1.bias','3.weight'],            'Sequential'),      # a slice is a module that the model does not have
+    (lambda m: m,                      ['0.weight','0.bias','1.weight','1.bias','3.weight','4.weight','4.bias'], 'Sequential'),
+    (lambda m: m[1].bias,              ['1.bias'],                                  '1.bias'),
+    (lambda m: (m[1].bias, m[4], 1),   ['0.bias','1.weight','1.bias','4.weight','4.bias'], '1.bias or 4 or 1 dimension'),
+], ids=['module','head','slice','model','parameter','any of'])
+def test_a_module_or_a_parameter_of_the_model_is_a_rule(rule, found, label):
+    m = net()
+    gs = groups(m, {rule(m): dict(lr=.1)})
+    assert names(gs)[0]==found and gs.rules[0]==label
+
+def test_a_module_finds_the_weight_that_it_shares_with_one_before():
+    m = nn.ModuleDict(dict(embed=nn.Embedding(8, 4), head=nn.Linear(4, 8)))
+    m.head.weight = m.embed.weight
+    assert names(groups(m, {m['head']: {}}))==[['embed.weight', 'head.bias']]
 
 def test_the_first_rule_wins_and_the_table_says_what_each_found():
     gs = groups(net(), {'*.bias': dict(weight_decay=0), nn.LayerNorm: dict(weight_decay=0), '4.*': dict(lr=1e-2)})
@@ -60,7 +79,9 @@ def test_tied_and_frozen_parameters():
     ({3.5: {}},                        TypeError,  'a rule is a pattern of names.*got 3.5'),
     ({True: {}},                       TypeError,  'a rule is a pattern of names.*got True'),
     ({torch.Tensor: {}},               TypeError,  'a rule is a pattern of names.*Tensor'),
-    ({nn.Linear(2, 2): {}},            TypeError,  'a rule is a pattern of names.*Linear'),
+    ({nn.Linear(2, 2): {}},            ValueError, "the rule 'Linear' matches no parameter, or earlier"),
+    ({'4': {}},                        ValueError, r"the rule '4' matches no parameter, because '4' is a module; write '4\.\*'"),
+    ({'*': AdamW},                     TypeError,  r"the settings of '\*' must be a dict, such as dict\(cbs=AdamW\)"),
 ])
 def test_rules_that_cannot_work(rules, error, words):
     with pytest.raises(error, match=f'(?s){words}'): groups(net(), rules)
@@ -98,9 +119,47 @@ def test_several_algorithms_save_load_copy_and_go_on(tmp_path):
         train(q, o, seed=5)
         assert all(torch.equal(a, b) for a,b in zip(m.parameters(), q.parameters()))
     swapped = Optimizer([dict(g, cbs=Lion if i==0 else g['cbs']) for i,g in enumerate(groups(net(), mixed))])
-    with pytest.raises(ValueError, match='param group 0: the group runs Lion, and the saved group ran AdamW'): swapped.load_state_dict(saved['opt'])
-    with pytest.raises(ValueError, match='the group runs AdamW, and the saved group ran other callbacks'):
+    with pytest.raises(ValueError, match='param group 0: AdamW has saved it, and the group runs Lion'): swapped.load_state_dict(saved['opt'])
+    with pytest.raises(ValueError, match='param group 1: AdamW has saved it, and the group runs Lion'):
         other.load_state_dict(AdamW([dict(g, lr=.1) for g in [dict(params=[(k, p) for k,p in h['params']]) for h in groups(net(), mixed)]]).state_dict())
+
+def of_one_group(cbs, cls=None):
+    "A network, an optimizer that runs `cbs`, brought by its group or, with `cls`, given to it, after a step"
+    m = net()
+    ps = [p for p in m.parameters() if p.ndim==2]
+    opt = cls(ps, lr=.1) if cls else Optimizer([dict(params=ps, cbs=cbs)], lr=.1)
+    train(m, opt, 1)
+    return m,opt
+
+plain_list = [average_grad, momentum_step]
+clipped    = [genopt.blocks.sign_grad, AdamW]
+@pytest.mark.parametrize('theirs,ours,refused', [
+    ((genopt.Adam,),            (AdamW,),           ''),                    # both keep the same states, made in the same way
+    ((AdamW,),                  (genopt.Adam,),     ''),
+    ((genopt.Adam,),            (None,genopt.Adam), ''),
+    ((None,genopt.Adam),        (genopt.Adam,),     ''),
+    ((None,torch.optim.Adam),   (genopt.Adam,),     ''),
+    ((None,torch.optim.Adam),   (AdamW,),           ''),
+    ((clipped,),                (AdamW,),           ''),
+    ((AdamW,),                  (clipped,),         ''),
+    ((plain_list,),             ([*plain_list, genopt.blocks.cautious],), ''),
+    ((genopt.Adam,),            (Lion,),            'Adam has saved it, and the group runs Lion, which makes grad_avg'),
+    ((None,torch.optim.SGD),    (Lion,),            'torch.optim.SGD has saved it, and the group runs Lion'),
+    ((genopt.SGD,),             (None,Lion),        'SGD has saved it, and the optimizer is Lion'),
+    ((plain_list,),             ([average_grad, genopt.blocks.average_sqr_grad, momentum_step],), "the saved group has 'momentum', where .* has 'betas'"),
+], ids=str)
+def test_a_group_with_cbs_loads_what_an_optimizer_of_them_loads(theirs, ours, refused):
+    saved = of_one_group(*theirs)[1].state_dict()
+    m,opt = of_one_group(*ours)
+    cbs = [g.get('cbs') for g in opt.param_groups]
+    if refused:
+        with pytest.raises(ValueError, match=refused): opt.load_state_dict(saved)
+        return
+    before = [p.clone() for p in m.parameters()]
+    opt.load_state_dict(saved)
+    assert [g.get('cbs') for g in opt.param_groups]==cbs
+    train(m, opt, 1)
+    assert not torch.equal(before[0], m[0].weight)
 
 def test_several_algorithms_and_schedules():
     m = net()
@@ -125,7 +184,6 @@ def test_a_group_of_another_algorithm_beside_the_optimizers_own():
     assert opt.param_groups[2]['cbs']=='Lion' and 'cbs' not in opt.param_groups[3] and opt.param_groups[3]['lr']==.1
     with pytest.raises(ValueError, match='torch.optim has no AdamW.*Lion'): opt.torch_state_dict()
 
-plain_list = [average_grad, momentum_step]
 own_lr     = partial(Lion, lr=.3)
 
 @pytest.mark.parametrize('own,given,wanted', [                                          # wanted: what the group with `own` cbs has
@@ -177,7 +235,7 @@ def test_callbacks_of_one_name_and_other_settings_are_kept_apart():
     assert [g['momentum'] for g in opt.param_groups]==[.5, .9, .5]
 
 @pytest.mark.parametrize('group,error,words', [
-    (dict(cbs=torch.optim.Adam),            TypeError,  'param group 1: cbs must be a list of callbacks or an algorithm of genopt, got .*Adam'),
+    (dict(cbs=torch.optim.Adam),            TypeError,  'param group 1: cbs has the class torch.optim.adam.Adam, which is no callback; give the algorithm, genopt.Adam,'),
     (dict(cbs=3),                           TypeError,  'param group 1: cbs must be a list of callbacks'),
     (dict(cbs='Lion'),                      ValueError, "param group 1: cbs='Lion' names no algorithm of another group"),
     (dict(cbs=[sgd_step]),                  TypeError,  r'AdamW \(sgd_step\) needs a learning rate'),

@@ -14,7 +14,7 @@ from ..optim.algorithm import algorithm
 
 __all__ = ['Muon', 'NorMuon', 'AdaMuon', 'Scion', 'Shampoo', 'SOAP', 'Kron']
 
-eps_last_step = partial(radam_step, rect=1.)                     # Adam's step, with `eps` outside of the bias correction
+eps_last_step = partial(radam_step, rect=1.)                     # `m/(1-mom^t) * sqrt(1-sqr_mom^t)/(sqrt(v) + eps)`: Adam's, but for where `eps` is
 
 
 @algorithm

@@ -30,7 +30,8 @@ def sharpness_aware(params, grads, evaluate, rho:nonneg=0.05, adaptive=False, et
 def hutchinson(params, hvp, steps, update_period:Range('[1,inf)')=1, distribution='rademacher', n_samples:Range('[1,inf)')=1):
     """Estimates the diagonal of the Hessian: `h = mean of z*(H z)` over `n_samples` random vectors z. `distribution` draws z: signs for
     `'rademacher'`, normal numbers for `'gaussian'`. There is a new estimate every `update_period` steps; `fresh` tells when. The closure must call
-    `loss.backward(create_graph=True)`. Hutchinson 1989; Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
+    `loss.backward(create_graph=True)`. `torch.manual_seed` determines the vectors: copies of a model, as under DDP, need the same seed. Hutchinson
+    1989; Yao et al. 2021, https://arxiv.org/abs/2006.00719"""
     if distribution not in ('rademacher', 'gaussian'): raise ValueError(f"distribution must be 'rademacher' or 'gaussian', got {distribution!r}")
     total,fresh = [torch.zeros_like(p) for p in params],(max(steps)-1)%update_period==0
     for _ in range(int(n_samples) if fresh else 0):
@@ -68,6 +69,20 @@ def sophia_step(grad_avg, curvature_avg, rho:positive=0.04, eps:nonneg=1e-12):
 def flat(xs): return torch.cat([x.reshape(-1) for x in xs])
 def parts(v, like): return [x.reshape(p.shape) for x,p in zip(v.split([p.numel() for p in like]), like)]
 
+def remembered(hists, n, params, rested):
+    "The last `n` vectors of a history, oldest first. Zeros stand for a parameter that `rested`, and for one whose own history is shorter"
+    def member(p, hist, rests, i): return torch.zeros_like(p) if rests or len(hist)<-i else hist[i]
+    return [flat([member(*of_p, i) for of_p in zip(params, hists, rested)]) for i in range(-n, 0)]
+
+def to_remember(vectors, params, hists):
+    "The history of each parameter that holds these `vectors`. If there are none, the old `hists`"
+    return [torch.stack(rows) for rows in zip(*(parts(v, params) for v in vectors))] if vectors else hists
+
+def with_pair(ys, ss, h_diag, y, s, size):
+    "The last `size` pairs, with `y` and `s` at the end, and `y's / y'y`, the scale of H. If the curvature `y's` is not positive, all as it was"
+    if not (y_s := y.dot(s))>1e-10: return ys,ss,h_diag
+    return [*ys, y][-size:],[*ss, s][-size:],(y_s/y.dot(y)).item()
+
 def two_loops(grad, ys, ss, h_diag):
     """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits the differences `ys` of gradients and `ss`
     of parameters. Nocedal and Wright 2006, algorithm 7.4"""
@@ -79,48 +94,41 @@ def two_loops(grad, ys, ss, h_diag):
     for y,s,rho,alpha in zip(ys, ss, rhos, alphas): r = r.add(s, alpha=(alpha - y.dot(r)*rho).item())
     return r
 
+def wolfe(at, x, d, t, f, g, left):
+    "A length that meets the strong Wolfe conditions along `d`, searched from `t`; loss and gradient there; and how many evaluations are `left`"
+    f,g,t,n = strong_wolfe(lambda x, t, d: at(x.add(d, alpha=float(t))), x, t, d, f, g, g.dot(d), max_ls=left)
+    return float(t),f,g,left-n
+
 def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_grad:nonneg, tolerance_change:nonneg, line_search_fn, history_size,
                directions=zeros, last_grads=zeros, y_hists=history(100), s_hists=history(100), n_keeps=count, n_iters=count, ts=scalar(0.),
                h_diags=scalar(1.)):
-    """Makes up to `max_iter` quasi-Newton steps, along `-H*g` with an inverse Hessian `H` that fits the last steps. All parameters count as one
-    vector. `lr` scales each step; with `line_search_fn`, a search finds a length that meets the strong Wolfe conditions. The block makes the move
-    itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last `n_keep` vectors like p; `n_keep`, `n_iter`, `t` and `h_diag`,
-    numbers. Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
-    x,g,f = flat(params),flat(grads),loss.item()
-    n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
+    """Makes up to `max_iter` quasi-Newton steps: `x <- x + t*d` along `d = -H*g`. The inverse Hessian `H` fits the last `history_size` differences of
+    gradients `y` and of parameters `s`. All parameters count as one vector. The length `t` is `lr`, at the very first step `lr*min(1, 1/|g|_1)`; with
+    `line_search_fn`, a search from there finds one that meets the strong Wolfe conditions. The steps end where no element of `g` exceeds
+    `tolerance_grad`, where the step or the change of the loss is below `tolerance_change`, or after `max_eval` evaluations, 1.25*`max_iter` by
+    default. The block makes the move itself. State: `direction` and `last_grad`, like p; `y_hist` and `s_hist`, the last `n_keep` vectors like p;
+    `n_keep`, `n_iter`, `t` and `h_diag`, numbers. Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116"""
+    x,f,g = flat(params),loss.item(),flat(grads)
     if not g.numel() or g.abs().max()<=tolerance_grad: return dict(new_ps=params)
     def at(x):
         loss,grads = evaluate(parts(x, params))
         return loss.item(),flat(grads)
+    n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
     rested   = [n<n_iter for n in n_iters]                                  # these had no gradient: they did not move, and what they keep is old
     d,last_g = flat([x*(not r) for x,r in zip(directions, rested)]),flat(last_grads)
-    def row(hists, i): return flat([torch.zeros_like(p) if r or len(h)<-i else h[i] for p,h,r in zip(params, hists, rested)])
-    ys,ss = [[row(hists, i) for i in range(-n_keep, 0)] for hists in (y_hists, s_hists)]
-    n_evals,n_evals_at_most = 1,max_iter*5//4 if max_eval is None else max_eval
+    ys,ss    = [remembered(hists, n_keep, params, rested) for hists in (y_hists, s_hists)]
+    left     = (max_iter*5//4 if max_eval is None else max_eval) - 1        # evaluations; the step began with one
     for i in range(1, int(max_iter)+1):
         n_iter += 1
-        if n_iter==1: d = g.neg()
-        else:
-            y,s = g-last_g,d*t
-            if (y_s := y.dot(s))>1e-10:
-                ys,ss  = [*ys, y][-int(history_size):],[*ss, s][-int(history_size):]
-                h_diag = (y_s/y.dot(y)).item()
-            d = two_loops(g, ys, ss, h_diag)
-        last_g,last_f = g,f
-        t = min(1., (1/g.abs().sum()).item())*lr if n_iter==1 else lr
-        slope = g.dot(d)
-        if slope>-tolerance_change: break
-        if line_search_fn:
-            f,g,t,n = strong_wolfe(lambda x, t, d: at(x.add(d, alpha=float(t))), x, t, d, f, g, slope, max_ls=n_evals_at_most-n_evals)
-            t,n_evals = float(t),n_evals+n
-            x = x.add(d, alpha=t)
-        else:
-            x = x.add(d, alpha=t)
-            if i<max_iter:                                                  # nothing reads an evaluation after the last step
-                f,g = at(x)
-                n_evals += 1
-        if i==max_iter or n_evals>=n_evals_at_most or g.abs().max()<=tolerance_grad: break
+        ys,ss,h_diag = with_pair(ys, ss, h_diag, g-last_g, d*t, int(history_size))
+        d = two_loops(g, ys, ss, h_diag)
+        t = lr*min(1., (1/g.abs().sum()).item()) if n_iter==1 else lr
+        last_f,last_g = f,g
+        if g.dot(d)>-tolerance_change: break                                # `d` hardly descends
+        if line_search_fn: t,f,g,left = wolfe(at, x, d, t, f, g, left)
+        elif i<max_iter:   f,g,left = *at(x.add(d, alpha=t)),left-1         # nothing reads an evaluation after the last step
+        x = x.add(d, alpha=t)
+        if left<=0 or g.abs().max()<=tolerance_grad: break
         if (d*t).abs().max()<=tolerance_change or abs(f-last_f)<tolerance_change: break
-    def stored(vs, hists): return [torch.stack(k) for k in zip(*(parts(v, params) for v in vs))] if vs else hists
-    return dict(new_ps=parts(x, params), directions=parts(d, params), last_grads=parts(last_g, params), y_hists=stored(ys, y_hists),
-                s_hists=stored(ss, s_hists), n_keep=len(ys), n_iter=n_iter, t=t, h_diag=h_diag)
+    return dict(new_ps=parts(x, params), directions=parts(d, params), last_grads=parts(last_g, params), y_hists=to_remember(ys, params, y_hists),
+                s_hists=to_remember(ss, params, s_hists), n_keep=len(ys), n_iter=n_iter, t=t, h_diag=h_diag)

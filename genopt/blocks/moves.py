@@ -26,7 +26,8 @@ def fromage_rescale(new_p, lr):
 def langevin_noise(new_p, lr, temperature:nonneg=1.):
     """Adds Gaussian noise to the parameter after the move: `p <- p + sqrt(2*lr*temperature)*N(0,1)`. Behind SGD this is stochastic gradient Langevin
     dynamics: weights become samples of `exp(-loss/temperature)`. If the loss is a mean over N examples, the posterior has `temperature=1/N`.
-    Welling and Teh 2011, https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, with `lr` for half of its step size"""
+    `torch.manual_seed` determines the noise: copies of a model, as under DDP, need the same seed. Welling and Teh 2011,
+    https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, with `lr` for half of its step size"""
     return dict(new_p = new_p.add(torch.randn_like(new_p), alpha=(2*lr*temperature)**0.5))
 
 def lookahead(new_p, alpha:Range('[0,1]')=0.5, k:positive=6, slow_p=copy_of_p, fast_steps=count):
@@ -64,8 +65,9 @@ def schedule_free_weight(step, lr, r:nonneg=0., weight_lr_power:nonneg=2., lr_ma
     return dict(lr_max=lr_max, weight_sum=total, avg_weight=weight/where(total>0, total, 1.))
 
 def schedule_free_move(p, update, lr, avg_weight, mom:Range('(0,1)')=0.9, z=copy_of_p):
-    """Makes the move that needs no schedule: `z <- z - lr*u; x <- (1-c)*x + c*z; y = mom*x + (1-mom)*z`. The parameter is `y`. `x` is not stored,
-    because it follows from `y` and `z`. State: `z`, like p. Defazio et al. 2024, https://arxiv.org/abs/2405.15682"""
+    """Makes the move that needs no schedule: `z <- z - lr*u; x <- (1-c)*x + c*z; y = mom*x + (1-mom)*z`. The parameter is `y`, and `c` is
+    `avg_weight`. `x` is not stored, because it follows from `y` and `z`. Without it the move is `y <- y + c*(z - y) + lr*(mom*(1-c) - 1)*u`, with the
+    old `z`. State: `z`, like p. Defazio et al. 2024, https://arxiv.org/abs/2405.15682"""
     return dict(new_p=p.add(z-p, alpha=avg_weight).add(update, alpha=lr*(mom*(1-avg_weight)-1)), z=z.sub(update, alpha=lr))
 
 def schedule_free_eval(p, z, mom):

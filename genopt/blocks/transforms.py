@@ -74,7 +74,8 @@ def orthograd(p, grad):
 
 def add_noise(grad, step, noise_eta:nonneg=0.01, noise_gamma:nonneg=0.55):
     """Adds Gaussian noise that decays with the steps: `g <- g + N(0, s)`, `s^2 = noise_eta/t^noise_gamma`. The paper has `noise_eta` of 0.01, 0.3 or
-    1; its first step is `t=1` here. Neelakantan et al. 2015, https://arxiv.org/abs/1511.06807"""
+    1; its first step is `t=1` here. `torch.manual_seed` determines the noise: copies of a model, as under DDP, need the same seed.
+    Neelakantan et al. 2015, https://arxiv.org/abs/1511.06807"""
     return dict(grad = grad.add(torch.randn_like(grad), alpha=(noise_eta/step**noise_gamma)**0.5))
 
 def grokfast(grad, slow_mom:fraction=0.98, slow_gain:nonneg=2., slow_grad_avg=zeros):

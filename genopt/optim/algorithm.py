@@ -10,6 +10,8 @@ from .recipe import Recipe,entered
 
 __all__ = ['algorithm']
 
+missing = object()                                                          # the parameters of an optimizer that was called without them
+
 
 def algorithm(f):
     """Return an `Optimizer` class for the algorithm `f`. The arguments of `f` are the algorithm's hyper-parameters, with their defaults, as in
@@ -25,7 +27,8 @@ def algorithm(f):
     check_arguments(f, arguments)
     positional = [n for n,a in arguments.items() if a.kind==a.POSITIONAL_OR_KEYWORD]
 
-    def __init__(self, params, *args, nonfinite='propagate', **hypers):
+    def __init__(self, params=missing, *args, nonfinite='propagate', **hypers):
+        if params is missing: raise TypeError(without_params(f.__name__, hypers))
         if len(args)>len(positional):
             raise TypeError(f"{self.name} takes at most {len(positional)+1} positional arguments, got {len(args)+1}")
         for k,v in zip(positional, args):
@@ -50,6 +53,12 @@ def check_arguments(f, arguments):
     if 'lr' not in arguments: raise TypeError(f"{f.__name__} needs an argument lr with a default")
     if bad := arguments.keys()&reserved:
         raise TypeError(f"{f.__name__}: every algorithm has the argument {min(bad)!r} already; leave it out of the signature")
+
+def without_params(name, hypers):
+    "The message for a call such as `SGD(lr=0.1)`, which users of optax and of fastai's `opt_func` write"
+    given = ', '.join(f'{k}={v!r}' for k,v in hypers.items())
+    return (f"{name}: params is missing; an optimizer takes the parameters first, {name}(model.parameters(){given and ', '+given}). Where a list "
+            f"of callbacks or opt_func takes an algorithm, give {f'partial({name}, {given})' if given else f'{name} itself'}")
 
 def signature_of_class(arguments):
     "Return the signature of `__init__`: `self`, `params`, the algorithm's arguments, and the flags that every optimizer has."

@@ -116,7 +116,7 @@ class Explanation:
         self.state   += total
         self.traffic += moved
         n = sum(p.numel() for p in params) or 1
-        where = f", groups {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
+        where = f", group{'s'*(len(indices)>1)} {', '.join(map(str, indices))}" if len(groups)<len(opt.param_groups) else ''
         most  = 'at most '*any(init.grows for init in chain.state.values())
         needs = f"state {most}{size(total)}, a step moves {size(moved)}: {total/n:.3g} and {moved/n:.3g} B for each element{kept_wide(chain, params)}"
         if away := offloaded(groups):

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+import torch
 from fastcore.basics import is_iter
 from ..blocks.transforms import maximize
 from ..contract.block import Block
@@ -11,15 +12,46 @@ from ..contract.state import count,zeros
 from .hypers import Hypers,assign,check_kinds
 from .storage import weights_in,with_storage
 
-__all__ = ['Built', 'algorithm_of', 'arguments_of', 'bound_in', 'check_advances', 'check_apart', 'check_built', 'check_repeats', 'flatten', 'once',
-           'warn_of_idle']
+__all__ = ['Built', 'algorithm_of', 'algorithms', 'arguments_of', 'bound_in', 'callbacks_in', 'check_advances', 'check_apart', 'check_built',
+           'check_repeats', 'flatten', 'once', 'warn_of_idle']
 
+
+def callbacks_in(cbs, who):
+    """Return the callbacks of `cbs`, which is an algorithm, a callback, or a nested list of them, in order.
+
+    Raises `TypeError` for anything else: an optimizer, a class of torch.optim, the name of an algorithm. The error says what to give."""
+    if not callable(cbs) and (not is_iter(cbs) or isinstance(cbs, (str,dict))):
+        raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {described(cbs)}{instead_of(cbs)}")
+    items = flatten(cbs)
+    for item in items:
+        if advice := instead_of(item): raise TypeError(f"{who}: cbs has {described(item)}, which is no callback{advice}")
+    return items
 
 def flatten(cbs):
     "Return the callbacks of a nested list, in order. It leaves out falsy items, so that users can write `flag and callback`."
-    if callable(cbs) or isinstance(cbs, str): return cbs,
+    if callable(cbs) or isinstance(cbs, (str,torch.Tensor)): return cbs,
     if is_iter(cbs): return tuple(c for cb in cbs for c in flatten(cb))
     return (cbs,) if cbs else ()
+
+def described(o):
+    "What `o` is, in few words: an optimizer's own `repr` has many lines"
+    if isinstance(o, torch.optim.Optimizer): return f"the optimizer {type(o).__name__}(...)"
+    if isinstance(o, torch.Tensor): return f"a tensor of shape {tuple(o.shape)}"
+    return f"the class {o.__module__}.{o.__name__}" if isinstance(o, type) else repr(o)
+
+def instead_of(o):
+    """The words that advise what to give instead of `o`: an optimizer that is made already, a class of torch.optim, the name of an algorithm, or a
+    parameter. Empty for anything else, so for a callback."""
+    if algorithm_of(o): return ''
+    if isinstance(o, torch.Tensor): return '; the parameters come first, and then the callbacks'
+    cls = o if isinstance(o, type) else type(o)
+    if not isinstance(o, str) and not issubclass(cls, torch.optim.Optimizer): return ''
+    name  = o if isinstance(o, str) else cls.__name__
+    if found := next((c for c in algorithms() if c.__name__.lower()==name.lower()), None):
+        n = f"{'genopt.' if found.__module__.startswith('genopt.') else ''}{found.__name__}"
+        return f"; give the algorithm, {n}, or partial({n}, lr=0.1) with settings"
+    made_here = not isinstance(o, type) and hasattr(o, 'cbs')
+    return '; give its callbacks, opt.cbs' if made_here else '; genopt.list_algorithms() returns the names of the algorithms'
 
 
 # -- The algorithm in a list --
@@ -28,6 +60,12 @@ def algorithm_of(item):
     "Return the algorithm that `item` stands for, or None if `item` is a callback."
     cls = inside(item)
     return cls if isinstance(cls, type) and getattr(cls, 'arguments', None) else None
+
+def algorithms(base=torch.optim.Optimizer):
+    "All algorithms of this process: genopt's and the user's"
+    for cls in base.__subclasses__():
+        if algorithm_of(cls): yield cls
+        yield from algorithms(cls)
 
 def arguments_of(items, who):
     "Return the arguments of the algorithm in a list, with their defaults. Raises if the list has two algorithms."

@@ -1,39 +1,35 @@
-"""`Optimizer` is a `torch.optim.Optimizer` that runs a list of callbacks at each step."""
+"""`Optimizer` is a `torch.optim.Optimizer` that runs a list of callbacks at each step.
 
-import copy
+This file has the step, and what a user looks at. The other parts of the class: `param_groups` adds groups, `saving` saves and loads, `modes` has the
+weights to evaluate, `nonfinite` the steps that are left out, `learner` what fastai calls."""
+
 import warnings
 from functools import partial
 from operator import is_
-from fastcore.basics import is_iter
 import torch
 from torch.nn.parameter import is_lazy
-from .._torch import add_param_group,hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
-from ..contract.messages import did_you_mean
-from ..contract.names import name_of
+from .._torch import hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
 from ..contract.sharded import agree,local
-from ..contract.stand_ins import shape_class
-from ..contract.tensors import number,plain,shared
-from ..run.choose import check_asked
+from ..contract.tensors import number
 from ..run.memory import is_capturing
 from ..run.offload import Staging,plan_for
 from ..run.plan import Plan,prepared
 from ..run.rounding import Seeds
 from ..run.sort import Inputs
-from ..run.store import StateStore,shared_cell
+from ..run.store import shared_cell
 from . import watch
 from .explain import Explanation
-from .group import Group
-from .hypers import assign,check_flags,engine_flags,lacks,misplaced,spellings,spelt
+from .hypers import check_flags,engine_flags
 from .learner import ForLearner
-from .lists import bound_in
+from .lists import callbacks_in
 from .model import Model
-from .modes import Modes,told_weights
+from .modes import Modes
 from .nonfinite import Nonfinite
-from .origin import sign
-from .parameters import as_groups,check_complex,check_form,check_moves,check_params,home,homes
-from .recipe import Recipe,entered,flatten,keep_plain,taken
-from .storage import check_matches,check_weights,saved
-from .state_dicts import checked,torch_state_dict
+from .param_groups import ParamGroups
+from .parameters import as_groups,home
+from .recipe import Recipe,entered
+from .saving import Saving
+from .state_dicts import torch_state_dict
 from .tables import plural
 
 __all__ = ['Optimizer']
@@ -41,7 +37,7 @@ __all__ = ['Optimizer']
 unchanging = int,float,bool,str,tuple,type(None)                        # an object of these types cannot change its value
 
 
-class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
+class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.Optimizer):
     """An optimizer that runs callbacks: they turn each gradient into an `update`, and the step sets `p <- p - lr*update`.
 
     Arguments:
@@ -85,8 +81,6 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
-    _common = {}                                                        # values that groups with `cbs` of their own have as defaults, too
-    _seeds = None                                                       # of the random numbers of a step
     _known = ()                                                         # the settings of each group at the last step
     _staging = None                                                     # with `offload`: what moves tensors to the host and back
     _release = None                                                     # the `GradientRelease` that moves the parameters during backward
@@ -97,8 +91,7 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             defaults = engine_flags | {k: entered(k, v) for k,v in hypers.items()}
             check_flags(defaults, self.name)
             return self._start(params, {}, defaults, nonfinite, hypers.keys()-engine_flags.keys())
-        if not callable(cbs) and not is_iter(cbs): raise TypeError(f"{self.name}: cbs must be a list of callbacks, got {cbs!r}")
-        recipe = Recipe(self.name, flatten(cbs), hypers)
+        recipe = Recipe(self.name, callbacks_in(cbs, self.name), hypers)
         self._start(params, {None: recipe}, recipe.defaults, nonfinite, hypers.keys()&{'lr'})
 
     def _start(self, params, recipes, defaults, nonfinite, common):
@@ -109,150 +102,6 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         super().__init__(as_groups(params), dict(defaults))
         self._check_store()
         self._check_read()
-
-    def _check_read(self):
-        "Refuse a hyper-parameter that the callbacks of no group read"
-        for k in self._common:
-            views = [self._recipe(g).view(g) for g in self.param_groups]
-            if any(k in view for view in views): continue
-            known = [*dict.fromkeys(n for view in views for n in spelt(view))]
-            near  = did_you_mean(k, [*dict.fromkeys([*known, *(n for view in views for n in view)])])
-            raise TypeError(f"{self.name} got an unexpected hyper-parameter {k!r}{near}; its groups have {', '.join(known)}")
-
-    def _check_store(self):
-        "Refuse a pattern of the optimizer's `store` that matches no state in any group"
-        if store := self._flags['store']:
-            chains = [self._recipe(g).chain(g, rehearsed=False) for g in self.param_groups]
-            check_matches(store, {n: init for chain in chains for n,init in chain.state.items()}, self.name)
-
-    def _recipe(self, group):
-        "Return the recipe that `group` runs: that of the `cbs` it came with, or else the optimizer's own"
-        return self._recipes[group.get('cbs')]
-
-    def add_param_group(self, param_group):
-        """Add a group of parameters, a dict with `params`, and with values and `cbs` of its own if you like.
-
-        The optimizer copies the dict and checks it as the constructor does. If a check fails, the optimizer stays as it was.
-        `cbs` is a list of callbacks or an algorithm such as `genopt.Lion`; the group then has the defaults of that algorithm, and the `lr` that the
-        optimizer was given. The group and its state dict keep the name of the `cbs`.
-
-        Raises `TypeError` or `ValueError` for a group that cannot work."""
-        n = len(self.param_groups)
-        who = f'{self.name}, param group {n}'
-        check_form(param_group, who)
-        recipe,label = self._recipe_for(param_group, who)
-        group = self._with_defaults(param_group, recipe, who)
-        if label: group['cbs'] = label
-        known,defaults = self._recipes,self.defaults
-        self._recipes = known | {label: recipe}
-        common = defaults if n else recipe.defaults|defaults
-        self.defaults = {k: v for k,v in common.items() if k in group}      # schedulers read `defaults`, so it has only keys of all groups
-        try:
-            add_param_group(self, group)
-            self._wrap_groups()
-            self._known = []
-            with quiet(): self._check_group(group, recipe, n, who)
-        except BaseException:
-            del self.param_groups[n:]
-            self._recipes,self.defaults = known,defaults
-            raise
-
-    def _wrap_groups(self):
-        "Make each param group a `Group` that finds states in the present store"
-        groups,store = self.param_groups,self.state
-        groups[:] = [g if isinstance(g, Group) and g.store is store else Group(g, store) for g in groups]
-
-    def _with_defaults(self, param_group, recipe, who):
-        "Return a new group: the defaults of `recipe`, overridden by what `param_group` gives"
-        group = {k: shared(v) for k,v in (recipe.defaults|self._flags).items()}
-        view  = recipe.view(group)
-        assign(view, self._common_to(param_group, view, recipe.items), who)
-        given = {}
-        for k,v in param_group.items():
-            if k=='cbs': continue
-            if k in view: given[k] = entered(k, v)
-            elif k in ('params', 'param_names'): group[k] = v
-            elif lacks(k, plain(v), view): group[k] = plain(v)
-            elif why := misplaced(k, recipe.view(recipe.defaults)): raise TypeError(f"{who} has an unexpected key {k!r}{why}")
-            else: group[k] = v                                              # a note of the user's, such as a name
-        assign(view, given, who)
-        return group
-
-    def _common_to(self, group, hypers, items):
-        """Return the values given to the optimizer that are defaults of `group`, if it has brought its own callbacks `items`.
-
-        They are those that these callbacks read, which have the `hypers`, and that no `partial` in `items` sets."""
-        if group.get('cbs') is None: return {}
-        bound = spellings(bound_in(items))
-        return {k: shared(v) for k,v in self._common.items() if k in hypers and bound.isdisjoint(spellings([k]))}
-
-    def _check_common(self, mine, n, who):
-        """Refuse values of a group that its global callbacks share with the first `n` groups, if they differ.
-
-        `mine` maps `(callback, name)` to the value in the group."""
-        for i,g in enumerate(self.param_groups[:n]):
-            if not mine: return
-            for (b,k),v in self._recipe(g).in_common(g).items():
-                other = mine.pop((b,k), v)
-                if other!=v: raise ValueError(f"{who}: {b.one_value(k, v, other)}; the first is that of param group {i}")
-
-    def _check_group(self, group, recipe, n, who):
-        "Refuse a group whose parameters cannot be optimized, or whose callbacks cannot run on them"
-        check_params(group, who)
-        check_weights(group, who)
-        chain = recipe.check(group, who)
-        if group['store'] and group['store']!=self._flags['store']: check_matches(group['store'], chain.state, who)
-        self._check_common(recipe.in_common(group, chain), n, who)
-        self._check_complex(group, recipe, chain, who)
-        if any(flags := (group['fused'], group['capturable'])): check_asked(chain, recipe.settings(group).numbers, homes(group), who, *flags)
-        if group.get('offload'): check_moves(group, who)
-        if group['capturable'] and (why := self._cannot_look(group['params'])): raise ValueError(f"{who}: capturable=True {why}")
-
-    def _check_complex(self, group, recipe, chain, who):
-        "Refuse `group` if a parameter is complex and `chain` would mistake its pairs of numbers for a dimension"
-        seen = {}
-        for i,p in enumerate(group['params']):
-            if p.is_complex() and not is_lazy(p): seen.setdefault(shape_class(p.shape), (i, p))
-        names = group.get('param_names')
-        for i,p in seen.values(): check_complex(chain, p, recipe.hypers(group, chain), f"{who}: {names[i] if names else f'parameter {i}'}")
-
-    def _recipe_for(self, group, who):
-        """Return the recipe of `group`, and the name under which the group keeps it.
-
-        The name of the optimizer's own recipe is `None`. If another group has brought the same callbacks, this group shares its recipe."""
-        cbs = group.get('cbs')
-        if cbs is None or isinstance(cbs, str): return self._recipe_named(cbs, who),cbs
-        new = self._new_recipe(cbs, group, who)
-        for label,old in self._recipes.items():
-            if label and old.same(new): return old,label
-        return new,self._free_name(new)
-
-    def _recipe_named(self, name, who):
-        "Return the recipe that is kept under `name`, which is `None` for the optimizer's own"
-        if name in self._recipes: return self._recipes[name]
-        if name is None:
-            raise ValueError(f"{who} has no cbs: give {self.name} a list of callbacks, or each group its own: dict(params=..., cbs=genopt.AdamW)")
-        raise ValueError(f"{who}: cbs={name!r} names no algorithm of another group; give a list of callbacks or an algorithm")
-
-    def _new_recipe(self, cbs, group, who):
-        "Make a recipe of `cbs`, an algorithm or a list of callbacks that `group` has brought"
-        is_class = isinstance(cbs, type)
-        if is_class and issubclass(cbs, Optimizer) and cbs.arguments: return Recipe(cbs.__name__, cbs, {})
-        if is_class or not callable(cbs) and not is_iter(cbs):
-            raise TypeError(f"{who}: cbs must be a list of callbacks or an algorithm of genopt, got {cbs!r}")
-        items = flatten(cbs)
-        names = ' > '.join(map(name_of, items))
-        given = spellings(group)|spellings(bound_in(items))
-        common = {k: v for k,v in self._common.items() if given.isdisjoint(spellings([k]))}
-        return Recipe(f'{self.name} ({names})', items, taken(items, common|group, who))
-
-    def _free_name(self, recipe):
-        "Return a name for `recipe` that no other recipe has: its `repr`, with a number if need be"
-        name,n = repr(recipe),2
-        while name in self._recipes:
-            name = f'{recipe!r} ({n})'
-            n += 1
-        return name
 
     # -- a step --
 
@@ -350,6 +199,37 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         self._known = ()
         return self._settings(self.param_groups)
 
+    def _replan(self, inputs, arrived=None):
+        "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
+        self._plan,self._planned_for_gate = None,self._wants_gate()
+        chains = [self._recipe(g).chain(g) for g in self.param_groups]
+        if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
+        plan  = partial(self._new_plan, inputs, arrived)
+        gate  = None if any(s.offload for s in inputs.settings) else self._gate_for(inputs.params)
+        gated = plan(gate=gate) if gate else None
+        unseen = gated is not None and gated.can_have_gate
+        if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
+            raise ValueError(f"{self.name}: capturable=True {why}")
+        self._plan = gated if unseen else plan()
+        return self._plan
+
+    def _new_plan(self, inputs, finished=None, **gate):
+        "A plan for `inputs`. `finished`, `gate`: as `Plan` takes them"
+        args = inputs,self.state,self.name,self.scratch_bytes,self._late,finished
+        if not self._staging and any(s.offload for s in inputs.settings): self._staging = Staging()
+        others = gate | dict(seeds=self._seeds)
+        return plan_for(self._staging, *args, **others) if self._staging else Plan(*args, **others)
+
+    def adopt(self):
+        """Do nothing, warn that the method is deprecated, and return the optimizer.
+
+        A step runs parameters of any size together, and leaves them where they lie."""
+        told = f"{self.name}.adopt() does nothing any more, and the next release removes it; leave the call out"
+        warnings.warn(told, DeprecationWarning, stacklevel=2)
+        return self
+
+    # -- the state --
+
     def _allocates(self, grads):
         """Tell whether this step only asks for the state: `torch.distributed.checkpoint` takes a first step with `lr=0` and zero gradients.
 
@@ -400,64 +280,6 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
             raise ValueError(f"{self.name}: store keeps {beside[0]!r} beside {beside[0].partition('.')[0]!r}, and processes that write at the same "
                              "time would mix up the two; leave store out, or for parameters of low precision give store={'p': 'nearest'}")
 
-    def _replan(self, inputs, arrived=None):
-        "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
-        self._plan,self._planned_for_gate = None,self._wants_gate()
-        chains = [self._recipe(g).chain(g) for g in self.param_groups]
-        if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
-        plan  = partial(self._new_plan, inputs, arrived)
-        gate  = None if any(s.offload for s in inputs.settings) else self._gate_for(inputs.params)
-        gated = plan(gate=gate) if gate else None
-        unseen = gated is not None and gated.can_have_gate
-        if gate and not unseen and any(g['capturable'] for g in self.param_groups) and (why := self._cannot_look(inputs.params, unseen)):
-            raise ValueError(f"{self.name}: capturable=True {why}")
-        self._plan = gated if unseen else plan()
-        return self._plan
-
-    def _new_plan(self, inputs, finished=None, **gate):
-        "A plan for `inputs`. `finished`, `gate`: as `Plan` takes them"
-        args = inputs,self.state,self.name,self.scratch_bytes,self._late,finished
-        if not self._staging and any(s.offload for s in inputs.settings): self._staging = Staging()
-        others = gate | dict(seeds=self._seeds)
-        return plan_for(self._staging, *args, **others) if self._staging else Plan(*args, **others)
-
-    @property
-    def state(self):
-        "The state of each parameter: a dict of dicts, by name. Reading it does not slow later steps. The next step uses what you write into it"
-        return self.__dict__['_store']
-    @state.setter
-    def state(self, v):
-        self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
-        if 'param_groups' in self.__dict__: self._wrap_groups()
-
-    def adopt(self):
-        """Do nothing, warn that the method is deprecated, and return the optimizer.
-
-        A step runs parameters of any size together, and leaves them where they lie."""
-        told = f"{self.name}.adopt() does nothing any more, and the next release removes it; leave the call out"
-        warnings.warn(told, DeprecationWarning, stacklevel=2)
-        return self
-
-    def state_dict(self):
-        """Return the state as a dict, as torch's optimizers do.
-
-        The dict leaves out the state of a parameter that no group has any more; `del opt.state[p]` frees that state."""
-        store,here = self.state,{id(p) for g in self.param_groups for p in g['params']}
-        for g in self.param_groups: keep_plain(g, [k for k,v in g.items() if k in self._recipe(g).defaults or getattr(v, 'ndim', None)==0])
-        weights = self._weights()
-        self.__dict__['_store'] = {p: dict(s) if isinstance(s, dict) else s for p,s in store.items() if id(p) in here or not torch.is_tensor(p)}
-        try: res = super().state_dict() | weights | self._rounded()
-        finally: self.__dict__['_store'] = store
-        for g,s in zip(self.param_groups, res['param_groups']):
-            s['store'] = saved(s['store'])                                  # functions cannot be loaded with weights_only=True
-            sign(self._recipe(g), g, s)
-        return res
-
-    def _rounded(self):
-        "Return the entry `rounding_steps` of a state dict: the number of steps in which something was rounded at random, the seed of the last one"
-        steps = self._seeds.rounding.steps if self._seeds else 0
-        return dict(rounding_steps=steps) if steps else {}
-
     @quietly
     def torch_state_dict(self):
         "Return a state dict that torch.optim's algorithm of the same name can load. Raises `ValueError` if torch has no such algorithm"
@@ -488,64 +310,17 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         return Explanation(self)
 
     def __repr__(self):
-        g,n = self.param_groups[0],sum(len(g['params']) for g in self.param_groups)
-        recipe = self._recipe(g)
-        hypers = ', '.join(f'{k}={v}' for k,v in g.items() if k in recipe.declared and v is not False and v is not None)
-        what   = f'{recipe.chain(g)}; {hypers}' if len(self._recipes)==1 else '; '.join(map(repr, self._recipes.values()))
-        return f"{self.name}({what}; {plural(n, 'tensor')} in {plural(len(self.param_groups), 'group')})"
+        groups  = self.param_groups
+        g,n     = groups[0],sum(len(g['params']) for g in groups)
+        recipes = self._recipes.values()
+        what    = f'{self._recipe(g).chain(g)}; {self._hypers_shown()}' if len(recipes)==1 else '; '.join(map(repr, recipes))
+        return f"{self.name}({what}; {plural(n, 'tensor')} in {plural(len(groups), 'group')})"
 
-    # -- what outlives the process --
-
-    kept = '_recipes','_flags','_common','_nonfinite','_late','_expected'
-    def __getstate__(self):
-        of_host = dict(_skipped=self.skipped_steps, _last_skipped=self.last_step_skipped) | self._rounded()
-        return super().__getstate__() | {k: v for k,v in vars(self).items() if k in self.kept} | of_host
-    def __setstate__(self, state):
-        for s in state.get('state', {}).values():
-            if isinstance(s, dict): s.update({k: v.value for k,v in s.items() if isinstance(v, Boxed)})
-        super().__setstate__(state)
-        self.state = self.__dict__.pop('state')                              # torch puts it there
-        steps = self.__dict__.pop('rounding_steps', 0)
-        if not self._seeds: self._seeds = Seeds(steps)                       # torch's `load_state_dict` comes here, too
-        self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
-        self.__dict__.setdefault('_late', {})
-        for g in self.param_groups:                                         # a group of an older version, or of torch, may lack values
-            for k,v in self._recipe(g).defaults.items(): g.setdefault(k, plain(v))
-
-    def load_state_dict(self, state_dict, strict=True):
-        """Load a state dict that an optimizer of genopt has saved, or fastai, or torch.optim's algorithm of the same name.
-
-        Loading differs from torch's in four ways. Tensors keep their dtype, so the state of low-precision parameters is float32. The optimizer shares
-        no tensor with `state_dict`. It matches parameters by name where both sides know their names (`named_parameters()`). `foreach` and `fused`
-        stay as they are.
-
-        Raises `ValueError`, which names the parameter, for a state that does not fit; the optimizer is then as it was. It also raises for the states
-        of another algorithm. With `strict=False` it loads the states whose name and shape fit, and starts the others anew."""
-        with quiet():
-            box = self.register_load_state_dict_pre_hook(partial(Boxed.all, strict=strict))         # it runs last, after the user's own hooks
-            try: super().load_state_dict(state_dict)
-            finally:
-                box.remove()
-                told = self.__dict__.pop('_told', {})
-                steps = self.__dict__.pop('_steps_told', None)
-            hosts = {id(p) for g in self.param_groups if g.get('offload') for p in g['params']}
-            for p,s in self.state.items():
-                to = 'cpu' if id(p) in hosts else getattr(p, 'device', None)
-                if torch.is_tensor(p): s.update({k: v.to(to) for k,v in s.items() if torch.is_tensor(v)})
-        self.training = not any('train_p' in s for s in self.state.values() if isinstance(s, dict))
-        self._expected,self._untold = told,None
-        if steps is not None: self._seeds.rounding.steps = steps
+    def _hypers_shown(self):
+        "Return the hyper-parameters of groups of one recipe: `lr=0.1 | 0.01, momentum=0.9` where they differ in `lr`. What is off is left out"
+        groups = self.param_groups
+        values = {k: dict.fromkeys(str(g[k]) for g in groups if k in g) for k in groups[0] if k in self._recipe(groups[0]).declared}
+        return ', '.join(f"{k}={' | '.join(vs)}" for k,vs in values.items() if not {*vs}<={'False','None'})
 
 
 hooked_step = hooked(Optimizer._step)
-
-
-class Boxed:
-    "A tensor of a state dict, wrapped so that torch's loading passes it on without a cast to the parameter's dtype"
-    def __init__(self, value): self.value = value.clone()
-    @classmethod
-    def all(cls, opt, state_dict, strict):
-        state_dict = checked(opt, state_dict, strict)
-        opt._told,opt._steps_told = told_weights(opt.param_groups, state_dict),state_dict.get('rounding_steps', 0)
-        boxed = lambda s: {k: cls(v) if torch.is_tensor(v) else v for k,v in s.items()} if isinstance(s, dict) else copy.deepcopy(s)
-        return state_dict | dict(state={i: boxed(s) for i,s in state_dict['state'].items()})

@@ -11,10 +11,10 @@ from functools import cache
 import torch
 from ..contract.names import inside
 from .hypers import Hypers,aliases,engine_flags,to_torch
-from .lists import algorithm_of
+from .lists import algorithm_of,algorithms
 from .recipe import Recipe,keep_plain
 
-__all__ = ['check_origin', 'sign', 'unsign']
+__all__ = ['check_origin', 'sign', 'unsign', 'without_foreign']
 
 remedy = ("Load it into that algorithm. Or give strict=False, which loads the states of the same name and starts the others anew")
 key    = 'saved_by'                                                         # of a saved group: the name of the algorithm
@@ -41,6 +41,15 @@ def check_origin(recipe, group, saved: dict, who: str):
     for here,there in spelt_apart(recipe.view(group), Hypers(saved, recipe.own or ())):
         raise ValueError(f"{who}: the saved group has {there!r}, where {recipe!r} has {here!r}: another algorithm has saved it. {remedy}")
 
+def without_foreign(recipe, group, saved: dict) -> dict:
+    """The group `saved` without the hyper-parameters that only the algorithm has which saved it, and not that of `group`. Otherwise Muon, which loads
+    what AdamW has saved, would have `betas` beside its `momentum`, and Adam would sum gradients with the `dampening` of SGD."""
+    names  = {saved.get(key)} | algorithms_of_torch(saved)
+    theirs = {n for cls in algorithms() if cls.__name__ in names for n in to_torch(cls.arguments)}
+    ours   = algorithm_in(recipe)
+    own    = to_torch(ours.arguments) if ours else group
+    return {k: v for k,v in saved.items() if k in own or k not in theirs}
+
 def check_same(names, shown, ours, group, saved, who):
     "Refuse the group `saved` of an algorithm with one of `names`, if `ours` keeps other states. `shown`: the names in words"
     if not names.isdisjoint(c.__name__ for c in ours.__mro__): return
@@ -49,7 +58,8 @@ def check_same(names, shown, ours, group, saved, who):
     theirs = [made(cls, saved | dict(params=group['params'])) for cls in algorithms() if cls.__name__ in names]
     if mine and mine in theirs: return
     why = difference(mine, theirs[0]) if theirs else f", and this process has no {shown} to compare it with"
-    raise ValueError(f"{who}: {shown} has saved it, and the optimizer is {ours.__name__}{why}. {remedy}")
+    runs = 'the group runs' if 'cbs' in group else 'the optimizer is'
+    raise ValueError(f"{who}: {shown} has saved it, and {runs} {ours.__name__}{why}. {remedy}")
 
 def difference(mine, theirs):
     "In words how states differ, each as `made` gives them"
@@ -66,12 +76,6 @@ def algorithm_in(recipe):
 def builder(cls):
     "The class from which the algorithm `cls` has its callbacks. A user's subclass of Adam has them from Adam, if it does not make its own"
     return next(c for c in cls.__mro__ if 'build' in vars(c))
-
-def algorithms(base=torch.optim.Optimizer):
-    "All algorithms of this process: genopt's and the user's"
-    for cls in base.__subclasses__():
-        if algorithm_of(cls): yield cls
-        yield from algorithms(cls)
 
 
 # -- How states are made --

@@ -34,6 +34,7 @@ def check_container(params):
     hint = ''
     if module: hint = ': pass model.parameters()'
     elif isinstance(params, dict): hint = ': pass its items(), which keeps the names'
+    elif callable(params): hint = ': call it, as in model.parameters()'
     raise TypeError("params argument given to the optimizer should be an iterable of Tensors, (name, Tensor) pairs, dicts or lists, "
                     f"but got {type(params).__name__}{hint}")
 

@@ -11,11 +11,14 @@ from ..contract.sharded import local
 from ..contract.state import as_declared,first,torch_names
 from ..contract.tensors import describe,plain
 from ..contract.weights import policies
-from .origin import check_origin,remedy,unsign
+from .origin import check_origin,remedy,unsign,without_foreign
 from .recipe import keep_plain
 from .storage import codes_in
 
 __all__ = ['checked', 'torch_state_dict']
+
+
+of_optimizer = 'cbs','foreach','fused','store','offload'         # a file does not choose what a group runs, how steps run, and where states are
 
 
 # -- Checks before loading --
@@ -36,9 +39,9 @@ def checked(opt, state_dict: dict, strict: bool=True) -> dict:
     states = dict(state_dict['state'])
     for n,(group,old) in enumerate(zip(groups, by_name(groups, saved, who))):
         where,recipe = f"{who}, param group {n}",opt._recipe(group)
-        check_callbacks(opt, group, old, where)
         if strict: check_origin(recipe, group, old, where)
-        old = old | {k: group[k] for k in ('foreach', 'fused', 'store', 'offload')}  # the file does not choose how steps run, and where states are
+        else: old = without_foreign(recipe, group, old)
+        old = {k: v for k,v in old.items() if k!='cbs'} | {k: group[k] for k in of_optimizer if k in group}
         unsign(group, old)
         keep_plain(old, recipe.defaults.keys()&old.keys())
         chain = recipe.check(group | old | dict(params=group['params']), where)
@@ -93,13 +96,6 @@ def check_names(ours, theirs, who):
     if missing or unknown:
         raise ValueError(f"{who}: the state dict has no state for {', '.join(missing[:5]) or 'nothing'} but has one for {', '.join(unknown[:5])}; "
                          "load it into a model with the same names, or drop 'param_names' from its groups to go by order")
-
-def check_callbacks(opt, group, saved, who):
-    "Check that `group` and the `saved` group have the same `cbs`, if they have any of their own"
-    ours,theirs = group.get('cbs'),saved.get('cbs')
-    if ours!=theirs:
-        raise ValueError(f"{who}: the group runs {ours or opt.name}, and the saved group ran {theirs or 'other callbacks'}; "
-                         "load it into the same algorithm")
 
 def check_state(state, chain, known, p, who, nonfinite):
     "The saved `state` of the parameter `p` under the names and in the types of `chain`. `known`: codes by name, in which it may be"

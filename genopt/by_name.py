@@ -304,8 +304,8 @@ def check_shared(both, own):
     for k in own:
         lacks = [n for n in both if k not in has[n]]
         if len(lacks)==1:
-            raise TypeError(f"make: {lacks[0]} has no hyper-parameter {k!r}, and both algorithms get the settings of {'+'.join(both)!r}. Give each its "
-                            f"own: groups={{'matrices': dict(algorithm={both[0]!r}), '*': dict(algorithm={both[1]!r})}}")
+            raise TypeError(f"make: {lacks[0]} has no hyper-parameter {k!r}, and {'+'.join(both)!r} gives both the same settings. Give each its own: "
+                            f"groups={{'matrices': dict(algorithm={both[0]!r}), '*': dict(algorithm={both[1]!r})}}")
 
 def check_order(algorithm, params):
     "Raise `TypeError` if the arguments look exchanged, as timm has them"

@@ -82,8 +82,10 @@ def test_bad_arguments_are_told(args, words, capsys):
     assert words in capsys.readouterr().err
 
 def test_usage(capsys):
-    assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2
-    assert 'compare' in capsys.readouterr().out
+    assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2 and main(['comprae'])==2
+    out,err = capsys.readouterr()
+    assert 'compare' in out and "no command 'nonsense'\n\nusage: " in err and "no command 'comprae', did you mean 'compare'?" in err and "''" not in err
+    assert main(['--version'])==0 and capsys.readouterr().out==f'genopt {genopt.__version__}\n'
     with pytest.raises(SystemExit) as e: main(['compare', '--help'])
     assert not e.value.code
     assert '--fashion' not in (text := capsys.readouterr().out) and 'fashion_mnist' in text

@@ -37,7 +37,7 @@ def show(res, tool, out, as_json, what):
 # -- Commands --
 
 def compare(
-    opts:str=None,             # Optimizers, as in "SGD(lr=0.1), [AdamW, cautious], Muon+AdamW" (Muon for matrices, AdamW for the rest), my_module:MyOptimizer
+    opts:str=None,             # Optimizers: "SGD(lr=0.1), [AdamW, cautious], Muon+AdamW" (Muon for matrices, AdamW for others), my_module:MyOptimizer
     data:str='digits',         # digits (comes with scikit-learn), text (comes with Python), or from torchvision mnist, fashion_mnist, cifar10
     model:str=None,            # mlp, or a classifier of torchvision.models, such as resnet18; for text it is transformer
     epochs:int=None,           # Passes over the training set; by default 15, for text 1

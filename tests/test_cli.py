@@ -269,8 +269,11 @@ def Mine(lr=1e-3, momentum=0.9):
 @pytest.mark.parametrize('spec,name', [('my_own_rules:Mine', 'Mine'), ('my_own_rules:Mine(lr=0.5)', 'Mine(lr=0.5)'), ('[clip_grad_norm, my_own_rules:Mine](max_norm=1.)', '[clip_grad_norm, Mine](max_norm=1.0)'),
                                        ('my_own_rules:Mine(lr=0.5)+AdamW', 'Mine(lr=0.5)+AdamW')])
 def test_an_algorithm_of_ones_own(spec, name, tmp_path, capsys, monkeypatch):
+    "in a module of the current folder"
     (tmp_path/'my_own_rules.py').write_text(own)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.delitem(sys.modules, 'my_own_rules', raising=False)
+    assert main(['explain', spec])==0 and 'momentum_step' in capsys.readouterr().out
     found, = parse_specs(spec, pairs=True)
     assert str(found)==name
-    assert main(['explain', spec])==0 and 'momentum_step' in capsys.readouterr().out

@@ -207,9 +207,9 @@ def main(argv: list|None=None) -> int:
         unknown = [f'genopt: no command {name!r}{did_you_mean(name, commands)}', ''] if name else []
         print('\n'.join([*unknown, usage()]), file=sys.stderr)
         return 2
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())                                                # where 'my_module:MyOptimizer' may lie
     try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())                                            # where 'my_module:MyOptimizer' may lie
         status = call(commands[name], f'genopt {name}', args)
         sys.stdout.flush()
         return status or 0

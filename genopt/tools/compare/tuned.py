@@ -173,7 +173,7 @@ def compare_tuned(
     pairs    = [(spec, stored(spec, store, task)) for spec in specs] if store else []
     versions = dict(genopt=genopt.__version__, torch=torch.__version__)
     kept     = Results(versions | about, results)
-    for spec in [*specs, *(stored for _,stored in pairs)]:
+    for spec in [*specs, *(other for _,other in pairs)]:
         kept.forget(str(spec), spec.source)
     with Counter(len(specs)*((budget if tune else 0) + seeds) + len(pairs)*seeds, show) as counter:
         trainer = Trainer(task, tune, kept, counter)

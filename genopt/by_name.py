@@ -34,12 +34,20 @@ def find(name: str) -> Callable:
         return imported(name)
     if normalized(name) in known:
         return known[normalized(name)]
-    near = nearest(normalized(name))
-    hint = f", did you mean {' or '.join(near)}?" if near else f"; choose from {', '.join(algorithms.__all__)}"
-    raise ValueError(f"no algorithm {name!r}{hint}")
+    raise ValueError(f"no algorithm {name!r}{remedy_of(name)}")
+
+def remedy_of(name):
+    "What to write in place of the unknown `name`: the nearest names, also to the last part of 'torch.optim.AdamW', or settings beside 'AdamW(lr=1)'"
+    if called := re.match(r'\s*([\w.:]+)\s*\(', name):
+        return f"; settings stand beside it: make({called[1]!r}, model, lr=1e-3)"
+    if near := nearest(normalized(name)) or nearest(normalized(name.rsplit('.', 1)[-1])):
+        return f", did you mean {' or '.join(near)}?"
+    return f"; choose from {', '.join(algorithms.__all__)}, or import one, as in 'my_module:MyOptimizer'"
 
 def nearest(name):
     "At most three known names like `name`. Those that begin like it come first: people mistype the end of a word more often than its beginning"
+    if name in names:
+        return [repr(names[name])]
     near  = difflib.get_close_matches(name, names, 9, cutoff=.7)
     start = lambda n: len(os.path.commonprefix([n, name]))
     return [repr(names[n]) for n in sorted(near, key=start, reverse=True)[:3]]
@@ -53,7 +61,10 @@ def imported(name):
 
 def split(s: str) -> list[str]:
     "The items of a comma-separated list, without the brackets around it"
-    return [w for w in (w.strip() for w in s.strip().strip('()[]').split(',')) if w]
+    s = s.strip()
+    if s[:1]+s[-1:] in ('()', '[]'):
+        s = s[1:-1]
+    return [w for w in (w.strip() for w in s.split(',')) if w]
 
 def resolved(algorithm):
     "The callbacks and algorithms that `algorithm` names: a name, names with commas between them, a callable, or a list of these"
@@ -153,7 +164,7 @@ def rule(key):
     if not isinstance(key, str):
         return key
     if len(key)>2 and key[0]==key[-1]=='/':
-        return re.compile(key[1:-1])
+        return regex(key)
     parts = split(key)
     if len(parts)>1:
         return tuple(map(rule, parts))
@@ -162,6 +173,12 @@ def rule(key):
     if m := re.fullmatch(r'(\d+) dimensions?', key):
         return int(m[1])
     return kind_of_module(key.removeprefix('torch.')) if re.match(r'(torch\.)?nn\.[A-Z]', key) else key
+
+def regex(key):
+    try:
+        return re.compile(key[1:-1])
+    except re.error as e:
+        raise ValueError(f"make: the rule {key!r} is no regular expression: {e}") from e
 
 def kind_of_module(name):
     kind = getattr(nn, name.removeprefix('nn.'), None)
@@ -198,6 +215,9 @@ def read(config):
         return dict(algorithm=config)
     if not config.keys()&{'algorithm', 'groups'}:
         raise ValueError(f"{where} has no 'algorithm'; it has {', '.join(map(repr, config)) or 'nothing'}")
+    if wrong := [k for k in config if not isinstance(k, str) or k=='params']:
+        raise TypeError(f"{where} has the key {wrong[0]!r}; keys are 'algorithm', 'groups' and names of hyper-parameters. "
+                        "The parameters are an argument: make(config, model)")
     return dict(config)
 
 def from_yaml(text, name):
@@ -206,8 +226,14 @@ def from_yaml(text, name):
         import yaml
     except ImportError as e:
         raise ImportError(f"make: YAML needs the package PyYAML ({e}): pip install pyyaml") from e
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [k.value for k,_ in node.value]
+            if twice := next((k for k in keys if keys.count(k)>1), None):           # PyYAML takes the last one in silence
+                raise yaml.YAMLError(f"the key {twice!r} comes twice, {node.start_mark}")
+            return super().construct_mapping(node, deep)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as e:
         raise ValueError(f"make: cannot read {name} as YAML: {' '.join(str(e).split())}") from e
 
@@ -259,13 +285,27 @@ def make(algorithm: Any, params: nn.Module | Iterable[Any], *, groups: Any = Non
 
 def paired(named, params, rules, config):
     "The rules for two algorithms, as 'Muon+AdamW' names them, and what of `config` is for the optimizer and not for its groups"
+    both = [n.strip() for n in named.split('+')]
     if rules:
         raise ValueError(f"make: {named!r} makes groups itself; leave groups out, or write all groups, each with its algorithm")
-    if named.count('+')>1:
+    if len(both)>2:
         raise ValueError(f"make: {named!r} has more than two algorithms; use groups, each with its algorithm")
+    if not all(both):
+        raise ValueError(f"make: {named!r} lacks an algorithm before or after the '+'; write two, as in 'Muon+AdamW'")
+    check_model(params)
     whole = {k: v for k,v in config.items() if k in engine_flags or k=='nonfinite'}
     own   = {k: v for k,v in config.items() if k not in whole}
-    return pair(*(dict(algorithm=n.strip(), **own) for n in named.split('+')), params),whole
+    check_shared(both, own)
+    return pair(*(dict(algorithm=n, **own) for n in both), params),whole
+
+def check_shared(both, own):
+    "Raise `TypeError` for a setting in `own` that one of `both` algorithms has and the other lacks. Groups raise for what neither has"
+    has = {n: declared(resolved(n)) for n in both}
+    for k in own:
+        lacks = [n for n in both if k not in has[n]]
+        if len(lacks)==1:
+            raise TypeError(f"make: {lacks[0]} has no hyper-parameter {k!r}, and {'+'.join(both)!r} gives both the same settings. Give each its own: "
+                            f"groups={{'matrices': dict(algorithm={both[0]!r}), '*': dict(algorithm={both[1]!r})}}")
 
 def check_order(algorithm, params):
     "Raise `TypeError` if the arguments look exchanged, as timm has them"
@@ -274,7 +314,17 @@ def check_order(algorithm, params):
 
 def grouped(params, rules, items):
     "The groups that `rules` of a config make of the model `params`"
+    check_model(params)
+    return groups_of(params, [(rule(key), group(settings, items)) for key,settings in pairs_of(rules)])
+
+def check_model(params):
     if not isinstance(params, nn.Module):
         raise TypeError(f"make: groups need the model, because their rules match its names and modules; got a {type(params).__name__}")
-    pairs = rules.items() if isinstance(rules, Mapping) else rules
-    return groups_of(params, [(rule(key), group(settings, items)) for key,settings in pairs])
+
+def pairs_of(rules):
+    "The rules of a config with their settings, of a dict or of a list of pairs"
+    pairs = [*rules.items()] if isinstance(rules, Mapping) else [*rules] if is_iter(rules) else [rules]
+    if not all(is_iter(p) and not isinstance(p, (str,Mapping)) and len(p)==2 for p in pairs):
+        raise TypeError("make: groups are a dict from rules to settings, as in {'*.bias': {weight_decay: 0}}, or a list of such pairs; "
+                        f"got {rules!r}")
+    return pairs

@@ -148,6 +148,9 @@ def test_errors_are_those_of_code(strings, values):
     (('cautios',),                            ValueError, "no algorithm 'cautios', did you mean 'cautious'?"),
     (('adamw, cautios',),                     ValueError, "no algorithm 'cautios', did you mean 'cautious'?"),
     (('zzz',),                                ValueError, "no algorithm 'zzz'; choose from SGD, SGDW"),
+    (('zzz',),                                ValueError, "or import one, as in 'my_module:MyOptimizer'"),
+    (('torch.optim.AdamW',),                  ValueError, "no algorithm 'torch.optim.AdamW', did you mean 'AdamW'?"),
+    (('AdamW(lr=0.1)',),                      ValueError, "no algorithm 'AdamW(lr=0.1)'; settings stand beside it: make('AdamW', model, lr=1e-3)"),
     (('',),                                   ValueError, "no algorithm given; name one, as in make('adamw', model, lr=1e-3)"),
     ((None,),                                 ValueError, "no algorithm given"),
     ((3,),                                    TypeError,  "an algorithm is a name such as 'AdamW', a function or a list of these; got 3"),
@@ -162,6 +165,13 @@ def test_errors_are_those_of_code(strings, values):
     ((dict(algorithm='adamw', groups={'nn.Layernorm': dict(lr=0)}),), ValueError, "unknown kind of module 'nn.Layernorm', did you mean 'nn.LayerNorm'?"),
     ((dict(algorithm='adamw', groups={'*.bias': dict(algorithm='lionn')}),), ValueError, "no algorithm 'lionn', did you mean 'Lion'"),
     ((dict(groups={'*.bias': dict(algorithm='lion')}),),              ValueError, "has no cbs"),
+    ((dict(algorithm='adamw', groups=['*.bias']),),                   TypeError,  "make: groups are a dict from rules to settings, as in {'*.bias': "),
+    ((dict(algorithm='adamw', groups=[dict(rule='*.bias', lr=1)]),),  TypeError,  "or a list of such pairs; got [{'rule': '*.bias', 'lr': 1}]"),
+    ((dict(algorithm='adamw', groups='*.bias'),),                     TypeError,  "make: groups are a dict from rules to settings"),
+    ((dict(algorithm='adamw', groups=3),),                            TypeError,  "make: groups are a dict from rules to settings"),
+    ((dict(algorithm='adamw', groups={'/[/': dict(lr=0)}),),          ValueError, "the rule '/[/' is no regular expression: unterminated character set"),
+    (({'algorithm': 'adamw', 1: 2},),                                 TypeError,  "make: the config has the key 1; keys are 'algorithm', 'groups' and "),
+    ((dict(algorithm='adamw', params=2),),                            TypeError,  "The parameters are an argument: make(config, model)"),
 ])
 def test_what_is_wrong_is_told(args, error, words):
     with pytest.raises(error) as e: make(*args, network())
@@ -182,6 +192,7 @@ def test_yaml_that_is_none(tmp_path):
     (path := tmp_path/'o.yaml').write_text('lr: 1')
     with pytest.raises(ValueError, match=r"o.yaml has no 'algorithm'; it has 'lr'"): make(path, network())
     with pytest.raises(FileNotFoundError): make('no/such/file.yaml', network())
+    with pytest.raises(ValueError, match="cannot read the text as YAML: the key 'lr' comes twice"): make('{algorithm: AdamW, lr: 1, lr: 2}', network())
 
 
 @pytest.mark.parametrize('text,store', [
@@ -292,6 +303,11 @@ def test_two_algorithms_for_one_model():
     with pytest.raises(ValueError, match='makes groups itself; leave groups out'): make('Muon+AdamW', m, groups={'*': {}})
     with pytest.raises(ValueError, match='more than two'): make('Muon+AdamW+Lion', m)
     with pytest.raises(ValueError, match="no algorithm 'Muoon'"): make('Muoon+AdamW', m)
+    with pytest.raises(ValueError, match="'Muon\\+' lacks an algorithm"): make('Muon+', m)
+    with pytest.raises(TypeError, match="groups need the model"): make('Muon+AdamW', m.parameters())
+    with pytest.raises(TypeError, match="Muon has no hyper-parameter 'betas', .* Give each its own: groups={'matrices': dict"): make('Muon+AdamW', m, betas=(.9, .9))
+    with pytest.raises(TypeError, match="AdamW has no hyper-parameter 'momentum'"): make('Muon+AdamW', m, momentum=.9)
+    with pytest.raises(TypeError, match="unexpected key 'lrr'"): make('Muon+AdamW', m, lrr=.1)
     ours = make({'groups': {'matrices': dict(algorithm='Muon'), '*': dict(algorithm='AdamW')}}, m)
     assert [g['param_names'] for g in ours.param_groups]==[g['param_names'] for g in opt.param_groups]
     def owned(name, p, module): return isinstance(module, nn.Linear)

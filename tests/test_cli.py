@@ -82,8 +82,10 @@ def test_bad_arguments_are_told(args, words, capsys):
     assert words in capsys.readouterr().err
 
 def test_usage(capsys):
-    assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2
-    assert 'compare' in capsys.readouterr().out
+    assert main([])==2 and main(['--help'])==0 and main(['nonsense'])==2 and main(['comprae'])==2
+    out,err = capsys.readouterr()
+    assert 'compare' in out and "no command 'nonsense'\n\nusage: " in err and "no command 'comprae', did you mean 'compare'?" in err and "''" not in err
+    assert main(['--version'])==0 and capsys.readouterr().out==f'genopt {genopt.__version__}\n'
     with pytest.raises(SystemExit) as e: main(['compare', '--help'])
     assert not e.value.code
     assert '--fashion' not in (text := capsys.readouterr().out) and 'fashion_mnist' in text
@@ -267,8 +269,11 @@ def Mine(lr=1e-3, momentum=0.9):
 @pytest.mark.parametrize('spec,name', [('my_own_rules:Mine', 'Mine'), ('my_own_rules:Mine(lr=0.5)', 'Mine(lr=0.5)'), ('[clip_grad_norm, my_own_rules:Mine](max_norm=1.)', '[clip_grad_norm, Mine](max_norm=1.0)'),
                                        ('my_own_rules:Mine(lr=0.5)+AdamW', 'Mine(lr=0.5)+AdamW')])
 def test_an_algorithm_of_ones_own(spec, name, tmp_path, capsys, monkeypatch):
+    "in a module of the current folder"
     (tmp_path/'my_own_rules.py').write_text(own)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.delitem(sys.modules, 'my_own_rules', raising=False)
+    assert main(['explain', spec])==0 and 'momentum_step' in capsys.readouterr().out
     found, = parse_specs(spec, pairs=True)
     assert str(found)==name
-    assert main(['explain', spec])==0 and 'momentum_step' in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """`genopt compare --tune`: the search, the trainings, the ranking, the page, and a run that goes on after an interruption; and `--data text`."""
 
-import json,math,re,shlex,statistics,sys
+import importlib,json,math,re,shlex,statistics,sys
 from pathlib import Path
 import pytest,torch
 from torch import nn
@@ -318,6 +318,25 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys, no_picture):
     assert main(more)==0 and 0<len(done)<=12
     assert {p.name for p in tmp_path.iterdir()}=={'c.json', 'd.json'}      # nothing half written is left
 
+def test_a_rule_that_was_edited_is_trained_anew(tmp_path, monkeypatch, no_picture):
+    "and the algorithms of genopt beside it are not"
+    rule = 'from genopt import algorithm\ndef step(grad): return grad*{size}\n@algorithm\ndef Mine(lr=.1):\n    "Mine"\n    return [step]\n'
+    args = [*short[:3], '--opts', 'SGD(lr=0.1), my_edited_rule:Mine', '--seeds', '2', '--out', str(tmp_path/'c.png'), '--results', str(tmp_path/'c.json')]
+    monkeypatch.syspath_prepend(tmp_path)
+    def loss(size):
+        (tmp_path/'my_edited_rule.py').write_text(rule.format(size=size))
+        sys.modules.pop('my_edited_rule', None)
+        importlib.invalidate_caches()
+        done = calls(monkeypatch)
+        assert main(args)==0
+        res = json.loads((tmp_path/'c.json').read_text())
+        assert len(res['trainings'])==4
+        return [str(d[0]) for d in done],{r['optimizer']: r['train_loss'][0] for r in res['optimizers']}
+    trained,first = loss(1)
+    assert len(trained)==4 and loss(1)==([], first)
+    trained,then = loss(-10)
+    assert trained==['Mine']*2 and then['SGD(lr=0.1)']==first['SGD(lr=0.1)'] and then['Mine']>first['Mine']+1
+
 def test_compare_tells_and_draws(tmp_path, capsys):
     assert main([*short, '--page', str(tmp_path/'p.md')])==0
     out = capsys.readouterr().out
@@ -353,7 +372,7 @@ def test_compare_json(tmp_path, capsys, no_picture):
     (['--opts', 'AdamW, AdamW'],                        "--opts has AdamW twice; leave one out"),
     (['--opts', 'Muon'],                                "it takes matrices"),
     (['--tune', 'momentum'],                            "--tune momentum: SGD(lr=0.1) has no positive number of this name to start from (it is 0); give one, as in SGD(momentum=0.01)"),
-    (['--tune', 'rate'],                                "has no positive number of this name to start from (there is lr, mom"),
+    (['--tune', 'rate'],                                "has no positive number of this name to start from (it has lr, mom"),
     (['--seeds', '0'],                                  "seeds must be 1 or more, got 0"),
     (['--budget', '0'],                                 "budget must be 1 or more, got 0"),
     (['--schedule', 'linear'],                          "no schedule 'linear'; choose from constant, cosine"),
@@ -384,11 +403,11 @@ def test_explain_takes_pairs_and_lists(capsys):
     assert main(['explain', '[AdamW, cautious](lr=0.1)'])==0 and 'cautious' in capsys.readouterr().out
 
 @pytest.mark.parametrize('text,args,words', [
-    ('{"trainings": [], "data": "digits"}', [],                "done with another genopt (None there, "),
+    ('{"trainings": [], "data": "digits"}', [],                "its trainings have genopt None, not '"),
     ('{}', [],                                                 "this file has no results of genopt compare, and would be overwritten"),
     ('what?', [],                                              "this file has no results of genopt compare"),
-    (None, ['--epochs', '2'],                                  "another epochs (1 there, 2 now), steps (18 there, 36 now); name another file, or remove this one"),
-    (None, ['--schedule', 'constant'],                         "another schedule ('cosine' there, 'constant' now)"),
+    (None, ['--epochs', '2'],                                  "its trainings have epochs 1, not 2; steps 18, not 36. Name another file, or remove this one"),
+    (None, ['--schedule', 'constant'],                         "its trainings have schedule 'cosine', not 'constant'"),
 ])
 def test_results_of_something_else(text, args, words, tmp_path, capsys):
     path = tmp_path/'c.json'

@@ -2,7 +2,7 @@
 
 import json,re,subprocess,sys
 from pathlib import Path
-import pytest
+import pytest,torch
 import genopt
 import measure
 from genopt.tools import catalogue
@@ -43,6 +43,22 @@ def test_code_of_choosing_runs():
     scope = {}
     for code in code_of('docs/choose.md'): exec(compile(code, 'choose.md', 'exec'), scope)
     assert scope['opt'].param_groups[0]['lr']==1e-3
+
+def test_configs_of_choosing_work(tmp_path, monkeypatch):
+    "The file for `make`, Hydra's config and that of Lightning CLI"
+    yaml = pytest.importorskip('yaml')
+    file,hydra,lightning = re.findall(r'```yaml\n(.*?)```', (root/'docs/choose.md').read_text(encoding='utf-8'), re.S)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+    monkeypatch.chdir(tmp_path)
+    Path('optimizer.yaml').write_text(file)
+    opt = genopt.make('optimizer.yaml', model)
+    assert [(g['lr'], g['max_norm'], g['weight_decay'], len(g['params'])) for g in opt.param_groups]==[(1e-3, 1, 0, 3), (1e-3, 1, .01, 1)]
+    made = pytest.importorskip('hydra.utils').instantiate(yaml.safe_load(hydra)['optimizer'], params=model)
+    assert type(made) is genopt.AdamW and made.param_groups[0]['lr']==1e-3
+    parser = pytest.importorskip('jsonargparse').ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(torch.optim.Optimizer, 'optimizer', skip={'params'}, instantiate=False, fail_untyped=False, required=True)
+    got = parser.parse_string(lightning).optimizer
+    assert got.class_path=='genopt.AdamW' and genopt.AdamW(model.parameters(), **got.init_args).param_groups[0]['lr']==1e-3
 
 def test_states_of_choosing_are_those_of_the_algorithms():
     rows = re.findall(r'(?m)^\| ([\d.]+) \| `(\w+)`', (root/'docs/choose.md').read_text(encoding='utf-8'))

@@ -137,8 +137,10 @@ def test_every_link_leads_somewhere(site):
 
 @pytest.mark.slow
 def test_llms_txt_names_pages_that_are_there(site):
-    links = re.findall(r'\]\(([^)]*)\)', (site/'llms.txt').read_text())
-    assert len(links)>220 and all((site/link/'index.html').is_file() for link in links)
+    lines = [line for line in (site/'llms.txt').read_text().splitlines() if line.startswith('- ')]
+    links = [re.fullmatch(r'- \[([^\]]+)\]\(([^)]+)\): (.{10,})', line) for line in lines]
+    assert len(links)>220 and all(links) and all((site/link[2]/'index.html').is_file() for link in links)
+    assert not [link[0] for link in links if re.search(r'\.md|\.ipynb|\]\(', link[1]+link[3])]
 
 
 # -- In a browser --
@@ -207,7 +209,8 @@ def show(browser, address, page, dark=False, sizes=sizes):
     for size in sizes:
         resize(browser, size)
         found += [f'{page}, {size}: {f}' for f in browser.execute_script(look)]
-        shot = root/'build'/'screenshots'/f"{size}{'-dark' if dark else ''}"/f"{page.removesuffix('/index.html').replace('/', '-')}.png"
+        name = 'home' if page=='index.html' else page.removesuffix('.html').removesuffix('/index').replace('/', '-')
+        shot = root/'build'/'screenshots'/f"{size}{'-dark' if dark else ''}"/f"{name}.png"
         shot.parent.mkdir(parents=True, exist_ok=True)
         resize(browser, size, min(browser.execute_script('return document.documentElement.scrollHeight'), 6000))
         browser.save_screenshot(str(shot))
@@ -234,10 +237,10 @@ def test_search_finds(address, browser):
 @pytest.mark.slow
 def test_the_walk_sees_faults(tmp_path, browser):
     "A page with one fault of each kind"
-    (tmp_path/'index.html').write_text("<body><div class='md-content'><img src='no.png'><table><tr><td style='min-width:3000px'>wide</td></tr></table>"
+    (tmp_path/'faults.html').write_text("<body><div class='md-content'><img src='no.png'><table><tr><td style='min-width:3000px'>wide</td></tr></table>"
                                        r"<p>\frac{a}{b}</p><math><mi>\foo</mi></math><script>console.error('told'); missing()</script></div>")
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'index.html'))
+    found = '\n'.join(show(browser, f'http://127.0.0.1:{server.server_port}/', 'faults.html'))
     server.shutdown()
     for fault in ('missing picture', 'wider than the window', 'overflows', 'raw', 'not converted', 'told', 'missing is not defined', '404'): assert fault in found, fault

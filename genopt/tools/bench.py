@@ -25,7 +25,7 @@ def pick(s: str|None, names) -> list:
     for word in words(s):
         matches = [n for n in names if f'{n} '.startswith(f'{word} ')]
         if not matches:
-            raise ValueError(f"no {word!r}; choose from {', '.join(names)}")
+            raise ValueError(f"unknown name {word!r}; choose from {', '.join(names)}")
         found += matches
     return [n for n in names if n in found]
 

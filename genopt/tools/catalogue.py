@@ -146,8 +146,8 @@ intro = """# The catalogue
 {count} algorithms; each is a short list of [blocks](#the-blocks). An algorithm takes the arguments of the library that people know it from.
 `genopt.fastai` has fastai's nine optimizers under fastai's names.
 
-*State* is what the algorithm keeps for each element of a matrix in float32. *Traffic* is what a step must read and write for it. *Agrees* compares
-the parameters with those of another library, or of the paper in NumPy, after {steps} steps in float64.
+*State* is the bytes that the algorithm keeps for each element of a matrix in float32. *Traffic* is the bytes that a step reads and writes for each
+element. *Agrees* compares the parameters with those of another library, or of the paper in NumPy, after {steps} steps in float64.
 
 `genopt site` builds a site. It has a page for each algorithm and each block: formula, code, papers, all libraries compared, and how these differ.
 `genopt list --page docs/catalogue.md` writes this page from the code.
@@ -155,9 +155,9 @@ the parameters with those of another library, or of the paper in NumPy, after {s
 
 paths = """## Paths
 
-`genopt gallery` draws the path of each algorithm over functions of the plane, at the learning rate that brings it lowest.
+`genopt gallery` draws the path of each algorithm over functions of two variables, at the learning rate that brings it lowest.
 
-![Paths of the algorithms over functions of the plane](gallery.png)
+![Paths of the algorithms over functions of two variables](gallery.png)
 """
 
 def page(parity: dict) -> str:
@@ -166,9 +166,9 @@ def page(parity: dict) -> str:
     out   = [intro.format(count=len(algorithms.__all__), steps=' or '.join(map(str, steps)))]
     for m in families():
         out += [f'## {family_name(m).capitalize()}', '', text(m), '']
-        out += [table(['algorithm', 'in short', 'state', 'traffic', 'held against', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
+        out += [table(['algorithm', 'in short', 'state', 'traffic', 'compared with', 'agrees'], [row(n, parity.get(n)) for n in m.__all__]), '']
     out += [paths, '# The blocks', '', f"{len(blocks.__all__)} blocks: functions for one parameter. Algorithms are lists of them. Put them into a "
-            "list of your own, before or behind an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
+            "list of your own, before or after an algorithm: `Optimizer(params, [clip_grad_norm, AdamW, cautious], lr=1e-3)`.", '']
     for m in blocks.modules:
         if m.__all__:
             rows = [[f'`{n}`', first_sentence(text(getattr(m, n))), used_by(n)] for n in m.__all__]

@@ -7,6 +7,8 @@ from itertools import product
 from pathlib import Path
 from fastcore.script import anno_parser
 import torch
+from .. import __version__
+from ..contract.messages import did_you_mean
 from . import bench as benchmark,catalogue,compare as comparison,gallery as pictures,trials as matrix
 from .data import make_model
 from .files import check_folder,dumps
@@ -35,26 +37,26 @@ def show(res, tool, out, as_json, what):
 # -- Commands --
 
 def compare(
-    opts:str=None,             # Optimizers, as in "Adam, SGD(lr=0.1), [AdamW, cautious], Muon+AdamW": Muon for matrices, AdamW for the rest
-    data:str='digits',         # digits (comes with scikit-learn), text (comes with Python), or torchvision's mnist, fashion_mnist, cifar10
-    model:str=None,            # mlp, or a classifier of torchvision.models, such as resnet18; for text transformer
+    opts:str=None,             # Optimizers: "SGD(lr=0.1), [AdamW, cautious], Muon+AdamW" (Muon for matrices, AdamW for others), my_module:MyOptimizer
+    data:str='digits',         # digits (comes with scikit-learn), text (comes with Python), or from torchvision mnist, fashion_mnist, cifar10
+    model:str=None,            # mlp, or a classifier of torchvision.models, such as resnet18; for text it is transformer
     epochs:int=None,           # Passes over the training set; by default 15, for text 1
     bs:int=None,               # Batch size; by default 64, for text 16
     seed:int=42,               # Seed of the weights and of the order of the batches
     tune:str=None,             # Compare optimizers with each other, not with torch: tune this hyper-parameter of each, such as lr
-    seeds:int=None,            # Compare optimizers with each other, over this number of seeds; 5 with --tune or --store
-    store:str=None,            # Compare each optimizer, its states stored so, with itself in float32: int8, or "sqr_avg: int8, '*_avg': bfloat16"
-    budget:int=8,              # How many trainings each optimizer gets to tune it
+    seeds:int=None,            # Compare optimizers with each other, over this number of seeds; by default 5 with --tune or --store
+    store:str=None,            # Compare each optimizer, its states stored as int8 or as "sqr_avg: int8, '*_avg': bfloat16", with itself in float32
+    budget:int=8,              # Number of trainings to tune each optimizer
     schedule:str='cosine',     # Schedule of the learning rate with --tune, --seeds or --store: cosine, after a warm-up, or constant
-    dtype:str=None,            # By default float64, which shows that the algorithms equal torch's; with --tune, --seeds or --store float32
+    dtype:str=None,            # float64 or float32; by default float64, to show that genopt equals torch, and float32 with --tune, --seeds or --store
     tol:float=None,            # Largest difference of two losses that counts as equal to torch's (1e-8 in float64, 0.01 in float32)
     out:Path=None,             # File for the picture; by default compare.png
-    results:Path=None,         # File that keeps every training of --tune, --seeds or --store, so that a run can go on; by default compare.json
-    page:Path=None,            # File for a page with the table of --tune, --seeds or --store; picture and results are written beside it
+    results:Path=None,         # File that keeps every training of --tune, --seeds or --store, from which a run goes on; by default compare.json
+    page:Path=None,            # File for a page in Markdown with the table of --tune, --seeds or --store; picture and results are written beside it
     root:Path='~/.cache/genopt', # Folder in which torchvision keeps its data sets
     json:bool=False,           # Print all that was measured as JSON instead of the table
 ):
-    "Train one model with genopt's algorithms and torch's; exits with 1 unless both do the same. With --tune, --seeds or --store: compare optimizers"
+    "Train a model with genopt's algorithms and torch's, and exit with 1 if their losses differ. With --tune, --seeds or --store: rank optimizers"
     out     = out or (page or Path('compare')).with_suffix('.png')
     results = results or (page or Path('compare')).with_suffix('.json')
     for option,path in dict(out=out, results=results, page=page).items():
@@ -85,7 +87,8 @@ def compare(
             print(f'{name}: {path}', file=sys.stderr if json else sys.stdout)
 
 def bench(
-    shapes:str=None,           # Some of six, resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled, b1, k10000, gpt2_matrices
+    # Names: six (small tensors), resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled, b1, k10000, gpt2_matrices
+    shapes:str=None,
     algorithms:str='Adam',     # Names of algorithms, as `genopt list` shows them
     contenders:str='genopt, torch, memory', # Libraries or contenders, as in "genopt, torch fused, torch compiled"
     rounds:int=None,           # Steps of each contender; by default as many as the shape needs
@@ -111,7 +114,7 @@ def bench(
         out.write_text(dumps(dict(machine=about, results=results)))
 
 def gallery(
-    functions:str=None,        # Some of rosenbrock, beale, himmelblau, rastrigin, valley, saddle; by default all
+    functions:str=None,        # Names of functions: rosenbrock, beale, himmelblau, rastrigin, valley, saddle; by default all
     algorithms:str=None,       # Algorithms with settings, as in "Adam, SGD(momentum=0.9)", each at its best lr if you give none; by default all
     steps:int=200,             # Steps of each algorithm
     out:Path='gallery.png',    # File for the picture
@@ -123,12 +126,12 @@ def gallery(
 
 def trials(
     opts:str=None,             # Algorithms, as in "Adam, SGD(momentum=0.9)", or your own, my_module:MyOptimizer(momentum=0.9); by default all
-    tasks:str=None,            # Names of tasks, as the table shows them, with _ for a space; by default all
+    tasks:str=None,            # Names of tasks, as the table shows them, with _ for a space, as in "minimax, ill_conditioning"; by default all
     out:Path='trials.json',    # File that keeps the results; an interrupted run goes on from it; the picture and the page are written beside it
     processes:int=None,        # How many processes run side by side; by default one for each core
     fresh:bool=False,          # Run everything again, also what the file has already
 ):
-    "Run optimizers on small tasks that isolate one difficulty each, and show which they pass and at which rates"
+    "Run optimizers on small tasks that isolate one difficulty each, and show which they pass and at which rates. One optimizer takes about a minute"
     check_folder('--out', out)
     res = matrix.trials(opts, tasks, out, processes, fresh, sys.stdout.isatty())
     picture,page = out.with_suffix('.png'),out.with_suffix('.md')
@@ -141,7 +144,7 @@ def trials(
 
 def list_(
     pattern:str=None,          # Names to show, with * for any letters, as in '*adam*'; by default all
-    store:str=None,            # Show bytes for each element, in float32 and with states stored so: int8, or "sqr_avg: int8, '*_avg': bfloat16"
+    store:str=None,            # Show bytes for each element, in float32 and with states in these dtypes: int8, or "sqr_avg: int8, '*_avg': bfloat16"
     page:Path=None,            # Write the catalogue to this file instead, with the measurements in parity.json beside it
 ):
     "Show algorithms by family, with their callbacks at the default settings"
@@ -161,7 +164,7 @@ def explain(
     name:str,                  # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
     kernel:str=None,           # Print the kernel for this GPU instead, and what its compiler says: sm_80, sm_90, sm_100 or gfx942
 ):
-    "Show the chain of an algorithm as a table, on the small network of `genopt compare`"
+    "Show the callbacks of an algorithm as a table, on the small network of `genopt compare`"
     model = make_model('mlp', torch.zeros(1,1,8,8))
     spec, = comparison.parse_specs(name, pairs=True)
     opt   = spec.ours(model)
@@ -188,7 +191,8 @@ commands = dict(compare=compare, bench=bench, gallery=gallery, trials=trials, li
 
 def usage():
     lines = [f"  {name:8} {f.__doc__}" for name,f in commands.items()]
-    return '\n'.join(['usage: genopt COMMAND [--help] ...', '', *lines])
+    first = 'The first option needs no name: `genopt trials Adam` is `genopt trials --opts Adam`.'
+    return '\n'.join(['usage: genopt COMMAND [--help] ...', '', *lines, '', first])
 
 def main(argv: list|None=None) -> int:
     "Run the command line `argv`. Returns the exit status: 2 for an error, which is printed"
@@ -196,10 +200,16 @@ def main(argv: list|None=None) -> int:
     if name in ('-h', '--help'):
         print(usage())
         return 0
+    if name in ('-V', '--version'):
+        print(f'genopt {__version__}')
+        return 0
     if name not in commands:
-        print(usage(), file=sys.stderr)
+        unknown = [f'genopt: no command {name!r}{did_you_mean(name, commands)}', ''] if name else []
+        print('\n'.join([*unknown, usage()]), file=sys.stderr)
         return 2
     try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())                                            # where 'my_module:MyOptimizer' may lie
         status = call(commands[name], f'genopt {name}', args)
         sys.stdout.flush()
         return status or 0

@@ -23,10 +23,14 @@ class Results:
             trainings = kept['trainings']
         except (ValueError, KeyError, TypeError) as e:
             raise ValueError(f"--results {path}: this file has no results of genopt compare, and would be overwritten; name another") from e
-        differ = [f'{k} ({kept.get(k)!r} there, {v!r} now)' for k,v in self.about.items() if kept.get(k)!=v]
+        differ = [f'{k} {kept.get(k)!r}, not {v!r}' for k,v in self.about.items() if kept.get(k)!=v]
         if differ:
-            raise ValueError(f"--results {path}: its trainings were done with another {', '.join(differ)}; name another file, or remove this one")
+            raise ValueError(f"--results {path}: its trainings have {'; '.join(differ)}. Name another file, or remove this one")
         return trainings
+
+    def forget(self, optimizer: str, source: int|None):
+        "Drop what `optimizer` was trained with while the source code of its rules had another checksum than `source`, and so was another rule"
+        self.trainings = {k: t for k,t in self.trainings.items() if t['optimizer']!=optimizer or t.get('source')==source}
 
     def get(self, **what) -> dict|None:
         "The training that `what` describes, or None"

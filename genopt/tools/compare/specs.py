@@ -1,6 +1,7 @@
 """Algorithms with settings as a user writes them: `SGD(lr=0.1, momentum=0.9)`, `[AdamW, cautious]`, `Muon+AdamW`, `my_module:MyAlgorithm`."""
 
-import ast,inspect,re
+import ast,inspect,re,zlib
+from pathlib import Path
 import torch
 from ...by_name import anything,find,make,pair
 from ...optim.lists import algorithm_of
@@ -52,6 +53,12 @@ class Spec:
         return cls and cls(model.parameters(), **{k: settings[k] for k in inspect.signature(cls).parameters if k in settings})
 
     @property
+    def source(self):
+        "A checksum of the modules of a user's own rules, which tells that they have changed; None for those of genopt"
+        own = [m for m in map(inspect.getmodule, self.items) if m and m.__name__.partition('.')[0]!='genopt' and hasattr(m, '__file__')]
+        return zlib.crc32(b''.join(Path(m.__file__).read_bytes() for m in own)) if own else None
+
+    @property
     def group(self):
         "The algorithm and its settings as a param group has them"
         return dict(algorithm=self.items if self.is_list else self.items[0], **self.settings)
@@ -64,6 +71,12 @@ class Pair:
         self.name = f'{self.left.name}+{self.right.name}'
 
     def __str__(self): return f'{self.left}+{self.right}'
+
+    @property
+    def source(self):
+        "As that of `Spec`"
+        both = [s for s in (self.left.source, self.right.source) if s is not None]
+        return zlib.crc32(repr(both).encode()) if both else None
 
     def ours(self, model, **more):
         "genopt's optimizer over `model`, with a group of matrices and a group of the rest. `more`: settings of both"
@@ -85,6 +98,9 @@ class Stored:
             raise ValueError(f'--store {store}: {e}; {how}') from e
 
     def __str__(self): return f'{self.spec} as {self.store}'
+
+    @property
+    def source(self): return self.spec.source
 
     def ours(self, model):
         "genopt's optimizer over `model`"

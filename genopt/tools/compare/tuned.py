@@ -81,7 +81,7 @@ def scaled(hypers, tuned, exponent, spec):
     "The start value of `tuned`, times `10**(exponent/2)` to three digits"
     start = hypers.get(tuned)
     if isinstance(start, bool) or not isinstance(start, (int,float)) or start<=0:
-        what = f'it is {start!r}' if tuned in hypers else f"there is {', '.join(hypers)}"
+        what = f'it is {start!r}' if tuned in hypers else f"it has {', '.join(hypers)}"
         raise ValueError(f"--tune {tuned}: {spec} has no positive number of this name to start from ({what}); "
                          f"give one, as in {spec.name}({tuned}=0.01)")
     return float(f'{start*10**(exponent/2):.3g}') if exponent else start
@@ -173,6 +173,8 @@ def compare_tuned(
     pairs    = [(spec, stored(spec, store, task)) for spec in specs] if store else []
     versions = dict(genopt=genopt.__version__, torch=torch.__version__)
     kept     = Results(versions | about, results)
+    for spec in [*specs, *(other for _,other in pairs)]:
+        kept.forget(str(spec), spec.source)
     with Counter(len(specs)*((budget if tune else 0) + seeds) + len(pairs)*seeds, show) as counter:
         trainer = Trainer(task, tune, kept, counter)
         found   = {}
@@ -218,7 +220,8 @@ class Trainer:
         what = dict(optimizer=str(spec), tuned=self.tune, exponent=exponent, seed=seed)
         self.counter.tick(str(spec))
         if not self.store.get(**what):
-            self.store.add(train(spec, self.tune, exponent, seed, self.task), **what)
+            own = {} if spec.source is None else dict(source=spec.source)
+            self.store.add(train(spec, self.tune, exponent, seed, self.task) | own, **what)
         return self.store.get(**what)
 
     def tuned(self, specs, seed, budget, seeds):

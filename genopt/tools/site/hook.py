@@ -29,7 +29,7 @@ def add(files, config):
     for module in (algorithms, blocks):
         for place,content in module.made(Path(config.docs_dir), repo.root/'build'):
             put(place, content=content)
-    put('llms.txt', content=navigation.llms(config.nav))
+    put('llms.txt', content=navigation.llms(repo, config.nav))
     return files
 
 @event_priority(-100)                                      # behind it: what it wraps a file in does not pass on where the file lies
@@ -60,13 +60,23 @@ def with_links_of_names(markdown, here):
 # -- HTML --
 
 def on_page_content(content, page, config, files):
+    if not has_headings(page): page.meta['hide'] = [*page.meta.get('hide', ()), 'toc']       # the text takes the place of an empty table of contents
     is_notebook = page.file.src_uri.endswith('.ipynb')
     if is_notebook: content = without_styles_and_scripts(content, page)
-    if not is_notebook and 'arithmatex' not in content: return content
+    if not is_notebook and not re.search('arithmatex|<img|±', content): return content
     soup = BeautifulSoup(content, 'html.parser')
     for e in soup.select('.arithmatex'): e.replace_with(parsed(html.math(e.get_text().strip()[2:-2], e.name=='div')))
     if is_notebook: finish_notebook(soup, page, files, clone(config))
+    else: finish_text(soup)
     return str(soup)
+
+def has_headings(page): return any(heading.children for heading in page.toc) or len([*page.toc])>1
+
+def finish_text(soup):
+    "A picture leads to the picture alone, where a reader can enlarge it; a number and its spread stay on one line"
+    for img in soup.find_all('img', src=True):
+        if not img.find_parent('a'): img.wrap(soup.new_tag('a', href=img['src'], attrs={'class': 'picture'}))
+    for cell in soup.find_all('td', string=re.compile(' ± ')): cell.string = cell.string.replace(' ± ', '\u00a0±\u00a0')
 
 def parsed(text): return BeautifulSoup(text, 'html.parser')
 

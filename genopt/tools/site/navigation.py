@@ -1,5 +1,6 @@
 """The navigation of the site, and `llms.txt`, which tells it to programs that read."""
 
+import re
 import genopt
 from .. import catalogue
 from ... import blocks
@@ -21,7 +22,7 @@ def nav(repo):
         {'Start': [*(place for origin,place in repo.notebooks.items() if '/loops/' not in origin),
                    {'Coming from ...': 'coming_from.md'}, {'Your checkpoints': 'checkpoints.md'}, {'Memory': 'memory.md'},
                    {'Limits': 'limits.md'}]},
-        {'Which one?': [{'Which optimizer?': 'choose.md'}, *there('Trials', 'trials'), *there('Compared', 'compare')]},
+        {'Which one?': [{'Which optimizer?': 'choose.md'}, *there('Trials', 'trials'), *there('Compare', 'compare')]},
         {'Catalogue': ['catalogue/index.md', *(section(catalogue.family_name(m), 'catalogue', m.__all__) for m in catalogue.families())]},
         {'Blocks': ['blocks/index.md', *(section(catalogue.module_of(m), 'blocks', m.__all__) for m in blocks.modules if m.__all__)]},
         {'Training loops': [{title: f'loops/{name}.ipynb'} for name,title in loops.items()]},
@@ -29,25 +30,41 @@ def nav(repo):
                        {'Changelog': 'changelog.md'}]},
     ]
 
-def llms(nav):
-    "The pages as `llms.txt` (https://llmstxt.org): a line for each page, with what it is about"
-    about = ("A PyTorch optimizer that runs a list of callbacks. Write an update rule once, for one parameter: genopt checks it, and runs it like a "
-             "fused kernel.")
-    return '\n'.join(['# genopt', '', f'> {about}', '', *entries(nav)]) + '\n'
+def llms(repo, nav):
+    "The pages of the clone `repo` as `llms.txt` (https://llmstxt.org): for each its title and what it is about"
+    summary = ("A PyTorch optimizer that runs a list of callbacks. Write an update rule once, for one parameter: genopt checks it, and runs it like "
+             "a fused kernel.")
+    return '\n'.join(['# genopt', '', f'> {summary}', '', *entries(repo, nav)]) + '\n'
 
-def entries(items, depth=2):
+def entries(repo, items, depth=2):
     for item in items:
-        if isinstance(item, str): yield f'- [{item}]({url(item)})'
+        if isinstance(item, str): yield entry(repo, item)
         else:
             for title,what in item.items():
-                if isinstance(what, str): yield f'- [{title}]({url(what)}){about(what)}'
-                else: yield from ('', f"{'#'*depth} {title}", '', *entries(what, depth+1))
+                if isinstance(what, str): yield entry(repo, what)
+                else: yield from ('', f"{'#'*depth} {title}", '', *entries(repo, what, depth+1))
+
+def entry(repo, place):
+    title,about = of_object(place) or of_text(repo.source(place))
+    return f'- [{title}]({url(place)}): {about}'
 
 def url(place):
     place = place.rsplit('.', 1)[0]
-    return place.removesuffix('index') if place.endswith('index') else f'{place}/'
+    return f"./{place.removesuffix('index')}" if place.endswith('index') else f'{place}/'
 
-def about(place):
+def of_object(place):
+    "Title and summary of the page of an algorithm or a block, or None"
     name = place.rsplit('/', 1)[-1].removesuffix('.md')
     o = getattr(genopt if place.startswith('catalogue/') else blocks, name, None) if '/' in place else None
-    return f': {catalogue.in_short(o)}' if o is not None else ''
+    return (name, catalogue.in_short(o)) if o is not None else None
+
+def of_text(text):
+    "Title of a page in Markdown, and the first sentences of its text, without marks"
+    title,_,rest = re.search(r'(?ms)^# (.*)', text)[1].partition('\n')
+    first = next(part for part in re.split(r'\n\s*\n', rest) if re.match(r'\s*[\w`*>]', part))
+    plain = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', ' '.join(re.sub(r'(?m)^> ?|\*\*', '', first).split()))
+    about = ''
+    for sentence in re.split(r'(?<=[.?!])\s', plain):
+        about = f'{about} {sentence}'.strip()
+        if len(about)>60: break
+    return title,about

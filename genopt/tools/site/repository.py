@@ -1,7 +1,7 @@
 """Files of the repository as pages: README, the catalogue, CONTRIBUTING, CHANGELOG, the notebooks. Their links are turned to the pages of the site. A
 link to a file that has no page becomes its name in the text."""
 
-import posixpath,re
+import json,posixpath,re
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,14 @@ class Repository:
     def text(self, origin):
         "The Markdown of the file `origin`, for its page"
         return self.rehome((self.root/origin).read_text(encoding='utf-8'), origin)
+
+    def source(self, place):
+        "The Markdown from which the page `place` is made; of a notebook its text"
+        if place in (made := self.made_pages()): return made[place]
+        origin = next(o for o,p in self.pages.items() if p==place)
+        text   = (self.root/origin).read_text(encoding='utf-8')
+        if not origin.endswith('.ipynb'): return text
+        return '\n\n'.join(''.join(cell['source']) for cell in json.loads(text)['cells'] if cell['cell_type']=='markdown')
 
     def made_pages(self):
         "The pages that are made of files: place -> Markdown"

@@ -1,13 +1,14 @@
 """The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
 there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
 
-import contextlib,copy
+import contextlib,copy,gc,warnings,weakref
 from dataclasses import replace
 import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step,step_stat
-from genopt.run import choose,foreach,stacks as stacking,triton_launch,triton_runtime,triton_scalars
+from genopt.optim import optimizer
+from genopt.run import choose,foreach,gate,stacks as stacking,triton_launch,triton_runtime,triton_scalars
 from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
@@ -622,6 +623,49 @@ def test_a_replay_writes_the_addresses_it_was_captured_with(on_triton):
         step(held[1])
     torch.testing.assert_close(p, q)
 
+@contextlib.contextmanager
+def recording(monkeypatch):
+    "A `Tape` that the optimizer takes for the capture of a CUDA graph"
+    with monkeypatch.context() as m, Tape() as tape:
+        m.setattr(torch.Tensor, 'is_cuda', True)
+        m.setattr(optimizer, 'is_capturing', lambda device: True)
+        yield tape
+
+@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon], ids=lambda x: x.__name__)
+def test_what_a_graph_uses_stays(cls, on_triton, monkeypatch):
+    "A graph may be replayed after a step for which another plan was made. What it reads and writes is not freed; the user learns that it counts for itself"
+    ps  = params((5,4), (6,4))
+    opt = cls(ps, lr=torch.tensor(.1), capturable=True)
+    for _ in range(2): opt.step()
+    with recording(monkeypatch): opt.step()
+    launches = [b.launch for w in opt._plan.works for b in w.batches]
+    memory = [weakref.ref(x) for l in launches for x in (l.sent.there, l.sent.captured[0], *l.values.values()) if isinstance(x, torch.Tensor)]
+    mirrors = [weakref.ref(x) for w in opt._plan.works for _,m,_ in w.scalars.launches for x in (m.there, m.captured[0])]
+    assert memory and bool(mirrors)
+    del launches
+    opt.param_groups[0]['lr'] = torch.tensor(.2)                             # the kernels for scalars are bound anew
+    opt.step()
+    ps[1].grad = None
+    with pytest.warns(UserWarning, match=f"{cls.__name__}: a CUDA graph has recorded a step, and since then other"): opt.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        opt.step()
+    gc.collect()
+    assert all(ref() is not None for ref in memory+mirrors)
+    opt.load_state_dict(opt.state_dict())                                      # no graph has recorded the present plan
+
+def test_a_plan_that_no_graph_has_recorded_is_freed(on_triton):
+    ps  = params((5,4), (6,4))
+    opt = genopt.Adam(ps, lr=torch.tensor(.1), capturable=True)
+    opt.step()
+    memory = weakref.ref(opt._plan.works[0].batches[0].launch.sent.there)
+    ps[1].grad = None
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        opt.step()
+    gc.collect()
+    assert memory() is None
+
 def by_root(step, update): return update/step**.5
 def test_scalars_that_no_kernel_can_compute(on_triton, monkeypatch):
     "are operations of torch on the device, and come to the same"
@@ -637,7 +681,6 @@ def test_scalars_that_no_kernel_can_compute(on_triton, monkeypatch):
     for p,q in zip(*runs): torch.testing.assert_close(p, q)
 
 def test_a_graph_needs_capturable(monkeypatch):
-    from genopt.optim import optimizer
     (p,) = params((5,))
     opt  = genopt.Adam([p], lr=.1)
     opt.step()

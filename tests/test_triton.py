@@ -298,6 +298,37 @@ def test_branches_on_a_counter(cls, kw, policy, on_triton):
         torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-7)
         assert s.keys()==t.keys() and all(s[k]==v and type(s[k]) is type(v) for k,v in t.items() if not torch.is_tensor(v))
 
+def test_the_answer_of_a_gate_is_behind_its_copy(monkeypatch):
+    "The event is recorded on the device of the flag, which need not be the current one: on another device it would end before the copy"
+    asked = []
+    class Stream:
+        def __init__(self, device): self.device = device
+        def record_event(self): return f'behind the work of {self.device}'
+    class Module:
+        def current_stream(self, device=None): return Stream(device)
+    monkeypatch.setattr(torch, 'get_device_module', lambda device: asked.append(device) or Module())
+    device = torch.device('cuda', 1)
+    assert gate.event_after(device)=='behind the work of cuda:1' and asked==[device]
+
+@pytest.mark.parametrize('captured', [False, True])
+@pytest.mark.parametrize('bad', [(0,), (1,), (2, 3)], ids=str)
+def test_steps_that_are_left_out_do_not_count_for_rounding(bad, captured, on_triton):
+    "The numbers by which is rounded are those of the reference, which leaves steps out before it draws"
+    runs = []
+    for kw in (dict(capturable=captured), dict(foreach=False)):
+        ps  = params((40,3), (70,), dtype=torch.bfloat16)
+        opt = genopt.AdamW(ps, lr=.01, nonfinite='skip', store={'*': dict(dtype='int8', smallest=0)}, **kw)
+        for i in range(5):
+            for j,p in enumerate(ps):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j)).to(p.dtype)
+                if i in bad and j==0: p.grad.view(-1)[3] = float('nan')
+            opt.step()
+        assert opt.skipped_steps==len(bad) and bool(opt._plan.gate)==('foreach' not in kw)
+        runs.append(([*ps, *(opt.state[p][n] for p in ps for n in ('p.low', 'grad_avg', 'sqr_avg'))], opt.state_dict()['rounding_steps']))
+    (xs,n),(ys,m) = runs
+    assert n==m==5-len(bad)
+    for x,y in zip(xs, ys): torch.testing.assert_close(x, y, rtol=0, atol=x.dtype==torch.int8)      # the last bit of a product may be another
+
 class Scaler:
     "What torch.amp.GradScaler does to an optimizer that takes its scale, with `found` for what it has found"
     def __init__(self, scale): self.scale = torch.tensor(scale)
@@ -643,7 +674,7 @@ def test_what_a_graph_uses_stays(cls, on_triton, monkeypatch):
     mirrors = [weakref.ref(x) for w in opt._plan.works for _,m,_ in w.scalars.launches for x in (m.there, m.captured[0])]
     assert memory and bool(mirrors)
     del launches
-    opt.param_groups[0]['lr'] = torch.tensor(.2)                             # the kernels for scalars are bound anew
+    opt.param_groups[0]['lr'] = .2                                             # another kernel computes the scalars
     opt.step()
     ps[1].grad = None
     with pytest.warns(UserWarning, match=f"{cls.__name__}: a CUDA graph has recorded a step, and since then other"): opt.step()

@@ -219,7 +219,7 @@ def minus(x): return torch.complex(torch.zeros_like(x), -x).conj().imag       # 
 def test_a_gradient_that_is_lazily_negative(kw, read, monkeypatch):
     "A parameter of one element may get such a one from autograd, as the imaginary part of something conjugate. It is one piece of memory"
     if not read: monkeypatch.setattr(reader, 'gradient_functions', lambda: None)
-    ps  = [torch.nn.Parameter(torch.zeros(n)) for n in (1, 3)]
+    ps  = [torch.nn.Parameter(torch.zeros(s)) for s in ((1,), (), (1,1))]
     opt = genopt.SGD(ps, lr=1., **kw)
     for lazy in (False, False, True, True, False, True):
         for p in ps: p.grad = minus(torch.ones_like(p)) if lazy else torch.ones_like(p)

@@ -270,6 +270,11 @@ def rooted(update, step, size, every=4, basis=zeros):
 def slower(update, step): return update if step<3 else update/2
 branching = dict(SOAP=(genopt.SOAP, {}), Shampoo=(genopt.Shampoo, dict(precondition_frequency=3)), Kron=(genopt.Kron, dict(min_probability=.3)),
                  own=(Optimizer, dict(cbs=[length, average_grad, momentum_step, step_stat, rooted, slower], mom=.9)))
+def every_other(grad, step, m=zeros):
+    "Its kernels of every other step do not read the gradient"
+    if step%2==0: m = m*.5 + grad
+    return dict(update=m, m=m)
+branching |= {'gradient unread': (Optimizer, dict(cbs=[step_stat, every_other]))}
 branching |= {'one launch': (Optimizer, dict(cbs=[average_grad, momentum_step, step_stat, slower], mom=.9))}
 
 @pytest.mark.parametrize('policy', ['skip', 'raise'])

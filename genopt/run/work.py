@@ -99,7 +99,7 @@ class Work:
             self.n_all,
             grad_dtype,
             launched=self.launched,
-            by_address=self.simple,
+            by_address=self.simple and self.kernels_read_gradients,
             of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)

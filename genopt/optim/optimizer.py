@@ -320,8 +320,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, torch.optim.Optimizer):
         its counters are no longer those of the optimizer"""
         if self._recorded:
             self._graphs = *self._graphs,self._plan.used_by_graphs()
-            warnings.warn(f"{self.name}: a CUDA graph has recorded a step, and since then other parameters have gradients, or a state, a setting or a "
-                          "group has changed. The graph would go on with the states and counters of before; record it again", stacklevel=7)
+            warnings.warn(f"{self.name}: a CUDA graph has recorded a step, and since then other parameters have gradients, or a state, a setting or "
+                          "a group has changed. The graph would go on with the states and counters of before; record it again", stacklevel=7)
         self._plan,self._recorded = None,False
 
     def _long_step(self, inputs, model):

@@ -1,14 +1,14 @@
 """The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
 there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
 
-import contextlib,copy,gc,warnings,weakref
+import contextlib,copy,gc,re,warnings,weakref
 from dataclasses import replace
 import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step,step_stat
 from genopt.optim import optimizer
-from genopt.run import choose,foreach,gate,stacks as stacking,triton_launch,triton_runtime,triton_scalars
+from genopt.run import choose,foreach,gate,stacks as stacking,triton_launch,triton_offline,triton_runtime,triton_scalars
 from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
@@ -553,6 +553,19 @@ def test_every_operation_compiles(gpu_page):
             numbers = {k: v for k,v in zip(['k'], f.__defaults__ or ())}
             program,_ = recorded([f], dtype, numbers, 'triton')
             for target in ('sm_90', 'gfx942'): gpu_page.kernels(program, target)
+
+@pytest.mark.parametrize('name,dtype,kw', [('Adam', torch.float32, {}), ('LAMB', torch.bfloat16, {}), ('Prodigy', torch.float64, {}),
+                                           ('AdamW', torch.bfloat16, dict(store={'*': dict(dtype='int8', smallest=0)}))], ids=str)
+def test_elements_are_counted_in_64_bits(name, dtype, kw, gpu_page, monkeypatch):
+    "A parameter may have more than 2^31 of them. Triton's own text says of which type an offset is"
+    texts = []
+    monkeypatch.setattr(triton_offline, 'read_ptx', lambda made, target: texts.append(made.asm['ttir']) or ('', 0, 0, {}, ()))
+    chain,numbers,(p,) = getattr(genopt, name)(params((6,5), dtype=dtype), lr=.1, **kw).explain().chains[0]
+    made = gpu_page.kernels(choose.program_on_gpu(chain, numbers, p), 'sm_90')
+    assert len(texts)==len(made)
+    for (c,_),text in zip(made, texts):
+        offsets = re.findall(r'tt\.addptr .* : tensor<(?:\w+x)+!tt\.ptr<\w+>>, tensor<(?:\d+x)+(\w+)>', text)
+        if c.call.reads or c.call.writes: assert offsets and {*offsets}=={'i64'}, (name, c.call.name)
 
 def test_tritons_launcher(gpu_page):
     "It compiles once for any number of parameters, and each launch comes to the driver; nothing is interpreted"

@@ -163,6 +163,11 @@ at every step. They capture steps in a CUDA graph, and replay it with new gradie
 Without a card, the tests run the kernels in Triton's interpreter, compile them for sm_80, sm_90, sm_100 and gfx942, and launch them through Triton's
 own launcher down to the driver, which they replace.
 
+The kernels of the table of all algorithms are those that were measured: their source is the same, line by line. What the host does in a step has
+changed since, and its times are not measured anew. No card has run these yet: bfloat16 weights in 24 bits, states in int8 and fp8 as they are now,
+rounding at random by the number of the step, normal numbers in float64 as they are now, and steps of SOAP, Shampoo and Kron that are left out without
+a wait.
+
 Nobody has tried:
 
 - **several GPUs** in one process: a launch is on the current stream of its tensors' device;
@@ -171,6 +176,13 @@ Nobody has tried:
 With `capturable=True` one small kernel computes scalars and counters on the device, before the kernels of the step. A replayed graph reads anew the
 hyper-parameters that are tensors, and repeats those that are plain numbers. With `nonfinite='skip'`, and under a GradScaler, that kernel runs too: a
 flag on the device decides whether the step is left out.
+
+A graph reads gradients where they lay when it recorded the step, and cannot see that they have moved: leave them there, with
+`zero_grad(set_to_none=False)`, or record `backward` too. It reads and writes the tables, states and counters of that step. If a later step is
+planned anew, because other parameters have gradients or a state was loaded, the optimizer keeps the tables for the graph, and warns that the graph
+now counts for itself.
+
+A group whose callbacks are others is a launch of its own. `weight_decay=0` leaves a callback out, so AdamW is two launches if some groups have it.
 
 ## Other GPUs
 

@@ -99,16 +99,18 @@ class GradientFunctions:
     """How C looks up the gradient of a parameter, and looks at it. `addresses`: of functions by name, and of `undefined`, the tensor that stands for
     no gradient. `dtypes` and `strided`: the numbers by which C knows dtypes and the layout of a dense tensor.
 
-    `grad` and `requires_grad` are methods of C++, `TensorImpl::grad() const`, which take what a handle points to. Raises `AttributeError` where these
-    have other names, or do something else"""
+    `grad` and `requires_grad` are methods of C++, `TensorImpl::grad() const`, which take what a handle points to. `negated` takes a handle: it is
+    `at::native::is_neg(const Tensor&)`. Raises `AttributeError` where these have other names, or do something else"""
     of_c    = dict(data='data_ptr', dim='dim', sizes='sizes', strides='strides', dtype_of='dtype', layout_of='layout')
     of_cpp  = dict(grad='_ZNK3c1010TensorImpl4gradEv', requires_grad='_ZNK3c1010TensorImpl13requires_gradEv',
                    undefined='_ZN3c1019UndefinedTensorImpl10_singletonE')
+    of_aten = dict(negated='_ZN2at6native6is_negERKNS_6TensorE')
     floats  = torch.float32,torch.float64,torch.bfloat16,torch.float16
     def __init__(self):
         library,core   = libtorch(),libtorch('c10')
         self.addresses = {n: address(library, f'aoti_torch_get_{f}') for n,f in self.of_c.items()}
         self.addresses.update({n: address(core, f) for n,f in self.of_cpp.items()})
+        self.addresses.update({n: address(library, f) for n,f in self.of_aten.items()})
         self.dtypes    = {t: getattr(library, f'aoti_torch_dtype_{str(t).removeprefix("torch.")}')() for t in self.floats}
         self.strided   = library.aoti_torch_layout_strided()
         self.check()
@@ -118,12 +120,15 @@ class GradientFunctions:
         of_one   = [ctypes.c_void_p]
         grad     = ctypes.CFUNCTYPE(ctypes.c_void_p, *of_one)(self.addresses['grad'])
         requires = ctypes.CFUNCTYPE(ctypes.c_bool, *of_one)(self.addresses['requires_grad'])
+        negated  = ctypes.CFUNCTYPE(ctypes.c_bool, *of_one)(self.addresses['negated'])
         held     = lambda p: ctypes.c_void_p.from_address(p).value
         p,q      = (torch.ones(2, device='cpu', requires_grad=r) for r in (True, False))
         p.grad   = torch.ones(2, device='cpu')
-        handles  = Handles([p, q, p.grad], borrowed=False)
-        a,b,g    = map(held, handles.pointers)
+        minus    = torch.ones(1, dtype=torch.complex64, device='cpu').conj().imag
+        handles  = Handles([p, q, p.grad, minus], borrowed=False)
+        a,b,g,_  = map(held, handles.pointers)
         right    = held(grad(a))==g and requires(a) and held(grad(b))==self.addresses['undefined'] and not requires(b)
+        right    = right and negated(handles.pointers[3]) and not negated(grad(a))
         if not right: raise AttributeError("the methods of a tensor are others")
 
 first_tried,last_tried = (2, 11),(2, 14)        # a method of C++ may change without a word, and a call of another one would crash

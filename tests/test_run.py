@@ -212,6 +212,42 @@ def test_gradients_are_read_in_c(what, monkeypatch):
         runs.append(ps)
     for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
+def minus(x): return torch.complex(torch.zeros_like(x), -x).conj().imag       # `x`, as the negative of what lies in memory
+
+@pytest.mark.parametrize('read', [True, False], ids=['in C', 'in Python'])
+@way
+def test_a_gradient_that_is_lazily_negative(kw, read, monkeypatch):
+    "A parameter of one element may get such a one from autograd, as the imaginary part of something conjugate. It is one piece of memory"
+    if not read: monkeypatch.setattr(reader, 'gradient_functions', lambda: None)
+    ps  = [torch.nn.Parameter(torch.zeros(s)) for s in ((1,), (), (1,1))]
+    opt = genopt.SGD(ps, lr=1., **kw)
+    for lazy in (False, False, True, True, False, True):
+        for p in ps: p.grad = minus(torch.ones_like(p)) if lazy else torch.ones_like(p)
+        assert ps[0].grad.is_neg()==lazy and ps[0].grad.is_contiguous()
+        opt.step()
+    for p in ps: assert p.eq(-6).all()
+
+def test_autograd_gives_such_gradients():
+    w = torch.zeros(1, requires_grad=True)
+    (torch.complex(torch.ones(1), w).conj()*torch.tensor(2+3j)).imag.sum().backward()
+    if not w.grad.is_neg(): pytest.skip('this torch gives another one')
+    genopt.SGD([w], lr=1.).step()
+    assert w==2
+
+@way
+def test_a_state_that_is_lazily_negative(kw):
+    "The user sets it; steps write the state that they read"
+    ps = [torch.zeros(2, requires_grad=True) for _ in range(2)]
+    runs = []
+    for p,f in zip(ps, (minus, torch.clone)):
+        opt = genopt.SGD([p], lr=1., momentum=.9, **kw)
+        for i in range(4):
+            p.grad = torch.ones(2)
+            opt.step()
+            if i==1: opt.state[p]['grad_avg'] = f(torch.full((2,), 3.))
+        runs.append((p.detach(), opt.state[p]['grad_avg']))
+    for x,y in zip(*runs): torch.testing.assert_close(x, y)
+
 def test_where_torch_has_no_such_interface(monkeypatch):
     monkeypatch.setattr(reader, 'gradient_functions', lambda: None)
     p   = torch.ones(3, requires_grad=True)

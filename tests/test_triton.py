@@ -1,13 +1,14 @@
 """The launches of a GPU, on any machine: under Triton's interpreter on CPU tensors, with a stub in place of the launcher, and compiled for GPUs that are not
 there. What is compared with `reference` is compared with the callbacks, called for each parameter."""
 
-import contextlib,copy
+import contextlib,copy,gc,re,warnings,weakref
 from dataclasses import replace
 import pytest,torch
 import genopt
 from genopt import Optimizer,groups,scalar_tensor,zeros
 from genopt.blocks import average_grad,centralize,clip_grad_norm,momentum_step,sgd_step,step_stat
-from genopt.run import choose,foreach,stacks as stacking,triton_launch,triton_runtime,triton_scalars
+from genopt.optim import optimizer
+from genopt.run import choose,foreach,gate,stacks as stacking,triton_launch,triton_offline,triton_runtime,triton_scalars
 from helpers import Tape,awkward,catalogue,difference,gpu,gradients,run
 from test_engine import able,give,two_models,went_along
 from test_lower import chains,recorded,values
@@ -269,6 +270,11 @@ def rooted(update, step, size, every=4, basis=zeros):
 def slower(update, step): return update if step<3 else update/2
 branching = dict(SOAP=(genopt.SOAP, {}), Shampoo=(genopt.Shampoo, dict(precondition_frequency=3)), Kron=(genopt.Kron, dict(min_probability=.3)),
                  own=(Optimizer, dict(cbs=[length, average_grad, momentum_step, step_stat, rooted, slower], mom=.9)))
+def every_other(grad, step, m=zeros):
+    "Its kernels of every other step do not read the gradient"
+    if step%2==0: m = m*.5 + grad
+    return dict(update=m, m=m)
+branching |= {'gradient unread': (Optimizer, dict(cbs=[step_stat, every_other]))}
 branching |= {'one launch': (Optimizer, dict(cbs=[average_grad, momentum_step, step_stat, slower], mom=.9))}
 
 @pytest.mark.parametrize('policy', ['skip', 'raise'])
@@ -296,6 +302,37 @@ def test_branches_on_a_counter(cls, kw, policy, on_triton):
     for p,q,s,t in zip(ps, qs, states, expected):
         torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-7)
         assert s.keys()==t.keys() and all(s[k]==v and type(s[k]) is type(v) for k,v in t.items() if not torch.is_tensor(v))
+
+def test_the_answer_of_a_gate_is_behind_its_copy(monkeypatch):
+    "The event is recorded on the device of the flag, which need not be the current one: on another device it would end before the copy"
+    asked = []
+    class Stream:
+        def __init__(self, device): self.device = device
+        def record_event(self): return f'behind the work of {self.device}'
+    class Module:
+        def current_stream(self, device=None): return Stream(device)
+    monkeypatch.setattr(torch, 'get_device_module', lambda device: asked.append(device) or Module())
+    device = torch.device('cuda', 1)
+    assert gate.event_after(device)=='behind the work of cuda:1' and asked==[device]
+
+@pytest.mark.parametrize('captured', [False, True])
+@pytest.mark.parametrize('bad', [(0,), (1,), (2, 3)], ids=str)
+def test_steps_that_are_left_out_do_not_count_for_rounding(bad, captured, on_triton):
+    "The numbers by which is rounded are those of the reference, which leaves steps out before it draws"
+    runs = []
+    for kw in (dict(capturable=captured), dict(foreach=False)):
+        ps  = params((40,3), (70,), dtype=torch.bfloat16)
+        opt = genopt.AdamW(ps, lr=.01, nonfinite='skip', store={'*': dict(dtype='int8', smallest=0)}, **kw)
+        for i in range(5):
+            for j,p in enumerate(ps):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j)).to(p.dtype)
+                if i in bad and j==0: p.grad.view(-1)[3] = float('nan')
+            opt.step()
+        assert opt.skipped_steps==len(bad) and bool(opt._plan.gate)==('foreach' not in kw)
+        runs.append(([*ps, *(opt.state[p][n] for p in ps for n in ('p.low', 'grad_avg', 'sqr_avg'))], opt.state_dict()['rounding_steps']))
+    (xs,n),(ys,m) = runs
+    assert n==m==5-len(bad)
+    for x,y in zip(xs, ys): torch.testing.assert_close(x, y, rtol=0, atol=x.dtype==torch.int8)      # the last bit of a product may be another
 
 class Scaler:
     "What torch.amp.GradScaler does to an optimizer that takes its scale, with `found` for what it has found"
@@ -517,6 +554,19 @@ def test_every_operation_compiles(gpu_page):
             program,_ = recorded([f], dtype, numbers, 'triton')
             for target in ('sm_90', 'gfx942'): gpu_page.kernels(program, target)
 
+@pytest.mark.parametrize('name,dtype,kw', [('Adam', torch.float32, {}), ('LAMB', torch.bfloat16, {}), ('Prodigy', torch.float64, {}),
+                                           ('AdamW', torch.bfloat16, dict(store={'*': dict(dtype='int8', smallest=0)}))], ids=str)
+def test_elements_are_counted_in_64_bits(name, dtype, kw, gpu_page, monkeypatch):
+    "A parameter may have more than 2^31 of them. Triton's own text says of which type an offset is"
+    texts = []
+    monkeypatch.setattr(triton_offline, 'read_ptx', lambda made, target: texts.append(made.asm['ttir']) or ('', 0, 0, {}, ()))
+    chain,numbers,(p,) = getattr(genopt, name)(params((6,5), dtype=dtype), lr=.1, **kw).explain().chains[0]
+    made = gpu_page.kernels(choose.program_on_gpu(chain, numbers, p), 'sm_90')
+    assert len(texts)==len(made)
+    for (c,_),text in zip(made, texts):
+        offsets = re.findall(r'tt\.addptr .* : tensor<(?:\w+x)+!tt\.ptr<\w+>>, tensor<(?:\d+x)+(\w+)>', text)
+        if c.call.reads or c.call.writes: assert offsets and {*offsets}=={'i64'}, (name, c.call.name)
+
 def test_tritons_launcher(gpu_page):
     "It compiles once for any number of parameters, and each launch comes to the driver; nothing is interpreted"
     seen = []
@@ -530,6 +580,24 @@ def test_tritons_launcher(gpu_page):
             driver.launched.clear()
     assert all(a is b is c for a,b,c in zip(*seen))
     for f in seen[0]: assert len(f.device_caches[0][0])==1                          # what Triton has compiled
+
+def test_memory_that_another_stream_uses_is_not_given_away(monkeypatch):
+    "A launch lies in memory of the stream of its first step. torch's allocator learns of each other stream that uses it"
+    seen,launched,now = [],[],[]
+    class Memory(torch.Tensor):
+        def record_stream(self, stream): seen.append(stream)
+    class Module:
+        def current_stream(self, device): return now[-1]
+    device = torch.device('cuda', 0)
+    kernel = triton_runtime.BoundKernel(None, 1, [torch.zeros(2).as_subclass(Memory), 3], device)
+    kernel.compiled = lambda *args, stream: launched.append(stream)
+    monkeypatch.setattr(torch, 'get_device_module', lambda device: Module())
+    monkeypatch.setattr(triton_runtime, 'current_stream', lambda device: now[-1])
+    monkeypatch.setattr(triton_runtime, 'on_device', contextlib.nullcontext)
+    for stream in 'aaba':
+        now.append(stream)
+        triton_runtime.launch([kernel], device)
+    assert launched==['a', 'a', 'b', 'a'] and seen==['a', 'b', 'a']
 
 def test_explain_shows_kernels(capsys):
     "as source that stands for itself, on a machine without a GPU"
@@ -622,6 +690,49 @@ def test_a_replay_writes_the_addresses_it_was_captured_with(on_triton):
         step(held[1])
     torch.testing.assert_close(p, q)
 
+@contextlib.contextmanager
+def recording(monkeypatch):
+    "A `Tape` that the optimizer takes for the capture of a CUDA graph"
+    with monkeypatch.context() as m, Tape() as tape:
+        m.setattr(torch.Tensor, 'is_cuda', True)
+        m.setattr(optimizer, 'is_capturing', lambda device: True)
+        yield tape
+
+@pytest.mark.parametrize('cls', [genopt.Adam, genopt.LAMB, genopt.Muon], ids=lambda x: x.__name__)
+def test_what_a_graph_uses_stays(cls, on_triton, monkeypatch):
+    "A graph may be replayed after a step for which another plan was made. What it reads and writes is not freed; the user learns that it counts for itself"
+    ps  = params((5,4), (6,4))
+    opt = cls(ps, lr=torch.tensor(.1), capturable=True)
+    for _ in range(2): opt.step()
+    with recording(monkeypatch): opt.step()
+    launches = [b.launch for w in opt._plan.works for b in w.batches]
+    memory = [weakref.ref(x) for l in launches for x in (l.sent.there, l.sent.captured[0], *l.values.values()) if isinstance(x, torch.Tensor)]
+    mirrors = [weakref.ref(x) for w in opt._plan.works for _,m,_ in w.scalars.launches for x in (m.there, m.captured[0])]
+    assert memory and bool(mirrors)
+    del launches
+    opt.param_groups[0]['lr'] = .2                                             # another kernel computes the scalars
+    opt.step()
+    ps[1].grad = None
+    with pytest.warns(UserWarning, match=f"{cls.__name__}: a CUDA graph has recorded a step, and since then other"): opt.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        opt.step()
+    gc.collect()
+    assert all(ref() is not None for ref in memory+mirrors)
+    opt.load_state_dict(opt.state_dict())                                      # no graph has recorded the present plan
+
+def test_a_plan_that_no_graph_has_recorded_is_freed(on_triton):
+    ps  = params((5,4), (6,4))
+    opt = genopt.Adam(ps, lr=torch.tensor(.1), capturable=True)
+    opt.step()
+    memory = weakref.ref(opt._plan.works[0].batches[0].launch.sent.there)
+    ps[1].grad = None
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        opt.step()
+    gc.collect()
+    assert memory() is None
+
 def by_root(step, update): return update/step**.5
 def test_scalars_that_no_kernel_can_compute(on_triton, monkeypatch):
     "are operations of torch on the device, and come to the same"
@@ -637,7 +748,6 @@ def test_scalars_that_no_kernel_can_compute(on_triton, monkeypatch):
     for p,q in zip(*runs): torch.testing.assert_close(p, q)
 
 def test_a_graph_needs_capturable(monkeypatch):
-    from genopt.optim import optimizer
     (p,) = params((5,))
     opt  = genopt.Adam([p], lr=.1)
     opt.step()
@@ -800,3 +910,101 @@ def test_a_card_on_another_stream():
         b.step()
     torch.cuda.synchronize()
     for p,q in zip(ps, qs): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+@gpu
+@pytest.mark.parametrize('cls', [genopt.SGD, genopt.LARS], ids=lambda x: x.__name__)
+def test_a_card_replays_a_graph_whose_plan_has_gone(cls):
+    "Steps between have other gradients, and so another plan. The memory that the graph reads and writes is still its own"
+    runs = []
+    for captured in (True, False):
+        ps   = [p.detach().cuda().requires_grad_() for p in params((300,200), (5000,), (7,))]
+        held = [torch.randn(p.shape, generator=torch.Generator().manual_seed(i)).cuda() for i,p in enumerate(ps)]
+        how  = dict(lr=torch.tensor(.01, device='cuda'), capturable=True) if captured else dict(lr=.01, foreach=False)
+        opt  = cls(ps, momentum=.9, **how)
+        def give():
+            for p,g in zip(ps, held): p.grad = g
+        side,graph = torch.cuda.Stream(),torch.cuda.CUDAGraph()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            give()
+            for _ in range(3): opt.step()
+        torch.cuda.current_stream().wait_stream(side)
+        if captured:
+            with torch.cuda.graph(graph): opt.step()
+        for i in range(3):
+            ps[1].grad = None
+            with pytest.warns(UserWarning, match='a CUDA graph has recorded a step') if captured and not i else contextlib.nullcontext(): opt.step()
+            junk = [torch.full((n,), -1, dtype=torch.int64, device='cuda') for n in (1, 8, 64, 100, 500, 4000, 30_000) for _ in range(50)]
+            give()
+            graph.replay() if captured else opt.step()
+        torch.cuda.synchronize()
+        del junk
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+@gpu
+@pytest.mark.parametrize('cls', [genopt.AdamW, genopt.LAMB, genopt.Muon, genopt.Shampoo], ids=lambda x: x.__name__)
+@pytest.mark.parametrize('policy', ['propagate', 'skip'])
+def test_a_card_that_is_not_the_current_one(cls, policy):
+    "Launches, copies and events are on the device of the parameters"
+    if torch.cuda.device_count()<2: pytest.skip('needs two CUDA devices')
+    runs = []
+    for kw in ({}, dict(foreach=False)):
+        ps  = [p.detach().to('cuda:1').requires_grad_() for p in params((50,40), (40,40), (50,40), dtype=torch.float64, grads=False)]
+        opt = cls(ps, lr=.01, nonfinite=policy, **kw)
+        for i in range(12):
+            for j,p in enumerate(ps):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j), dtype=p.dtype).to(p.device)
+                if policy=='skip' and i in (0, 5) and j==1: p.grad[3,3] = float('nan')
+            torch.cuda._sleep(1_000_000)                                       # the current device has something else to do, or nothing
+            opt.step()
+        assert torch.cuda.current_device()==0 and opt.skipped_steps==2*(policy=='skip')
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+
+@gpu
+def test_a_card_rounds_as_the_reference_where_steps_are_left_out():
+    "bfloat16 weights in 24 bits and states in int8; captured or not"
+    runs = []
+    for kw in ({}, dict(capturable=True), dict(foreach=False)):
+        ps  = [p.detach().cuda().requires_grad_() for p in params((300,20), (70,), dtype=torch.bfloat16, grads=False)]
+        opt = genopt.AdamW(ps, lr=.01, nonfinite='skip', store={'*': dict(dtype='int8', smallest=0)}, **kw)
+        for p in ps: p.grad = torch.empty_like(p)
+        graph = torch.cuda.CUDAGraph()
+        for i in range(8):
+            for j,p in enumerate(ps):
+                p.grad.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(10*i+j)).to(p.dtype))
+                if i in (1, 5) and j==0: p.grad[3,3] = float('nan')
+            if 'capturable' in kw and i==3:
+                with torch.cuda.graph(graph): opt.step()
+            if 'capturable' in kw and i>2: graph.replay()
+            else: opt.step()
+        assert opt.skipped_steps==2 and opt.state_dict()['rounding_steps']==6
+        runs.append([*ps, *(opt.state[p]['p.low'] for p in ps)])
+    for got in runs[:2]:
+        for x,y in zip(got, runs[2]): assert ((x.float()-y.float()).abs()>(y.float().abs()/64 if y.is_floating_point() else 2)).float().mean()<.02
+
+@gpu
+def test_a_card_whose_plan_goes_while_another_stream_works():
+    "Memory of the launch was made on the stream of the first step. It is freed on the host while the kernel on another stream has yet to run"
+    runs = []
+    for kw in (dict(fused=True), dict(foreach=False)):
+        ps = [p.detach().cuda().requires_grad_() for p in params(*[(1000,)]*40)]
+        for p in ps: p.grad = torch.ones_like(p)
+        grads  = [p.grad for p in ps]
+        opt    = genopt.AdamW(ps, lr=.01, **kw)
+        opt.step()
+        stream = torch.cuda.Stream()
+        for i in range(10):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(3_000_000)
+                opt.step()
+                for j,(p,g) in enumerate(zip(ps, grads)): p.grad = None if (i+j)%5==0 else g
+                opt.step()                                                     # a new plan: that of the step before is freed, and that step has not run
+            junk = [torch.full((n,), -1, dtype=torch.int64, device='cuda') for n in (1, 8, 64, 100, 500, 4000) for _ in range(50)]
+            torch.cuda.current_stream().wait_stream(stream)
+            del junk
+        torch.cuda.synchronize()
+        runs.append(ps)
+    for p,q in zip(*runs): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)

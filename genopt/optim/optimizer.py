@@ -81,6 +81,10 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
+    _seeds = None                                                       # of the random numbers of a step
+    _records = False                                                    # whether a CUDA graph records this step
+    _recorded = False                                                   # whether one has recorded a step of the present plan
+    _graphs = ()                                                        # what those use that have recorded steps of earlier plans
     _known = ()                                                         # the settings of each group at the last step
     _staging = None                                                     # with `offload`: what moves tensors to the host and back
     _release = None                                                     # the `GradientRelease` that moves the parameters during backward
@@ -132,20 +136,26 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
         quick = plan is not None and plan.simple and self._steps!=10 and self._planned_for_gate==self._wants_gate() and not scaled_here
         if quick and plan.valid_for(inputs):                            # most steps go this way; it calls nothing of torch
             if plan.gate: self._begin_gated(plan.gate)
-            self._seeds.rounding.begin()
+            self._seeds.rounding.begin(plan.gate)
             looks = self._nonfinite!='propagate'
             if plan.aim(inputs, looks) and (plan.gate or not looks or not plan.looks_bad()):
                 plan.commit()
-                if plan.gate: self._end_gated(plan)
-                self._steps += 1
+                self._end(plan)
                 return loss
         with quiet() as around: return self._long_step(inputs, Model(closure, loss, self.name, around))
+
+    def _end(self, plan):
+        "End a step that `plan` has taken"
+        if plan.gate: self._end_gated(plan)
+        if self._records: self._recorded = True
+        self._steps += 1
 
     def _inputs(self):
         "Collect what a step reads: the parameters, their gradients and the settings of their groups"
         groups = self.param_groups
         params = [*groups[0]['params']] if len(groups)==1 else [p for g in groups for p in g['params']]
-        if params and params[0].is_cuda and is_capturing(params[0].device): self._check_captured()
+        self._records = bool(params) and params[0].is_cuda and is_capturing(params[0].device)
+        if self._records: self._check_captured()
         return Inputs(params, None, self._settings(groups), groups)
 
     def _check_captured(self):
@@ -154,6 +164,15 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
             if not g['capturable']:
                 raise RuntimeError(f"{self.name}: a CUDA graph records this step, but param group {i} has capturable=False: the graph would repeat "
                                    f"the learning rate and the counters of this step. Give {self.name} capturable=True")
+
+    def _drop_plan(self):
+        """Forget the plan. If a CUDA graph has recorded a step of it, what the graph uses beside parameters and states stays: it may be replayed. But
+        its counters are no longer those of the optimizer"""
+        if self._recorded:
+            self._graphs = *self._graphs,self._plan.used_by_graphs()
+            warnings.warn(f"{self.name}: a CUDA graph has recorded a step, and since then other parameters have gradients, or a state, a setting or "
+                          "a group has changed. The graph would go on with the states and counters of before; record it again", stacklevel=7)
+        self._plan,self._recorded = None,False
 
     def _long_step(self, inputs, model):
         "Take a step that may make a new plan, ask the `model`, or look at the gradients"
@@ -167,12 +186,11 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
         if gate: self._begin_gated(gate)
         elif self._unscaled(inputs) or looks and self._skips(inputs.grads): return loss
         lost = watch.Lost.watch(self.param_groups, inputs.params, grads) if self._steps==10 else None
-        self._seeds.rounding.begin()
+        self._seeds.rounding.begin(gate)
         plan = prepared(self._plan, inputs, model, self._replan, looks)
         if gate and not plan.gate: return self._long_step(inputs, model)     # it has changed to one whose gradients the host looks at
         plan.commit()
-        if plan.gate: self._end_gated(plan)
-        self._steps += 1
+        self._end(plan)
         if lost: lost.warn(self.name)
         return loss
 
@@ -201,7 +219,8 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
 
     def _replan(self, inputs, arrived=None):
         "Make a new plan for `inputs`, and return it; this rehearses callbacks on kinds of parameters that they have not met"
-        self._plan,self._planned_for_gate = None,self._wants_gate()
+        self._drop_plan()
+        self._planned_for_gate = self._wants_gate()
         chains = [self._recipe(g).chain(g) for g in self.param_groups]
         if any(s.chain is not c for s,c in zip(inputs.settings, chains)): inputs.settings = self._settings_anew()
         plan  = partial(self._new_plan, inputs, arrived)

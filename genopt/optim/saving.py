@@ -26,7 +26,8 @@ class Saving:
         return self.__dict__['_store']
     @state.setter
     def state(self, v):
-        self.__dict__ |= dict(_store=v if isinstance(v, StateStore) else StateStore(v), _plan=None)
+        self._drop_plan()
+        self.__dict__['_store'] = v if isinstance(v, StateStore) else StateStore(v)
         if 'param_groups' in self.__dict__: self._wrap_groups()
 
     def state_dict(self):

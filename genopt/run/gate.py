@@ -64,9 +64,7 @@ class Answer:
         on_gpu = flag.device.type != 'cpu'
         self.on_host = torch.zeros_like(flag, device='cpu', pin_memory=on_gpu)
         self.on_host.copy_(flag, non_blocking=True)
-        self.event = torch.Event(flag.device) if on_gpu else None
-        if self.event:
-            self.event.record()
+        self.event = event_after(flag.device) if on_gpu else None
 
     @cached_property
     def left_out(self):
@@ -74,3 +72,9 @@ class Answer:
         if self.event:
             self.event.synchronize()
         return self.on_host.tolist() != 0
+
+
+def event_after(device):
+    """An event behind what `device` has been given to do. `torch.Event(device).record()` records it on
+    the current device, which may be another: its end says nothing of a copy from `device`"""
+    return torch.get_device_module(device).current_stream(device).record_event()

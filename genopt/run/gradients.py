@@ -100,6 +100,7 @@ class Gradients:
             and {*map(type, mine)} == {Tensor}
             and {*map(dtype_of, mine)} == {self.dtype}
             and all(map(Tensor.is_contiguous, mine))
+            and not any(map(Tensor.is_neg, mine))
         )
 
     def fitted(self, g, p):

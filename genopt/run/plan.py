@@ -287,6 +287,10 @@ class Plan:
             for b in w.batches:
                 b.let_go()
 
+    def used_by_graphs(self):
+        "As of a `Work`, of all works"
+        return [w.used_by_graphs() for w in {*self.works, *self.variants.values()}]
+
     # -- Gradients that are not finite --
 
     def nonfinite(self, grads):

@@ -5,7 +5,8 @@ one another, gradients are like those before: at most they lie elsewhere.
     step 1    Python looks up each gradient and looks at it, and notes its address
     step 2    a `Reader` compares: alike, and in the same places       nothing to do
     step 3    alike, in other places                                   it writes the new addresses
-    step 4    one is missing, or of another dtype, or sparse           Python looks again
+    step 4    one is missing, of another dtype, sparse, or the
+              negative of what lies in memory (`imag` of a conjugate)  Python looks again
 
 Where torch has no such interface, Python looks in each step."""
 
@@ -25,6 +26,7 @@ typedef struct {
   int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*);
   int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
   int32_t (*dtype_of)(void*, int32_t*); int32_t (*layout_of)(void*, int32_t*);
+  bool (*negated)(const void*);
   int64_t n; int64_t dtype; int64_t strided; int64_t found;
 } Reader;
 enum { OTHER, SAME, MOVED };
@@ -58,6 +60,7 @@ void run(Reader* r) {
     int32_t dtype, layout;
     r->dtype_of(grad, &dtype); r->layout_of(grad, &layout);
     if (dtype != r->dtype || layout != r->strided || !lies_as(r, grad, at)) return;
+    if (r->negated(grad)) return;
     void* address;
     if (r->data(grad, &address)) return;
     if (r->addresses[i] != (int64_t)address) { r->addresses[i] = (int64_t)address; moved = true; }
@@ -68,7 +71,7 @@ void run(Reader* r) {
 """
 integers = 'n', 'dtype', 'strided', 'found'
 names = 'handles addresses layout undefined grad requires_grad data dim sizes strides'
-fields = [*names.split(), 'dtype_of', 'layout_of', *integers]
+fields = [*names.split(), 'dtype_of', 'layout_of', 'negated', *integers]
 
 
 with_lock = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)

@@ -29,24 +29,31 @@ golden = 0x9E3779B9
 
 class RoundingSeed:
     """How many steps have been taken, on each device that asks for it: `start` before the first one.
-    It stays where it is, so kernels can have its address, and a CUDA graph that is replayed counts"""
+    A step that a gate leaves out does not count, as where the host leaves it out. The seed stays where
+    it is, so kernels can have its address, and a CUDA graph that is replayed counts"""
 
     def __init__(self, start=0):
-        self.start, self.cells, self.counted = start, {}, set()
+        self.start, self.cells, self.counted, self.gate = start, {}, set(), None
 
-    def begin(self):
-        "Begin a step"
+    def begin(self, gate=None):
+        "Begin a step. `gate`: that which may leave it out; nobody may ask for the seed before it is set"
         self.counted.clear()
+        self.gate = gate
 
-    def on(self, device):
-        "The seed of this step, as a tensor of one"
+    def cell(self, device):
+        "Where the seed is on `device`, a tensor of one. It does not count this step"
         if device not in self.cells:
             cell = torch.full((1,), self.start, dtype=torch.int64, device=device)
             self.cells[device] = cell
-        if device not in self.counted:
-            self.cells[device].add_(1)
-            self.counted.add(device)
         return self.cells[device]
+
+    def on(self, device):
+        "The seed of this step, as a tensor of one"
+        cell = self.cell(device)
+        if device not in self.counted:
+            cell.add_(1 if self.gate is None else self.gate.flag == 0)
+            self.counted.add(device)
+        return cell
 
     def number(self):
         "The same on the CPU, as a number"

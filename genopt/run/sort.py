@@ -177,7 +177,8 @@ class Sort:
         hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
         if settings.capturable:
             hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
-        return hosts, {n: v for n, v in values.items() if isinstance(v, Tensor)}
+        tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
+        return hosts, {n: resolved(v) for n, v in tensors.items()}
 
     def program(self, i, x, tensors, grad_dtype, hosts, settings):
         """The program for parameter `i` with counters `hosts`. If kernels may leave a step out, they
@@ -278,6 +279,11 @@ class Sort:
             for p, g in pairs
             if g is not None
         )
+
+
+def resolved(x):
+    "`x` itself, or a copy if the user has set a state to a lazy conjugate or negative, as `z.conj()` is"
+    return x if is_sharded(x) else x.resolve_conj().resolve_neg()
 
 
 def has_globals(chain):

@@ -139,7 +139,7 @@ class TritonLaunch:
         if kernel.draws:
             self.values |= dict(seed=seeds.drawn.on(self.device))
         if kernel.rounds_at_random:
-            self.values |= dict(rounding=seeds.rounding.on(self.device))
+            self.values |= dict(rounding=seeds.rounding.cell(self.device))
         self.grids = dict(
             tiles=len(tiles),
             segments=n_segments,

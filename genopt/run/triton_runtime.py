@@ -192,27 +192,49 @@ def running(f):
 class BoundKernel:
     """`function` on `grid` programs, with `args`, on `device`. From the second launch on it goes
     around Triton's look at the arguments, which takes longer than the launch: types and alignment
-    stay as they were, the constants too"""
+    stay as they were, the constants too. `stream`: of the last launch, as Triton knows it"""
 
     def __init__(self, function, grid, args, device):
         self.function, self.grid, self.args, self.device = function, grid, args, device
-        self.compiled = None
+        self.compiled = self.stream = None
 
-    def launch(self):
+    def launch(self, stream):
+        "Launch it on `stream`, which is the current one of the device"
+        if stream != self.stream:
+            self.record(stream)
         if self.compiled is not None:
-            self.compiled(*self.args)
+            self.compiled(*self.args, stream=stream)
             return
         kernel = self.function[(self.grid,)](*self.args, **options)
         if kernel is not None:  # the interpreter compiles nothing
             self.compiled = kernel[self.grid, 1, 1]
+
+    def record(self, stream):
+        """Let torch's allocator know that `stream` reads and writes the arguments. They may have been
+        made on another stream, and be freed on the host before this one has come to the kernel"""
+        self.stream = stream
+        current = torch.get_device_module(self.device).current_stream(self.device)
+        for x in self.args:
+            if isinstance(x, torch.Tensor):
+                x.record_stream(current)
 
 
 def launch(kernels, device):
     """Launch `kernels` one after the other, on the current stream of `device`. The tests put a stub
     in its place, and count"""
     with on_device(device):
+        stream = current_stream(device)
         for k in kernels:
-            k.launch()
+            k.launch(stream)
+
+
+def current_stream(device):
+    "The current stream of `device` as Triton knows it; None where kernels are interpreted"
+    if device.type == 'cpu':
+        return None
+    from triton.runtime import driver
+
+    return driver.active.get_current_stream(device.index)
 
 
 def on_device(device):

@@ -231,6 +231,7 @@ class DeviceScalars(ScalarTable):
         super().__init__(program, rows)
         self.at_once, self.by_kernel, self.gate = at_once, True, gate
         self.known, self.launches, self.pairs = None, [], []
+        self.recorded = []  # launches of before, which CUDA graphs have recorded
 
     def prepare(self, settings, handed=None):
         numbers = [row.numbers(settings) for row in self.rows]
@@ -272,6 +273,7 @@ class DeviceScalars(ScalarTable):
         for row in rows:
             by_signature.setdefault(row.signature, []).append(row)
         old = {(signature, m.size): (m, k) for signature, m, k in self.launches}
+        self.recorded += [x for x in self.launches if x[1].captured]
         self.launches = []
         for signature, mine in by_signature.items():
             words = [w for row in mine for w in row.words]

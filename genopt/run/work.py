@@ -21,6 +21,7 @@ from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
+from .random import Numbers
 from .reader import reader_of
 from .rounding import Rounding, Seeds
 from .scalars import ScalarTable
@@ -98,7 +99,7 @@ class Work:
             self.n_all,
             grad_dtype,
             launched=self.launched,
-            by_address=self.simple,
+            by_address=self.simple and self.kernels_read_gradients,
             of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
@@ -153,6 +154,14 @@ class Work:
         res.program = program
         res.bind(self.n_all)
         return res
+
+    def used_by_graphs(self):
+        """What a CUDA graph that has recorded a step uses whenever it is replayed, beside parameters,
+        states and gradients, which are the user's"""
+        parts = [part for b in self.batches for ps in b.parts.values() for part in ps]
+        drawn = [x for part in parts for x in part.kept.values() if type(x) is Numbers]
+        of_batches = [(b.launch, {**b.scratch}) for b in self.batches]
+        return self.scalars, self.gate, self.tensors.extra, drawn, of_batches
 
     # -- a step --
 

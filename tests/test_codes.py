@@ -27,6 +27,7 @@ coarse    = Code('coarse', lambda x: x.square().mean(-1).sqrt()*8, lambda x,scal
                  dtype=torch.int8, block=64)
 wide      = Code('wide', lambda x: x.abs().mean(-1) + (x-x.mean(-1, keepdim=True)).abs().amax(-1), lambda x,scale: (x/scale+1)*127.5,
                  lambda code,scale: torch.where(scale>0, (code/127.5-1)*scale, 0.*scale), block=1024)
+in_turn   = Code('in_turn', lambda x: x.abs().amax(-1) + (x-x.amax(-1, keepdim=True)).amin(-1).abs(), linear.encode, linear.decode, dtype=torch.int8)   # two loops
 
 kinds = dict(launch={}, triton={}, foreach=dict(foreach=True), reference=dict(foreach=False))
 @pytest.fixture(params=kinds)
@@ -211,7 +212,7 @@ def awkward():
     x[2304:2560] = -x[2304:2560].abs()
     return [x, draw(9, 8, 7, 6).to(memory_format=torch.channels_last), draw(40, 30).t(), draw(257).abs(), draw(1), draw(0), torch.tensor(2.)]
 
-every_code = [int8, codes['fp8'], linear, of_tables, coarse, wide]
+every_code = [int8, codes['fp8'], linear, of_tables, coarse, wide, in_turn]
 @pytest.mark.parametrize('code', every_code, ids=str)
 def test_a_step_encodes_as_the_functions_do(code, way):
     def keeps(grad, last=kept(zeros, code, 'nearest', 0)): return dict(last=grad, update=grad)

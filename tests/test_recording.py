@@ -524,14 +524,12 @@ def test_lambs_rounds():
     first,last = flat.rounds
     assert [v.packet for v in first.reduced]==[aten.linalg_vector_norm]*2 and not first.singles and aten.div in [v.packet for v in last.singles]
     assert not last.reduced and {*flat.stores.values()} <= {*last.elements} and flat.reduces
-    assert [v.level for v in first.reduced]==[1, 1] and all(v.level==1 for v in last.singles)
 
 def test_a_cross_reduction_behind_a_call():
     "The call is of all parameters before anything is written"
     program = lowered(centered, clip_grad_norm, average_grad, momentum_step, mom=.9, dampening=True, max_norm=1.)
     assert [(len(s.calls), len(s.cross_reductions)) for s in program.stages]==[(1, 0), (0, 1), (0, 0)] and program.holds_whole
-    norm = program.stages[1].flat.leaves[0]
-    assert program.stages[0].flat is None and program.stages[1].flat.loads==('grad@0',) and norm.stage==1
+    assert program.stages[0].flat is None and program.stages[1].flat.loads==('grad@0',)
 
 def product(grad, p): return dict(q=grad*p)
 def of_product(q): return dict(grad=q - q.mean(-1, keepdim=True))

@@ -18,8 +18,7 @@ class Call:
 
     `stacked`: one call takes several parameters of one shape. `may_fail`: it may fail on some
     values of tensors, so nothing may be written before it. `why` it is called, in words. `place`:
-    its place in the chain. `draws`: whether it draws random numbers. `stage`: how many calls and
-    cross reductions lie before it"""
+    its place in the chain. `draws`: whether it draws random numbers"""
 
     block: object
     reads: dict
@@ -32,7 +31,6 @@ class Call:
     why: str
     place: int = 0
     draws: bool = False
-    stage: int = 0
 
     @property
     def needs(self):

@@ -40,10 +40,9 @@ class Value:
     `'given'` by a call, `'cross_reduction'`. `example` is the stand-in, which has its shape and
     dtype. `block` is the callback that made it.
 
-    `stage`: how many calls and cross reductions lie before it. `level`: how many reductions lie
-    before it within its stage. `families` sets `family` and `terms`. Of a lerp
-    `weight_below_half` says whether its weight is below a half; None if that is not known. Of random
-    numbers `draw` says which draw of the step they are; None for all others"""
+    `families` sets `family` and `terms`. Of a lerp `weight_below_half` says whether its weight is
+    below a half; None if that is not known. Of random numbers `draw` says which draw of the step
+    they are; None for all others"""
 
     op: object
     args: tuple = ()
@@ -54,8 +53,6 @@ class Value:
     block: object = None
     family: object = None
     terms: tuple = ()
-    stage: int = 0
-    level: int = 0
     weight_below_half: bool = None
     draw: int = None
 

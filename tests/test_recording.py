@@ -9,8 +9,8 @@ from genopt.contract.chain import Chain,chain_of,learned_of
 from genopt.contract.stand_ins import shape_class
 from genopt.lower.decide import lower,note_change
 from genopt.lower.prefix import Prefix,prefix_of
-from genopt.lower.program import Layout,Request,Why
-from genopt.lower.reasons import MustBeCalled,NotRecorded
+from genopt.lower.program import Layout,Request
+from genopt.lower.reasons import MustBeCalled,NotRecorded,Why
 from genopt.lower.scalars import ScalarProgram,ScalarRecorder
 from genopt.lower.values import CROSS,ELEMENTS,SINGLE,Value,aten,in_order,tree_leaves,tree_map
 from helpers import difference

@@ -116,9 +116,7 @@ def record_call(ns, example, block, why, stack, place):
     values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
     small.update(gives)
     may_fail = watch.may_fail or not stacked
-    call = Call(
-        block, reads, numbers, values, old_values, of_use, stacked, may_fail, str(why)
-    )
+    call = Call(block, reads, numbers, values, old_values, of_use, stacked, may_fail)
     for v in values.values():
         v.args = call.needs
     return call

@@ -9,7 +9,13 @@ from .._torch import TorchDispatchMode, outside_of_modes, without_overrides
 from .draws import UNIFORM, drawn, is_drawn, most_draws
 from .kinds import aliases, factored, kind_of
 from .questions import QuestionMode
-from .reasons import NeedsShape, NotRecorded, by_value, plain_number_only
+from .reasons import (
+    LacksOperation,
+    NeedsShape,
+    NotRecorded,
+    by_value,
+    plain_number_only,
+)
 from .values import ELEMENTS, SCALAR, SINGLE, Value, aten, tree_leaves, tree_map
 
 __all__ = ['Recorder']
@@ -160,7 +166,7 @@ class Recorder(TorchDispatchMode):
             if func.overloadpacket is aten.lerp:
                 value.weight_below_half = self.below_half(args[2])
             if kind == ELEMENTS and not self.known_operation(value):
-                raise NotRecorded(lacking(func))
+                raise LacksOperation(func)
             self.recorded[key] = value
             self.values.append(value)
         bind = self.bind if pure is func else self.write
@@ -284,8 +290,3 @@ def starts_a_sum(func, args):
     "Whether this adds the 0 from which Python's `sum` starts"
     added = args[1] if func.overloadpacket is aten.add and len(args) == 2 else None
     return type(added) is int and added == 0
-
-
-def lacking(func):
-    "Say that the backend cannot do the operation `func`"
-    return f"calls {func.overloadpacket.__name__}, which genopt cannot compile"

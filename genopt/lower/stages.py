@@ -8,7 +8,7 @@ only. For LAMB, whose step is scaled by the ratio of two norms:
     round 1    singles    ratio of the norms        elements   the move, which is written"""
 
 from .operations import can_write_cross, cross_kind, divisor
-from .program import Flat, Program, Round, Stage, Why
+from .program import Flat, Program, Round, Stage
 from .scalars import ScalarProgram
 from .traced import TracedScalar
 from .values import CROSS, ELEMENTS, OWN_SHAPE, SCALAR, SINGLE, in_order
@@ -35,7 +35,8 @@ def program_of(recording, chain, prefix, layout, request):
         one_call=fits_one_call(order, r, layout.compute_dtype),
         call_outs={n: v for n, v in r.outs.items() if v.kind == OWN_SHAPE},
         runs_on=r.runs_on,
-        why=tuple(Why(c.block.name, c.why) for c in r.calls),
+        why=r.why,
+        for_one_shape=r.for_one_shape,
     )
 
 

@@ -12,13 +12,13 @@ from genopt.contract.chain import Chain
 from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import Value
-from genopt.run import flat,reader,sort,tensors,work
+from genopt.run import flat,inputs as run_inputs,reader,tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
 from genopt.run.gradients import Gradients,gradients
 from genopt.run.memory import aligned
 from genopt.run.scalars import Row,ScalarTable
-from genopt.run.sort import Inputs
+from genopt.run.inputs import Inputs
 from genopt.run.store import Clock
 
 way  = pytest.mark.parametrize('kw', [dict(foreach=True), dict(fused=True)], ids=['foreach', 'fused'])
@@ -197,7 +197,7 @@ unseen = 'nothing', 'in place', 'others', 'the first is another', 'one of `data`
 def test_gradients_are_read_in_c(what, monkeypatch):
     "Python looks only where something else than their places has changed, and the steps are those of the reference. Two dtypes are two works"
     looks = []
-    monkeypatch.setattr(sort, 'gradients', lambda ps: looks.append(1) or gradients(ps))
+    monkeypatch.setattr(run_inputs, 'gradients', lambda ps: looks.append(1) or gradients(ps))
     shapes = [(5, 4), (1, 3), (5, 4), (0,), (), (7,)]
     runs   = []
     for kw in (dict(fused=True), dict(foreach=False)):

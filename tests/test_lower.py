@@ -14,6 +14,7 @@ from genopt.lower.values import aten
 from genopt.run import compiler,emit
 from genopt.run.foreach import foreach_of
 from genopt.run.launch import Kernel,Launch
+from genopt.run.names import CNames
 from helpers import catalogue
 from numpy_backend import NumPyFlat
 
@@ -146,7 +147,7 @@ def test_loops_are_vectorized(a, tmp_path):
     for work in opt._plan.works:
         if flats := [s.flat for s in work.program.stages if s.flat]:
             dtypes = dict.fromkeys(work.program.names_in_memory, torch.float32)
-            (tmp_path/'k.c').write_text(emit.source(work.program, work.scalars.names, dtypes))
+            (tmp_path/'k.c').write_text(emit.source(work.program, CNames(work.program, work.scalars.names, dtypes)))
             told = subprocess.run(['cc', *compiler.flags, *compiler.openmp(), '-fopt-info-vec', '-o', tmp_path/'k.so', tmp_path/'k.c'], capture_output=True, text=True)
             loops = sum(bool(r.elements or r.reduced) for f in flats for r in f.rounds)
             assert told.returncode==0 and told.stderr.count('loop vectorized')>=loops, (a.name, told.stderr)

@@ -53,6 +53,10 @@ class CCode:
         "The element that the code `x` stands for"
         return f'decode_{self.number}((float){x}, {scale})'
 
+    def store_function(self, at_random):
+        "The name of the function that stores a block"
+        return f'store_{self.number}{"_at_random" if at_random else ""}'
+
     def decode(self):
         f = self.recorded.decode
         head = f'INLINE float decode_{self.number}(float q, float scale)'

@@ -4,7 +4,8 @@ launch, and finds the first parameter of which it is so."""
 import ctypes
 from array import array
 from . import compiler
-from .c import block, prelude, types
+from .c import types
+from .c_prelude import block, prelude
 
 __all__ = ['Look']
 

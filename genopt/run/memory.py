@@ -4,6 +4,7 @@ import ctypes
 import torch
 from .._torch import addresses_hold, handles
 from . import compiler
+from .c_struct import structure
 
 __all__ = [
     'Memory',
@@ -46,15 +47,23 @@ def as_strided_like(p, x):
 
 # -- Memory that may move between steps: `p.data = ...`, `model.to()`, `resize_()` --
 
-# `layout` has for each of the first `shaped` tensors its number of dimensions, sizes and strides
-source = """
-#include <stdint.h>
-typedef struct {
-  void* const* handles; const int64_t* addresses; int64_t n; int64_t shaped; const int64_t* layout;
-  int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*);
-  int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
-  int64_t moved;
-} Memory;
+Struct = structure(
+    'Memory',
+    handles='void* const*',
+    addresses='const int64_t*',
+    n='int64_t',
+    shaped='int64_t',
+    layout='const int64_t*',  # of each shaped one its number of dimensions, sizes and strides
+    data='Address*',
+    dim='Number*',
+    sizes='Numbers*',
+    strides='Numbers*',
+    moved='int64_t',
+)
+functions = """
+typedef int32_t Address(void*, void**), Number(void*, int64_t*), Numbers(void*, int64_t**);
+"""
+run = """
 void run(Memory* m) {
   const int64_t* at = m->layout;
   m->moved = 1;
@@ -79,16 +88,7 @@ void run(Memory* m) {
   m->moved = 0;
 }
 """
-fields = 'handles addresses n shaped layout data dim sizes strides moved'.split()
-integers = 'n', 'shaped', 'moved'
-
-
-class Struct(ctypes.Structure):
-    "As `Memory` in the C source"
-
-    _fields_ = [
-        (n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields
-    ]
+source = ''.join(['#include <stdint.h>', functions, Struct.source, run])
 
 
 def layout_of(tensors):

@@ -14,6 +14,7 @@ from copy import copy
 import torch
 from ..lower.operations import divisor, write
 from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
+from .c import C, types
 from .random import kind_of
 
 __all__ = [
@@ -117,6 +118,11 @@ class Names:
 
 class CNames(Names):
     "The same with what C reads and writes in memory"
+
+    def __init__(self, program, scalars, dtypes):
+        super().__init__(
+            program, scalars, dtypes, C(types[program.layout.compute_dtype])
+        )
 
     def drawn(self, v):
         "The random numbers `v`: of a block of elements, or one of the parameter"

@@ -3,7 +3,7 @@ that count alike share a row. `scalars.py` has an example."""
 
 from torch import Tensor
 from .choose import on_device
-from .scalars import Row
+from .scalars import Row, is_exempt
 from .store import Clock, DeviceClock, OptimisticClock, SharedClock, cells
 
 __all__ = ['RowMaker']
@@ -19,7 +19,7 @@ class RowMaker:
     def row(self, group, p, counters, request):
         "The row of parameter `p` in `group`, with these counters, whose program is for `request`"
         state = self.store.of(p)
-        undecayed = state.get('do_wd') is False
+        undecayed = is_exempt(state)
         shared = cells(state, counters)
         if counters and len(shared) == len(counters):
             return Row(group, SharedClock(shared), undecayed)

@@ -643,3 +643,9 @@ def test_too_many_programs_are_one_for_each_parameter():
     def powers(grad, k=2): return grad**int(k)
     found = [lowered(powers, k=k) for k in range(20)]
     assert len({*map(id, found)})==17 and 'computes something else for each of 16 values of a hyper-parameter' in why(found[-1]) and found[3] is lowered(powers, k=3)
+
+def keeps_constant(grad, constant_avg=zeros): return dict(constant_avg=constant_avg*.9 + grad, grad=constant_avg + grad)
+
+def test_a_state_may_be_called_a_constant():
+    "Its name is not what tells that a callback holds a number"
+    assert not lowered(keeps_constant, clip_grad_norm, sgd_step, max_norm=1.).falls_back

@@ -94,10 +94,13 @@ class Recorder(TorchDispatchMode):
         met = self.scalars.met_by(x)
         if met is None and x.ndim:
             raise NeedsShape(f"uses a tensor of its own, of shape {tuple(x.shape)}")
-        name = f'constant{len(self.values)}' if met is None else met.name
+        if met is None:
+            op, name = 'constant', f'constant{len(self.values)}'
+        else:
+            op, name = 'input', met.name
         if id(x) in self.made:
             self.scalars.made[name] = x.item()
-        return Value('input', name=name, kind=SCALAR, example=x)
+        return Value(op, name=name, kind=SCALAR, example=x)
 
     # -- operations --
 

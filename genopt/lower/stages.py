@@ -82,8 +82,7 @@ def stages_of(order, r):
         stages.append(stage_of(calls, behind, in_scratch))
         if stages[-1].flat:
             in_scratch |= {*stages[-1].flat.stores.values()}
-    place = lambda n: 'p' if n == 'new_p' else n
-    stores = {place(n): v for n, v in r.outs.items() if v.kind != OWN_SHAPE}
+    stores = {n: v for n, v in r.outs.items() if v.kind != OWN_SHAPE}
     return (*stages, Stage(flat_of(stores, [], in_scratch), (), (), ()))
 
 
@@ -165,7 +164,7 @@ def scalar_names(order, r, on_device):
     for v in met:
         if v.name in r.scalars.made:
             lines.append(f'{v.name} = {r.scalars.text(r.scalars.made[v.name])}')
-        elif v.name.startswith('constant'):
+        elif v.is_constant:
             r.scalars.objects[f'tensor_{v.name}'] = v.example
             lines.append(f'{v.name} = tensor_{v.name}{"" if on_device else ".item()"}')
     numbers = (x for c in r.calls for x in c.numbers.values())

@@ -373,11 +373,10 @@ def test_what_is_reduced_comes_in_the_order_of_parameters():
 
 def one_by_one(plan):
     "Run the stages of the works of `plan` one by one, as if another work took part in their cross reductions"
-    for w in plan.works:
+    for j,w in enumerate(plan.works):
         assert w.alone and w.simple
-        w.alone = False
-        w.bind(w.n_all)
-        assert not w.simple and w.before_commit
+        plan.works[j] = work.Work(w.program, w.members, w.context, w.n_all, alone=False, sole=w.sole)
+        assert not plan.works[j].simple and plan.works[j].before_commit
     plan.simple = False
 
 @pytest.mark.parametrize('cb', [clip_grad_norm, unit, summed, curved, several], ids=['clip', 'maximum', 'sum', 'vector', 'several'])

@@ -11,11 +11,13 @@ Where callbacks are called, `commit` takes one batch after the other through the
 memory is needed for one batch only."""
 
 from contextlib import nullcontext
+from functools import cached_property
 import torch
 from .._torch import foreach_norm
 from ..contract.sharded import local
 from ..contract.tensors import compute
 from ..lower.decide import lower
+from ..lower.traced import TracedScalar
 from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
@@ -108,7 +110,7 @@ class Work:
 
         calls = [c for s in program.stages for c in s.calls]
         numbers = [x for c in calls for x in c.numbers.values()]
-        self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
+        self.read_by_calls = [x.name for x in numbers if isinstance(x, TracedScalar)]
         self.read_last = read_last(program)
         self.tried_numbers = set()
         self.batch_of_row = {}  # the first batch that has it
@@ -153,20 +155,18 @@ class Work:
         self.tensors.grads = self.gradients.tensors
         return True
 
+    @cached_property
+    def reader(self):
+        "What reads in C where the gradients lie; None or False where Python has to look at them"
+        grads, dtype = self.gradients, self.dtypes['grad']
+        legible = grads.by_address and grads.of_users and self.kernels_read_gradients
+        if not legible or {p.dtype for p in self.users} != {dtype}:
+            return None
+        return reader_of(self.users, self.memory.handles, dtype, grads.array)
+
     def read_gradients(self):
         "Let C read where the gradients lie now. False if Python has to look at them"
-        grads, handles, dtype = self.gradients, self.memory.handles, self.dtypes['grad']
-        if grads.reader is None:
-            legible = (
-                grads.by_address and grads.of_users and self.kernels_read_gradients
-            )
-            same_kind = {p.dtype for p in self.users} == {dtype}
-            grads.reader = (
-                legible
-                and same_kind
-                and reader_of(self.users, handles, dtype, grads.array)
-            )
-        return grads.read()
+        return bool(self.reader) and self.gradients.read(self.reader)
 
     def prepare(self, settings, handed=None):
         "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"

@@ -45,8 +45,8 @@ class CCode:
             f'/* code {self.number}: {self.code} */',
             *self.decode(),
             *self.scale(),
-            *self.store(self.recorded.nearest, ''),
-            *self.store(self.recorded.at_random, '_at_random'),
+            *self.store(self.recorded.nearest, at_random=False),
+            *self.store(self.recorded.at_random, at_random=True),
         ]
 
     def load(self, x, scale):
@@ -55,7 +55,7 @@ class CCode:
 
     def store_function(self, at_random):
         "The name of the function that stores a block"
-        return f'store_{self.number}{"_at_random" if at_random else ""}'
+        return f'store_{self.number}{at_random_suffix[at_random]}'
 
     def decode(self):
         f = self.recorded.decode
@@ -102,21 +102,29 @@ class CCode:
 
     # -- The codes of a block --
 
-    def store(self, f, how):
-        "The functions that store a block, with the codes that `f` gives. `how`: ends their names"
-        k = f'{self.number}{how}'
-        deciding = operands([v for v in f.values if v.kind == ELEMENTS])
-        flags = [v for v in deciding if v.kind == SINGLE and v.dtype is torch.bool]
-        taken = ''.join(f', int {name(v)}' for v in flags)
-        of_one = [v for v in f.values if v not in flags]
-        one = function(
+    def store(self, f, at_random):
+        "The functions that store an element, elements, and a block, with the codes that `f` gives"
+        k = f'{self.number}{at_random_suffix[at_random]}'
+        conditions = of_scale_alone(f)
+        taken = ''.join(f', int {name(v)}' for v in conditions)
+        given = ''.join(f', {name(v)}' for v in conditions)
+        return [
+            *self.code_of_element(k, f, conditions, taken),
+            *self.codes_of_elements(k, at_random, taken, given),
+            *self.store_block(k, at_random, f, conditions),
+        ]
+
+    def code_of_element(self, k, f, conditions, taken):
+        values = [v for v in f.values if v not in conditions]
+        return function(
             f'INLINE float code_{k}(float e, float scale, float noise{taken})',
-            ['(void)noise;', *map(define, of_one), f'return {name(f.out)};'],
+            ['(void)noise;', *map(define, values), f'return {name(f.out)};'],
         )
-        noise = '(float)bits[i]*0x1.0p-16f' if how else '0.0f'
-        given = ''.join(f', {name(v)}' for v in flags)
+
+    def codes_of_elements(self, k, at_random, taken, given):
+        noise = '(float)bits[i]*0x1.0p-16f' if at_random else '0.0f'
         low, high = self.code.limits
-        block = function(
+        return function(
             f'INLINE void codes_{k}(const float* restrict x, int32_t n, {self.stored}* restrict m, '
             f'float scale, const random_bits* restrict bits{taken})',
             [
@@ -126,20 +134,31 @@ class CCode:
                 f'  m[i] = ({self.stored})as_code(code_{k}(x[i], scale, {noise}{given}), {low}, {high});',
             ],
         )
-        before = [v for v in f.values if v.kind == SINGLE] if flags else []
+
+    def store_block(self, k, at_random, f, conditions):
+        "With a loop for each outcome of `conditions`, and what these are made of before it"
+        single_numbers = [v for v in f.values if v.kind == SINGLE and conditions]
         call = lambda values: f'codes_{k}(x, (int32_t)n, m, scale, bits{values});'
         size = self.code.block
-        whole = function(
+        return function(
             f'static void store_{k}(const float* x, int64_t n, {self.stored}* m, float* s, uint32_t h)',
             [
                 f'const float scale = *s = scale_{self.number}(x);',
                 f'_Alignas(64) random_bits bits[{size}]; (void)h;',
-                *([f'fill_bits(bits, {size}, h);'] if how else []),
-                *map(define, before),
-                *each_outcome([name(v) for v in flags], call),
+                *([f'fill_bits(bits, {size}, h);'] if at_random else []),
+                *map(define, single_numbers),
+                *each_outcome([*map(name, conditions)], call),
             ],
         )
-        return [*one, *block, *whole]
+
+
+at_random_suffix = {False: '', True: '_at_random'}  # of the names of functions
+
+
+def of_scale_alone(f):
+    "The conditions on the scale alone that elements of the function `f` depend on"
+    deciding = operands([v for v in f.values if v.kind == ELEMENTS])
+    return [v for v in deciding if v.kind == SINGLE and v.dtype is torch.bool]
 
 
 def name(v):

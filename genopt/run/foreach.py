@@ -20,7 +20,7 @@ from .rewrite import Factor, rewritten
 from .schedule import MIX, Schedule
 
 __all__ = [
-    'DeviceScalars',
+    'DeviceFactorMode',
     'Foreach',
     'foreach_of',
     'on_accelerator',
@@ -74,7 +74,7 @@ def lerp(x, y, weight):
     )
 
 
-class DeviceScalars(TorchFunctionMode):
+class DeviceFactorMode(TorchFunctionMode):
     """Lets a callback that is called use scalars on the device as `alpha=` and `value=`. Torch
     wants plain numbers there, and would wait for the device to look at them"""
 

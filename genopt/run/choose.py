@@ -9,7 +9,7 @@ from ..contract.tensors import compute
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from . import compiler, triton_runtime
-from .memory import real
+from .memory import resolved
 from .sparse import why_not
 from .triton_launch import kernel_for
 from .triton_offline import report
@@ -78,7 +78,7 @@ def program_and_why(chain, numbers, p, asked, capturable=False):
 def at_first(chain, p):
     """The layout of a parameter like `p` with states as they are at first, and its counters: states
     that are numbers"""
-    x, q = compute(p), real(p.detach())
+    x, q = compute(p), resolved(p.detach())
     values = {n: init(x) for n, init in chain.state.items()}
     stored = {n: init.room(n, values[n])[n] for n, init in chain.state.items()}
     for n, dtype in chain.weights.beside('p', q.dtype).items():

@@ -13,7 +13,7 @@ from operator import attrgetter, is_
 from torch import Tensor
 from torch.nn import Parameter
 from ..contract.sharded import local
-from .memory import Memory, aligned, as_strided_like, real
+from .memory import Memory, aligned, as_strided_like, resolved
 
 __all__ = ['Gradients', 'gradients']
 
@@ -102,7 +102,7 @@ class Gradients:
         "The gradient `g` of `p`, real, and for a launch lying as `p` does. None if it is refused"
         if g.is_sparse:
             return None
-        g = real(local(g).detach())
+        g = resolved(local(g).detach())
         if g.dtype != self.dtype:
             return None
         return g if aligned(g, p) or not self.launched else as_strided_like(p, g)

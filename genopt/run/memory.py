@@ -3,6 +3,7 @@
 import ctypes
 import torch
 from .._torch import addresses_hold, handles
+from ..contract.tensors import real
 from . import compiler
 from .c_struct import structure
 
@@ -13,14 +14,14 @@ __all__ = [
     'as_strided_like',
     'is_capturing',
     'layout_of',
-    'real',
     'real_dtype',
+    'resolved',
 ]
 
 
-def real(x):
-    "`x` with complex numbers as pairs of reals, and without torch's lazy conjugation and negation"
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
+def resolved(x):
+    "`x` as real numbers that are in memory as they are, without torch's lazy conjugation and negation"
+    return real(x).resolve_neg()
 
 
 def real_dtype(dtype):

@@ -21,7 +21,7 @@ from ..contract.tensors import dense
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
-from .memory import aligned, real, real_dtype
+from .memory import aligned, real_dtype, resolved
 from .random import key_of
 from .rows import RowMaker
 from .work import Members, Work
@@ -124,13 +124,13 @@ class Sort:
         kind = kind_of(p, grad)
         if kind is None:
             return f"{name_in(self.inputs.groups, i)} is a {type(p).__name__}"
-        x = real(local(p).detach())
+        x = resolved(local(p).detach())
         hosts, kept = self.states(p, x, settings)
         if kind == 'sharded' and not all(
             is_sharded(v) and alike(v, p) for v in kept.values()
         ):
             return "its state is not sharded as it is"
-        tensors = {n: real(local(s).detach()) for n, s in kept.items()}
+        tensors = {n: resolved(local(s).detach()) for n, s in kept.items()}
         program = self.program(i, x, tensors, real_dtype(grad.dtype), hosts, settings)
         if program.falls_back:
             return self.refused(settings, program.why[0])

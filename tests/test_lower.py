@@ -12,9 +12,9 @@ from genopt.lower.decide import lower
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import aten
 from genopt.run import compiler,emit
+from genopt.run.c_names import CNames
 from genopt.run.foreach import foreach_of
 from genopt.run.launch import Kernel,Launch
-from genopt.run.names import CNames
 from helpers import catalogue
 from numpy_backend import NumPyFlat
 

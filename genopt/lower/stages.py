@@ -162,8 +162,8 @@ def scalar_names(order, r, on_device):
     met = of_kind(order, SCALAR)
     names, lines = [v.name for v in met], []
     for v in met:
-        if v.name in r.scalars.made:
-            lines.append(f'{v.name} = {r.scalars.text(r.scalars.made[v.name])}')
+        if v.name in r.scalars.constants:
+            lines.append(f'{v.name} = {r.scalars.text(r.scalars.constants[v.name])}')
         elif v.is_constant:
             r.scalars.objects[f'tensor_{v.name}'] = v.example
             lines.append(f'{v.name} = tensor_{v.name}{"" if on_device else ".item()"}')

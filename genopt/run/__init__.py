@@ -18,8 +18,8 @@ sparse       sparse gradients
 The backend in C: `launch` binds compiled code to memory; `look` finds gradients that are not
 finite; `emit` and `emit_cross` write the C source, in the dialect `c`; `c_prelude` has the lines with
 which it starts, `c_stored` how it reads and writes what is stored, `c_codes` the functions of codes,
-`c_struct` what C and Python share; `names` says what values are called, in either language;
-`compiler` compiles it.
+`c_struct` what C and Python share; `names` says what values are called in either language, `c_names`
+in C; `compiler` compiles it.
 
 The backend in Triton, for GPUs: `triton_launch` binds kernels to memory; `triton_emit` and
 `triton_names` write them, in the dialect `triton`; `triton_runtime` makes functions of source, and

@@ -13,10 +13,10 @@ import ctypes
 from array import array
 import torch
 from . import compiler
+from .c_names import CNames
 from .c_prelude import Args, block
 from .emit import source
 from .look import Look
-from .names import CNames
 
 __all__ = ['Kernel', 'Launch']
 

@@ -7,25 +7,15 @@
     v3    a value that is computed, by its own name
     u_v3  random numbers v3 of some elements
 
-The lines at the start of `emit.py` show them together. How a language reads what lies in memory is
-written here for C; `triton_names.py` has it for Triton."""
+The lines at the start of `emit.py` show them together. `c_names.py` and `triton_names.py` say how a
+language reads what lies in memory."""
 
 from copy import copy
 import torch
 from ..lower.operations import divisor, write
-from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
-from .c import C, types
-from .random import kind_of
+from ..lower.values import CROSS, SCALAR
 
-__all__ = [
-    'CNames',
-    'Names',
-    'as_operand',
-    'moves',
-    'numbered',
-    'operands',
-    'with_beside',
-]
+__all__ = ['Names', 'as_operand', 'moves', 'numbered', 'operands', 'with_beside']
 
 
 class Names:
@@ -116,47 +106,6 @@ class Names:
         return self.d.let(self.of(v), text, v.dtype is torch.bool)
 
 
-class CNames(Names):
-    "The same with what C reads and writes in memory"
-
-    def __init__(self, program, scalars, dtypes):
-        super().__init__(
-            program, scalars, dtypes, C(types[program.layout.compute_dtype])
-        )
-
-    def drawn(self, v):
-        "The random numbers `v`: of a block of elements, or one of the parameter"
-        if v.kind == ELEMENTS:
-            return f'u_{v.name}[i - b]'
-        return (
-            f'one_{kind_of(v)}_{self.d.T}({v.draw}, a->keys[t] & 0xffffffff, a->seed)'
-        )
-
-    def kept_at(self, v):
-        return f'w[t*{self.width} + {self.kept[v]}]'
-
-    def leaf_at(self, v):
-        return f'((T*)a->leaves)[t*{max(1, len(self.leaves))} + {self.leaves[v]}]'
-
-    def single_at(self, v):
-        "Where a single number of parameter `t` is kept"
-        if v in self.kept:
-            return self.kept_at(v)
-        return f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
-
-    def load_scalars(self, values):
-        "Statements that load the scalars that `values` read"
-        used = [o for o in operands(values) if o.kind in (SCALAR, CROSS)]
-        inverse = [i for o in used if (i := self.reciprocal(o)) is not None]
-        lines = [f'const T {self.of(o)} = (T)s[{self.scalars[o.name]}];' for o in used]
-        return lines + [f'const T r{i} = (T)s[{i}];' for i in inverse]
-
-    def load_singles(self, values, made=()):
-        "Statements that load the single numbers that `values` read, but for those `made` there"
-        used = [o for o in operands(values) if o.kind == SINGLE and o not in made]
-        return [self.let(o, f'{self.single_at(o)}{truth(o)}') for o in used]
-
-
 def moves(name):
     "Whether the tensors called `name` are others in each step: gradients, and what calls give"
     return name == 'grad' or '@' in name
@@ -178,11 +127,6 @@ def numbered(xs):
 
 def operands(values):
     return [*dict.fromkeys(o for v in values for o in v.operands)]
-
-
-def truth(v):
-    "What turns a single number in memory into the bool that it is"
-    return ' != 0' if v.dtype is torch.bool else ''
 
 
 def as_operand(d, v, name, dtype):

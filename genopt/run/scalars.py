@@ -54,19 +54,18 @@ class ScalarTable:
         self.scalars, self.rows = program.scalars, rows
         self.names = program.names_of_scalars()
         self.width = max(1, len(self.names))
-        # a GPU reads them in the dtype of its arithmetic: float64 would make it compute in that
-        on_device = program.request.backend == 'triton'
-        single = on_device and program.layout.compute_dtype is torch.float32
-        number = ctypes.c_float if single else ctypes.c_double
         self.launched = program.request.launches
         dtype, device = program.layout.compute_dtype, program.layout.device
+        shape = len(rows), self.width
+        on_gpu = program.request.backend == 'triton'
         self.on_device = None
-        if on_device and program.request.capturable:
-            shape = len(rows), self.width
+        if on_gpu and program.request.capturable:
             self.on_device = torch.zeros(shape, dtype=dtype, device=device)
-        n = 0 if self.on_device is not None else self.width * len(rows)
-        self.array = (number * n)()
-        self.crosses = memory_for_crosses(program) if on_device else None
+        # A GPU reads them in the dtype of its arithmetic: float64 would make it compute in that
+        single = on_gpu and dtype is torch.float32
+        number = ctypes.c_float if single else ctypes.c_double
+        self.array = (number * (math.prod(shape) if self.on_device is None else 0))()
+        self.crosses = memory_for_crosses(program) if on_gpu else None
         self.divisors = [self.names.index(n) for n in program.reciprocals]
         self.values = [None] * len(rows)
         self.settled = [None] * len(

@@ -155,6 +155,10 @@ class Work:
         self.tensors.grads = self.gradients.tensors
         return True
 
+    @property
+    def kernels_read_gradients(self):
+        return 'grad' in self.program.names_in_memory
+
     @cached_property
     def reader(self):
         "What reads in C where the gradients lie; None or False where Python has to look at them"
@@ -184,12 +188,8 @@ class Work:
         launch = only_launch(self)
         return not launch.reads('grad') or launch.look() is not None
 
-    @property
-    def kernels_read_gradients(self):
-        return 'grad' in self.program.names_in_memory
-
     def close_gate_if_bad(self):
-        "The same, on the device, which then leaves out what comes"
+        "Let the device find out, and then leave out what comes"
         if self.kernels_read_gradients:
             for launch in launches(self):
                 launch.look_into_gate()

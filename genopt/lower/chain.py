@@ -108,14 +108,15 @@ class ChainRecorder:
         except NotRecorded as e:
             over_all = ', '.join(b.name for b in self.chain.blocks if b.is_global)
             return Why.of(over_all or self.chain, e)
+        asks_for_shape = self.calls or self.ns.own_shape or self.recorder.asked_rank
         return Recording(
-            outs[0],
-            self.calls,
-            tuple(self.why),
-            self.scalars,
-            self.ns.counters,
-            bool(self.calls or self.ns.own_shape) or self.recorder.asked_rank,
-            self.runs_on,
+            outs=outs[0],
+            calls=self.calls,
+            why=tuple(self.why),
+            scalars=self.scalars,
+            counters=self.ns.counters,
+            for_one_shape=bool(asks_for_shape),
+            runs_on=self.runs_on,
         )
 
     def fold(self):

@@ -236,5 +236,17 @@ class Program:
 
 def fallback(chain, layout, request, why):
     "The program without stages"
-    nothing = (), None, (), (), {}, {}
-    return Program(chain, None, layout, request, *nothing, (why,), for_one_shape=True)
+    return Program(
+        chain,
+        None,
+        layout,
+        request,
+        stages=(),
+        scalars=None,
+        reciprocals=(),
+        crosses=(),
+        call_outs={},
+        runs_on={},
+        why=(why,),
+        for_one_shape=True,
+    )

@@ -28,7 +28,7 @@ __all__ = [
     'rewrites',
 ]
 
-# the operation on lists
+# The operation on lists
 lists = {
     aten.add: 'add',
     aten.sub: 'sub',
@@ -51,14 +51,10 @@ lists = {
     aten.clamp_min: 'clamp_min',
     aten.clamp_max: 'clamp_max',
 }
-arithmetic = (
-    aten.add,
-    aten.sub,
-    aten.mul,
-    aten.div,
-)  # these take a list of 0-dim tensors as well
+# These take a list of 0-dim tensors as well
+arithmetic = aten.add, aten.sub, aten.mul, aten.div
 
-# the same with a factor that is a tensor
+# The same with a factor that is a tensor
 by_tensor = {
     aten.add: lambda x, y, alpha: y * alpha + x,
     aten.sub: lambda x, y, alpha: y * -alpha + x,

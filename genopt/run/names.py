@@ -12,10 +12,22 @@ language reads what lies in memory."""
 
 from copy import copy
 import torch
+from ..contract.state import Stored
 from ..lower.operations import divisor, write
 from ..lower.values import CROSS, SCALAR
 
-__all__ = ['Names', 'as_operand', 'moves', 'numbered', 'operands', 'with_beside']
+__all__ = [
+    'Names',
+    'as_it_is',
+    'as_operand',
+    'moves',
+    'numbered',
+    'operands',
+    'with_beside',
+]
+
+
+as_it_is = Stored()  # how gradients are stored, and scratch memory
 
 
 class Names:
@@ -60,20 +72,21 @@ class Names:
         "The type of what is stored as `name`"
         return self.d.types[self.dtypes[name]]
 
+    def how(self, name):
+        "How `name` is stored"
+        return self.stores.get(name, as_it_is)
+
     def stochastic(self, name):
         "Whether what is stored as `name` is rounded at random"
-        how = self.stores.get(name)
-        return how is not None and how.rounds_at_random(self.dtypes[name])
+        return self.how(name).rounds_at_random(self.dtypes[name])
 
     def code(self, name):
         "The code in which `name` is stored, with scales beside it; None if it is in no code"
-        how = self.stores.get(name)
-        return how.code_of(self.dtypes[name]) if how is not None else None
+        return self.how(name).code_of(self.dtypes[name])
 
     def beside(self, name):
         "The names of what is stored beside `name`"
-        how = self.stores.get(name)
-        return (*how.beside(name, self.dtypes[name]),) if how is not None else ()
+        return (*self.how(name).beside(name, self.dtypes[name]),)
 
     def pair(self, name):
         "Whether `name` is a parameter that is stored as two tensors"
@@ -116,8 +129,7 @@ def with_beside(names, dtypes, stores):
     tensor of a parameter. `stores`: those of the chain"""
     res = {n: dtypes[n] for n in names}
     for n in names:
-        if n in stores:
-            res |= stores[n].beside(n, dtypes[n])
+        res |= stores.get(n, as_it_is).beside(n, dtypes[n])
     return res
 
 

@@ -54,7 +54,8 @@ class Plan:
         alone = not self.fallback and not self.sharded and not self.behind_prefix
         self.can_have_gate = alone and on_one_gpu(self.works)
         self.has_read = False  # whether C has read where the gradients of this step lie
-        self.rest = None  # a `Reader` that sees that the others still have none
+        # A `Reader` that sees that the others still have none, and what it reads through
+        self.rest = self.handles_of_rest = None
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
         self.looked = ()  # works whose kernels have looked at the gradients of this step

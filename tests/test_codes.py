@@ -230,7 +230,7 @@ def test_a_step_encodes_as_the_functions_do(code, way):
             apart = (state['last'].int()-codes.int()).abs()
             assert apart.sum()==0 if code is int8 else not apart.numel() or apart.max()<=1 and (apart>0).float().mean()<.002     # sums round otherwise
         assert opt.state[ps[-1]]['last'].dtype==torch.float32               # a single number
-    assert ran_by(opt)<={'launch','triton','foreach'} and (way or ('foreach' in ran_by(opt))==(code is of_tables))
+    assert ran_by(opt)<={'c','triton','foreach'} and (way or ('foreach' in ran_by(opt))==(code is of_tables))
 
 @pytest.mark.parametrize('rounding', ['nearest','stochastic'])
 def test_codes_with_blocks_of_several_sizes(rounding, way):
@@ -248,7 +248,7 @@ def test_codes_with_blocks_of_several_sizes(rounding, way):
         return ps,opt
     want = run(dict(foreach=False))[0]
     ps,opt = run(way)
-    assert way or ran_by(opt)&{'launch','triton'}
+    assert way or ran_by(opt)&{'c','triton'}
     for a,b in zip(ps, want): torch.testing.assert_close(a, b, rtol=0, atol=1e-5 if rounding=='nearest' else .2)
 
 @pytest.mark.parametrize('code', ['fp8', linear, coarse], ids=str)
@@ -488,7 +488,7 @@ def test_nothing_is_compiled_again(way):
     train(make, 3)
     before = len(compiler.compilations),len(triton_runtime.compilations)
     ps,opt = train(make, 3)
-    for i in range(1000 if way or 'launch' in ran_by(opt) else 50):
+    for i in range(1000 if way or 'c' in ran_by(opt) else 50):
         opt.param_groups[0]['lr'] = 1e-3/(i+1)
         ps[0].grad = None if i%3 else torch.ones_like(ps[0])
         ps[1].requires_grad_(i%5>0)                                         # frozen now and then

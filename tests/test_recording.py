@@ -17,7 +17,7 @@ from helpers import difference
 
 f32 = torch.float32
 def layout(shape=(4,3), states=()): return Layout(shape, f32, f32, tuple((n, f32) for n in states), torch.device('cpu'))
-def lowered(*cbs, shape=(4,3), backend='launch', **numbers):
+def lowered(*cbs, shape=(4,3), backend='c', **numbers):
     chain = Chain(cbs)
     return lower(chain, layout(shape, [n for n,i in chain.state.items() if i!=count]), dict(lr=.1) | chain.hypers() | numbers, Request(backend))
 def why(program): return str(program.why[0]) if program.why else ''
@@ -567,7 +567,7 @@ def given(grads, evaluate, params): return dict(grads=evaluate(params)[1], ratio
 def reads_them(grad, ratio, fresh): return grad*ratio if fresh else grad
 def doubles_lr(lr, n=2.): return dict(rate=lr*n)
 
-def cut(*cbs, late=None, request=Request('launch'), shape=(4,3)):
+def cut(*cbs, late=None, request=Request('c'), shape=(4,3)):
     chain = Chain(cbs)
     return prefix_of(chain, layout(shape), dict(lr=.1) | chain.hypers(), request, late or {})
 
@@ -599,11 +599,11 @@ def test_what_the_program_computes_itself_is_not_watched():
     "A callback that reads numbers alone runs in the prefix and in the program"
     chain = chain_of([doubles_lr, sharpness_aware, with_rate])
     learned_of(chain).saw(chain.blocks[0], ['rate'])
-    prefix = prefix_of(chain, layout(), dict(lr=.1, n=2.) | chain.hypers(), Request('launch'), {})
+    prefix = prefix_of(chain, layout(), dict(lr=.1, n=2.) | chain.hypers(), Request('c'), {})
     assert 'rate' not in prefix.watched and prefix.late(dict(rate=1.), dict(rate=2.))=={}
 
 def test_callbacks_over_all_are_called_on_request():
-    assert cut(clip_grad_norm, sgd_step) is None and cut(clip_grad_norm, sgd_step, request=Request('launch', call_globals=True)).called==['clip_grad_norm']
+    assert cut(clip_grad_norm, sgd_step) is None and cut(clip_grad_norm, sgd_step, request=Request('c', call_globals=True)).called==['clip_grad_norm']
 
 def keeps(grads, evaluate, avgs=zeros): return dict(grads=grads, avgs=avgs)
 def changes_p(params, evaluate): return dict(params=params)

@@ -36,7 +36,7 @@ def own_shape(v): return Init(lambda p: torch.full(p.shape[:1], v, dtype=p.dtype
 
 # -- Rows of scalars --
 
-def program(*cbs, states=(), backend='launch', capturable=False, **numbers):
+def program(*cbs, states=(), backend='c', capturable=False, **numbers):
     layout = Layout((3,), torch.float32, torch.float32, tuple((n, torch.float32) for n in states), torch.device('cpu'))
     return lower(Chain(cbs), layout, dict(lr=.1) | numbers, Request(backend, capturable))
 

@@ -69,7 +69,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for. `backend`: `'launch'`, which is C, `'triton'`, `'foreach'` or
+    """What the user asks for. `backend`: `'c'` or `'triton'`, which launch kernels, `'foreach'` or
     `'reference'`. `capturable`: numbers may be on the device, so that the step can be captured in a
     CUDA graph. `call_globals`: callbacks over all parameters are called, because for some other
     parameter they must be. `gated`: kernels look whether they may write"""
@@ -82,7 +82,7 @@ class Request:
     @property
     def launches(self):
         "Whether kernels run over a table of addresses"
-        return self.backend in ('launch', 'triton')
+        return self.backend in ('c', 'triton')
 
 
 def layout_of(p, grad_dtype, states, chain):

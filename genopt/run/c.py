@@ -1,5 +1,5 @@
-"""C as a dialect: how it writes what the table of operations asks for. Beside that the pieces of which
-kernels are made. `emit.py` writes kernels; the lines with which all start are in `c_prelude.py`."""
+"""C as a dialect: how it writes what the table of operations asks for. Beside that the pieces that
+kernels are made of. `emit.py` writes kernels; `c_prelude.py` has the lines with which all start."""
 
 import math
 import torch

@@ -75,8 +75,8 @@ class CCode:
         return function(head, [*body, f'return {name(f.out)};'])
 
     def reducing_loop(self, r):
-        """The loop for the reductions of a round. A maximum loses NaN, so the loop looks for NaN, once
-        for each text of an element"""
+        """The loop for the reductions of a round. A maximum loses NaN, so the loop looks for NaN, once for
+        each text of an element"""
         texts = {v: element_text(v) for v in r.reduced}
         keeps_nan = {v: reduction(v).sign == '+' for v in r.reduced}
         bad = {}  # text of an element -> the flag that one of them is NaN

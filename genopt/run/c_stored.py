@@ -1,11 +1,12 @@
 """How a kernel in C reads and writes what is stored under a name. In a tile, where `i` is an element
-and slot 3 of the table has its address:
+and slot 3 of the table has the address:
 
-    Elements    m3[i]                               a tensor; what is written may be rounded at random
-    Pair        m3[i], m4[i]                        a parameter, and the tensor beside it
-    Coded       m3[i], m4[i/256]                    codes, and the scales of their blocks
+    Elements    m3[i]               a tensor; what is written may be rounded at random
+    Pair        m3[i], m4[i]        a parameter, and the tensor beside it
+    Coded       m3[i], m4[i/256]    codes, and the scales of their blocks
 
-What is to be in codes waits in an array x3 until its block is complete: the scale needs all of it."""
+Elements that will be in codes wait in an array x3 until their block is complete: the scale needs
+all of them."""
 
 from .c import function
 from .rounding import word_of

@@ -6,8 +6,8 @@ __all__ = ['structure']
 
 
 def structure(name, **fields):
-    """A `ctypes.Structure` of these `fields`, whose types are those of C: `int64_t`, or a pointer. Its `source` is
-    the same structure in C"""
+    """A `ctypes.Structure` of these `fields`, whose types are those of C: `int64_t`, or a pointer. Its
+    `source` is the same structure in C"""
     kinds = [
         (n, ctypes.c_int64 if t == 'int64_t' else ctypes.c_void_p)
         for n, t in fields.items()

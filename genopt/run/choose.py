@@ -28,10 +28,10 @@ __all__ = [
 
 plain_types = torch.Tensor, torch.nn.Parameter
 
-# The backend that launches, for each kind of device. ROCm's devices are of the kind cuda. The tests
-# give CPUs Triton, which is then interpreted
-dialects = dict(cpu='launch', cuda='triton', xpu='triton')
-compiler_of = dict(launch=compiler, triton=triton_runtime)
+# The backend that launches kernels, for each kind of device. ROCm's devices are of the kind cuda.
+# The tests give CPUs Triton, which is then interpreted
+dialects = dict(cpu='c', cuda='triton', xpu='triton')
+compiler_of = dict(c=compiler, triton=triton_runtime)
 
 
 def backend_of(asked, device, capturable=False):
@@ -41,7 +41,7 @@ def backend_of(asked, device, capturable=False):
         return asked
     dialect = dialects.get(device.type)
     launches = dialect and asked != 'foreach'
-    if capturable and dialect == 'launch':  # C has no scalars on a device
+    if capturable and dialect == 'c':  # C has no scalars on a device
         launches = False
     return dialect if launches and compiler_of[dialect].available() else 'foreach'
 

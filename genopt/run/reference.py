@@ -154,12 +154,10 @@ class Walk:
         "Go on to the next callback over all parameters. `out`: what `block` has changed"
         try:
             while not self.next(out).is_global:
-                draws = self.block in self.draws
-                out = (
-                    self.item.call(self.block, self.at)
-                    if draws
-                    else self.block(self.item.ns)
-                )
+                if self.block in self.draws:
+                    out = self.item.call(self.block, self.at)
+                else:
+                    out = self.block(self.item.ns)
         except StopIteration:
             self.block = None
             self.item.arrive()

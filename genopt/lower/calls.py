@@ -12,14 +12,13 @@ becomes a `Call` that reads the value `grad` and gives the value `update@0`. Whe
 from contextlib import nullcontext
 import torch
 from torch import Tensor
-from .._torch import TorchDispatchMode
+from .._torch import TorchDispatchMode, outside_of_modes
 from ..contract.block import given
 from ..contract.chain import Namespace, learned_of
 from ..contract.tensors import compute
 from .questions import NoValueMode
 from .reasons import NotRecorded
 from .recording import Call
-from .scalars import outside_of_modes
 
 __all__ = ['Example', 'record_call']
 

@@ -15,6 +15,7 @@ For AdamW behind `centralize`, which subtracts a mean along dimensions:
 
 from contextlib import nullcontext
 from torch import Tensor
+from .._torch import outside_of_modes
 from ..contract.block import given, of_model
 from ..contract.chain import Namespace, learned_of
 from ..contract.names import held as changeable_object
@@ -25,7 +26,6 @@ from .namespace import SymbolicNamespace
 from .questions import NoValueMode
 from .reasons import LacksOperation, MustBeCalled, NeedsShape, NotRecorded, Why
 from .recording import Recording
-from .scalars import outside_of_modes
 from .values import SINGLE
 
 __all__ = ['record']
@@ -77,7 +77,7 @@ def record_known(chain, layout, numbers, known_operation, sizes, refused):
             return recording
         error = LacksOperation(unknown.op)
         if not unknown.block or unknown.block.is_global:
-            return Why.of(unknown.block, error)
+            return Why.of(unknown.block or 'the move', error)
         refused[unknown.block] = error
 
 

@@ -28,7 +28,7 @@ from ..contract.choice import where
 from .reasons import MustBeCalled, NotRecorded, by_counter, by_float
 from .traced import TracedScalar, untraced
 
-__all__ = ['ScalarProgram', 'ScalarRecorder', 'outside_of_modes']
+__all__ = ['ScalarProgram', 'ScalarRecorder']
 
 
 class ScalarProgram:

@@ -1,7 +1,7 @@
 """Why a callback cannot be recorded, in words for the user.
 
-The recorders raise `NotRecorded`. `ChainRecorder` knows which callback runs, and makes a `Why` of it:
-that is what everybody reads. The text of a reason goes on with a sentence that begins with the
+The recorders raise `NotRecorded`. `ChainRecorder` knows which callback runs, and makes a `Why` of the
+error. Everybody else reads the `Why`. The text of a reason continues a sentence that begins with the
 callback's name."""
 
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class Row:
 
 
 def is_exempt(state):
-    "Whether the parameter with this state is exempt from decay: fastai's Learner says so of biases"
+    "Whether the parameter with this state is exempt from decay. fastai's Learner exempts some"
     return state.get('do_wd') is False
 
 

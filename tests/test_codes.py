@@ -27,6 +27,7 @@ coarse    = Code('coarse', lambda x: x.square().mean(-1).sqrt()*8, lambda x,scal
                  dtype=torch.int8, block=64)
 wide      = Code('wide', lambda x: x.abs().mean(-1) + (x-x.mean(-1, keepdim=True)).abs().amax(-1), lambda x,scale: (x/scale+1)*127.5,
                  lambda code,scale: torch.where(scale>0, (code/127.5-1)*scale, 0.*scale), block=1024)
+in_turn   = Code('in_turn', lambda x: x.abs().amax(-1) + (x-x.amax(-1, keepdim=True)).amin(-1).abs(), linear.encode, linear.decode, dtype=torch.int8)   # two loops
 
 kinds = dict(launch={}, triton={}, foreach=dict(foreach=True), reference=dict(foreach=False))
 @pytest.fixture(params=kinds)
@@ -211,7 +212,7 @@ def awkward():
     x[2304:2560] = -x[2304:2560].abs()
     return [x, draw(9, 8, 7, 6).to(memory_format=torch.channels_last), draw(40, 30).t(), draw(257).abs(), draw(1), draw(0), torch.tensor(2.)]
 
-every_code = [int8, codes['fp8'], linear, of_tables, coarse, wide]
+every_code = [int8, codes['fp8'], linear, of_tables, coarse, wide, in_turn]
 @pytest.mark.parametrize('code', every_code, ids=str)
 def test_a_step_encodes_as_the_functions_do(code, way):
     def keeps(grad, last=kept(zeros, code, 'nearest', 0)): return dict(last=grad, update=grad)
@@ -229,7 +230,7 @@ def test_a_step_encodes_as_the_functions_do(code, way):
             apart = (state['last'].int()-codes.int()).abs()
             assert apart.sum()==0 if code is int8 else not apart.numel() or apart.max()<=1 and (apart>0).float().mean()<.002     # sums round otherwise
         assert opt.state[ps[-1]]['last'].dtype==torch.float32               # a single number
-    assert ran_by(opt)<={'launch','triton','foreach'} and (way or ('foreach' in ran_by(opt))==(code is of_tables))
+    assert ran_by(opt)<={'c','triton','foreach'} and (way or ('foreach' in ran_by(opt))==(code is of_tables))
 
 @pytest.mark.parametrize('rounding', ['nearest','stochastic'])
 def test_codes_with_blocks_of_several_sizes(rounding, way):
@@ -247,7 +248,7 @@ def test_codes_with_blocks_of_several_sizes(rounding, way):
         return ps,opt
     want = run(dict(foreach=False))[0]
     ps,opt = run(way)
-    assert way or ran_by(opt)&{'launch','triton'}
+    assert way or ran_by(opt)&{'c','triton'}
     for a,b in zip(ps, want): torch.testing.assert_close(a, b, rtol=0, atol=1e-5 if rounding=='nearest' else .2)
 
 @pytest.mark.parametrize('code', ['fp8', linear, coarse], ids=str)
@@ -487,7 +488,7 @@ def test_nothing_is_compiled_again(way):
     train(make, 3)
     before = len(compiler.compilations),len(triton_runtime.compilations)
     ps,opt = train(make, 3)
-    for i in range(1000 if way or 'launch' in ran_by(opt) else 50):
+    for i in range(1000 if way or 'c' in ran_by(opt) else 50):
         opt.param_groups[0]['lr'] = 1e-3/(i+1)
         ps[0].grad = None if i%3 else torch.ones_like(ps[0])
         ps[1].requires_grad_(i%5>0)                                         # frozen now and then

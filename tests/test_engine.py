@@ -333,7 +333,7 @@ def test_the_program_reads_as_the_callbacks():
     "Arithmetic on numbers is a program of plain Python; what tensors meet are its results"
     numbers = dict(lr=.1, mom=.9, sqr_mom=.99, eps=1e-8, dampening=True, step=4)
     layout  = Layout((3,), torch.float32, torch.float32, (('grad_avg', torch.float32), ('sqr_avg', torch.float32)), torch.device('cpu'))
-    program = lower(Chain([average_grad, average_sqr_grad, step_stat, debias, adam_step]), layout, numbers, Request('launch'))
+    program = lower(Chain([average_grad, average_sqr_grad, step_stat, debias, adam_step]), layout, numbers, Request('c'))
     values,counters = program.scalars(dict(lr=.2, mom=.5, sqr_mom=.75, eps=1e-8, dampening=True, step=1))
     assert sorted(values)==sorted([.5, .5, .75, .25, .75, .4375, 1e-8, .2]) and counters==dict(step=2)
     assert program.scalars(numbers | dict(dampening=.5)) is None and program.elementwise and len(program.stages)==1

@@ -12,6 +12,7 @@ from genopt.lower.decide import lower
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import aten
 from genopt.run import compiler,emit
+from genopt.run.c_names import CNames
 from genopt.run.foreach import foreach_of
 from genopt.run.launch import Kernel,Launch
 from helpers import catalogue
@@ -49,7 +50,7 @@ chains = [pytest.param(f, id=str(op).split('.')[-1]) for op,f in written.items()
 
 def test_the_table_is_tried_whole(): assert written.keys()==elementwise.keys()
 
-def recorded(cbs, dtype, numbers, backend='launch'):
+def recorded(cbs, dtype, numbers, backend='c'):
     numbers = dict(lr=.1) | numbers
     program = lower(Chain([*cbs]), layout(dtype=dtype), numbers, Request(backend))
     return program,None if program.falls_back else program.scalars(dict(numbers))
@@ -69,14 +70,14 @@ def run_backend(name, program, ready, grad, p):
     tensors = dict(p=[p], grad=[grad])
     if name=='foreach': foreach_of(flat, False)({n: tensors[n] for n in flat.names}, scalars)
     if name=='numpy':   NumPyFlat(flat, program.layout.compute_dtype)({n: [x.numpy() for x in tensors[n]] for n in flat.names}, scalars)
-    if name=='launch':
+    if name=='c':
         array  = (ctypes.c_double*max(1, len(names)))(*scalars.values())
         launch = Launch(Kernel(program, names, {n: p.dtype for n in flat.names}, None), [p.numel()], array, [0])
         for n in flat.names: launch.point(n, [tensors[n][0].data_ptr()])
         launch()
     return p
 
-@pytest.mark.parametrize('backend', ['launch', 'foreach', 'numpy'])
+@pytest.mark.parametrize('backend', ['c', 'foreach', 'numpy'])
 @pytest.mark.parametrize('nan', [False, True], ids=['finite', 'nan'])
 @pytest.mark.parametrize('f', chains)
 def test_every_operation_is_torchs(f, nan, backend):
@@ -84,7 +85,7 @@ def test_every_operation_is_torchs(f, nan, backend):
     for dtype,tol in ((torch.float64, 1e-12), (torch.float32, 3e-6)):
         grad,p  = values(dtype, nan)
         numbers = {k: v for k,v in zip(['k'], f.__defaults__ or ())}
-        program,ready = recorded([f], dtype, numbers, 'foreach' if backend=='foreach' else 'launch')
+        program,ready = recorded([f], dtype, numbers, 'foreach' if backend=='foreach' else 'c')
         assert not program.why and not program.falls_back, program.why
         want = p - .1*f(*(dict(grad=grad, p=p)[n] for n in f.__code__.co_varnames[:f.__code__.co_argcount-len(f.__defaults__ or ())]), **numbers)
         torch.testing.assert_close(run_backend(backend, program, ready, grad, p), want, rtol=tol, atol=tol, equal_nan=True)
@@ -92,7 +93,7 @@ def test_every_operation_is_torchs(f, nan, backend):
 def test_an_operation_that_the_table_lacks_is_called():
     "And the program says which, and of whose"
     def odd(grad): return torch.special.i0(grad)
-    program,_ = recorded([odd, average_grad], torch.float32, dict(mom=.9, dampening=True), 'launch')
+    program,_ = recorded([odd, average_grad], torch.float32, dict(mom=.9, dampening=True), 'c')
     assert str(program.why[0])=='odd calls i0, which genopt cannot compile' and len(program.stages)==2
 
 
@@ -100,15 +101,15 @@ def test_an_operation_that_the_table_lacks_is_called():
 
 def test_a_program_is_decided_once_and_frozen():
     numbers = dict(lr=.1, mom=.9, dampening=True)
-    a,b = [lower(Chain([average_grad, momentum_step]), layout(s, states=['grad_avg']), numbers, Request('launch')) for s in ((4,3), (9,))]
+    a,b = [lower(Chain([average_grad, momentum_step]), layout(s, states=['grad_avg']), numbers, Request('c')) for s in ((4,3), (9,))]
     assert a is b
     with pytest.raises(AttributeError, match="cannot assign to field 'stages'"): a.stages = ()
-    c = lower(Chain([average_grad, momentum_step]), layout(states=['grad_avg']), numbers | dict(dampening=0.), Request('launch'))
+    c = lower(Chain([average_grad, momentum_step]), layout(states=['grad_avg']), numbers | dict(dampening=0.), Request('c'))
     assert c is not a
 
 def test_elementwise_parts_around_a_matrix_are_launched():
     program = lower(Chain([clip_grad_norm, average_grad, momentum_step, newton_schulz]), layout((6,5), states=['grad_avg']),
-                      dict(lr=.1, mom=.9, dampening=True, max_norm=1., ns_steps=5, eps=1e-7, ns_dtype='float32'), Request('launch'))
+                      dict(lr=.1, mom=.9, dampening=True, max_norm=1., ns_steps=5, eps=1e-7, ns_dtype='float32'), Request('c'))
     assert [len(s.calls) for s in program.stages]==[0, 1, 0] and program.stages[0].cross_reductions and program.stages[2].flat.stores.keys()=={'p', 'grad_avg'}
     assert program.why[0].callback=='newton_schulz'
 
@@ -146,7 +147,7 @@ def test_loops_are_vectorized(a, tmp_path):
     for work in opt._plan.works:
         if flats := [s.flat for s in work.program.stages if s.flat]:
             dtypes = dict.fromkeys(work.program.names_in_memory, torch.float32)
-            (tmp_path/'k.c').write_text(emit.source(work.program, work.scalars.names, dtypes))
+            (tmp_path/'k.c').write_text(emit.source(work.program, CNames(work.program, work.scalars.names, dtypes)))
             told = subprocess.run(['cc', *compiler.flags, *compiler.openmp(), '-fopt-info-vec', '-o', tmp_path/'k.so', tmp_path/'k.c'], capture_output=True, text=True)
             loops = sum(bool(r.elements or r.reduced) for f in flats for r in f.rounds)
             assert told.returncode==0 and told.stderr.count('loop vectorized')>=loops, (a.name, told.stderr)

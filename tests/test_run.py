@@ -12,13 +12,13 @@ from genopt.contract.chain import Chain
 from genopt.lower.decide import lower,programs
 from genopt.lower.program import Layout,Request
 from genopt.lower.values import Value
-from genopt.run import flat,reader,sort,tensors,work
+from genopt.run import flat,inputs as run_inputs,reader,tensors,work
 from genopt.run.calls import write_call_outs
 from genopt.run.cross import run_before_commit
 from genopt.run.gradients import Gradients,gradients
 from genopt.run.memory import aligned
 from genopt.run.scalars import Row,ScalarTable
-from genopt.run.sort import Inputs
+from genopt.run.inputs import Inputs
 from genopt.run.store import Clock
 
 way  = pytest.mark.parametrize('kw', [dict(foreach=True), dict(fused=True)], ids=['foreach', 'fused'])
@@ -36,7 +36,7 @@ def own_shape(v): return Init(lambda p: torch.full(p.shape[:1], v, dtype=p.dtype
 
 # -- Rows of scalars --
 
-def program(*cbs, states=(), backend='launch', capturable=False, **numbers):
+def program(*cbs, states=(), backend='c', capturable=False, **numbers):
     layout = Layout((3,), torch.float32, torch.float32, tuple((n, torch.float32) for n in states), torch.device('cpu'))
     return lower(Chain(cbs), layout, dict(lr=.1) | numbers, Request(backend, capturable))
 
@@ -197,7 +197,7 @@ unseen = 'nothing', 'in place', 'others', 'the first is another', 'one of `data`
 def test_gradients_are_read_in_c(what, monkeypatch):
     "Python looks only where something else than their places has changed, and the steps are those of the reference. Two dtypes are two works"
     looks = []
-    monkeypatch.setattr(sort, 'gradients', lambda ps: looks.append(1) or gradients(ps))
+    monkeypatch.setattr(run_inputs, 'gradients', lambda ps: looks.append(1) or gradients(ps))
     shapes = [(5, 4), (1, 3), (5, 4), (0,), (), (7,)]
     runs   = []
     for kw in (dict(fused=True), dict(foreach=False)):
@@ -409,11 +409,10 @@ def test_what_is_reduced_comes_in_the_order_of_parameters():
 
 def one_by_one(plan):
     "Run the stages of the works of `plan` one by one, as if another work took part in their cross reductions"
-    for w in plan.works:
+    for j,w in enumerate(plan.works):
         assert w.alone and w.simple
-        w.alone = False
-        w.bind(w.n_all)
-        assert not w.simple and w.before_commit
+        plan.works[j] = work.Work(w.program, w.members, w.context, w.n_all, alone=False, sole=w.sole)
+        assert not plan.works[j].simple and plan.works[j].before_commit
     plan.simple = False
 
 @pytest.mark.parametrize('cb', [clip_grad_norm, unit, summed, curved, several], ids=['clip', 'maximum', 'sum', 'vector', 'several'])

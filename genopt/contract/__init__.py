@@ -16,12 +16,13 @@ same, for each parameter: one that returns `{}`, one that holds a list or dict f
 
 These files only say what a chain of callbacks *is*. `lower` decides how one is run, and `run` runs it; `optim.rehearsal` refuses what
 cannot work; `optim.optimizer` owns parameters and state. In the order of reading: `state` (initializers), `ranges`, `choice` (`where`),
-`names` (signatures), `block` (one callback), `chain` (the namespace and the chain); `tensors`, `sharded` and `messages` are helpers."""
+`names` (signatures), `block` (one callback), `chain` (the namespace and the chain). How values are stored: `code` (states in few bits),
+which `code_trial` tries, `codes` (those that come with genopt) and `weights`. `tensors`, `sharded` and `messages` are helpers."""
 
 from .block import *
 from .chain import *
 from .choice import *
-from .codes import *
+from .code import *
 from .names import *
 from .ranges import *
 from .state import *

@@ -5,7 +5,8 @@ from copy import copy
 from typing import TYPE_CHECKING,Any
 import torch
 from torch import Tensor
-from .codes import Code,codes
+from .code import Code
+from .codes import codes
 from .names import name_of
 from .sharded import is_sharded
 from .tensors import compute,fit,round_stochastically

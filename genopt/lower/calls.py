@@ -12,14 +12,13 @@ becomes a `Call` that reads the value `grad` and gives the value `update@0`. Whe
 from contextlib import nullcontext
 import torch
 from torch import Tensor
-from .._torch import TorchDispatchMode
+from .._torch import TorchDispatchMode, outside_of_modes
 from ..contract.block import given
 from ..contract.chain import Namespace, learned_of
 from ..contract.tensors import compute
 from .questions import NoValueMode
 from .reasons import NotRecorded
 from .recording import Call
-from .scalars import outside_of_modes
 
 __all__ = ['Example', 'record_call']
 
@@ -116,9 +115,7 @@ def record_call(ns, example, block, why, stack, place):
     values = {n: ns.give(n, x, block, f'{n}@{place}') for n, x in gives.items()}
     small.update(gives)
     may_fail = watch.may_fail or not stacked
-    call = Call(
-        block, reads, numbers, values, old_values, of_use, stacked, may_fail, str(why)
-    )
+    call = Call(block, reads, numbers, values, old_values, of_use, stacked, may_fail)
     for v in values.values():
         v.args = call.needs
     return call

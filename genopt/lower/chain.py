@@ -15,6 +15,7 @@ For AdamW behind `centralize`, which subtracts a mean along dimensions:
 
 from contextlib import nullcontext
 from torch import Tensor
+from .._torch import outside_of_modes
 from ..contract.block import given, of_model
 from ..contract.chain import Namespace, learned_of
 from ..contract.names import held as changeable_object
@@ -23,10 +24,8 @@ from .calls import Example, record_call
 from .families import merge_families
 from .namespace import SymbolicNamespace
 from .questions import NoValueMode
-from .reasons import MustBeCalled, NeedsShape, NotRecorded
-from .recorder import lacking
+from .reasons import LacksOperation, MustBeCalled, NeedsShape, NotRecorded, Why
 from .recording import Recording
-from .scalars import outside_of_modes
 from .values import SINGLE
 
 __all__ = ['record']
@@ -37,9 +36,9 @@ row_sizes = 37, 41, 43
 
 def record(chain, layout, numbers, known_operation):
     """The `Recording` of `chain` for parameters of `layout`, and for numbers like `numbers`:
-    hyper-parameters, and states that are numbers. Raises `NotRecorded`, with the callback and the
-    reason, where no program can hold the chain: a callback over all parameters cannot be recorded,
-    for instance, or a callback that must be called returns a number"""
+    hyper-parameters, and states that are numbers. Or `Why` no program can hold the chain: a callback
+    over all parameters cannot be recorded, for instance, or a callback that must be called returns
+    a number"""
     over_all, refused = [b.name for b in chain.blocks if b.is_global], {}
 
     def on(n_families):
@@ -48,11 +47,14 @@ def record(chain, layout, numbers, known_operation):
 
     with set_apart(layout.device):
         recording = on(2 if over_all else 1)
-        if over_all and on(3).form != recording.form:
-            raise NotRecorded(
-                f"{', '.join(over_all)} depends on the number of parameters"
-            )
-    return recording
+        if isinstance(recording, Why) or not over_all:
+            return recording
+        larger = on(3)
+    if isinstance(larger, Why):
+        return larger
+    if larger.form == recording.form:
+        return recording
+    return Why(', '.join(over_all), "depends on the number of parameters")
 
 
 def record_known(chain, layout, numbers, known_operation, sizes, refused):
@@ -63,6 +65,8 @@ def record_known(chain, layout, numbers, known_operation, sizes, refused):
         recording = ChainRecorder(
             chain, layout, numbers, known_operation, sizes, refused
         ).run()
+        if isinstance(recording, Why):
+            return recording
         singles = (
             v
             for v in recording.values
@@ -71,9 +75,10 @@ def record_known(chain, layout, numbers, known_operation, sizes, refused):
         unknown = next((v for v in singles if not known_operation(v)), None)
         if unknown is None:
             return recording
+        error = LacksOperation(unknown.op)
         if not unknown.block or unknown.block.is_global:
-            raise NotRecorded(f"{unknown.block} {lacking(unknown.op)}")
-        refused[unknown.block] = NotRecorded(lacking(unknown.op))
+            return Why.of(unknown.block or 'the move', error)
+        refused[unknown.block] = error
 
 
 class ChainRecorder:
@@ -85,27 +90,33 @@ class ChainRecorder:
         self.ns = SymbolicNamespace(chain, layout, numbers, known_operation, sizes)
         self.scalars, self.recorder = self.ns.scalars, self.ns.recorder
         self.example = Example(self.ns)
-        self.calls, self.runs_on = [], {}
+        self.calls, self.why, self.runs_on = [], [], {}
         self.here = 'the state'  # where it is in the chain, for messages
         self.place = 0  # the same as a number, in the whole chain
 
     def run(self):
+        "The `Recording`; or `Why` there is none"
         try:
             outs = self.fold()
         except NotRecorded as e:
-            raise type(e)(f"{self.here} {e}") from e
+            return Why.of(self.here, e)
         except Exception as e:
-            text = (
-                f"{self.here} raises on small random tensors: {type(e).__name__}: {e}"
-            )
-            raise NotRecorded(text) from e
-        self.merge(outs)
-        for_one_shape = (
-            bool(self.calls or self.ns.own_shape) or self.recorder.asked_rank
-        )
-        counters = self.ns.counters
+            text = f"raises on small random tensors: {type(e).__name__}: {e}"
+            return Why(str(self.here), text)
+        try:
+            merge_families(self.recorder.values, self.ns.sizes, outs)
+        except NotRecorded as e:
+            over_all = ', '.join(b.name for b in self.chain.blocks if b.is_global)
+            return Why.of(over_all or self.chain, e)
+        asks_for_shape = self.calls or self.ns.own_shape or self.recorder.asked_rank
         return Recording(
-            outs[0], self.calls, self.scalars, counters, for_one_shape, self.runs_on
+            outs=outs[0],
+            calls=self.calls,
+            why=tuple(self.why),
+            scalars=self.scalars,
+            counters=self.ns.counters,
+            for_one_shape=bool(asks_for_shape),
+            runs_on=self.runs_on,
         )
 
     def fold(self):
@@ -116,13 +127,6 @@ class ChainRecorder:
         self.here = 'the move'
         self.ns.move()
         return self.ns.outs()
-
-    def merge(self, outs):
-        try:
-            merge_families(self.recorder.values, self.ns.sizes, outs)
-        except NotRecorded as e:
-            over_all = ', '.join(b.name for b in self.chain.blocks if b.is_global)
-            raise NotRecorded(f"{over_all or self.chain} {e}") from e
 
     # -- one callback --
 
@@ -143,6 +147,7 @@ class ChainRecorder:
         call = record_call(self.ns, self.example, block, why, stack, len(self.calls))
         call.place, call.draws = self.place, block in learned_of(self.chain).draws
         self.calls.append(call)
+        self.why.append(Why.of(block, why))
         self.runs_on[block] = (
             'tensors of one shape, stacked' if call.stacked else 'each tensor'
         )

@@ -19,9 +19,8 @@ import torch
 from ..contract.stand_ins import set_apart
 from .kinds import reductions
 from .operations import can_write_bits
-from .program import Why
-from .reasons import NotRecorded
-from .recorder import Recorder, lacking
+from .reasons import LacksOperation, NotRecorded, Why
+from .recorder import Recorder
 from .scalars import ScalarRecorder
 from .values import ELEMENTS, SCALAR, SINGLE, in_order
 
@@ -65,8 +64,7 @@ def recorded_code(code):
         for n in ('nearest', 'at_random', 'decode'):
             check_elementwise(found[n])
     except NotRecorded as e:
-        who = f'the code {code.name!r}'
-        return Why(who, f'{who} {e}')
+        return Why.of(f'the code {code.name!r}', e)
     return RecordedCode(code, **found)
 
 
@@ -91,7 +89,7 @@ def record(function, given):
     values = in_order([out], stop=lambda v: v.is_input)
     for v in values:
         if v.kind not in (ELEMENTS, SINGLE) or not can_write_bits(v):
-            raise NotRecorded(lacking(v.op))
+            raise LacksOperation(v.op)
     return RecordedFunction(tuple(inputs), tuple(values), out)
 
 

@@ -9,9 +9,8 @@ from .chain import record
 from .codes import recorded_code
 from .operations import can_write
 from .prefix import prefix_of
-from .program import Why, fallback
-from .reasons import NotRecorded
-from .recorder import lacking
+from .program import fallback
+from .reasons import Why
 from .stages import program_of
 
 __all__ = ['lower', 'note_change', 'programs']
@@ -21,6 +20,10 @@ programs = defaultdict(list)
 
 # Recordings of one chain. A chain that needs more uses a number in Python, as `range(k)` does
 most_programs = 16
+too_many = (
+    f"computes something else for each of {most_programs} values of a hyper-parameter; "
+    "use int() and range() on it in a callback that reads no tensors"
+)
 most_keys = 10_000  # a bound for a process that makes new callbacks without end
 
 
@@ -46,12 +49,13 @@ def lower(chain, layout, numbers, request, late=None, handed=None):
     for program in known:
         if program.holds(numbers):
             return program
-    program, for_one_shape = decide_or_use_lists(
-        chain, prefix, layout, numbers, request, len(known)
-    )
+    if len(known) < most_programs:
+        program = decide(chain, prefix, layout, numbers, request)
+    else:
+        program = fallback(chain, layout, request, Why(str(chain), too_many))
     if len(programs) > most_keys:
         del programs[next(iter(programs))]  # the oldest; plans keep those that they run
-    programs[of_shape if for_one_shape else key].append(program)
+    programs[of_shape if program.for_one_shape else key].append(program)
     return program
 
 
@@ -60,7 +64,7 @@ def growing(chain):
     for b in chain.blocks:
         for n, init in b.state.items():
             if init.grows:
-                return Why(b.name, f"{b.name} keeps the state {n!r}, which grows")
+                return Why(b.name, f"keeps the state {n!r}, which grows")
     return None
 
 
@@ -73,29 +77,20 @@ def key_of(chain, prefix, layout, numbers, request):
     return chain.key, id(prefix), of_layout, request, counters, on_device
 
 
-def decide_or_use_lists(chain, prefix, layout, numbers, request, n_known):
-    """A new program, and whether it holds for this shape class alone. The program uses operations on
-    lists if a state is in a code that no kernel can read. On a GPU it also does so if the table lacks
-    an operation of a callback, because calling that callback for each parameter would take longer"""
-    unknown = []
-    if request.launches and (why := why_no_kernel(chain, layout)):
-        on_lists = replace(request, backend='foreach')
-        program, for_one_shape = decide(
-            chain, prefix, layout, numbers, on_lists, n_known, unknown
-        )
-        return replace(program, instead=why), for_one_shape
-    program, for_one_shape = decide(
-        chain, prefix, layout, numbers, request, n_known, unknown
-    )
-    texts = tuple(lacking(v.op) for v in unknown)
-    lacked = [w for w in program.why if w.reason.endswith(texts)]
-    if request.backend != 'triton' or not texts or not lacked:
-        return program, for_one_shape
+def decide(chain, prefix, layout, numbers, request):
+    """A new program. It uses operations on lists if a state is in a code that no kernel can read. On a
+    GPU it also does so if the table lacks an operation of a callback, because calling that callback
+    for each parameter would take longer"""
     on_lists = replace(request, backend='foreach')
-    other, for_one_shape = decide(
-        chain, prefix, layout, numbers, on_lists, n_known, unknown
-    )
-    return replace(other, instead=lacked[0]), for_one_shape
+    if request.launches and (why := why_no_kernel(chain, layout)):
+        program = new_program(chain, prefix, layout, numbers, on_lists)
+        return replace(program, instead=why)
+    program = new_program(chain, prefix, layout, numbers, request)
+    why = next((w for w in program.why if w.lacks_operation), None)
+    if request.backend != 'triton' or not why:
+        return program
+    program = new_program(chain, prefix, layout, numbers, on_lists)
+    return replace(program, instead=why)
 
 
 def why_no_kernel(chain, layout):
@@ -108,27 +103,14 @@ def why_no_kernel(chain, layout):
     return None
 
 
-def decide(chain, prefix, layout, numbers, request, n_known, unknown):
-    """A new program, and whether it holds for this shape class alone. `unknown` gets the values whose
-    operations the table lacks"""
-
-    def known_operation(v):
-        known = request.backend == 'foreach' or can_write(v, layout.compute_dtype)
-        if not known:
-            unknown.append(v)
-        return known
-
-    try:
-        if n_known >= most_programs:
-            raise NotRecorded(
-                f"{chain} computes something else for each of {most_programs} values of a hyper-parameter; "
-                "use int() and range() on it in a callback that reads no tensors"
-            )
-        recording = record(chain, layout, numbers, known_operation)
-        program = program_of(recording, chain, prefix, layout, request)
-        return program, recording.for_one_shape
-    except NotRecorded as e:
-        return fallback(chain, layout, request, Why(str(e).split()[0], str(e))), True
+def new_program(chain, prefix, layout, numbers, request):
+    "The program for the backend of `request`"
+    on_lists = request.backend == 'foreach'
+    known = lambda v: on_lists or can_write(v, layout.compute_dtype)
+    recording = record(chain, layout, numbers, known)
+    if isinstance(recording, Why):
+        return fallback(chain, layout, request, recording)
+    return program_of(recording, chain, prefix, layout, request)
 
 
 def note_change(chain, block, names):

@@ -123,4 +123,4 @@ def form_of(results, stop=lambda v: False):
 
 def given_name(v):
     "The name of what the chain or a call gives; of a number that a callback holds its value"
-    return repr(v.example) if v.name.startswith('constant') else v.name
+    return repr(v.example) if v.is_constant else v.name

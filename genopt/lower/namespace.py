@@ -147,22 +147,21 @@ class SymbolicNamespace:
     # -- what it comes to --
 
     def outs(self):
-        "For each family the values that are to be written, by name"
+        "For each family the values that are to be written, by the name of what they replace"
         for n in self.chain.state:
             if (n in self.numbers) != (n in self.counters):
                 raise NotRecorded(
                     f"needs the state {n!r} to be a tensor in every step, or a number in every step"
                 )
-        written = [n for n in ('new_p', *self.chain.state) if n not in self.counters]
-        return [self.changed(written, family) for family in range(len(self.sizes))]
+        return [self.changed(family) for family in range(len(self.sizes))]
 
-    def changed(self, names, family):
-        "The values of these names, but for those that lie in their place already"
-        place = lambda n: 'p' if n == 'new_p' else n
-        values = {n: self.value(n, family) for n in names}
-        return {
-            n: v for n, v in values.items() if not (v.is_input and v.name == place(n))
+    def changed(self, family):
+        "The new values, but for those that lie in their place already"
+        new = dict(p=self.value('new_p', family))
+        new |= {
+            n: self.value(n, family) for n in self.chain.state if n not in self.counters
         }
+        return {n: v for n, v in new.items() if not (v.is_input and v.name == n)}
 
 
 def same_kind(x, p, first, example):

@@ -7,6 +7,8 @@ and texts of expressions in the order of aten's schema; keywords come only where
 A callback with an operation that is not here, or whose arguments do not fit, is called as it is."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 import torch
 from .values import CROSS, ELEMENTS, SCALAR, SINGLE, Value, aten
 
@@ -243,30 +245,27 @@ def divisor(v):
 # -- Reductions --
 
 
+@dataclass(frozen=True)
 class Reduction:
     """How a row is reduced to one number. `element(d, x)` is taken of each element; these are
-    joined by `sign`: '+', 'max' or 'min', from `start` on; `end(d, acc, n)` is the result for `n`
-    elements"""
+    joined by `sign`: '+', 'max' or 'min'; `end(d, acc, n)` is the result for `n` elements"""
 
-    def __init__(self, start, element, sign='+', end=lambda d, acc, n: acc):
-        self.start, self.element, self.sign, self.end = start, element, sign, end
-
-
-def itself(d, x):
-    return x
+    element: Callable = lambda d, x: x
+    sign: str = '+'
+    end: Callable = lambda d, acc, n: acc
 
 
-total = Reduction(0, itself)
-mean = Reduction(0, itself, end=lambda d, acc, n: d.divide(acc, n))
-largest = Reduction(-math.inf, itself, 'max')
-smallest = Reduction(math.inf, itself, 'min')
-dot = Reduction(0, lambda d, x, y: f'({x}*{y})')
+total = Reduction()
+mean = Reduction(end=lambda d, acc, n: d.divide(acc, n))
+largest = Reduction(sign='max')
+smallest = Reduction(sign='min')
+dot = Reduction(lambda d, x, y: f'({x}*{y})')
 norms = {
-    1: Reduction(0, named('abs')),
+    1: Reduction(named('abs')),
     2: Reduction(
-        0, lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc)
+        lambda d, x: f'({x}*{x})', end=lambda d, acc, n: d.function('sqrt', acc)
     ),
-    math.inf: Reduction(0, named('abs'), 'max'),
+    math.inf: Reduction(named('abs'), 'max'),
 }
 row_reductions = {
     aten.sum: total,

@@ -15,8 +15,7 @@ from torch import Tensor
 from ..contract.block import of_model
 from ..contract.chain import Chain, learned_of
 from ..contract.stand_ins import StandIn, set_apart, stand_in
-from .program import Why
-from .reasons import NotRecorded
+from .reasons import NotRecorded, Why
 
 __all__ = ['Prefix', 'prefix_of']
 
@@ -85,7 +84,7 @@ def tried(chain, last, layout, numbers, late):
         try:
             return Trial(chain, last, layout, numbers).prefix(late)
         except NotRecorded as e:
-            return Why(chain.blocks[last].name, str(e))
+            return Why.of(chain.blocks[last], e)
 
 
 def form(prefix):
@@ -127,7 +126,7 @@ class Trial:
             what = f'asks the model for {asked[0]!r}'
         who = 'it' if b is self.last else f'{b} before it'
         raise NotRecorded(
-            f"{self.last} {what}; {who} {why}, so genopt calls all callbacks for each parameter"
+            f"{what}; {who} {why}, so genopt calls all callbacks for each parameter"
         )
 
     def prefix(self, late):

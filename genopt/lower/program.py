@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from ..contract.stand_ins import shape_class
 from ..contract.tensors import wide
+from .reasons import Why
 from .scalars import ScalarProgram
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     'Request',
     'Round',
     'Stage',
-    'Why',
     'fallback',
     'layout_of',
 ]
@@ -69,7 +69,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for. `backend`: `'launch'`, which is C, `'triton'`, `'foreach'` or
+    """What the user asks for. `backend`: `'c'` or `'triton'`, which launch kernels, `'foreach'` or
     `'reference'`. `capturable`: numbers may be on the device, so that the step can be captured in a
     CUDA graph. `call_globals`: callbacks over all parameters are called, because for some other
     parameter they must be. `gated`: kernels look whether they may write"""
@@ -82,7 +82,7 @@ class Request:
     @property
     def launches(self):
         "Whether kernels run over a table of addresses"
-        return self.backend in ('launch', 'triton')
+        return self.backend in ('c', 'triton')
 
 
 def layout_of(p, grad_dtype, states, chain):
@@ -96,18 +96,6 @@ def layout_of(p, grad_dtype, states, chain):
 
 
 # -- What is decided --
-
-
-@dataclass(frozen=True)
-class Why:
-    "Why a callback is not run as part of a launch"
-
-    callback: str
-    reason: str
-
-    def __str__(self):
-        named = self.reason.startswith(self.callback)
-        return self.reason if named else f'{self.callback} {self.reason}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +152,9 @@ class Program:
 
     `call_outs`: states with a shape of their own, name -> value that a call gives. `runs_on`: what
     each callback runs on, in words. `why`: which callbacks are not part of a launch. `instead`: why
-    it runs on another backend than the request's, or None.
-    `one_call`: a kernel can run all stages in one call. `kernels`: compiled code, kept for all who
-    run the program"""
+    it runs on another backend than the request's, or None. `one_call`: a kernel can run all stages
+    in one call. `for_one_shape`: it holds for the shape class of its layout alone. `kernels`:
+    compiled code, kept for all who run the program"""
 
     chain: object
     prefix: object
@@ -180,6 +168,7 @@ class Program:
     runs_on: dict
     why: tuple
     one_call: bool = True
+    for_one_shape: bool = False
     instead: Why = None
     kernels: dict = field(default_factory=dict)
 
@@ -247,4 +236,17 @@ class Program:
 
 def fallback(chain, layout, request, why):
     "The program without stages"
-    return Program(chain, None, layout, request, (), None, (), (), {}, {}, (why,))
+    return Program(
+        chain,
+        None,
+        layout,
+        request,
+        stages=(),
+        scalars=None,
+        reciprocals=(),
+        crosses=(),
+        call_outs={},
+        runs_on={},
+        why=(why,),
+        for_one_shape=True,
+    )

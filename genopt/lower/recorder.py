@@ -9,7 +9,13 @@ from .._torch import TorchDispatchMode, outside_of_modes, without_overrides
 from .draws import UNIFORM, drawn, is_drawn, most_draws
 from .kinds import aliases, factored, kind_of
 from .questions import QuestionMode
-from .reasons import NeedsShape, NotRecorded, by_value, plain_number_only
+from .reasons import (
+    LacksOperation,
+    NeedsShape,
+    NotRecorded,
+    by_value,
+    plain_number_only,
+)
 from .values import ELEMENTS, SCALAR, SINGLE, Value, aten, tree_leaves, tree_map
 
 __all__ = ['Recorder']
@@ -31,7 +37,7 @@ class Recorder(TorchDispatchMode):
         self.value_of_id = {}  # of each tensor by its id
         self.alive = []  # these tensors: the id of a dead one might be given to another
         self.recorded = {}  # operation and operands -> value, so that the same twice is one
-        self.made = {}  # constants that callbacks make anew in each step, by their ids
+        self.fresh = {}  # constants that callbacks make anew in each step, by their ids
         self.asked_rank = False
         self.block, self.place = None, 0  # the callback that runs, and its place
         self.n_draws = Counter()  # of this callback, for each family
@@ -88,10 +94,13 @@ class Recorder(TorchDispatchMode):
         met = self.scalars.met_by(x)
         if met is None and x.ndim:
             raise NeedsShape(f"uses a tensor of its own, of shape {tuple(x.shape)}")
-        name = f'constant{len(self.values)}' if met is None else met.name
-        if id(x) in self.made:
-            self.scalars.made[name] = x.item()
-        return Value('input', name=name, kind=SCALAR, example=x)
+        if met is None:
+            op, name = 'constant', f'constant{len(self.values)}'
+        else:
+            op, name = 'input', met.name
+        if id(x) in self.fresh:
+            self.scalars.constants[name] = x.item()
+        return Value(op, name=name, kind=SCALAR, example=x)
 
     # -- operations --
 
@@ -102,11 +111,11 @@ class Recorder(TorchDispatchMode):
     def dispatch(self, func, args, kwargs):
         "Do the operation `func`, and write it down if it is one on stand-ins"
         factors, self.scalars.factors = self.scalars.factors, {}
-        self.refuse(func, args)
         name = func.overloadpacket.__name__
-        if (
-            name.startswith('_foreach_') and not factors
-        ):  # one with a factor is refused below
+        if func.overloadpacket is aten._local_scalar_dense:
+            of_scalar = self.scalars.met_by(args[0]) is not None
+            raise NotRecorded(plain_number_only if of_scalar else by_value)
+        if name.startswith('_foreach_') and not factors:  # with one it is refused below
             return self.on_each(name, args, kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags:
             return self.random(func, args, kwargs)
@@ -126,20 +135,14 @@ class Recorder(TorchDispatchMode):
         """`x` is the result of an operation on `tensors`, which are the callback's own. If the
         callback makes these in each step, `x` is the same in each step: the 1 in
         `torch.where(condition, ratio, 1.)`, which torch makes a tensor"""
-        if isinstance(x, Tensor):
-            anew = all(id(t) in self.made for t in tensors)
-            self.made.pop(
-                id(x), None
-            )  # an operation in place returns what it was given
-            if anew:
-                self.made[id(x)] = x  # alive, so that the id stays its own
+        if not isinstance(x, Tensor):
+            return x
+        anew = all(id(t) in self.fresh for t in tensors)
+        # What writes in place returns what it was given
+        self.fresh.pop(id(x), None)
+        if anew:
+            self.fresh[id(x)] = x  # alive, so that the id stays its own
         return x
-
-    def refuse(self, func, args):
-        "Raise `NotRecorded` for what no recording can hold"
-        if func.overloadpacket is aten._local_scalar_dense:
-            of_scalar = self.scalars.met_by(args[0]) is not None
-            raise NotRecorded(plain_number_only if of_scalar else by_value)
 
     def record(self, func, pure, args, kwargs, tensors, factors):
         "Do the operation `func`, and write it down as `pure`, which does not write in place"
@@ -160,7 +163,7 @@ class Recorder(TorchDispatchMode):
             if func.overloadpacket is aten.lerp:
                 value.weight_below_half = self.below_half(args[2])
             if kind == ELEMENTS and not self.known_operation(value):
-                raise NotRecorded(lacking(func))
+                raise LacksOperation(func)
             self.recorded[key] = value
             self.values.append(value)
         bind = self.bind if pure is func else self.write
@@ -233,15 +236,10 @@ class Recorder(TorchDispatchMode):
         return getattr(pure, func._overloadname)
 
     def check_written(self, x, name):
-        "Refuse to write into `x`, unless the callback has made it"
-        if not self.was_made_here(x):
+        "Refuse to write into `x`, unless an operation of the recording has made it"
+        value = self.value_of_id.get(id(x))
+        if value is None or isinstance(value.op, str):
             raise NotRecorded(f"writes in place ({name}); return the new value")
-
-    def was_made_here(self, x):
-        "Whether an operation of the recording has made `x`"
-        return id(x) in self.value_of_id and not isinstance(
-            self.value_of_id[id(x)].op, str
-        )
 
     def write(self, value, x):
         """Let `x`, which has been written in place, stand for `value`, and with it what `detach` has
@@ -284,8 +282,3 @@ def starts_a_sum(func, args):
     "Whether this adds the 0 from which Python's `sum` starts"
     added = args[1] if func.overloadpacket is aten.add and len(args) == 2 else None
     return type(added) is int and added == 0
-
-
-def lacking(func):
-    "Say that the backend cannot do the operation `func`"
-    return f"calls {func.overloadpacket.__name__}, which genopt cannot compile"

@@ -17,9 +17,7 @@ class Call:
     the callback returned them.
 
     `stacked`: one call takes several parameters of one shape. `may_fail`: it may fail on some
-    values of tensors, so nothing may be written before it. `why` it is called, in words. `place`:
-    its place in the chain. `draws`: whether it draws random numbers. `stage`: how many calls and
-    cross reductions lie before it"""
+    values of tensors, so nothing may be written before it. `place`: its place in the chain. `draws`: whether it draws random numbers"""
 
     block: object
     reads: dict
@@ -29,10 +27,8 @@ class Call:
     of_use: frozenset
     stacked: bool
     may_fail: bool
-    why: str
     place: int = 0
     draws: bool = False
-    stage: int = 0
 
     @property
     def needs(self):
@@ -46,12 +42,13 @@ class Call:
 @dataclass
 class Recording:
     """What a chain does to a parameter. `outs`: the new values of the parameter and of the states
-    that change. `calls`: the callbacks that are called. `scalars`: the recorder that has the lines
+    that change. `calls`: the callbacks that are called, and `why`, for each. `scalars`: the recorder that has the lines
     of the scalar program. `counters`: the states that are numbers. `for_one_shape`: the recording
     holds for one shape class alone. `runs_on`: what each callback runs on, in words"""
 
     outs: dict
     calls: list
+    why: tuple
     scalars: ScalarRecorder
     counters: tuple
     for_one_shape: bool

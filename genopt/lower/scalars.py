@@ -28,7 +28,7 @@ from ..contract.choice import where
 from .reasons import MustBeCalled, NotRecorded, by_counter, by_float
 from .traced import TracedScalar, untraced
 
-__all__ = ['ScalarProgram', 'ScalarRecorder', 'outside_of_modes']
+__all__ = ['ScalarProgram', 'ScalarRecorder']
 
 
 class ScalarProgram:
@@ -68,7 +68,7 @@ class ScalarRecorder:
         self.guarded = set()  # conditions that have a guard
         self.current = {}  # name in the namespace -> the scalar that it is now
         self.inputs = {}  # name of a scalar that tensors meet -> the scalar and its 0-d tensor
-        self.made = {}  # name of a scalar -> its value, the same in each step
+        self.constants = {}  # name of a scalar -> its value, the same in each step
         self.factors = {}  # keyword -> 0-d tensor, of the operation that torch is about to do
         self.may_guard = True
 

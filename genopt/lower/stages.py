@@ -8,7 +8,7 @@ only. For LAMB, whose step is scaled by the ratio of two norms:
     round 1    singles    ratio of the norms        elements   the move, which is written"""
 
 from .operations import can_write_cross, cross_kind, divisor
-from .program import Flat, Program, Round, Stage, Why
+from .program import Flat, Program, Round, Stage
 from .scalars import ScalarProgram
 from .traced import TracedScalar
 from .values import CROSS, ELEMENTS, OWN_SHAPE, SCALAR, SINGLE, in_order
@@ -19,7 +19,6 @@ __all__ = ['program_of']
 def program_of(recording, chain, prefix, layout, request):
     "The recording as a program"
     r, order = recording, recording.values
-    set_stages(order, r.calls)
     names, lines = scalar_names(order, r, request.capturable)
     divisors = (by.name for v in order if (by := divisor(v)) is not None)
     return Program(
@@ -36,7 +35,8 @@ def program_of(recording, chain, prefix, layout, request):
         one_call=fits_one_call(order, r, layout.compute_dtype),
         call_outs={n: v for n, v in r.outs.items() if v.kind == OWN_SHAPE},
         runs_on=r.runs_on,
-        why=tuple(Why(c.block.name, c.why) for c in r.calls),
+        why=r.why,
+        for_one_shape=r.for_one_shape,
     )
 
 
@@ -47,47 +47,48 @@ def unique(xs):
 # -- Stages --
 
 
-def set_stages(order, calls):
-    "Set `stage` of each value and of each call: how many calls and cross reductions lie before it"
+def stage_of_each(order, calls):
+    """The stage of each value and of each call: how many calls and cross reductions lie before it. A
+    call may read at once what the one before it gives"""
     call_of = {v: c for c in calls for v in c.gives.values()}
+    stage = {}
 
-    def before(values):
-        "The stage of what reads `values`. A call may read at once what the one before it gives"
-        return max(
-            (call_of[v].stage if v in call_of else v.stage for v in values), default=0
-        )
+    def of_call(c):
+        return max((stage[call_of.get(v, v)] for v in c.needs), default=0)
 
     for v in order:
         if v in call_of:
-            call_of[v].stage = before(call_of[v].needs)
-            v.stage = call_of[v].stage + 1
+            c = call_of[v]
+            stage[c] = of_call(c)
+            stage[v] = stage[c] + 1
         else:
-            v.stage = (
-                max((o.stage for o in v.operands), default=0) + v.is_cross_reduction
-            )
+            last = max((stage[o] for o in v.operands), default=0)
+            stage[v] = last + v.is_cross_reduction
     for c in calls:  # also those that give nothing that anybody reads
-        c.stage = before(c.needs)
+        stage[c] = of_call(c)
+    return stage
 
 
 def stages_of(order, r):
     "All stages but the last hand on; the last one writes the parameter and its states"
+    stage = stage_of_each(order, r.calls)
     last = max(
-        [0, *(v.stage for v in r.outs.values()), *(c.stage + 1 for c in r.calls)]
+        [0, *(stage[v] for v in r.outs.values()), *(stage[c] + 1 for c in r.calls)]
     )
     stages, in_scratch = [], set()
     for k in range(last):
-        stages.append(stage_of(k, order, r.calls, in_scratch))
+        calls = tuple(c for c in r.calls if stage[c] == k)
+        behind = [v for v in of_kind(order, CROSS) if stage[v] == k + 1]
+        stages.append(stage_of(calls, behind, in_scratch))
         if stages[-1].flat:
             in_scratch |= {*stages[-1].flat.stores.values()}
-    place = lambda n: 'p' if n == 'new_p' else n
-    stores = {place(n): v for n, v in r.outs.items() if v.kind != OWN_SHAPE}
+    stores = {n: v for n, v in r.outs.items() if v.kind != OWN_SHAPE}
     return (*stages, Stage(flat_of(stores, [], in_scratch), (), (), ()))
 
 
-def stage_of(k, order, calls, in_scratch):
-    "Stage `k`, which hands on. `in_scratch`: the values that earlier stages have written"
-    calls = tuple(c for c in calls if c.stage == k)
-    behind = [v for v in of_kind(order, CROSS) if v.stage == k + 1]
+def stage_of(calls, behind, in_scratch):
+    """A stage that hands on, to `calls` and to the cross values `behind` it. `in_scratch`: the values
+    that earlier stages have written"""
     reductions = tuple(v for v in behind if v.is_cross_reduction)
     arithmetic = tuple(v for v in behind if not v.is_cross_reduction)
     return Stage(
@@ -125,21 +126,19 @@ def flat_of(stores, leaves, in_scratch):
 
 def rounds_of(order, written):
     "The rounds that make the values in `order`; the last one ends in those that are `written`"
-    inner = {*order}
+    level = {}  # of each value how many reductions lie before it
     for v in order:
-        v.level = (
-            max((o.level for o in v.operands if o in inner), default=0) + v.reduces
-        )
-    depth = max((v.level for v in order), default=0)
-    return tuple(round_of(k, order, inner, written) for k in range(depth + 1))
+        level[v] = max((level.get(o, 0) for o in v.operands), default=0) + v.reduces
+    depth = max(level.values(), default=0)
+    return tuple(round_of(k, level, written) for k in range(depth + 1))
 
 
-def round_of(k, order, inner, written):
+def round_of(k, level, written):
     "Round `k`. It reduces, unless it is the last"
-    singles = of_kind([v for v in order if v.level == k and not v.reduces], SINGLE)
-    reduced = tuple(v for v in order if v.level == k + 1 and v.reduces)
+    singles = of_kind([v for v in level if level[v] == k and not v.reduces], SINGLE)
+    reduced = tuple(v for v in level if level[v] == k + 1 and v.reduces)
     ends = operands(reduced) if reduced else written
-    elsewhere = lambda v: v not in inner or v.kind != ELEMENTS
+    elsewhere = lambda v: v not in level or v.kind != ELEMENTS
     return Round(
         singles, tuple(in_order(of_kind(ends, ELEMENTS), stop=elsewhere)), reduced
     )
@@ -163,9 +162,9 @@ def scalar_names(order, r, on_device):
     met = of_kind(order, SCALAR)
     names, lines = [v.name for v in met], []
     for v in met:
-        if v.name in r.scalars.made:
-            lines.append(f'{v.name} = {r.scalars.text(r.scalars.made[v.name])}')
-        elif v.name.startswith('constant'):
+        if v.name in r.scalars.constants:
+            lines.append(f'{v.name} = {r.scalars.text(r.scalars.constants[v.name])}')
+        elif v.is_constant:
             r.scalars.objects[f'tensor_{v.name}'] = v.example
             lines.append(f'{v.name} = tensor_{v.name}{"" if on_device else ".item()"}')
     numbers = (x for c in r.calls for x in c.numbers.values())

@@ -37,13 +37,12 @@ OWN_SHAPE = 'own shape'
 @dataclass(eq=False, repr=False, slots=True)
 class Value:
     """What one operation makes. `op` is an operation of aten, or a word: `'input'` of the chain,
-    `'given'` by a call, `'cross_reduction'`. `example` is the stand-in, which has its shape and
+    `'constant'` that a callback holds, `'given'` by a call, `'cross_reduction'`. `example` is the stand-in, which has its shape and
     dtype. `block` is the callback that made it.
 
-    `stage`: how many calls and cross reductions lie before it. `level`: how many reductions lie
-    before it within its stage. `families` sets `family` and `terms`. Of a lerp
-    `weight_below_half` says whether its weight is below a half; None if that is not known. Of random
-    numbers `draw` says which draw of the step they are; None for all others"""
+    `families` sets `family` and `terms`. Of a lerp `weight_below_half` says whether its weight is
+    below a half; None if that is not known. Of random numbers `draw` says which draw of the step
+    they are; None for all others"""
 
     op: object
     args: tuple = ()
@@ -54,8 +53,6 @@ class Value:
     block: object = None
     family: object = None
     terms: tuple = ()
-    stage: int = 0
-    level: int = 0
     weight_below_half: bool = None
     draw: int = None
 
@@ -74,8 +71,13 @@ class Value:
         return [a for a in tree_leaves(self.args, self.kwargs) if isinstance(a, Value)]
 
     @property
+    def is_constant(self):
+        return self.op == 'constant'
+
+    @property
     def is_input(self):
-        return self.op == 'input'
+        "Whether the chain has it from the start, or a callback holds it"
+        return self.op == 'input' or self.is_constant
 
     @property
     def is_cross_reduction(self):

@@ -11,11 +11,11 @@ from torch.nn.parameter import is_lazy
 from .._torch import hooked,quiet,quietly,sparse_values,watched_from_outside,without_dynamo
 from ..contract.sharded import agree,local
 from ..contract.tensors import number
+from ..run.inputs import Context,Inputs
 from ..run.memory import is_capturing
 from ..run.offload import Staging,plan_for
 from ..run.plan import Plan,prepared
 from ..run.rounding import Seeds
-from ..run.sort import Inputs
 from ..run.store import shared_cell
 from . import watch
 from .explain import Explanation
@@ -232,12 +232,11 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
         self._plan = gated if unseen else plan()
         return self._plan
 
-    def _new_plan(self, inputs, finished=None, **gate):
-        "A plan for `inputs`. `finished`, `gate`: as `Plan` takes them"
-        args = inputs,self.state,self.name,self.scratch_bytes,self._late,finished
+    def _new_plan(self, inputs, finished=None, gate=None):
+        "A plan for `inputs`. `finished`: as `Plan` takes it, `gate`: as its `Context` has it"
+        context = Context(self.state, self.name, self.scratch_bytes, self._late, self._seeds, gate)
         if not self._staging and any(s.offload for s in inputs.settings): self._staging = Staging()
-        others = gate | dict(seeds=self._seeds)
-        return plan_for(self._staging, *args, **others) if self._staging else Plan(*args, **others)
+        return plan_for(self._staging, inputs, context, finished) if self._staging else Plan(inputs, context, finished)
 
     def adopt(self):
         """Do nothing, warn that the method is deprecated, and return the optimizer.

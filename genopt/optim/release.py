@@ -19,7 +19,8 @@ from ..contract.block import of_model
 from ..contract.messages import name_in
 from ..contract.tensors import wide
 from ..run.gradients import gradients
-from ..run.plan import Inputs,prepared
+from ..run.inputs import Inputs
+from ..run.plan import prepared
 from . import watch
 from .optimizer import Optimizer
 

@@ -22,9 +22,10 @@ A condition on the scale alone is the same for a whole block, so there is a loop
 import torch
 from ..lower.codes import recorded_code
 from ..lower.operations import reduction, write
+from ..lower.stages import rounds_of
 from ..lower.values import ELEMENTS, SCALAR, SINGLE
 from .c import C, each_outcome, function, joined, starts, types
-from .names import as_operand, numbered, operands
+from .names import as_operand, operands
 
 __all__ = ['CCode']
 
@@ -44,13 +45,17 @@ class CCode:
             f'/* code {self.number}: {self.code} */',
             *self.decode(),
             *self.scale(),
-            *self.store(self.recorded.nearest, ''),
-            *self.store(self.recorded.at_random, '_at_random'),
+            *self.store(self.recorded.nearest, at_random=False),
+            *self.store(self.recorded.at_random, at_random=True),
         ]
 
     def load(self, x, scale):
         "The element that the code `x` stands for"
         return f'decode_{self.number}((float){x}, {scale})'
+
+    def store_function(self, at_random):
+        "The name of the function that stores a block"
+        return f'store_{self.number}{at_random_suffix[at_random]}'
 
     def decode(self):
         f = self.recorded.decode
@@ -62,49 +67,34 @@ class CCode:
     def scale(self):
         "The function for the scale of a block `x` of floats: a loop for each round of reductions"
         f = self.recorded.scales
-        body, known, left = [], {*f.inputs}, [*f.values]
-        while left:
-            body += self.arithmetic(left, known)
-            body += self.reduce(left, known)
+        body = []
+        for r in rounds_of(f.values, [f.out]):
+            body += map(define, r.singles)
+            body += self.reducing_loop(r) if r.reduced else []
         head = f'static float scale_{self.number}(const float* restrict x)'
         return function(head, [*body, f'return {name(f.out)};'])
 
-    def arithmetic(self, left, known):
-        "Define the single numbers of `left` that are made of `known` ones. Moves them there"
-        lines = []
-        for v in [*left]:
-            if v.kind == SINGLE and not v.reduces and is_known(v, known):
-                lines.append(define(v))
-                left.remove(v)
-                known.add(v)
-        return lines
-
-    def reduce(self, left, known):
-        "The loop for those reductions of `left` whose elements are made of `known` numbers"
-        ready = [v for v in left if v.reduces and can_start(v, known)]
-        if not ready:
-            left[:] = [v for v in left if v.kind != ELEMENTS]
-            return []
-        for v in ready:
-            left.remove(v)
-            known.add(v)
-        return self.reducing_loop({v: element_text(v) for v in ready})
-
-    def reducing_loop(self, texts):
-        "The loop for reductions, whose elements have these `texts`. It looks for NaN once for each text"
-        bad = numbered(t for v, t in texts.items() if reduction(v).sign != '+')
-        before = [f'int bad{k} = 0;' for k in bad.values()]
-        body = ['const float e = x[i]; (void)e;', *map(define, elements_of(texts))]
-        body += [f'bad{k} |= {t} != {t};' for t, k in bad.items()]
-        clauses, after = [f'reduction(|:bad{k})' for k in bad.values()], []
+    def reducing_loop(self, r):
+        """The loop for the reductions of a round. A maximum loses NaN, so the loop looks for NaN, once for
+        each text of an element"""
+        texts = {v: element_text(v) for v in r.reduced}
+        keeps_nan = {v: reduction(v).sign == '+' for v in r.reduced}
+        bad = {}  # text of an element -> the flag that one of them is NaN
+        for v, t in texts.items():
+            if not keeps_nan[v]:
+                bad.setdefault(t, f'bad_{name(v)}')
+        before = [f'int {flag} = 0;' for flag in bad.values()]
+        body = ['const float e = x[i]; (void)e;', *map(define, r.elements)]
+        body += [f'{flag} |= {t} != {t};' for t, flag in bad.items()]
+        clauses, after = [f'reduction(|:{flag})' for flag in bad.values()], []
         for v, t in texts.items():
             red, total = reduction(v), f'sum_{name(v)}'
             before.append(f'float {total} = {starts[red.sign]};')
             body.append(joined(total, t, red.sign))
             clauses.append(f'reduction({red.sign}:{total})')
             end = red.end(single, total, f'{self.code.block}.0f')
-            if red.sign != '+':
-                end = single.choose(f'bad{bad[t]}', 'NAN', end)
+            if not keeps_nan[v]:
+                end = single.choose(bad[t], 'NAN', end)
             after.append(f'const float {name(v)} = {end};')
         head = f'for (int i = 0; i < {self.code.block}; i++)'
         pragma = f'#pragma omp simd {" ".join(clauses)}'
@@ -112,21 +102,29 @@ class CCode:
 
     # -- The codes of a block --
 
-    def store(self, f, how):
-        "The functions that store a block, with the codes that `f` gives. `how`: ends their names"
-        k = f'{self.number}{how}'
-        deciding = operands([v for v in f.values if v.kind == ELEMENTS])
-        flags = [v for v in deciding if v.kind == SINGLE and v.dtype is torch.bool]
-        taken = ''.join(f', int {name(v)}' for v in flags)
-        of_one = [v for v in f.values if v not in flags]
-        one = function(
+    def store(self, f, at_random):
+        "The functions that store an element, elements, and a block, with the codes that `f` gives"
+        k = f'{self.number}{at_random_suffix[at_random]}'
+        conditions = of_scale_alone(f)
+        taken = ''.join(f', int {name(v)}' for v in conditions)
+        given = ''.join(f', {name(v)}' for v in conditions)
+        return [
+            *self.code_of_element(k, f, conditions, taken),
+            *self.codes_of_elements(k, at_random, taken, given),
+            *self.store_block(k, at_random, f, conditions),
+        ]
+
+    def code_of_element(self, k, f, conditions, taken):
+        values = [v for v in f.values if v not in conditions]
+        return function(
             f'INLINE float code_{k}(float e, float scale, float noise{taken})',
-            ['(void)noise;', *map(define, of_one), f'return {name(f.out)};'],
+            ['(void)noise;', *map(define, values), f'return {name(f.out)};'],
         )
-        noise = '(float)bits[i]*0x1.0p-16f' if how else '0.0f'
-        given = ''.join(f', {name(v)}' for v in flags)
+
+    def codes_of_elements(self, k, at_random, taken, given):
+        noise = '(float)bits[i]*0x1.0p-16f' if at_random else '0.0f'
         low, high = self.code.limits
-        block = function(
+        return function(
             f'INLINE void codes_{k}(const float* restrict x, int32_t n, {self.stored}* restrict m, '
             f'float scale, const random_bits* restrict bits{taken})',
             [
@@ -136,20 +134,31 @@ class CCode:
                 f'  m[i] = ({self.stored})as_code(code_{k}(x[i], scale, {noise}{given}), {low}, {high});',
             ],
         )
-        before = [v for v in f.values if v.kind == SINGLE] if flags else []
+
+    def store_block(self, k, at_random, f, conditions):
+        "With a loop for each outcome of `conditions`, and what these are made of before it"
+        single_numbers = [v for v in f.values if v.kind == SINGLE and conditions]
         call = lambda values: f'codes_{k}(x, (int32_t)n, m, scale, bits{values});'
         size = self.code.block
-        whole = function(
+        return function(
             f'static void store_{k}(const float* x, int64_t n, {self.stored}* m, float* s, uint32_t h)',
             [
                 f'const float scale = *s = scale_{self.number}(x);',
                 f'_Alignas(64) random_bits bits[{size}]; (void)h;',
-                *([f'fill_bits(bits, {size}, h);'] if how else []),
-                *map(define, before),
-                *each_outcome([name(v) for v in flags], call),
+                *([f'fill_bits(bits, {size}, h);'] if at_random else []),
+                *map(define, single_numbers),
+                *each_outcome([*map(name, conditions)], call),
             ],
         )
-        return [*one, *block, *whole]
+
+
+at_random_suffix = {False: '', True: '_at_random'}  # of the names of functions
+
+
+def of_scale_alone(f):
+    "The conditions on the scale alone that elements of the function `f` depend on"
+    deciding = operands([v for v in f.values if v.kind == ELEMENTS])
+    return [v for v in deciding if v.kind == SINGLE and v.dtype is torch.bool]
 
 
 def name(v):
@@ -170,28 +179,3 @@ def define(v):
 def element_text(v):
     "What the reduction `v` takes of each element"
     return reduction(v).element(single, *(text(o, torch.float32) for o in v.operands))
-
-
-def is_known(v, known):
-    "Whether the single numbers that `v` is made of are `known`"
-    return all(o.kind == ELEMENTS or o.kind == SCALAR or o in known for o in v.operands)
-
-
-def can_start(v, known):
-    "Whether the elements that `v` reduces are made of `known` numbers"
-    return all(is_known(e, known) for e in elements_of([v]))
-
-
-def elements_of(values):
-    "The elements that `values` are made of, in order, but for those that are given"
-    found = {}
-
-    def visit(v):
-        for o in operands([v]):
-            if o.kind == ELEMENTS and not o.is_input and o not in found:
-                visit(o)
-                found[o] = True
-
-    for v in values:
-        visit(v)
-    return [*found]

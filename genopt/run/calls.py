@@ -16,7 +16,7 @@ from .._torch import foreach_copy, times_written
 from ..contract.tensors import describe, storage, wide
 from ..lower.decide import note_change
 from ..lower.values import CROSS, ELEMENTS, OWN_SHAPE, SINGLE
-from .foreach import DeviceScalars
+from .foreach import DeviceFactorMode
 from .memory import aligned, as_strided_like
 from .random import Drawing
 from .reference import wrote_in_place
@@ -31,7 +31,7 @@ def run_call(work, batch, c):
     "Run the call `c`. False if the callback has returned other names than before"
     shared, each = arguments(work, batch, c)
     before = versions(each)
-    with DeviceScalars() if work.program.request.capturable else nullcontext():
+    with DeviceFactorMode() if work.program.request.capturable else nullcontext():
         out = result(work, batch, c, shared, each)
     if versions(each) != before:
         raise wrote_in_place(work.who, work.program.chain)

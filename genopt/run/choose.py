@@ -9,7 +9,7 @@ from ..contract.tensors import compute
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from . import compiler, triton_runtime
-from .memory import real
+from .memory import resolved
 from .sparse import why_not
 from .triton_launch import kernel_for
 from .triton_offline import report
@@ -28,10 +28,10 @@ __all__ = [
 
 plain_types = torch.Tensor, torch.nn.Parameter
 
-# The backend that launches, for each kind of device. ROCm's devices are of the kind cuda. The tests
-# give CPUs Triton, which is then interpreted
-dialects = dict(cpu='launch', cuda='triton', xpu='triton')
-compiler_of = dict(launch=compiler, triton=triton_runtime)
+# The backend that launches kernels, for each kind of device. ROCm's devices are of the kind cuda.
+# The tests give CPUs Triton, which is then interpreted
+dialects = dict(cpu='c', cuda='triton', xpu='triton')
+compiler_of = dict(c=compiler, triton=triton_runtime)
 
 
 def backend_of(asked, device, capturable=False):
@@ -41,7 +41,7 @@ def backend_of(asked, device, capturable=False):
         return asked
     dialect = dialects.get(device.type)
     launches = dialect and asked != 'foreach'
-    if capturable and dialect == 'launch':  # C has no scalars on a device
+    if capturable and dialect == 'c':  # C has no scalars on a device
         launches = False
     return dialect if launches and compiler_of[dialect].available() else 'foreach'
 
@@ -63,18 +63,28 @@ def program_for(chain, numbers, p, asked, capturable=False):
 def program_and_why(chain, numbers, p, asked, capturable=False):
     """The same, and why it calls a callback over all parameters first; None if it does not, or does
     so because that one asks the model"""
-    x, q = compute(p), real(p.detach())
-    values = {n: init(x) for n, init in chain.state.items()}
-    hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
+    layout, counters = at_first(chain, p)
     if capturable:
-        hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
+        counters = {n: on_device(v, p.device) for n, v in counters.items()}
     request = Request(backend_of(asked, p.device, capturable), capturable)
-    layout = layout_of(q, q.dtype, rooms(chain, values, q), chain)
-    program = lower(chain, layout, numbers | hosts, request)
+    program = lower(chain, layout, numbers | counters, request)
     if not program.falls_back or not any(b.is_global for b in chain.blocks):
         return program, None
-    other = lower(chain, layout, numbers | hosts, replace(request, call_globals=True))
+    request = replace(request, call_globals=True)
+    other = lower(chain, layout, numbers | counters, request)
     return (program, None) if other.falls_back else (other, program.why[0])
+
+
+def at_first(chain, p):
+    """The layout of a parameter like `p` with states as they are at first, and its counters: states
+    that are numbers"""
+    x, q = compute(p), resolved(p.detach())
+    values = {n: init(x) for n, init in chain.state.items()}
+    stored = {n: init.room(n, values[n])[n] for n, init in chain.state.items()}
+    for n, dtype in chain.weights.beside('p', q.dtype).items():
+        stored[n] = torch.empty_like(q, dtype=dtype, device='meta')
+    counters = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
+    return layout_of(q, q.dtype, stored, chain), counters
 
 
 def check_asked(chain, numbers, params, who, fused, capturable):
@@ -127,20 +137,9 @@ def how(chain, numbers, params, asked):
 def program_on_gpu(chain, numbers, p, steps=100):
     """The program that a GPU would run for a parameter like `p`, wherever it is. Counters are at
     `steps`: in its first steps an algorithm may do something else"""
-    x, q = compute(p), real(p.detach())
-    values = {n: init(x) for n, init in chain.state.items()}
-    hosts = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
-    hosts |= {n: v + steps for n, v in hosts.items() if type(v) is int}
-    layout = layout_of(q, q.dtype, rooms(chain, values, q), chain)
-    return lower(chain, layout, numbers | hosts, Request('triton'))
-
-
-def rooms(chain, values, p):
-    "What first `values` of the states are stored in, by name, and what is beside a parameter like `p`"
-    beside = chain.weights.beside('p', p.dtype)
-    return {n: init.room(n, values[n])[n] for n, init in chain.state.items()} | {
-        n: torch.empty_like(p, dtype=t, device='meta') for n, t in beside.items()
-    }
+    layout, counters = at_first(chain, p)
+    counters |= {n: v + steps for n, v in counters.items() if type(v) is int}
+    return lower(chain, layout, numbers | counters, Request('triton'))
 
 
 def kernels(chain, numbers, params, target):
@@ -184,13 +183,9 @@ def before(prefix):
 def why_not_sparse(chain, numbers, p):
     "Why `chain` cannot take a sparse gradient of `p`, in words; None if it can"
     x = compute(p if p.numel() else p.new_zeros(1))
-    host = {
-        n: v
-        for n, init in chain.state.items()
-        if not isinstance(v := init(x[:1]), Tensor)
-    }
+    first = {n: init(x[:1]) for n, init in chain.state.items()}
+    numbers = numbers | {n: v for n, v in first.items() if not isinstance(v, Tensor)}
     rest = chain_of([b.cb for b in chain.every if 'rows' not in b.reads])
-    program = program_for(rest, numbers | host, x, 'foreach')
-    return why_not(
-        chain, numbers | host, not program.falls_back and program.elementwise, p
-    )
+    program = program_for(rest, numbers, x, 'foreach')
+    elementwise = not program.falls_back and program.elementwise
+    return why_not(chain, numbers, elementwise, p)

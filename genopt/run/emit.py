@@ -22,33 +22,23 @@ reductions between (`emit_cross.py`). `names.py` says what is called how."""
 
 from ..lower.operations import reduction
 from ..lower.values import CROSS, ELEMENTS, SCALAR
-from .c import (
-    C,
-    block,
-    each_parameter,
-    folded,
-    function,
-    joined,
-    prelude,
-    starts,
-    types,
-)
+from .c import C, each_parameter, folded, function, joined, starts
 from .c_codes import CCode
+from .c_prelude import block, drawn, prelude
+from .c_stored import Coded, stored_as
 from .emit_cross import all_stages
-from .names import CNames, operands
+from .names import operands
 from .random import kind_of
-from .rounding import word_of
 
 __all__ = ['source']
 
-drawn = 256  # the random numbers that `c.py` makes at once
+most_reduced = (
+    512  # elements that are reduced in T, before what they come to is added in double
+)
 
 
-def source(program, scalars, dtypes):
-    """The C source of `program`, a function `run`. `scalars`: the names in a row of scalars, in
-    order; `dtypes`: of what lies in memory, by name"""
-    T = types[program.layout.compute_dtype]
-    names = CNames(program, scalars, dtypes, C(T))
+def source(program, names):
+    "The C source of `program`, a function `run`. `names`: its `CNames`"
     writers = {c: CCode(c, k) for k, c in enumerate(names.codes)}
     flats = {k: s.flat for k, s in enumerate(program.stages) if s.flat}
     code = [
@@ -64,7 +54,7 @@ def source(program, scalars, dtypes):
     lines = [
         prelude,
         f'/* {", ".join(legend)} */',
-        f'typedef {T} T;',
+        f'typedef {names.d.T} T;',
         f'#define BLOCK {block}',
         *(line for c in writers.values() for line in c.source()),
         *code,
@@ -75,11 +65,11 @@ def source(program, scalars, dtypes):
 
 class StageEmitter:
     """Writes the flat part of stage `number`: a C function, and for each round one for a tile.
-    `writers`: of the codes in which states are stored"""
+    `stored`: how what it reads and writes is stored, by name. `writers`: of the codes"""
 
     def __init__(self, names, number, flat, writers):
         self.names, self.number, self.flat = names.of_stage(flat), number, flat
-        self.writers = writers
+        self.stored = {n: stored_as(n, names, writers) for n in flat.names}
 
     def source(self):
         code, body = [], ['T* w = (T*)a->singles; (void)w;']
@@ -100,36 +90,27 @@ class StageEmitter:
         "The function for one tile in round `k`"
         names, values = self.names, [*r.elements, *r.reduced]
         loads = self.loads(values, stores)
-        body = [f'const T {names.of(v)} = {self.load(n)};' for n, v in loads.items()]
-        body += map(names.define, r.elements)
-        body += [
-            line for j, v in enumerate(r.reduced) for line in self.accumulate(j, v)
-        ]
-        body += [self.store(n, v) for n, v in stores.items()]
+        used = [self.stored[n] for n in dict.fromkeys([*loads, *stores])]
         head = [
             'const int64_t t = a->tile_parameter[k], o = (int64_t)a->tile_place[k]*BLOCK;',
             'const int64_t rest = a->numel[t] - o, n = rest < BLOCK ? rest : BLOCK;',
             'const double* s = a->scalars + a->row[t]*a->width;',
             'const T* w = (const T*)a->singles; (void)s; (void)w;',
-            *(p for n in dict.fromkeys([*loads, *stores]) for p in self.pointers(n)),
-            *(self.salt(n) for n in stores if names.stochastic(n)),
+            *(line for x in used for line in x.pointers()),
+            *(line for n in stores for line in self.stored[n].salt()),
             *names.load_scalars(values),
             *names.load_singles(values),
         ]
-        coded = [n for n in dict.fromkeys([*loads, *stores]) if names.code(n)]
-        draws = [v for v in r.elements if v.draw is not None]
-        size = self.elements_at_once(coded, draws)
-        before = [*map(self.scale, [n for n in coded if n in loads])]
-        before += [line for v in draws for line in self.fill(v)]
-        if r.reduced:
-            loop = self.reducing_loop(size, r.reduced, body, before)
-        elif coded or draws:
-            loop = self.loop_in_blocks(size, body, before, stores)
-        else:
-            loop = [
-                '#pragma omp simd',
-                *function('for (int64_t i = 0; i < n; i++)', body),
-            ]
+        body = [
+            *(
+                f'const T {names.of(v)} = {self.stored[n].load()};'
+                for n, v in loads.items()
+            ),
+            *map(names.define, r.elements),
+            *(line for j, v in enumerate(r.reduced) for line in self.accumulate(j, v)),
+            *(self.store(n, v) for n, v in stores.items()),
+        ]
+        loop = self.loop(r, loads, stores, body)
         return function(
             f'static void tile_{self.number}_{k}(const Args* a, int64_t k)', head + loop
         )
@@ -141,110 +122,38 @@ class StageEmitter:
             v.name: v for v in read if v.kind == ELEMENTS and v.name in self.flat.loads
         }
 
-    def pointers(self, n):
-        "Where the elements of `n` in this tile lie, and what is beside them"
-        yield self.pointer(n, 'o')
-        code = self.names.code(n)
-        per = f'/{code.block}' if code else ''
-        for beside in self.names.beside(n):
-            yield self.pointer(beside, f'o{per}')
-
-    def pointer(self, n, offset):
-        stored, i = self.names.stored(n), self.names.slots[n]
-        return (
-            f'{stored}* restrict m{i} = ({stored}*)a->table[{i}*a->n + t] + {offset};'
-        )
-
-    def load(self, n):
-        "One element, in the type of the arithmetic"
-        i = self.names.slots[n]
-        if code := self.names.code(n):
-            return self.writers[code].load(f'm{i}[i]', f'c{i}')
-        if self.names.pair(n):
-            j = self.names.slots[self.names.beside(n)[0]]
-            return f'{self.names.pair_function("load", n)}(m{i}[i], m{j}[i])'
-        return f'load_{self.names.stored(n)}(m{i}[i])'
-
     def store(self, n, v):
-        text = self.names.text(v, self.names.compute_dtype)
-        if self.names.code(n):
-            j = self.names.slots[n]
-            return f'x{j}[i - b{j}] = (float)({text});'
-        bits = f'mixed(h{self.names.slots[n]} + (uint32_t)i * 0x9e3779b9u)'
-        random = [bits] * self.names.stochastic(n)
-        if self.names.pair(n):
-            places = [f'm{self.names.slots[m]} + i' for m in (n, *self.names.beside(n))]
-            given = ', '.join([text, *places, *random])
-            return f'{self.names.pair_function("store", n)}({given});'
-        if random:
-            return f'm{self.names.slots[n]}[i] = store_bf16_stochastic({text}, {bits});'
-        return f'm{self.names.slots[n]}[i] = store_{self.names.stored(n)}({text});'
+        return self.stored[n].store(self.names.text(v, self.names.compute_dtype))
 
-    def salt(self, n):
-        "What the random bits for `n` in this tile come from"
-        i = self.names.slots[n]
-        given = f'a->rounding, {word_of(n)}u, a->keys[t], o'
-        return f'const uint32_t h{i} = salt({given});'
-
-    # -- States in codes, and random numbers: a loop over blocks around the loop over elements --
-
-    def elements_at_once(self, coded, draws):
-        "The elements of the inner loop: the smallest block; 512 if there is none"
-        sizes = [self.names.code(n).block for n in coded]
-        return min([*sizes, drawn] if draws else sizes, default=512)
+    def loop(self, r, loads, stores, body):
+        """The loop over the elements of a tile, in blocks where a round reduces, draws random numbers
+        or has to do with codes"""
+        draws = [v for v in r.elements if v.draw is not None]
+        coded = {
+            n: x for n in (*loads, *stores) if isinstance(x := self.stored[n], Coded)
+        }
+        sizes = [x.block for x in coded.values()] + [drawn] * bool(draws)
+        size = min(sizes, default=most_reduced)
+        before = [x.load_scale() for n, x in coded.items() if n in loads]
+        before += [line for v in draws for line in self.fill(v)]
+        if r.reduced:
+            return self.reducing_loop(size, r.reduced, before, body)
+        if not sizes:
+            return [
+                '#pragma omp simd',
+                *function('for (int64_t i = 0; i < n; i++)', body),
+            ]
+        kept = [x for n, x in coded.items() if n in stores]
+        before += [x.block_start() for x in kept]
+        after = [line for x in kept for line in x.store_block(size)]
+        arrays = [x.array() for x in kept]
+        return [*arrays, *in_blocks(size, before, body, after)]
 
     def fill(self, v):
         "Make the random numbers `v` of this block"
         given = f'o + b, {v.draw}, a->keys[t], a->seed'
         fill = f'fill_{kind_of(v)}_{self.names.d.T}'
         return [f'T u_{v.name}[{drawn}];', f'{fill}(u_{v.name}, {given});']
-
-    def loop_in_blocks(self, size, body, before, stores):
-        """The loop of a tile, over blocks of `size` elements. What is to be in codes waits in an array
-        until its block is complete. `before`: what comes before the elements of a block"""
-        stored = [n for n in stores if self.names.code(n)]
-        lines = [
-            f'const int64_t end = n - b < {size} ? n : b + {size};',
-            *before,
-            *map(self.block_start, stored),
-            '#pragma omp simd',
-            *function('for (int64_t i = b; i < end; i++)', body),
-            *(line for n in stored for line in self.store_block(n, size)),
-        ]
-        return [
-            *(
-                f'float x{self.names.slots[n]}[{self.names.code(n).block}];'
-                for n in stored
-            ),
-            *function(f'for (int64_t b = 0; b < n; b += {size})', lines),
-        ]
-
-    def scale(self, n):
-        "The scale of this block, as it was before"
-        i, j = self.names.slots[n], self.names.scale_slot(n)
-        return f'const float c{i} = m{j}[b/{self.names.code(n).block}];'
-
-    def block_start(self, n):
-        "Where in its tile the block begins"
-        return (
-            f'const int64_t b{self.names.slots[n]} = b & -{self.names.code(n).block};'
-        )
-
-    def store_block(self, n, size):
-        "Store a block, if it is complete after `size` more elements"
-        code, number = self.names.code(n), self.writers[self.names.code(n)].number
-        i, j = self.names.slots[n], self.names.scale_slot(n)
-        salt = (
-            f'h{i} + (uint32_t)b{i}/2*0x9e3779b9u' if self.names.stochastic(n) else '0'
-        )
-        lines = [
-            f'for (int64_t i = end - b{i}; i < {code.block}; i++) x{i}[i] = 0.0f;',
-            f'store_{number}{"_at_random" * self.names.stochastic(n)}'
-            f'(x{i}, end - b{i}, m{i} + b{i}, m{j} + b{i}/{code.block}, {salt});',
-        ]
-        if code.block == size:
-            return lines
-        return function(f'if (end == n || end % {code.block} == 0)', lines)
 
     # -- Reductions --
 
@@ -262,28 +171,20 @@ class StageEmitter:
             joined(f'a{j}', f'x{j}', red.sign),
         ]
 
-    def reducing_loop(self, size, reduced, body, before):
-        """The loop of a tile that reduces: `size` elements in T, and what these come to in double.
-        `before`: what comes before the elements of a block, which may have fewer"""
-        signs = [reduction(v).sign for v in reduced]
+    def reducing_loop(self, size, reduced, before, body):
+        "The loop of a tile that reduces: `size` elements in T, and what these come to in double"
+        signs = dict(enumerate(reduction(v).sign for v in reduced))
         total = [
             f'double total{j} = {starts[sign]}; int bad{j} = 0;'
-            for j, sign in enumerate(signs)
+            for j, sign in signs.items()
         ]
-        few = [f'T a{j} = {starts[sign]};' for j, sign in enumerate(signs)]
-        few += [
-            f'const int64_t end = n - b < {size} ? n : b + {size};',
-            *before,
-            f'#pragma omp simd {clauses(signs)}',
-        ]
-        few += function('for (int64_t i = b; i < end; i++)', body)
-        few += [folded(f'total{j}', f'a{j}', sign) for j, sign in enumerate(signs)]
+        before = [*(f'T a{j} = {starts[sign]};' for j, sign in signs.items()), *before]
+        after = [folded(f'total{j}', f'a{j}', sign) for j, sign in signs.items()]
         save = [
             f'a->partials[k*{len(signs)} + {j}] = bad{j} ? NAN : total{j};'
-            for j in range(len(signs))
+            for j in signs
         ]
-        loop = function(f'for (int64_t b = 0; b < n; b += {size})', few)
-        return [*total, *loop, *save]
+        return [*total, *in_blocks(size, before, body, after, clauses(signs)), *save]
 
     def fold(self, r):
         "Fold the partial results of the tiles, in order, for each parameter"
@@ -347,11 +248,24 @@ class StageEmitter:
         return each_parameter(lines)
 
 
+def in_blocks(size, before, body, after, clauses=''):
+    """A loop over blocks of `size` elements, and in it the one over elements. `clauses`: what the
+    vectorized loop has to know of accumulators"""
+    lines = [
+        f'const int64_t end = n - b < {size} ? n : b + {size};',
+        *before,
+        f'#pragma omp simd{clauses}',
+        *function('for (int64_t i = b; i < end; i++)', body),
+        *after,
+    ]
+    return function(f'for (int64_t b = 0; b < n; b += {size})', lines)
+
+
 def clauses(signs):
-    "The clauses of OpenMP for the accumulators of a loop"
+    "The clauses of OpenMP for accumulators, number -> sign"
     found = []
-    for j, sign in enumerate(signs):
-        found.append(f'reduction({sign}:a{j})')
+    for j, sign in signs.items():
+        found.append(f' reduction({sign}:a{j})')
         if sign != '+':
-            found.append(f'reduction(|:bad{j})')
-    return ' '.join(found)
+            found.append(f' reduction(|:bad{j})')
+    return ''.join(found)

@@ -4,12 +4,23 @@ operations of torch, of which it takes a hundred."""
 import ctypes
 from array import array
 from . import compiler
-from .c import prelude
+from .c_prelude import prelude
+from .c_struct import structure
 
 __all__ = ['fill']
 
+Draw = structure(
+    'Draw',
+    x='void*',
+    sizes='const int64_t*',
+    keys='const int64_t*',
+    n='int64_t',
+    draw='int64_t',
+    seed='int64_t',
+    kind='int64_t',
+)
 source = f"""{prelude}
-typedef struct {{ void* x; const int64_t* sizes; const int64_t* keys; int64_t n, draw, seed, kind; }} Draw;
+{Draw.source}
 #define FILL(name, T) \\
 static void all_##name##_##T(const Draw* d) {{ \\
   T* x = (T*)d->x, some[RANDOM]; \\
@@ -32,13 +43,6 @@ void run(const Draw* d) {{
   all[d->kind](d);
 }}
 """
-
-
-class Draw(ctypes.Structure):
-    "As `Draw` in the C source"
-
-    _fields_ = [(n, ctypes.c_void_p) for n in ('x', 'sizes', 'keys')]
-    _fields_ += [(n, ctypes.c_int64) for n in ('n', 'draw', 'seed', 'kind')]
 
 
 def fill(x, sizes, keys, draw, seed, normal):

@@ -11,7 +11,7 @@ import torch
 from .._torch import foreach_copy
 from .foreach import foreach_of, on_accelerator, rewrites
 from .launch import Kernel, Launch
-from .names import moves, with_beside
+from .names import as_it_is, moves, with_beside
 from .random import of_part
 from .tensors import Part, parts
 from .triton_launch import TritonKernel, TritonLaunch
@@ -152,9 +152,10 @@ def run_part(work, part, kernel, scalars):
     "Run `kernel` for one part, in the dtype of the arithmetic"
     flat, stores = kernel.flat, work.program.chain.stores
     stored = {n: part.tensors(n) for n in (*flat.names, *flat.single_names)}
-    split = {n for n, xs in stored.items() if has_beside(stores.get(n), n, xs)}
+    how = {n: stores.get(n, as_it_is) for n in stored}
+    split = {n for n, xs in stored.items() if xs and how[n].beside(n, xs[0].dtype)}
     wide = {
-        n: joined_with_beside(stores[n], n, part, work.compute_dtype)
+        n: joined_with_beside(how[n], n, part, work.compute_dtype)
         if n in split
         else widened(xs, work.compute_dtype)
         for n, xs in stored.items()
@@ -162,20 +163,16 @@ def run_part(work, part, kernel, scalars):
     leaves = kernel(wide, scalars, of_part(part, work))
     for n in (*flat.stores, *flat.single_stores):
         if n in split:
-            write_with_beside(work, stores[n], n, wide[n], part)
+            write_with_beside(work, how[n], n, wide[n], part)
         elif wide[n] is not stored[n]:
-            news = rounded(work, stores.get(n), n, wide[n], stored[n], part)
+            news = rounded(work, how[n], n, wide[n], stored[n], part)
             foreach_copy(stored[n], news)
     return leaves
 
 
-def has_beside(how, n, xs):
-    """Whether something is stored beside the tensors `xs`, called `n`: the scales of codes, or the
-    second tensor of a pair. `how` they are stored; None for scratch memory"""
-    return how is not None and bool(xs) and bool(how.beside(n, xs[0].dtype))
-
-
 def joined_with_beside(how, n, part, dtype):
+    """The values called `n` in `dtype`. Beside them are the scales of codes, or the second tensor of a
+    pair; `how` they are stored"""
     xs = part.tensors(n)
     if code := how.code_of(xs[0].dtype):
         found = code.seen_all(xs, part.tensors(code.beside(n)))
@@ -212,8 +209,8 @@ def stored_members(how, n, part):
 
 
 def rounded(work, how, n, news, olds, part):
-    "The values `news` for the tensors `olds`. `how` they are stored; None for scratch memory"
-    if how is None or not how.stochastic:
+    "The values `news` for the tensors `olds`. `how` they are stored"
+    if not how.stochastic:
         return news
     res = []
     for k, new, old in zip(members(part), news, olds):

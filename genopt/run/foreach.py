@@ -20,7 +20,7 @@ from .rewrite import Factor, rewritten
 from .schedule import MIX, Schedule
 
 __all__ = [
-    'DeviceScalars',
+    'DeviceFactorMode',
     'Foreach',
     'foreach_of',
     'on_accelerator',
@@ -28,7 +28,7 @@ __all__ = [
     'rewrites',
 ]
 
-# the operation on lists
+# The operation on lists
 lists = {
     aten.add: 'add',
     aten.sub: 'sub',
@@ -51,14 +51,10 @@ lists = {
     aten.clamp_min: 'clamp_min',
     aten.clamp_max: 'clamp_max',
 }
-arithmetic = (
-    aten.add,
-    aten.sub,
-    aten.mul,
-    aten.div,
-)  # these take a list of 0-dim tensors as well
+# These take a list of 0-dim tensors as well
+arithmetic = aten.add, aten.sub, aten.mul, aten.div
 
-# the same with a factor that is a tensor
+# The same with a factor that is a tensor
 by_tensor = {
     aten.add: lambda x, y, alpha: y * alpha + x,
     aten.sub: lambda x, y, alpha: y * -alpha + x,
@@ -74,7 +70,7 @@ def lerp(x, y, weight):
     )
 
 
-class DeviceScalars(TorchFunctionMode):
+class DeviceFactorMode(TorchFunctionMode):
     """Lets a callback that is called use scalars on the device as `alpha=` and `value=`. Torch
     wants plain numbers there, and would wait for the device to look at them"""
 

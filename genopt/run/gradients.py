@@ -13,7 +13,7 @@ from operator import attrgetter, is_
 from torch import Tensor
 from torch.nn import Parameter
 from ..contract.sharded import local
-from .memory import Memory, aligned, as_strided_like, real
+from .memory import Memory, aligned, as_strided_like, resolved
 
 __all__ = ['Gradients', 'gradients']
 
@@ -36,20 +36,16 @@ class Gradients:
     """Takes the gradients of each step, for the parameters `ps`, which are number `indices` of all
     `n_all`. `launched`: they must lie as the parameters do. `by_address`: the launch needs no
     tensors, only their addresses, which are in `array`. `of_users`: they come from the user, and not
-    from a prefix. `pointed`: the launch has the addresses. `reader`: that of C; None if nobody has
-    tried to make one, and False if there can be none"""
+    from a prefix. `pointed`: the launch has the addresses. `known`: weak references to the gradients
+    that were taken last, and `memory`, where these lie"""
 
     def __init__(self, ps, indices, n_all, dtype, launched, by_address, of_users):
         self.ps, self.indices, self.dtype, self.launched = ps, indices, dtype, launched
         self.by_address, self.of_users = by_address, of_users
         self.all_in_order = of_users and indices == [*range(n_all)]
         self.plain_params = all(p.is_contiguous() for p in ps)
-        self.tensors, self.pointed, self.reader = None, False, None
         self.array = (ctypes.c_int64 * len(ps))() if by_address else None
-        self.known, self.memory = (
-            None,
-            None,
-        )  # weak references to those that are known, and where
+        self.forget()
 
     @property
     def addresses(self):
@@ -74,9 +70,9 @@ class Gradients:
                 self.tensors = None
         return True
 
-    def read(self):
-        "Let the reader find out where the gradients lie now. False if Python has to look at them"
-        found = self.reader.read() if self.reader else None
+    def read(self, reader):
+        "Let `reader` find out where the gradients lie now. False if Python has to look at them"
+        found = reader.read()
         if found == 'moved':
             self.forget()
         return found is not None
@@ -107,7 +103,7 @@ class Gradients:
         "The gradient `g` of `p`, real, and for a launch lying as `p` does. None if it is refused"
         if g.is_sparse:
             return None
-        g = real(local(g).detach())
+        g = resolved(local(g).detach())
         if g.dtype != self.dtype:
             return None
         return g if aligned(g, p) or not self.launched else as_strided_like(p, g)

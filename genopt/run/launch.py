@@ -13,7 +13,8 @@ import ctypes
 from array import array
 import torch
 from . import compiler
-from .c import block
+from .c_names import CNames
+from .c_prelude import Args, block
 from .emit import source
 from .look import Look
 
@@ -22,20 +23,6 @@ __all__ = ['Kernel', 'Launch']
 serial = 32_768  # elements: below, starting threads takes longer than the work
 all_stages = -1
 
-fields = (
-    'table n numel tile_parameter tile_place tiles scalars width row '
-    'singles leaves partials sums rows stage parallel seed keys rounding'
-).split()
-integers = 'n', 'tiles', 'width', 'rows', 'stage', 'parallel', 'seed', 'rounding'
-
-
-class Args(ctypes.Structure):
-    "As `Args` in the C source: pointers, and 64-bit integers"
-
-    _fields_ = [
-        (n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields
-    ]
-
 
 class Kernel:
     """The compiled code of a program. All that run the program on the same `dtypes` share it.
@@ -43,21 +30,15 @@ class Kernel:
     which column of what is handed out, is whose"""
 
     def __init__(self, program, scalars, dtypes, name):
-        flats = [s.flat for s in program.stages if s.flat]
-        rounds = [r for f in flats for r in f.rounds]
-        self.dtype, self.dtypes = program.layout.compute_dtype, dtypes
-        self.slots = {n: i for i, n in enumerate(dtypes)}
-        leaves = dict.fromkeys(v for f in flats for v in f.leaves)
-        self.leaves = {v: i for i, v in enumerate(leaves)}
-        self.width = max(1, len(scalars))
-        self.n_singles = len({v for r in rounds for v in (*r.singles, *r.reduced)})
+        names = CNames(program, scalars, dtypes)
+        self.dtype, self.dtypes = names.compute_dtype, dtypes
+        self.slots, self.leaves = names.slots, names.leaves
+        self.width, self.n_singles = max(1, len(scalars)), names.width
+        rounds = [r for s in program.stages if s.flat for r in s.flat.rounds]
         self.n_reduced = max((len(r.reduced) for r in rounds), default=0)
-        self.run = compiler.library(source(program, scalars, dtypes), name)
         self.draws = program.draws
-        self.rounds_at_random = any(
-            how.rounds_at_random(dtypes.get(n))
-            for n, how in program.chain.stores.items()
-        )
+        self.rounds_at_random = any(map(names.stochastic, dtypes))
+        self.run = compiler.library(source(program, names), name)
 
 
 class Launch:
@@ -76,7 +57,7 @@ class Launch:
         self.leaves = torch.zeros(
             self.n, max(1, len(kernel.leaves)), dtype=kernel.dtype
         )
-        self.singles = torch.zeros(self.n, max(1, kernel.n_singles), dtype=kernel.dtype)
+        self.singles = torch.zeros(self.n, kernel.n_singles, dtype=kernel.dtype)
         arrays = dict(
             numel=array('q', numels),
             row=array('i', row_of),

@@ -4,7 +4,8 @@ launch, and finds the first parameter of which it is so."""
 import ctypes
 from array import array
 from . import compiler
-from .c import block, prelude, types
+from .c import types
+from .c_prelude import block, prelude
 
 __all__ = ['Look']
 
@@ -13,16 +14,12 @@ class Look:
     "A look at the gradients of a launch. `args`: those of the launch; `slot`: of the gradients"
 
     def __init__(self, args, slot, dtype):
-        self.bad, self.first = (
-            array('d', bytes(8 * max(1, args.tiles))),
-            array('d', [0.0]),
-        )
+        self.bad = array('d', bytes(8 * max(1, args.tiles)))
+        self.first = array('d', [0.0])
         self.args = type(args).from_buffer_copy(args)
         self.args.table += 8 * args.n * slot
-        self.args.partials, self.args.sums = (
-            self.bad.buffer_info()[0],
-            self.first.buffer_info()[0],
-        )
+        self.args.partials = self.bad.buffer_info()[0]
+        self.args.sums = self.first.buffer_info()[0]
         self.run = compiler.library(source(dtype))
 
     def __call__(self, parallel):

@@ -3,7 +3,9 @@
 import ctypes
 import torch
 from .._torch import addresses_hold, handles
+from ..contract.tensors import real
 from . import compiler
+from .c_struct import structure
 
 __all__ = [
     'Memory',
@@ -12,14 +14,14 @@ __all__ = [
     'as_strided_like',
     'is_capturing',
     'layout_of',
-    'real',
     'real_dtype',
+    'resolved',
 ]
 
 
-def real(x):
-    "`x` with complex numbers as pairs of reals, and without torch's lazy conjugation and negation"
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
+def resolved(x):
+    "`x` as real numbers that are in memory as they are, without torch's lazy conjugation and negation"
+    return real(x).resolve_neg()
 
 
 def real_dtype(dtype):
@@ -46,15 +48,23 @@ def as_strided_like(p, x):
 
 # -- Memory that may move between steps: `p.data = ...`, `model.to()`, `resize_()` --
 
-# `layout` has for each of the first `shaped` tensors its number of dimensions, sizes and strides
-source = """
-#include <stdint.h>
-typedef struct {
-  void* const* handles; const int64_t* addresses; int64_t n; int64_t shaped; const int64_t* layout;
-  int32_t (*data)(void*, void**); int32_t (*dim)(void*, int64_t*);
-  int32_t (*sizes)(void*, int64_t**); int32_t (*strides)(void*, int64_t**);
-  int64_t moved;
-} Memory;
+Struct = structure(
+    'Memory',
+    handles='void* const*',
+    addresses='const int64_t*',
+    n='int64_t',
+    shaped='int64_t',
+    layout='const int64_t*',  # of each shaped one its number of dimensions, sizes and strides
+    data='Address*',
+    dim='Number*',
+    sizes='Numbers*',
+    strides='Numbers*',
+    moved='int64_t',
+)
+functions = """
+typedef int32_t Address(void*, void**), Number(void*, int64_t*), Numbers(void*, int64_t**);
+"""
+run = """
 void run(Memory* m) {
   const int64_t* at = m->layout;
   m->moved = 1;
@@ -79,16 +89,7 @@ void run(Memory* m) {
   m->moved = 0;
 }
 """
-fields = 'handles addresses n shaped layout data dim sizes strides moved'.split()
-integers = 'n', 'shaped', 'moved'
-
-
-class Struct(ctypes.Structure):
-    "As `Memory` in the C source"
-
-    _fields_ = [
-        (n, ctypes.c_int64 if n in integers else ctypes.c_void_p) for n in fields
-    ]
+source = ''.join(['#include <stdint.h>', functions, Struct.source, run])
 
 
 def layout_of(tensors):

@@ -7,24 +7,27 @@
     v3    a value that is computed, by its own name
     u_v3  random numbers v3 of some elements
 
-The lines at the start of `emit.py` show them together. How a language reads what lies in memory is
-written here for C; `triton_names.py` has it for Triton."""
+The lines at the start of `emit.py` show them together. `c_names.py` and `triton_names.py` say how a
+language reads what lies in memory."""
 
 from copy import copy
 import torch
+from ..contract.state import Stored
 from ..lower.operations import divisor, write
-from ..lower.values import CROSS, ELEMENTS, SCALAR, SINGLE
-from .random import kind_of
+from ..lower.values import CROSS, SCALAR
 
 __all__ = [
-    'CNames',
     'Names',
+    'as_it_is',
     'as_operand',
     'moves',
     'numbered',
     'operands',
     'with_beside',
 ]
+
+
+as_it_is = Stored()  # how gradients are stored, and scratch memory
 
 
 class Names:
@@ -69,20 +72,21 @@ class Names:
         "The type of what is stored as `name`"
         return self.d.types[self.dtypes[name]]
 
+    def how(self, name):
+        "How `name` is stored"
+        return self.stores.get(name, as_it_is)
+
     def stochastic(self, name):
         "Whether what is stored as `name` is rounded at random"
-        how = self.stores.get(name)
-        return how is not None and how.rounds_at_random(self.dtypes[name])
+        return self.how(name).rounds_at_random(self.dtypes[name])
 
     def code(self, name):
         "The code in which `name` is stored, with scales beside it; None if it is in no code"
-        how = self.stores.get(name)
-        return how.code_of(self.dtypes[name]) if how is not None else None
+        return self.how(name).code_of(self.dtypes[name])
 
     def beside(self, name):
         "The names of what is stored beside `name`"
-        how = self.stores.get(name)
-        return (*how.beside(name, self.dtypes[name]),) if how is not None else ()
+        return (*self.how(name).beside(name, self.dtypes[name]),)
 
     def pair(self, name):
         "Whether `name` is a parameter that is stored as two tensors"
@@ -115,42 +119,6 @@ class Names:
         return self.d.let(self.of(v), text, v.dtype is torch.bool)
 
 
-class CNames(Names):
-    "The same with what C reads and writes in memory"
-
-    def drawn(self, v):
-        "The random numbers `v`: of a block of elements, or one of the parameter"
-        if v.kind == ELEMENTS:
-            return f'u_{v.name}[i - b]'
-        return (
-            f'one_{kind_of(v)}_{self.d.T}({v.draw}, a->keys[t] & 0xffffffff, a->seed)'
-        )
-
-    def kept_at(self, v):
-        return f'w[t*{self.width} + {self.kept[v]}]'
-
-    def leaf_at(self, v):
-        return f'((T*)a->leaves)[t*{max(1, len(self.leaves))} + {self.leaves[v]}]'
-
-    def single_at(self, v):
-        "Where a single number of parameter `t` is kept"
-        if v in self.kept:
-            return self.kept_at(v)
-        return f'*(T*)a->table[{self.slots[v.name]}*a->n + t]'
-
-    def load_scalars(self, values):
-        "Statements that load the scalars that `values` read"
-        used = [o for o in operands(values) if o.kind in (SCALAR, CROSS)]
-        inverse = [i for o in used if (i := self.reciprocal(o)) is not None]
-        lines = [f'const T {self.of(o)} = (T)s[{self.scalars[o.name]}];' for o in used]
-        return lines + [f'const T r{i} = (T)s[{i}];' for i in inverse]
-
-    def load_singles(self, values, made=()):
-        "Statements that load the single numbers that `values` read, but for those `made` there"
-        used = [o for o in operands(values) if o.kind == SINGLE and o not in made]
-        return [self.let(o, f'{self.single_at(o)}{truth(o)}') for o in used]
-
-
 def moves(name):
     "Whether the tensors called `name` are others in each step: gradients, and what calls give"
     return name == 'grad' or '@' in name
@@ -161,8 +129,7 @@ def with_beside(names, dtypes, stores):
     tensor of a parameter. `stores`: those of the chain"""
     res = {n: dtypes[n] for n in names}
     for n in names:
-        if n in stores:
-            res |= stores[n].beside(n, dtypes[n])
+        res |= stores.get(n, as_it_is).beside(n, dtypes[n])
     return res
 
 
@@ -172,11 +139,6 @@ def numbered(xs):
 
 def operands(values):
     return [*dict.fromkeys(o for v in values for o in v.operands)]
-
-
-def truth(v):
-    "What turns a single number in memory into the bool that it is"
-    return ' != 0' if v.dtype is torch.bool else ''
 
 
 def as_operand(d, v, name, dtype):

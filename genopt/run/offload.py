@@ -15,6 +15,7 @@ at once, as `clip_grad_norm` does, there is one part with all of them. There is 
 callbacks are called, so that a step may fail in the middle: nothing is sent before all is computed."""
 
 from collections import deque
+from dataclasses import replace
 from operator import is_
 from types import SimpleNamespace
 import torch
@@ -24,8 +25,8 @@ from ..contract.sharded import is_sharded
 from .choose import plain_types
 from .copies import Copies, Slot, copies_for, is_far, lying_as, on_host, room_for
 from .cross import check_shared_numbers
+from .inputs import Inputs
 from .plan import Plan
-from .sort import Inputs
 
 __all__ = ['Offloaded', 'Staging', 'plan_for', 'why_not_moved']
 
@@ -34,20 +35,20 @@ part_bytes = 32 * 2**20
 at_once = 3  # parts under way
 
 
-def plan_for(staging, inputs, store, *args, **others):
+def plan_for(staging, inputs, context, finished=None):
     """A plan for `inputs`. It runs parameters on the host where the settings say `offload`.
-    `staging`: the optimizer's; `args`, `others`: as `Plan` takes them"""
+    `staging`: the optimizer's; `context`, `finished`: as `Plan` takes them"""
     group_of = inputs.group_of()
     offloaded = [inputs.settings[g].offload for g in group_of]
-    staging.settle(inputs.params, offloaded, store)
+    staging.settle(inputs.params, offloaded, context.store)
     moved = {
         i: p
         for i, (p, g) in enumerate(zip(inputs.params, inputs.grads))
         if offloaded[i] and g is not None and is_far(p)
     }
     if not moved:
-        return Plan(inputs, store, *args, **others)
-    return Offloaded(staging, moved, inputs, store, *args, seeds=others.get('seeds'))
+        return Plan(inputs, context, finished)
+    return Offloaded(staging, moved, inputs, replace(context, gate=None), finished)
 
 
 def why_not_moved(p):
@@ -199,22 +200,22 @@ class Part:
     def __init__(self, staging, places, loads):
         self.staging, self.places, self.loads = staging, places, loads
 
-    def bind(self, inputs, store, args, is_brought=False, seeds=None):
+    def bind(self, inputs, context, finished=None):
         """Make the plan. States that are new start from the values of the parameters, so these are
-        brought, unless they are there"""
+        brought, unless they are there because items have `finished`"""
         self.staging.make_room(self)
         params = [*inputs.params]
         self.users = {}  # id of a twin -> parameter
         for load in self.loads:
-            if not is_brought:
+            if not finished:
                 load.bring_weights()
             for i, x in load.twins.items():
                 self.users[id(x)], params[i] = params[i], x
         none = [None] * len(params)
         self.inputs = Inputs(params, none, inputs.settings, inputs.groups, inputs.first)
         self.take(inputs)
-        twins = StoreOfTwins(store, self.users)
-        self.plan = Plan(self.inputs, twins, *args, seeds=seeds)
+        twins = StoreOfTwins(context.store, self.users)
+        self.plan = Plan(self.inputs, replace(context, store=twins), finished)
 
     def take(self, inputs):
         "Take the settings of this step, and gradients that need not be moved"
@@ -259,37 +260,27 @@ class Offloaded:
 
     gate, can_have_gate = None, False
 
-    def __init__(
-        self,
-        staging,
-        moved,
-        inputs,
-        store,
-        who,
-        scratch_bytes,
-        late,
-        finished=None,
-        seeds=None,
-    ):
+    def __init__(self, staging, moved, inputs, context, finished=None):
+        self.staging, self.moved = staging, moved
+        self.store, self.who = context.store, context.who
         for i, p in moved.items():
             if why := why_not_moved(p):
-                raise ValueError(f'{who}: {name_in(inputs.groups, i)} {why}')
-        self.staging, self.moved, self.store, self.who = staging, moved, store, who
+                raise ValueError(f'{self.who}: {name_in(inputs.groups, i)} {why}')
         self.params = inputs.params
         self.missing = [g is None for g in inputs.grads]
         self.kinds = self.kinds_of(inputs.grads)
         self.inputs = None  # of the step that is prepared
-        args = who, scratch_bytes, late, finished
-        self.parts = (
-            self.apart(inputs) if not finished else self.together(inputs, staging.last)
-        )
+        if finished:
+            self.parts = self.together(inputs, staging.last)
+        else:
+            self.parts = self.apart(inputs)
         for part in self.parts:
-            part.bind(inputs, store, args, is_brought=finished, seeds=seeds)
+            part.bind(inputs, context, finished)
         self.simple = not finished and all(part.plan.simple for part in self.parts)
         if not self.simple and len(self.parts) > 1:
             staging.slots.clear()
             self.parts = self.together(inputs)
-            self.parts[0].bind(inputs, store, args, seeds=seeds)
+            self.parts[0].bind(inputs, context, finished)
 
     def kinds_of(self, grads):
         "All of each parameter that is moved, and of its gradient, that decides about its twin"

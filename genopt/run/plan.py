@@ -25,41 +25,25 @@ from .prefix import hand_over, late_changes, prefix_items
 from .random import key_of
 from .reader import reader_of
 from .reference import Item, loop
-from .rounding import Seeds
-from .sort import Inputs, Sort, check_shapes
+from .sort import check_shapes, sorted_parameters
 from .sparse import Rows
 from .store import SharedClock
 
-__all__ = ['Inputs', 'Plan', 'prepared']
+__all__ = ['Plan', 'prepared']
 
 
 class Plan:
-    """A plan for steps that start from inputs like `inputs`. `store`: `opt.state`; `who`: the
-    optimizer's name, for messages; `late`: what prefixes have begun to change after they were made, by name;
-    `finished`: items of this step that have gone through their chains already; `gate`: that of the
-    optimizer, for steps that may be left out without a wait; `seeds`: those of the optimizer"""
+    """A plan for steps that start from inputs like `inputs`. `context`: what all plans of the
+    optimizer have in common; `finished`: items of this step that have gone through their chains
+    already"""
 
-    def __init__(
-        self,
-        inputs,
-        store,
-        who,
-        scratch_bytes,
-        late,
-        finished=None,
-        gate=None,
-        seeds=None,
-    ):
-        refuse_meta(inputs, who)
-        self.seeds = seeds or Seeds()
-        finished = finished or {}
-        sort = Sort(inputs, store, who, scratch_bytes, late, finished, gate, self.seeds)
-        self.works, self.fallback, self.parts = (
-            [*sort.works.values()],
-            sort.fallback,
-            sort.parts,
-        )
-        self.store, self.who, self.late = store, who, late
+    def __init__(self, inputs, context, finished=None):
+        refuse_meta(inputs, context.who)
+        self.store, self.who, self.late = context.store, context.who, context.late
+        self.seeds, self.gate = context.seeds, context.gate
+        sort = sorted_parameters(inputs, context, finished or {})
+        self.works, self.fallback = sort.works, sort.fallback
+        self.local_parts = sort.local_parts
         self.remember(inputs)
         self.written_by_c = [
             self.params[i] for w in self.works if w.launched for i in w.indices
@@ -67,11 +51,11 @@ class Plan:
         self.behind_prefix = [j for j, w in enumerate(self.works) if w.program.prefix]
         simple = all(w.simple for w in self.works) and not self.behind_prefix
         self.simple = simple and not self.fallback and not self.sharded
-        self.gate = gate
         alone = not self.fallback and not self.sharded and not self.behind_prefix
         self.can_have_gate = alone and on_one_gpu(self.works)
         self.has_read = False  # whether C has read where the gradients of this step lie
-        self.rest = None  # a `Reader` that sees that the others still have none
+        # A `Reader` that sees that the others still have none, and what it reads through
+        self.rest = self.handles_of_rest = None
         self.variants = {}  # (place of a work, program) -> the work with that program
         self.items = ()  # of the fallback, in this step
         self.looked = ()  # works whose kernels have looked at the gradients of this step
@@ -81,11 +65,8 @@ class Plan:
 
     def remember(self, inputs):
         "Note what `valid_for` compares with"
-        self.params, self.settings, self.groups = (
-            inputs.params,
-            inputs.settings,
-            inputs.groups,
-        )
+        self.params, self.settings = inputs.params, inputs.settings
+        self.groups = inputs.groups
         self.missing = [g is None for g in inputs.grads]
         self.sparse = places_of_sparse(inputs.grads)
         self.sharded = any(map(is_sharded, inputs.params))
@@ -99,7 +80,7 @@ class Plan:
             and all(map(is_, params, self.params))
             and self.same_settings(inputs.settings)
             and all(w.unmoved() for w in self.works)
-            and all(local(params[i]) is x for i, x in self.parts.items())
+            and all(local(params[i]) is x for i, x in self.local_parts.items())
             and (self.read_gradients() or self.same_gradients(inputs.grads))
         )
 
@@ -195,7 +176,7 @@ class Plan:
             return False
         if work.prepare(self.settings, handed):
             return True
-        program = work.lower_again(self.settings, handed, self.late)
+        program = work.lower_again(self.settings, handed)
         if program.falls_back or program is work.program:
             return False
         if program.prefix is not work.program.prefix:

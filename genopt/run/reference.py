@@ -20,17 +20,14 @@ from ..contract.state import seen
 from ..contract.tensors import compute, describe, fit, plain, real, storage
 from .random import Drawing
 from .rounding import Rounding
+from .scalars import is_exempt, without_decay
 
 __all__ = ['Item', 'loop', 'out_of_order', 'own', 'wrote_in_place']
 
 
 def own(numbers, state):
-    "The hyper-parameters of one parameter: fastai's Learner exempts biases and norms from decay"
-    return (
-        numbers | {'wd': 0.0}
-        if 'wd' in numbers and state.get('do_wd') is False
-        else numbers
-    )
+    "The hyper-parameters `numbers` for the parameter with this state"
+    return without_decay(numbers) if is_exempt(state) else numbers
 
 
 class Item:
@@ -41,15 +38,18 @@ class Item:
     def __init__(self, p, state, chain, hypers, random=None):
         self.p, self.chain, self.random = p, chain, random
         self.state = chain.stored(p, state)
-        self.x = x = chain.seen(p, self.state)
-        self.kept = seen(chain.state, self.state)
-        self.ns = Namespace(
-            own(hypers, state), p=x, grad=compute(p.grad), rows=None, **self.kept
-        )
         self.stores = {'p': p} | {
             n: v for n, v in self.state.items() if isinstance(v, Tensor)
         }
+        self.x, self.kept, of_grad = self.seen()
+        self.ns = Namespace(own(hypers, state), p=self.x, **of_grad, **self.kept)
         self.versions = self.versions_now()
+
+    def seen(self):
+        "What callbacks see of the parameter, of its states, and of its gradient by name"
+        x = self.chain.seen(self.p, self.state)
+        kept = seen(self.chain.state, self.state)
+        return x, kept, dict(grad=compute(self.p.grad), rows=None)
 
     def call(self, block, at):
         "What `block` changes, which is number `at` of the chain and draws random numbers"
@@ -154,12 +154,10 @@ class Walk:
         "Go on to the next callback over all parameters. `out`: what `block` has changed"
         try:
             while not self.next(out).is_global:
-                draws = self.block in self.draws
-                out = (
-                    self.item.call(self.block, self.at)
-                    if draws
-                    else self.block(self.item.ns)
-                )
+                if self.block in self.draws:
+                    out = self.item.call(self.block, self.at)
+                else:
+                    out = self.block(self.item.ns)
         except StopIteration:
             self.block = None
             self.item.arrive()

@@ -16,12 +16,12 @@ import ctypes
 import math
 import torch
 
-__all__ = ['Row', 'ScalarTable']
+__all__ = ['Row', 'ScalarTable', 'is_exempt', 'without_decay']
 
 
 class Row:
     """What parameters of group number `group` that count alike have in common. `clock` holds their
-    counters. `undecayed`: fastai exempts them from decay"""
+    counters. `undecayed`: they are exempt from decay"""
 
     def __init__(self, group, clock, undecayed):
         self.group, self.clock, self.undecayed = group, clock, undecayed
@@ -29,9 +29,19 @@ class Row:
     def numbers(self, settings):
         "Hyper-parameters and counters. `settings`: those of each group"
         numbers = settings[self.group].numbers
-        if self.undecayed and 'wd' in numbers:
-            return {**numbers, 'wd': 0.0, **self.clock.values}
+        if self.undecayed:
+            numbers = without_decay(numbers)
         return {**numbers, **self.clock.values}
+
+
+def is_exempt(state):
+    "Whether the parameter with this state is exempt from decay. fastai's Learner exempts some"
+    return state.get('do_wd') is False
+
+
+def without_decay(numbers):
+    "The hyper-parameters `numbers` for a parameter that is exempt from decay"
+    return numbers | {'wd': 0.0} if 'wd' in numbers else numbers
 
 
 class ScalarTable:
@@ -44,19 +54,18 @@ class ScalarTable:
         self.scalars, self.rows = program.scalars, rows
         self.names = program.names_of_scalars()
         self.width = max(1, len(self.names))
-        # a GPU reads them in the dtype of its arithmetic: float64 would make it compute in that
-        on_device = program.request.backend == 'triton'
-        single = on_device and program.layout.compute_dtype is torch.float32
-        number = ctypes.c_float if single else ctypes.c_double
         self.launched = program.request.launches
         dtype, device = program.layout.compute_dtype, program.layout.device
+        shape = len(rows), self.width
+        on_gpu = program.request.backend == 'triton'
         self.on_device = None
-        if on_device and program.request.capturable:
-            shape = len(rows), self.width
+        if on_gpu and program.request.capturable:
             self.on_device = torch.zeros(shape, dtype=dtype, device=device)
-        n = 0 if self.on_device is not None else self.width * len(rows)
-        self.array = (number * n)()
-        self.crosses = memory_for_crosses(program) if on_device else None
+        # A GPU reads them in the dtype of its arithmetic: float64 would make it compute in that
+        single = on_gpu and dtype is torch.float32
+        number = ctypes.c_float if single else ctypes.c_double
+        self.array = (number * (math.prod(shape) if self.on_device is None else 0))()
+        self.crosses = memory_for_crosses(program) if on_gpu else None
         self.divisors = [self.names.index(n) for n in program.reciprocals]
         self.values = [None] * len(rows)
         self.settled = [None] * len(
@@ -83,9 +92,7 @@ class ScalarTable:
                 self.counters.append((row.clock, counters))
             elif self.settles and not handed:
                 self.settled[r] = now
-            if self.on_device is not None:
-                self.fill_on_device(r)
-            elif self.launched:
+            if self.launched:
                 self.fill(r)
         return True
 
@@ -93,20 +100,15 @@ class ScalarTable:
         "Compute on the device what is to be computed there"
 
     def fill(self, r):
-        "Write row `r` of the array: scalars, then the reciprocals of some"
+        "Write row `r`: scalars, then the reciprocals of some"
         values = self.values[r]
         row = values + [reciprocal(values[i]) for i in self.divisors]
-        start = r * self.width
-        self.array[start : start + len(row)] = row
-
-    def fill_on_device(self, r):
-        "The same, of scalars of which some are on the device"
-        values = self.values[r]
-        row = values + [reciprocal(values[i]) for i in self.divisors]
-        device = self.on_device.device
-        row = [wide_tensor(v, device) for v in row]
-        if row:
-            self.on_device[r, : len(row)].copy_(torch.stack(row))
+        if self.on_device is None:
+            start = r * self.width
+            self.array[start : start + len(row)] = row
+        elif row:
+            wide = [wide_tensor(v, self.on_device.device) for v in row]
+            self.on_device[r, : len(row)].copy_(torch.stack(wide))
 
     def fill_crosses(self, values):
         """Write the values of cross reductions, None for one that is not there yet. They end each

@@ -11,7 +11,7 @@ parameter. All parameters of a program are one `Work`; those that no program can
     fallback    embedding"""
 
 from dataclasses import replace
-from functools import cached_property
+from functools import partial
 import torch
 from torch import Tensor
 from ..contract.messages import name_in
@@ -21,84 +21,65 @@ from ..contract.tensors import dense
 from ..lower.decide import lower
 from ..lower.program import Request, layout_of
 from .choose import backend_of, on_device, plain_types, why_not_sparse
-from .gradients import gradients
-from .memory import aligned, real, real_dtype
+from .memory import aligned, real_dtype, resolved
 from .random import key_of
-from .store import Clock, DeviceClock, OptimisticClock, SharedClock, cells
-from .scalars import Row
-from .work import Work
+from .rows import RowMaker
+from .work import Members, Work
 
-__all__ = ['Inputs', 'Sort', 'check_shapes']
+__all__ = ['check_shapes', 'sorted_parameters']
 
 
-class Inputs:
-    """What a step starts from: parameters and gradients in order; the settings of each group; the
-    groups themselves, for messages. `grads`: None if they are to be looked up, when somebody asks;
-    `first`: the place of the first parameter in the optimizer"""
+def sorted_parameters(inputs, context, finished):
+    """The `Sort` of the parameters of `inputs`, for a plan with this `context`. `finished`: items that
+    have gone through their chains or prefixes already in this step, by place.
 
-    def __init__(self, params, grads, settings, groups, first=0):
-        self.params, self.settings, self.groups = params, settings, groups
-        self.first = first
-        if grads is not None:
-            self.grads = grads
-
-    @cached_property
-    def grads(self):
-        return gradients(self.params)
-
-    def group_of(self):
-        "The number of the group of each parameter"
-        return [i for i, g in enumerate(self.groups) for _ in g['params']]
+    A callback over all parameters is called for all of them or for none. If it must be called for
+    one, sorting starts again with `call_globals`"""
+    sort = Sort(inputs, context, finished, call_globals=False)
+    return Sort(inputs, context, finished, call_globals=True) if sort.again else sort
 
 
 class Sort:
     """Gives each parameter that has a gradient to one of `works`, or to the `fallback`, as pairs of
-    its place and its group. `parts`: of sharded parameters the local part, by place.
+    its place and its group. `local_parts`: those of sharded parameters, by place. `again`: a
+    callback over all parameters must be called.
 
-    A callback over all parameters is called for all of them or for none. If it must be called for
-    one, sorting starts again with `call_globals`.
+    With a gate sorting refuses nothing, because a plan without one may work"""
 
-    `late`: what prefixes have begun to change after they were made, by name. `finished`: items that have gone
-    through their chains or prefixes already in this step, by place. `gate`: that of the optimizer, if
-    the kernels of a GPU are to look at it. Then sorting refuses nothing, because a plan without a
-    gate may work. `seeds`: of the steps"""
-
-    def __init__(
-        self, inputs, store, who, scratch_bytes, late, finished, gate=None, seeds=None
-    ):
-        self.inputs, self.store, self.who = inputs, store, who
-        self.scratch_bytes, self.late, self.finished = scratch_bytes, late, finished
-        self.gate, self.seeds = gate, seeds
+    def __init__(self, inputs, context, finished, call_globals):
+        self.inputs, self.context, self.finished = inputs, context, finished
+        self.store, self.who, self.gate = context.store, context.who, context.gate
+        self.call_globals, self.again = call_globals, False
         self.group_of = inputs.group_of()
-        self.parts = {}
-        self.again = False
-        self.sort(call_globals=False)
-        if self.again or any(
-            has_globals(inputs.settings[g].chain) for _, g in self.fallback
-        ):
-            self.sort(call_globals=True)
-        sharing = [w for w in self.works.values() if w.global_blocks]
-        for work in sharing:
-            work.alone = len(sharing) == 1
-        for work in self.works.values():
-            work.sole = len(self.works) == 1
-            work.bind(len(inputs.grads))
-
-    def sort(self, call_globals):
-        self.works, self.fallback, self.call_globals, self.rows = (
-            {},
-            [],
-            call_globals,
-            {},
-        )
+        self.row_maker = RowMaker(inputs, context)
+        self.members, self.fallback, self.local_parts = {}, [], {}
         seen = set()
-        for i, (p, grad) in enumerate(zip(self.inputs.params, self.inputs.grads)):
+        for i, (p, grad) in enumerate(zip(inputs.params, inputs.grads)):
             if grad is not None and id(p) not in seen:
                 self.give(i, p, grad)
             seen.add(id(p))  # a parameter that is given twice is moved once
+        if not call_globals:
+            chains = [inputs.settings[g].chain for _, g in self.fallback]
+            self.again |= any(map(has_globals, chains))
+        self.works = [] if self.again else self.made_works()
+
+    def made_works(self):
+        "A work for each program and its members"
+        sharing = [key for key in self.members if has_globals(key[0].chain)]
+        return [
+            Work(
+                program,
+                members,
+                self.context,
+                n_all=len(self.inputs.grads),
+                alone=sharing == [(program, dtype)],
+                sole=len(self.members) == 1,
+            )
+            for (program, dtype), members in self.members.items()
+        ]
 
     def give(self, i, p, grad):
-        "Give parameter `i` to a work, or to the fallback"
+        "Give parameter `i` to the members of a work, or to the fallback"
         group = self.group_of[i]
         settings = self.inputs.settings[group]
         check_shapes(
@@ -139,32 +120,28 @@ class Sort:
             )
 
     def place(self, i, p, grad, group, settings):
-        "Give parameter `i` to the work of its program. Returns why no program can take it, or None"
+        "Let the program of parameter `i` have it. Returns why no program can take it, or None"
         kind = kind_of(p, grad)
         if kind is None:
             return f"{name_in(self.inputs.groups, i)} is a {type(p).__name__}"
-        x = real(local(p).detach())
+        x = resolved(local(p).detach())
         hosts, kept = self.states(p, x, settings)
         if kind == 'sharded' and not all(
             is_sharded(v) and alike(v, p) for v in kept.values()
         ):
             return "its state is not sharded as it is"
-        tensors = {n: real(local(s).detach()) for n, s in kept.items()}
+        tensors = {n: resolved(local(s).detach()) for n, s in kept.items()}
         program = self.program(i, x, tensors, real_dtype(grad.dtype), hosts, settings)
         if program.falls_back:
             return self.refused(settings, program.why[0])
         if kind == 'sharded':
             if not program.elementwise:
                 return "it is sharded, and a callback needs the whole of it"
-            self.parts[i] = local(p)
-        key = program, p.dtype
-        if key not in self.works:
-            self.works[key] = Work(
-                program, self.scratch_bytes, self.who, self.gate, self.seeds
-            )
-        work, row = self.works[key], self.row(group, p, hosts, program.request)
+            self.local_parts[i] = local(p)
+        row = self.row_maker.row(group, p, hosts, program.request)
         key = key_of(self.inputs.first + i, p)
-        work.add(i, x, tensors, local(p), kept, row, key)
+        members = self.members.setdefault((program, p.dtype), Members())
+        members.add(i, x, tensors, local(p), kept, row, key)
         return None
 
     def states(self, p, x, settings):
@@ -186,36 +163,32 @@ class Sort:
         backend = backend_of(settings.asked, x.device, settings.capturable)
         gated = backend == 'triton' and self.gate is not None
         asked = Request(backend, settings.capturable, self.call_globals, gated)
-        args = (
-            i,
-            x,
-            layout_of(x, grad_dtype, tensors, settings.chain),
-            tensors,
-            settings,
-        )
+        layout = layout_of(x, grad_dtype, tensors, settings.chain)
+        program_with = partial(self.laid_out, i, x, layout, tensors, settings)
         if gated:
             counters = {n: on_device(v, x.device) for n, v in hosts.items()}
-            program = self.laid_out(*args, counters, replace(asked, capturable=True))
+            program = program_with(counters, replace(asked, capturable=True))
             if settings.capturable or not program.falls_back:
                 return program
-        return self.laid_out(*args, hosts, asked)
+        return program_with(hosts, asked)
 
     def laid_out(self, i, x, layout, tensors, settings, counters, request):
         """The program for `request`. It is launched if the elements of parameter and states lie side
         by side in one order; else it is operations on lists"""
         chain, numbers = settings.chain, settings.numbers | counters
-        if request.launches and not dense(x):
-            request = replace(request, backend='foreach')
         handed = self.finished[i].ns if i in self.finished else {}
-        program = lower(chain, layout, numbers, request, self.late, handed)
+        lowered = lambda request: lower(
+            chain, layout, numbers, request, self.context.late, handed
+        )
+        on_lists = replace(request, backend='foreach')
+        if request.launches and not dense(x):
+            return lowered(on_lists)
+        program = lowered(request)
         elements = {n for s in program.stages if s.flat for n in s.flat.names}
         elements |= chain.weights.beside('p', x.dtype).keys()
-        if not program.request.launches or all(
-            aligned(tensors[n], x) for n in {*tensors} & elements
-        ):
-            return program
-        request = replace(request, backend='foreach')
-        return lower(chain, layout, numbers, request, self.late, handed)
+        lie_alike = all(aligned(tensors[n], x) for n in tensors.keys() & elements)
+        launched = program.request.launches
+        return lowered(on_lists) if launched and not lie_alike else program
 
     def refused(self, settings, why):
         "Why a parameter goes to the fallback. Refuses that if the user asked for one launch"
@@ -226,59 +199,6 @@ class Sort:
                 f"{self.who}: fused=True is not possible: {why}; leave fused out"
             )
         return str(why)
-
-    # -- rows of scalars --
-
-    def row(self, group, p, hosts, request):
-        """The row of scalars for a parameter of `group` with counters `hosts`, whose program is for
-        `request`. Parameters of one group that count alike share it"""
-        state = self.store.of(p)
-        undecayed = state.get('do_wd') is False
-        if hosts and len(mine := cells(state, hosts)) == len(hosts):
-            return Row(group, SharedClock(mine), undecayed)
-        on_host = not any(isinstance(v, Tensor) for v in hosts.values())
-        kind = self.kind_of_clock(on_host, request)
-        counters = ((n, v if on_host else float(v)) for n, v in hosts.items())
-        key = group, undecayed, kind, *counters
-        if key not in self.rows:
-            clock = self.clock(getattr(state, 'clock', None), hosts, kind)
-            self.rows[key] = Row(group, clock, undecayed)
-        return self.rows[key]
-
-    def kind_of_clock(self, on_host, request):
-        "Who counts. `on_host`: whether counters are plain numbers to the user"
-        if not (request.gated and on_host):
-            return Clock
-        return DeviceClock if request.capturable else OptimisticClock
-
-    def clock(self, old, hosts, kind):
-        """The clock of this `kind` for a new row: `old`, which a parameter of the row has, if all that
-        have it are of this row; else a new one"""
-        mine = (
-            type(old) is kind
-            and getattr(old, 'gate', self.gate) is self.gate
-            and old.values.keys() == hosts.keys()
-            and not any(r.clock is old for r in self.rows.values())
-        )
-        if mine and old.parameters == self.sharing(old):
-            return old
-        if kind is DeviceClock:
-            there = {n: on_device(v, self.gate.device) for n, v in hosts.items()}
-            return DeviceClock(there, hosts)
-        if kind is OptimisticClock:
-            return OptimisticClock(hosts, self.gate)
-        return Clock(
-            {n: v.clone() if isinstance(v, Tensor) else v for n, v in hosts.items()}
-        )
-
-    def sharing(self, clock):
-        "How many parameters that move now have this clock"
-        pairs = zip(self.inputs.params, self.inputs.grads)
-        return sum(
-            getattr(self.store.of(p), 'clock', None) is clock
-            for p, g in pairs
-            if g is not None
-        )
 
 
 def resolved(x):

@@ -10,36 +10,25 @@ import torch
 from ..contract.chain import Namespace, interpret
 from ..contract.state import seen
 from ..contract.tensors import compute, plain, real
-from .reference import Item, own
+from .reference import Item
 
 __all__ = ['Rows', 'why_not']
 
 
 class Rows(Item):
-    "The rows of a parameter that its sparse gradient has, while a step runs the chain on them"
+    """The rows of a parameter that its sparse gradient has, while a step runs the chain on them. `at`:
+    the indices of these rows"""
 
-    def __init__(self, p, state, chain, hypers, random=None):
-        grad = p.grad.coalesce()
-        self.random = random
-        self.p, self.chain, self.at = p, chain, tuple(grad.indices())
-        self.state = chain.stored(p, state)
-        self.kept = {
-            n: v[self.at] if isinstance(v, Tensor) else v
-            for n, v in seen(chain.state, self.state).items()
+    def seen(self):
+        grad = self.p.grad.coalesce()
+        at = self.at = tuple(grad.indices())
+        kept = {
+            n: v[at] if isinstance(v, Tensor) else v
+            for n, v in seen(self.chain.state, self.state).items()
         }
-        beside = {n: v[self.at] for n, v in chain.beside(p, self.state).items()}
-        self.x = chain.seen(p.detach()[self.at], beside)
-        self.ns = Namespace(
-            own(hypers, state),
-            p=self.x,
-            grad=compute(grad.values()),
-            rows=grad.indices(),
-            **self.kept,
-        )
-        self.stores = {'p': p} | {
-            n: v for n, v in self.state.items() if isinstance(v, Tensor)
-        }
-        self.versions = self.versions_now()
+        beside = self.chain.beside(self.p, self.state)
+        x = self.chain.seen(self.p.detach()[at], {n: v[at] for n, v in beside.items()})
+        return x, kept, dict(grad=compute(grad.values()), rows=grad.indices())
 
     def write(self):
         "Write the new rows into the parameter and its state tensors, and return the whole state"

@@ -41,13 +41,9 @@ class Tensors:
         "Those called `name` of the parameters `at`"
         if name in self.states[0]:
             return [self.states[k][name] for k in at]
-        xs = (
-            self.ps
-            if name == 'p'
-            else self.grads
-            if name == 'grad'
-            else self.extra[name]
-        )
+        if name in self.extra:
+            return [self.extra[name][k] for k in at]
+        xs = self.ps if name == 'p' else self.grads
         return [xs[k] for k in at]
 
 

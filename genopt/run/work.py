@@ -11,31 +11,32 @@ Where callbacks are called, `commit` takes one batch after the other through the
 memory is needed for one batch only."""
 
 from contextlib import nullcontext
-from copy import copy
+from functools import cached_property
 import torch
 from .._torch import foreach_norm
 from ..contract.sharded import local
 from ..contract.tensors import compute
 from ..lower.decide import lower
+from ..lower.traced import TracedScalar
 from .calls import run_call, write_call_outs
 from .flat import launches, only_launch, run_flat
 from .gradients import Gradients
 from .memory import Memory
 from .random import Numbers
 from .reader import reader_of
-from .rounding import Rounding, Seeds
+from .rounding import Rounding
 from .scalars import ScalarTable
 from .stacks import read_last
 from .tensors import Tensors, batches
 from .triton_scalars import DeviceScalars
 
-__all__ = ['Work']
+__all__ = ['Members', 'Work']
 
 most_numbers = 1000  # sets of numbers that a work remembers; those with a counter are new each step
 
 
-class Work:
-    """The parameters that `program` runs; of each, in order:
+class Members:
+    """The parameters of a work; of each, in order:
 
         indices    its place among all parameters of the optimizer
         users      the user's parameter; of a sharded one the local part
@@ -45,16 +46,10 @@ class Work:
 
     `tensors` has parameters, states and gradients as the backends see them, real and local"""
 
-    def __init__(self, program, scratch_bytes, who, gate=None, seeds=None):
-        self.program, self.scratch_bytes, self.who = program, scratch_bytes, who
-        self.seeds, self.keys = seeds or Seeds(), []
-        self.gate = gate if program.request.gated else None
+    def __init__(self):
         self.tensors = Tensors()
-        self.indices, self.users, self.kept, self.row_of, self.rows = [], [], [], [], []
-        self.launched = program.request.launches
-        self.global_blocks = [b for b in program.chain.blocks if b.is_global]
-        self.alone = False  # whether no other work has callbacks over all parameters
-        self.sole = False  # whether there is no other work
+        self.indices, self.users, self.kept = [], [], []
+        self.row_of, self.rows, self.keys = [], [], []
 
     def add(self, i, p, states, user, kept, row, key):
         "Add parameter number `i`. `p` and `states`: real and local"
@@ -68,67 +63,60 @@ class Work:
         self.row_of.append(self.rows.index(row))
         self.keys.append(key)
 
-    def bind(self, n_all):
-        "Make what stays from step to step. `n_all`: the number of all parameters"
-        self.n_all = n_all
-        self.compute_dtype = self.program.layout.compute_dtype
-        self.simple = (
-            self.launched
-            and self.program.one_call
-            and (self.alone or not self.global_blocks)
-        )
-        self.before_commit = self.count_before_commit()
-        self.at_once = self.simple and self.sole
-        self.scalars = scalar_table(self.program, self.rows, self.at_once, self.gate)
-        self.cross = {}  # the values of cross reductions, and of arithmetic on them, in this step
-        self.bind_tensors()
-        self.bind_calls()
 
-    def bind_tensors(self):
-        program, tensors, grad_dtype = (
-            self.program,
-            self.tensors,
-            self.program.layout.grad_dtype,
-        )
+class Work:
+    """Runs `members` by `program`. `n_all`: the number of all parameters; `alone`: no other work has
+    callbacks over all parameters; `sole`: there is no other work"""
+
+    def __init__(self, program, members, context, n_all, alone, sole):
+        self.program, self.members, self.context = program, members, context
+        self.n_all, self.alone, self.sole = n_all, alone, sole
+        self.who, self.seeds = context.who, context.seeds
+        self.scratch_bytes = context.scratch_bytes
+        self.gate = context.gate if program.request.gated else None
+        self.indices, self.keys = members.indices, members.keys
+        self.users, self.kept = members.users, members.kept
+        self.rows, self.row_of = members.rows, members.row_of
+        self.tensors = tensors = members.tensors
+
+        self.launched = program.request.launches
+        self.compute_dtype = program.layout.compute_dtype
+        self.global_blocks = [b for b in program.chain.blocks if b.is_global]
+        one_call = self.launched and program.one_call
+        self.simple = one_call and (alone or not self.global_blocks)
+        self.before_commit = 0 if self.simple else count_before_commit(program)
+        self.at_once = self.simple and sole
+        self.scalars = scalar_table(program, self.rows, self.at_once, self.gate)
+        # Of this step: values of cross reductions, and of the arithmetic on them; and of each gradient
+        # whether it has closed the gate
+        self.cross, self.marks = {}, None
+
         tensors.make_extra(program.chain.extra, self.compute_dtype)
-        states = {n: s.dtype for n, s in tensors.states[0].items()}
-        self.dtypes = dict(p=tensors.ps[0].dtype, grad=grad_dtype) | states
+        grad_dtype = program.layout.grad_dtype
+        self.dtypes = dict(p=tensors.ps[0].dtype, grad=grad_dtype)
+        self.dtypes |= {n: s.dtype for n, s in tensors.states[0].items()}
         self.gradients = Gradients(
             tensors.ps,
             self.indices,
-            self.n_all,
+            n_all,
             grad_dtype,
             launched=self.launched,
             by_address=self.simple and self.kernels_read_gradients,
             of_users=not program.prefix,
         )
         self.batches = batches(program, tensors, self.row_of, self.scratch_bytes)
-        self.watched = [
-            *self.users,
-            *(local(s) for kept in self.kept for s in kept.values()),
-        ]
+        self.watched = [*self.users]
+        self.watched += [local(s) for kept in self.kept for s in kept.values()]
         self.memory = Memory(self.watched, len(self.users))
 
-    def bind_calls(self):
-        calls = [c for s in self.program.stages for c in s.calls]
+        calls = [c for s in program.stages for c in s.calls]
         numbers = [x for c in calls for x in c.numbers.values()]
-        self.read_by_calls = [x.name for x in numbers if hasattr(x, 'recorder')]
-        self.read_last = read_last(self.program)
+        self.read_by_calls = [x.name for x in numbers if isinstance(x, TracedScalar)]
+        self.read_last = read_last(program)
         self.tried_numbers = set()
         self.batch_of_row = {}  # the first batch that has it
         for b in self.batches if calls else ():
             self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
-
-    def count_before_commit(self):
-        "How many stages come before `commit`"
-        stages = self.program.stages
-        if self.simple:
-            return 0
-        return (
-            len(stages) - 1
-            if self.program.holds_whole
-            else int(bool(stages[0].cross_reductions))
-        )
 
     def rounding(self, name, places, sizes=None):
         """What is to be on while `name` of the parameters at `places` is written by operations of
@@ -141,19 +129,19 @@ class Work:
 
     # -- another program --
 
-    def lower_again(self, settings, handed, late):
+    def lower_again(self, settings, handed):
         "The program that holds for the numbers of the first row"
         program, numbers = self.program, self.rows[0].numbers(settings)
+        late, handed = self.context.late, handed or {}
         return lower(
-            program.whole, program.layout, numbers, program.request, late, handed or {}
+            program.whole, program.layout, numbers, program.request, late, handed
         )
 
     def with_program(self, program):
         "The same parameters, run by another program"
-        res = copy(self)
-        res.program = program
-        res.bind(self.n_all)
-        return res
+        return Work(
+            program, self.members, self.context, self.n_all, self.alone, self.sole
+        )
 
     def used_by_graphs(self):
         """What a CUDA graph that has recorded a step uses whenever it is replayed, beside parameters,
@@ -176,20 +164,22 @@ class Work:
         self.tensors.grads = self.gradients.tensors
         return True
 
+    @property
+    def kernels_read_gradients(self):
+        return 'grad' in self.program.names_in_memory
+
+    @cached_property
+    def reader(self):
+        "What reads in C where the gradients lie; None or False where Python has to look at them"
+        grads, dtype = self.gradients, self.dtypes['grad']
+        legible = grads.by_address and grads.of_users and self.kernels_read_gradients
+        if not legible or {p.dtype for p in self.users} != {dtype}:
+            return None
+        return reader_of(self.users, self.memory.handles, dtype, grads.array)
+
     def read_gradients(self):
         "Let C read where the gradients lie now. False if Python has to look at them"
-        grads, handles, dtype = self.gradients, self.memory.handles, self.dtypes['grad']
-        if grads.reader is None:
-            legible = (
-                grads.by_address and grads.of_users and self.kernels_read_gradients
-            )
-            same_kind = {p.dtype for p in self.users} == {dtype}
-            grads.reader = (
-                legible
-                and same_kind
-                and reader_of(self.users, handles, dtype, grads.array)
-            )
-        return grads.read()
+        return bool(self.reader) and self.gradients.read(self.reader)
 
     def prepare(self, settings, handed=None):
         "Compute the scalars of this step. False if a guard fails. `handed`: what a prefix came to"
@@ -207,12 +197,8 @@ class Work:
         launch = only_launch(self)
         return not launch.reads('grad') or launch.look() is not None
 
-    @property
-    def kernels_read_gradients(self):
-        return 'grad' in self.program.names_in_memory
-
     def close_gate_if_bad(self):
-        "The same, on the device, which then leaves out what comes"
+        "Let the device find out, and then leave out what comes"
         if self.kernels_read_gradients:
             for launch in launches(self):
                 launch.look_into_gate()
@@ -288,6 +274,13 @@ class Work:
             batch.tried = True
             self.tried_numbers.add(numbers)
         return True
+
+
+def count_before_commit(program):
+    "How many stages come before `commit`, where there are several calls"
+    if program.holds_whole:
+        return len(program.stages) - 1
+    return int(bool(program.stages[0].cross_reductions))
 
 
 def scalar_table(program, rows, at_once, gate):

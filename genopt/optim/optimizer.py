@@ -81,7 +81,6 @@ class Optimizer(ForLearner, Modes, Nonfinite, ParamGroups, Saving, torch.optim.O
 
     arguments     = {}                                                  # the hyper-parameters of an algorithm, with defaults
     scratch_bytes = 64*2**20                                            # the bytes a step may use beyond parameters, gradients and state
-    _seeds = None                                                       # of the random numbers of a step
     _records = False                                                    # whether a CUDA graph records this step
     _recorded = False                                                   # whether one has recorded a step of the present plan
     _graphs = ()                                                        # what those use that have recorded steps of earlier plans

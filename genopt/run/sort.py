@@ -155,7 +155,7 @@ class Sort:
         if settings.capturable:
             hosts = {n: on_device(v, p.device) for n, v in hosts.items()}
         tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
-        return hosts, {n: resolved(v) for n, v in tensors.items()}
+        return hosts, {n: materialized(v) for n, v in tensors.items()}
 
     def program(self, i, x, tensors, grad_dtype, hosts, settings):
         """The program for parameter `i` with counters `hosts`. If kernels may leave a step out, they
@@ -201,7 +201,7 @@ class Sort:
         return str(why)
 
 
-def resolved(x):
+def materialized(x):
     "`x` itself, or a copy if the user has set a state to a lazy conjugate or negative, as `z.conj()` is"
     return x if is_sharded(x) else x.resolve_conj().resolve_neg()
 

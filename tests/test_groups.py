@@ -147,7 +147,7 @@ clipped    = [genopt.blocks.sign_grad, AdamW]
     ((None,torch.optim.SGD),    (Lion,),            'torch.optim.SGD has saved it, and the group runs Lion'),
     ((genopt.SGD,),             (None,Lion),        'SGD has saved it, and the optimizer is Lion'),
     ((plain_list,),             ([average_grad, genopt.blocks.average_sqr_grad, momentum_step],), "the saved group has 'momentum', where .* has 'betas'"),
-], ids=str)
+])
 def test_a_group_with_cbs_loads_what_an_optimizer_of_them_loads(theirs, ours, refused):
     saved = of_one_group(*theirs)[1].state_dict()
     m,opt = of_one_group(*ours)

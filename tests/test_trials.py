@@ -179,6 +179,20 @@ def instead(monkeypatch, stop=None):
     monkeypatch.setattr(matrix, 'one', one)
     return ran
 
+def test_an_optimizer_of_ones_own_is_run_again_after_an_edit(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = tmp_path/'own_rule_of_this_test.py'
+    own.write_text('from genopt import SGD\nclass Mine(SGD): pass\n')
+    args = dict(opts=f'{own.stem}:Mine', names='fine_convergence', out=tmp_path/'trials.json', processes=1)
+    name = f'{own.stem}:Mine'
+    first = matrix.trials(**args)['rows'][name]
+    done = []
+    monkeypatch.setattr(matrix, 'one', lambda *job: done.append(job) or ([dict(refused='no')], 0.))
+    assert matrix.trials(**args)['rows'][name]==first and not done
+    own.write_text('from genopt import SGD\nclass Mine(SGD): "edited"\n')
+    row.cache_clear()
+    assert matrix.trials(**args)['rows'][name]['results']=={'fine_convergence': [dict(refused='no')]} and done==[(name, 'fine_convergence')]
+
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     out  = tmp_path/'t.json'
     args = dict(opts='SGD, Adam', names='minimax, cliff', out=out, processes=1)

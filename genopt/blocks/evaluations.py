@@ -78,20 +78,22 @@ def to_remember(vectors, params, hists):
     "The history of each parameter that holds these `vectors`. If there are none, the old `hists`"
     return [torch.stack(rows) for rows in zip(*(parts(v, params) for v in vectors))] if vectors else hists
 
-def with_pair(ys, ss, h_diag, y, s, size):
-    "The last `size` pairs, with `y` and `s` at the end, and `y's / y'y`, the scale of H. If the curvature `y's` is not positive, all as it was"
-    if not (y_s := y.dot(s))>1e-10: return ys,ss,h_diag
-    return [*ys, y][-size:],[*ss, s][-size:],(y_s/y.dot(y)).item()
+def pair(y, s): return y,s,y.dot(s).reciprocal()
 
-def two_loops(grad, ys, ss, h_diag):
-    """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits the differences `ys` of gradients and `ss`
-    of parameters. Nocedal and Wright 2006, algorithm 7.4"""
-    q,rhos,alphas = grad.neg(),[1/y.dot(s) for y,s in zip(ys, ss)],[]
-    for y,s,rho in zip(ys[::-1], ss[::-1], rhos[::-1]):
-        alphas.insert(0, s.dot(q)*rho)
-        q = q.add(y, alpha=-alphas[0].item())
+def with_pair(pairs, h_diag, y, s, size):
+    "The last `size` pairs, with `y` and `s` at the end, and `y's / y'y`, the scale of H. If the curvature `y's` is not positive, all as it was"
+    if not (y_s := y.dot(s))>1e-10: return pairs,h_diag
+    return [*pairs, pair(y, s)][-size:],(y_s/y.dot(y)).item()
+
+def two_loops(grad, pairs, h_diag):
+    """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits `pairs` of differences of gradients, y, and
+    of parameters, s, with `rho = 1/y's`. Nocedal and Wright 2006, algorithm 7.4"""
+    q,alphas = grad.neg(),[]
+    for y,s,rho in reversed(pairs):
+        alphas.append(s.dot(q)*rho)
+        q = q.add(y, alpha=-alphas[-1].item())
     r = q*h_diag
-    for y,s,rho,alpha in zip(ys, ss, rhos, alphas): r = r.add(s, alpha=(alpha - y.dot(r)*rho).item())
+    for (y,s,rho),alpha in zip(pairs, reversed(alphas)): r = r.add(s, alpha=(alpha - y.dot(r)*rho).item())
     return r
 
 def wolfe(at, x, d, t, f, g, left):
@@ -116,12 +118,12 @@ def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_
     n_keep,n_iter,t,h_diag = [max(v) for v in (n_keeps, n_iters, ts, h_diags)]
     rested   = [n<n_iter for n in n_iters]                                  # these had no gradient: they did not move, and what they keep is old
     d,last_g = flat([x*(not r) for x,r in zip(directions, rested)]),flat(last_grads)
-    ys,ss    = [remembered(hists, n_keep, params, rested) for hists in (y_hists, s_hists)]
+    pairs    = [*map(pair, *(remembered(hists, n_keep, params, rested) for hists in (y_hists, s_hists)))]
     left     = (max_iter*5//4 if max_eval is None else max_eval) - 1        # evaluations; the step began with one
     for i in range(1, int(max_iter)+1):
         n_iter += 1
-        ys,ss,h_diag = with_pair(ys, ss, h_diag, g-last_g, d*t, int(history_size))
-        d = two_loops(g, ys, ss, h_diag)
+        pairs,h_diag = with_pair(pairs, h_diag, g-last_g, d*t, int(history_size))
+        d = two_loops(g, pairs, h_diag)
         t = lr*min(1., (1/g.abs().sum()).item()) if n_iter==1 else lr
         last_f,last_g = f,g
         if g.dot(d)>-tolerance_change: break                                # `d` hardly descends
@@ -130,5 +132,6 @@ def lbfgs_step(params, grads, loss, evaluate, lr, max_iter, max_eval, tolerance_
         x = x.add(d, alpha=t)
         if left<=0 or g.abs().max()<=tolerance_grad: break
         if (d*t).abs().max()<=tolerance_change or abs(f-last_f)<tolerance_change: break
+    ys,ss = [[v[i] for v in pairs] for i in (0, 1)]
     return dict(new_ps=parts(x, params), directions=parts(d, params), last_grads=parts(last_g, params), y_hists=to_remember(ys, params, y_hists),
-                s_hists=to_remember(ss, params, s_hists), n_keep=len(ys), n_iter=n_iter, t=t, h_diag=h_diag)
+                s_hists=to_remember(ss, params, s_hists), n_keep=len(pairs), n_iter=n_iter, t=t, h_diag=h_diag)

@@ -3,7 +3,7 @@
 A step runs the chain on the rows that the gradient has. It reads and writes no other rows. For
 many chains (SGD, Adagrad) a gradient of zero changes nothing, so a dense gradient would do the
 same. For other chains it would not. If such a chain reads `rows`, it asks to leave rows without
-gradient alone (`lazy`, as in SparseAdam). `why_not` refuses any other such chain."""
+gradient alone (`lazy_rows`, as in SparseAdam). `why_not` refuses any other such chain."""
 
 from torch import Tensor
 import torch
@@ -70,5 +70,5 @@ def why_not(chain, numbers, elementwise, p):
     what = 'the parameter' if moved == ['new_p'] else moved[-1]
     return (
         f"{what} changes where the gradient is zero; "
-        "SparseAdam, or `lazy` in the list, leaves such rows as they are"
+        "SparseAdam, or `lazy_rows` in the list, leaves such rows as they are"
     )

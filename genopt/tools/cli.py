@@ -164,10 +164,13 @@ def explain(
     name:str,                  # An algorithm with settings, such as Adam or "SGD(momentum=0.9, nesterov=True)"
     kernel:str=None,           # Print the kernel for this GPU instead, and what its compiler says: sm_80, sm_90, sm_100 or gfx942
 ):
-    "Show the callbacks of an algorithm as a table, on the small network of `genopt compare`"
+    "Show the callbacks of an algorithm as a table, on the small network of `genopt compare`, or on its matrices if it takes no others"
     model = make_model('mlp', torch.zeros(1,1,8,8))
     spec, = comparison.parse_specs(name, pairs=True)
-    opt   = spec.ours(model)
+    try:
+        opt = spec.ours(model)
+    except ValueError:                                                              # some take matrices only, as Muon
+        opt = spec.ours([p for p in model.parameters() if p.ndim==2])
     if kernel:
         return print(opt.explain().kernel(kernel))
     print(f"{inspect.getdoc(type(opt))}\n\n{opt.explain()}")

@@ -54,14 +54,18 @@ class Spec:
 
     @property
     def source(self):
-        "A checksum of the modules of a user's own rules, which tells that they have changed; None for those of genopt"
-        own = [m for m in map(inspect.getmodule, self.items) if m and m.__name__.partition('.')[0]!='genopt' and hasattr(m, '__file__')]
-        return zlib.crc32(b''.join(Path(m.__file__).read_bytes() for m in own)) if own else None
+        "As `source_of` its items"
+        return source_of(self.items)
 
     @property
     def group(self):
         "The algorithm and its settings as a param group has them"
         return dict(algorithm=self.items if self.is_list else self.items[0], **self.settings)
+
+def source_of(items) -> int|None:
+    "A checksum of the modules of a user's own rules, which tells that they have changed; None for those of genopt"
+    own = [m for m in map(inspect.getmodule, items) if m and m.__name__.partition('.')[0]!='genopt' and hasattr(m, '__file__')]
+    return zlib.crc32(b''.join(Path(m.__file__).read_bytes() for m in own)) if own else None
 
 class Pair:
     "Two algorithms for one model: `Muon+AdamW` is Muon for what `genopt.matrices` finds, and AdamW for the rest"

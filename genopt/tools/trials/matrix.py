@@ -112,24 +112,28 @@ def trials(opts: str|None=None, names: str|None=None, out: Path|None=None, proce
 # -- The file --
 
 def begin(out, rows, names, fresh) -> dict:
-    "What the file `out` has, without results of tasks that have changed since, and with an entry for each of `rows`"
+    """What the file `out` has, with an entry for each of `rows`. Left out are results of tasks, and of a user's own optimizers, that have changed
+    since"""
     res = json.loads(out.read_text(encoding='utf-8')) if out and out.exists() else dict(rows={}, tasks={})
     settings = dict(rates=[*judging.rates], seeds=judging.seeds, needed=judging.needed)
     if not res.keys()>={'rows','tasks'} or any(res.get(k, v)!=v for k,v in settings.items()):
         raise ValueError(f"{out} has no trials, or was made with other rates or seeds; give another file")
     stale = {n for n,t in res['tasks'].items() if n not in tasks or t['fingerprint']!=tasks[n].fingerprint}
-    kept  = {name: without(stale, r['family'], r) for name,r in res['rows'].items()}
+    kept  = {name: without(stale, r) for name,r in res['rows'].items()}
     for r in rows:
-        kept[r.name] = without(names if fresh else (), r.family, kept.get(r.name, {}))
+        old   = kept.get(r.name, {})
+        head  = dict(family=r.family) | (dict(source=r.source) if r.source is not None else {})
+        same  = old.get('source')==r.source
+        kept[r.name] = head | (without(names if fresh else (), old) if same else without((), {}))
     about = {n: dict(family=f, reason=t.reason, degrees=[*t.degrees], steps=t.steps, basis=t.basis, fingerprint=t.fingerprint)
              for f,members in families.items() for n,t in members.items()}
     order = {n: i for i,n in enumerate(catalogue())}
     return dict(genopt=genopt.__version__, torch=torch.__version__, **settings, tasks=about,
                 rows=dict(sorted(kept.items(), key=lambda item: order.get(item[0], len(order)))))
 
-def without(names, family, r):
-    "What the file has of the row `r` on other tasks than `names`"
-    return dict(family=family) | {k: {n: x for n,x in r.get(k, {}).items() if n not in names} for k in ('seconds','results')}
+def without(names, r):
+    "What the file has of the row `r`, but for its results on the tasks `names`"
+    return r | {k: {n: x for n,x in r.get(k, {}).items() if n not in names} for k in ('seconds','results')}
 
 def text(res) -> str:
     "`res` as JSON with a line for each task, and for each result of a row"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache,cached_property,partial
 import torch
 from ... import algorithms
-from ..compare.specs import Spec,call
+from ..compare.specs import Spec,call,source_of
 
 __all__ = ['Manner', 'Row', 'manner_of', 'row']
 
@@ -14,10 +14,11 @@ __all__ = ['Manner', 'Row', 'manner_of', 'row']
 @dataclass
 class Row:
     """An optimizer under its name: `make(groups)` returns it over param groups, each with its `lr`. `family` is that of the catalogue, or
-    'compositions'"""
+    'compositions'. `source`: a checksum of a user's own code, without which results of an earlier version would count"""
     name: str
     family: str
     make: Callable
+    source: int|None = None
 
     @cached_property
     def manner(self): return manner_of(self.make)
@@ -31,13 +32,14 @@ def row(text: str) -> Row:
     if 'lr' in settings:
         raise ValueError(f"{text!r}: the trials try a grid of rates, so leave out lr")
     if ':' in (own := getattr(node, 'value', '')):
-        return Row(text, 'compositions', partial(imported(own), **settings) if settings else imported(own))
+        make = imported(own)
+        return Row(text, 'compositions', partial(make, **settings) if settings else make, source_of([make]))
     spec = Spec(text)
     name = str(spec)
     if 'weight_decay' in getattr(algorithms, spec.name).arguments:
         spec.settings.setdefault('weight_decay', 0)
     family = next(f for f in algorithms.families if spec.name in f.__all__)
-    return Row(name, family.__name__.rpartition('.')[2].replace('_', ' '), spec.ours)
+    return Row(name, family.__name__.rpartition('.')[2].replace('_', ' '), spec.ours, spec.source)
 
 def imported(text):
     "What 'my_module:MyOptimizer' names; the module may lie in the current folder"

@@ -86,8 +86,8 @@ def with_pair(pairs, h_diag, y, s, size):
     return [*pairs, pair(y, s)][-size:],(y_s/y.dot(y)).item()
 
 def two_loops(grad, pairs, h_diag):
-    """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits `pairs` of differences of gradients, y, and
-    of parameters, s, with `rho = 1/y's`. Nocedal and Wright 2006, algorithm 7.4"""
+    """The direction `-H*g` by the two-loop recursion. The inverse Hessian `H` starts at `h_diag`, and fits the differences of gradients, `y`, and of
+    parameters, `s`, in `pairs`; `rho = 1/y's`. Nocedal and Wright 2006, algorithm 7.4"""
     q,alphas = grad.neg(),[]
     for y,s,rho in reversed(pairs):
         alphas.append(s.dot(q)*rho)

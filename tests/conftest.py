@@ -18,3 +18,8 @@ def benchmark(monkeypatch):
     "A module of the folder benchmarks, by name; the folder stays out of the package, so that the tests look for it beside themselves"
     monkeypatch.setattr(sys, 'path', [*sys.path, str(Path(__file__).parent.parent)])
     return lambda name: import_module(f'benchmarks.{name}')
+
+def pytest_itemcollected(item):
+    "Refuse a test whose name has the address of an object: another process, as those of `pytest -n`, would not find it again"
+    if ' at 0x' in item.name:
+        raise pytest.UsageError(f"{item.nodeid}: the id has the address of an object; leave out ids=str, or give ids")

@@ -299,6 +299,6 @@ made = Lion([P()])
     (lambda: [P(), P(2, 2)],          r"cbs has a tensor of shape \(3,\), which is no callback; the parameters come first, and then the callbacks"),
     (lambda: P(2),                    r"cbs has a tensor of shape \(2,\), which is no callback"),
     (lambda: dict(cbs=sgd_step),      r"cbs must be a list of callbacks or an algorithm of genopt, got \{'cbs'"),
-], ids=str)
+])
 def test_what_is_no_algorithm_says_what_to_give(cbs, words):
     with pytest.raises(TypeError, match=words): Optimizer([P()], cbs(), lr=.1)

@@ -36,7 +36,7 @@ def of_callbacks(cbs, hypers, who):
     declared = {n: chain.default(n, 0. if n=='lr' else None) for n in ('lr', *short) if n in short and n in chain.asks}
     declared|= chain.hypers(known=short)
     if bad := [n for n in short if n not in declared]: raise TypeError(unexpected(bad[0], declared, chain, who))
-    if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=...")
+    if 'lr' not in declared: raise TypeError(f"{who} needs a learning rate: lr=..., for groups that give none")
     return declared,short
 
 def entered(k, v):

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 import torch
 from torch import Tensor
-from ..contract.codes import Code
+from ..contract.code import Code
 from .explain import Explanation
 
 __all__ = ['Optimizer']

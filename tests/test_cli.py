@@ -100,12 +100,12 @@ def test_list_and_explain(capsys):
     assert main(['explain', 'sgd(momentum=0.9, nesterov=True)'])==0
     assert 'nesterov_step' in capsys.readouterr().out
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', ['Muon', 'NorMuon', 'AdaMuon', 'Muon+AdamW'])
 def test_explain_shows_what_takes_matrices_only(name, capsys):
     assert main(['explain', name])==0
     assert 'newton_schulz' in capsys.readouterr().out
 
+@pytest.mark.slow
 @pytest.mark.parametrize('args', [['list'], ['explain', 'SGD']], ids=['while it prints', 'at the end'])
 def test_a_reader_that_has_seen_enough(args):
     "As in `genopt list | head`: nothing is said of it, also where the text is still in a buffer at the end"

@@ -21,7 +21,7 @@ which it starts, `c_stored` how it reads and writes what is stored, `c_codes` th
 `c_struct` what C and Python share; `names` says what values are called in either language, `c_names`
 in C; `compiler` compiles it.
 
-The backend in Triton, for GPUs: `triton_launch` binds kernels to memory; `triton_emit` and
-`triton_names` write them, in the dialect `triton`; `triton_runtime` makes functions of source, and
-launches; `triton_offline` compiles for GPUs that are not there. `triton_scalars` lets a kernel
-compute scalars, where counters are on the device; `gate` is what may leave a step out there."""
+The backend in Triton, for GPUs: `triton_launch` binds kernels to memory; `triton_emit`,
+`triton_tile` and `triton_names` write them, in the dialect `triton`; `triton_runtime` makes functions
+of source, and launches; `triton_offline` compiles for GPUs that are not there. `triton_scalars` lets a
+kernel compute scalars, where counters are on the device; `gate` is what may leave a step out there."""

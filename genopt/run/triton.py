@@ -10,7 +10,7 @@ import math
 import torch
 from ..lower.operations import Dialect
 
-__all__ = ['Triton', 'arguments', 'header', 'prelude', 'starts']
+__all__ = ['Triton', 'arguments', 'header', 'indented', 'prelude', 'starts']
 
 # What stands before a source that somebody wants to run by itself
 header = '''import triton.language as tl
@@ -385,3 +385,7 @@ class Triton(Dialect):
         if dtype is torch.bfloat16:
             text = f'narrowed(tl.cast({text}, tl.float32))'
         return f'tl.store({pointer}, {text}{mask})'
+
+
+def indented(lines):
+    return [f'    {line}' for line in lines]

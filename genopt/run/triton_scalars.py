@@ -21,8 +21,7 @@ from torch import Tensor
 from .._torch import foreach_copy
 from . import triton_runtime as runtime
 from .scalars import ScalarTable
-from .triton import Triton
-from .triton_emit import indented
+from .triton import Triton, indented
 from .triton_launch import Mirror
 
 __all__ = ['DeviceScalars']

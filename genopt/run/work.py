@@ -93,8 +93,7 @@ class Work:
 
         tensors.make_extra(program.chain.extra, self.compute_dtype)
         grad_dtype = program.layout.grad_dtype
-        self.dtypes = dict(p=tensors.ps[0].dtype, grad=grad_dtype)
-        self.dtypes |= {n: s.dtype for n, s in tensors.states[0].items()}
+        self.dtypes = dtypes_of(tensors, grad_dtype)
         self.gradients = Gradients(
             tensors.ps,
             self.indices,
@@ -110,13 +109,10 @@ class Work:
         self.memory = Memory(self.watched, len(self.users))
 
         calls = [c for s in program.stages for c in s.calls]
-        numbers = [x for c in calls for x in c.numbers.values()]
-        self.read_by_calls = [x.name for x in numbers if isinstance(x, TracedScalar)]
+        self.read_by_calls = scalars_read_by(calls)
         self.read_last = read_last(program)
+        self.batch_of_row = first_batches(self.batches, self.row_of) if calls else {}
         self.tried_numbers = set()
-        self.batch_of_row = {}  # the first batch that has it
-        for b in self.batches if calls else ():
-            self.batch_of_row.setdefault(self.row_of[b.at[0]], b)
 
     def rounding(self, name, places, sizes=None):
         """What is to be on while `name` of the parameters at `places` is written by operations of
@@ -274,6 +270,23 @@ class Work:
             batch.tried = True
             self.tried_numbers.add(numbers)
         return True
+
+
+def dtypes_of(tensors, grad_dtype):
+    "The dtype of what lies in memory, by name"
+    states = {n: s.dtype for n, s in tensors.states[0].items()}
+    return dict(p=tensors.ps[0].dtype, grad=grad_dtype) | states
+
+
+def scalars_read_by(calls):
+    "The names of the scalars that `calls` read"
+    numbers = [x for c in calls for x in c.numbers.values()]
+    return [x.name for x in numbers if isinstance(x, TracedScalar)]
+
+
+def first_batches(batches, row_of):
+    "For each row of scalars the first batch that has it"
+    return {row_of[b.at[0]]: b for b in reversed(batches)}
 
 
 def count_before_commit(program):

@@ -121,15 +121,17 @@ def begin(out, rows, names, fresh) -> dict:
     stale = {n for n,t in res['tasks'].items() if n not in tasks or t['fingerprint']!=tasks[n].fingerprint}
     kept  = {name: without(stale, r) for name,r in res['rows'].items()}
     for r in rows:
-        old   = kept.get(r.name, {})
-        head  = dict(family=r.family) | (dict(source=r.source) if r.source is not None else {})
-        same  = old.get('source')==r.source
-        kept[r.name] = head | (without(names if fresh else (), old) if same else without((), {}))
+        kept[r.name] = entry_of(r, without(names, kept.get(r.name, {})) if fresh else kept.get(r.name, {}))
     about = {n: dict(family=f, reason=t.reason, degrees=[*t.degrees], steps=t.steps, basis=t.basis, fingerprint=t.fingerprint)
              for f,members in families.items() for n,t in members.items()}
     order = {n: i for i,n in enumerate(catalogue())}
     return dict(genopt=genopt.__version__, torch=torch.__version__, **settings, tasks=about,
                 rows=dict(sorted(kept.items(), key=lambda item: order.get(item[0], len(order)))))
+
+def entry_of(row, old) -> dict:
+    "The entry of `row`, with what the `old` entry has, unless that is of other code"
+    head = dict(family=row.family, source=row.source) if row.source is not None else dict(family=row.family)
+    return head | without((), old if old.get('source')==row.source else {})
 
 def without(names, r):
     "What the file has of the row `r`, but for its results on the tasks `names`"

@@ -286,7 +286,10 @@ def scalars_read_by(calls):
 
 def first_batches(batches, row_of):
     "For each row of scalars the first batch that has it"
-    return {row_of[b.at[0]]: b for b in reversed(batches)}
+    found = {}
+    for b in batches:
+        found.setdefault(row_of[b.at[0]], b)
+    return found
 
 
 def count_before_commit(program):

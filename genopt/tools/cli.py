@@ -62,29 +62,36 @@ def compare(
     for option,path in dict(out=out, results=results, page=page).items():
         if path:
             check_folder(f'--{option}', path)
-    bar  = sys.stdout.isatty() and not json
     if opts is None:
         opts = comparison.with_states if store else comparison.defaults
-    common = dict(opts=opts, data=data, model=model, epochs=epochs, bs=bs, seed=seed, root=root, show=bar)
+    common = dict(opts=opts, data=data, model=model, epochs=epochs, bs=bs, seed=seed, root=root, show=sys.stdout.isatty() and not json)
     if tune is None and seeds is None and store is None:
         if page:
             raise ValueError(f"--page {page} shows what --tune, --seeds or --store found; give one of these")
-        res = comparison.compare(**common, dtype=dtype or 'float64', tol=tol)
-        show(res, comparison, out, json, 'loss curves')
-        return 1 if comparison.different(res) else 0
+        return with_torch(common | dict(dtype=dtype or 'float64', tol=tol), out, json)
+    of_runs = dict(dtype=dtype or 'float32', tune=tune, seeds=5 if seeds is None else seeds, budget=budget, schedule=schedule, store=store)
+    return with_each_other(common | of_runs, results, out, page, json)
+
+def with_torch(args, out, json):
+    "Compare optimizers with torch's. Returns the exit status"
+    res = comparison.compare(**args)
+    show(res, comparison, out, json, 'loss curves')
+    return 1 if comparison.different(res) else 0
+
+def with_each_other(args, results, out, page, json):
+    "Compare optimizers with each other. Returns the exit status, as a shell has it for an interruption"
     try:
-        res = comparison.compare_tuned(**common, dtype=dtype or 'float32', tune=tune, seeds=5 if seeds is None else seeds, budget=budget,
-                                       schedule=schedule, store=store, results=results)
+        res = comparison.compare_tuned(**args, results=results)
     except KeyboardInterrupt:
         print(f"\ngenopt compare: interrupted; the same command goes on from {results}", file=sys.stderr)
         return 130
     show(res, comparison.ranking, out, json, 'picture')
     if page:
         page.write_text(comparison.ranking.page(res, page, out, results), encoding='utf-8')
-    files = {'results': results, 'page': page}
-    for name,path in files.items():
+    for name,path in dict(results=results, page=page).items():
         if path:
             print(f'{name}: {path}', file=sys.stderr if json else sys.stdout)
+    return 0
 
 def bench(
     # Names: six (small tensors), resnet18, resnet50, gpt2, k256, groups465, six_scheduled, groups465_scheduled, b1, k10000, gpt2_matrices
